@@ -1,0 +1,1 @@
+//! Placeholder of `admin`, replaced as it is built.

@@ -1,0 +1,1 @@
+//! Placeholder of `cli`, replaced as it is built.

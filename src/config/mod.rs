@@ -1,0 +1,1 @@
+//! Placeholder of `config`, replaced as it is built.

@@ -1,0 +1,1 @@
+//! Placeholder of `door`, replaced as it is built.

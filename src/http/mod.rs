@@ -1,0 +1,1 @@
+//! Placeholder of `http`, replaced as it is built.

@@ -1,0 +1,1 @@
+//! Placeholder of `identity`, replaced as it is built.

@@ -1,0 +1,1 @@
+//! Placeholder of `ledger`, replaced as it is built.

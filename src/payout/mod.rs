@@ -1,0 +1,3 @@
+//! The flow of one payout: identify, claim, dispatch, weigh, record.
+
+pub mod ports;

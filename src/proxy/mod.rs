@@ -1,0 +1,1 @@
+//! Placeholder of `proxy`, replaced as it is built.

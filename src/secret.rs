@@ -1,0 +1,48 @@
+//! Secrets: texts that cannot be printed, serialised or compared by accident, and that are wiped when dropped.
+
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::ConstantTimeEq as _;
+
+/// A secret text (API key, token, private key in PEM). `Debug` shows nothing of it, there is no `Display` and no
+/// `Serialize`, and its memory is wiped when the last clone is dropped.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Takes a text over. The caller wipes what it keeps.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(SecretString::from(text))
+    }
+
+    /// The text itself, for the one place that signs, encrypts or compares with it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Compares in a time that depends on the lengths only.
+    #[must_use]
+    pub fn matches(&self, given: &str) -> bool {
+        self.expose().as_bytes().ct_eq(given.as_bytes()).into()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Secret;
+
+    #[test]
+    fn prints_nothing_and_compares_whole_texts() {
+        let secret = Secret::new("k3y".into());
+        assert_eq!(format!("{secret:?}"), "[secret]");
+        assert!(secret.matches("k3y"));
+        assert!(!secret.matches("k3") && !secret.matches("k3yy") && !secret.matches(""));
+    }
+}

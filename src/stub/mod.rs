@@ -1,0 +1,1 @@
+//! Placeholder of `stub`, replaced as it is built.

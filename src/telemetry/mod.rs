@@ -1,0 +1,1 @@
+//! Placeholder of `telemetry`, replaced as it is built.

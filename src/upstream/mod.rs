@@ -1,0 +1,1 @@
+//! Placeholder of `upstream`, replaced as it is built.
