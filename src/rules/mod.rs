@@ -5,3 +5,5 @@
 //! [`outcome`] (what an upstream's answer proves), [`wechat`] and [`handler`] (the two kinds of upstream).
 
 pub mod term;
+
+pub mod wechat;
