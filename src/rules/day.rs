@@ -1,0 +1,52 @@
+//! Beijing days and times: WeChat's natural days, the limits' days, and the text form of a moment.
+
+use super::term::Millis;
+
+const OFFSET_MS: i64 = 8 * 60 * 60 * 1000;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// A natural day in Beijing (UTC+8, no daylight saving), counted from 1970-01-01.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct BeijingDay(pub i64);
+
+impl BeijingDay {
+    /// The day that a moment lies in.
+    #[must_use]
+    pub fn of(moment: Millis) -> Self {
+        Self(moment.0.saturating_add(OFFSET_MS).div_euclid(DAY_MS))
+    }
+
+    /// How many days this day comes after `earlier`; negative before it.
+    #[must_use]
+    pub fn days_after(self, earlier: Self) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A moment as WeChat writes it: `2015-05-19 15:26:59`, Beijing time. Empty where the calendar has no such moment.
+#[must_use]
+pub fn beijing_text(moment: Millis) -> String {
+    let shifted = moment.0.saturating_add(OFFSET_MS);
+    match jiff::Timestamp::from_millisecond(shifted) {
+        Ok(timestamp) => timestamp.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_begins_at_16_utc() {
+        // 2026-11-23T15:59:59.999Z and the millisecond after it.
+        let last = Millis(1_795_449_599_999);
+        assert_eq!(BeijingDay::of(Millis(last.0 + 1)).days_after(BeijingDay::of(last)), 1);
+        assert_eq!(beijing_text(last), "2026-11-23 23:59:59");
+        assert_eq!(beijing_text(Millis(last.0 + 1)), "2026-11-24 00:00:00");
+        assert_eq!(BeijingDay::of(Millis(0)), BeijingDay(0));
+        assert_eq!(BeijingDay::of(Millis(-OFFSET_MS - 1)), BeijingDay(-1));
+        assert_eq!(beijing_text(Millis(i64::MAX)), "");
+    }
+}

@@ -1,0 +1,183 @@
+//! Which encoding a request is in, and which one its answer takes. Document: specification, section 2.1.
+
+use super::fields::Fields;
+use super::xml::{NotXml, Nested};
+use super::{json, xml};
+
+/// One of the contract's two encodings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// One flat JSON object.
+    Json,
+    /// One root element with text children.
+    Xml,
+}
+
+/// Why a request's encoding is not one of the contract's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodingError {
+    /// HTTP 415: a media type or charset that the contract does not know.
+    #[error("the Content-Type {0:?} is not supported: send application/json or application/xml in UTF-8")]
+    Unsupported(String),
+    /// The type leaves it open, and the body begins like neither encoding.
+    #[error("the body is neither a JSON object nor XML")]
+    Undecided,
+}
+
+impl Encoding {
+    /// The encoding of a request body, by its `Content-Type` and, where that leaves it open, by its first byte.
+    ///
+    /// # Errors
+    /// When the type or charset is unknown, then [`EncodingError::Unsupported`]; when the type is open and the body
+    /// begins with neither `{` nor `<`, then [`EncodingError::Undecided`].
+    pub fn of_request(content_type: Option<&str>, body: &[u8]) -> Result<Self, EncodingError> {
+        let unsupported = || EncodingError::Unsupported(content_type.unwrap_or_default().chars().take(100).collect());
+        let mut parts = content_type.unwrap_or_default().split(';');
+        let media = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+        for parameter in parts {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let charset = value.trim().trim_matches('"');
+            if name.trim().eq_ignore_ascii_case("charset")
+                && !charset.eq_ignore_ascii_case("utf-8")
+                && !charset.eq_ignore_ascii_case("utf8")
+            {
+                return Err(unsupported());
+            }
+        }
+        match media.as_str() {
+            "application/json" | "text/json" => Ok(Self::Json),
+            "application/xml" | "text/xml" => Ok(Self::Xml),
+            "" | "application/jsonxml" | "text/plain" | "application/octet-stream" => Self::of_body(body),
+            other if is_suffixed(other, "+json") => Ok(Self::Json),
+            other if is_suffixed(other, "+xml") => Ok(Self::Xml),
+            _ => Err(unsupported()),
+        }
+    }
+
+    fn of_body(body: &[u8]) -> Result<Self, EncodingError> {
+        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+        match body.iter().find(|b| !b.is_ascii_whitespace()) {
+            Some(b'{') => Ok(Self::Json),
+            Some(b'<') => Ok(Self::Xml),
+            _ => Err(EncodingError::Undecided),
+        }
+    }
+
+    /// The encoding of the answer: the request's, unless `Accept` names only the other one.
+    #[must_use]
+    pub fn of_answer(self, accept: Option<&str>) -> Self {
+        let Some(accept) = accept else { return self };
+        let (mut json, mut xml) = (false, false);
+        for range in accept.split(',') {
+            let media = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            match media.as_str() {
+                "application/json" | "text/json" => json = true,
+                "application/xml" | "text/xml" => xml = true,
+                other if is_suffixed(other, "+json") => json = true,
+                other if is_suffixed(other, "+xml") => xml = true,
+                // A wildcard names neither, and leaves the choice to us.
+                "*/*" | "application/*" | "text/*" => return self,
+                _ => {}
+            }
+        }
+        match (json, xml) {
+            (true, false) => Self::Json,
+            (false, true) => Self::Xml,
+            (true, true) | (false, false) => self,
+        }
+    }
+
+    /// The `Content-Type` of an answer.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json; charset=utf-8",
+            Self::Xml => "application/xml; charset=utf-8",
+        }
+    }
+
+    /// Reads a body. A UTF-8 byte-order mark is skipped.
+    ///
+    /// # Errors
+    /// When the body is not UTF-8 or not what [`json::decode`] or [`xml::decode`] take, then what was wrong, in words
+    /// for the caller.
+    pub fn decode(self, body: &[u8]) -> Result<Fields<'_>, String> {
+        let text = std::str::from_utf8(body)
+            .map_err(|error| format!("the body is not UTF-8 (byte {})", error.valid_up_to()))?;
+        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+        match self {
+            Self::Json => json::decode(text),
+            Self::Xml => xml::decode(text, Nested::Refuse),
+        }
+    }
+
+    /// Writes a body.
+    ///
+    /// # Errors
+    /// When the encoding is XML and a field cannot be carried by it, then [`NotXml`].
+    pub fn encode(self, fields: &Fields<'_>) -> Result<String, NotXml> {
+        match self {
+            Self::Json => Ok(json::encode(fields)),
+            Self::Xml => xml::encode(fields),
+        }
+    }
+}
+
+fn is_suffixed(media: &str, suffix: &str) -> bool {
+    media.strip_suffix(suffix).and_then(|rest| rest.split_once('/')).is_some_and(|(a, b)| !a.is_empty() && !b.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_table_of_content_types() {
+        use Encoding::{Json, Xml};
+        for (media, body, read_as) in [
+            (Some("application/json"), "<", Json),
+            (Some("Application/JSON; charset=UTF-8"), "", Json),
+            (Some("text/json; charset=\"utf-8\""), "", Json),
+            (Some("application/vnd.tuzhan+json"), "", Json),
+            (Some("application/xml;charset=utf8"), "{", Xml),
+            (Some("text/xml"), "", Xml),
+            (Some("application/soap+xml; action=x"), "", Xml),
+            (None, "\u{FEFF} \r\n{}", Json),
+            (None, "\t<xml/>", Xml),
+            (Some("application/jsonxml"), "{}", Json),
+            (Some("application/jsonxml"), "<xml/>", Xml),
+            (Some("text/plain"), "{}", Json),
+            (Some("application/octet-stream"), "<a/>", Xml),
+        ] {
+            assert_eq!(Encoding::of_request(media, body.as_bytes()), Ok(read_as), "{media:?} {body:?}");
+        }
+        for media in ["application/x-www-form-urlencoded", "text/html", "+json", "application/json; charset=GBK", "a/b"] {
+            assert!(matches!(Encoding::of_request(Some(media), b"{}"), Err(EncodingError::Unsupported(_))), "{media}");
+        }
+        assert_eq!(Encoding::of_request(None, b"hello"), Err(EncodingError::Undecided));
+        assert_eq!(Encoding::of_request(None, b""), Err(EncodingError::Undecided));
+    }
+
+    #[test]
+    fn accept_wins_where_it_names_only_the_other_one() {
+        use Encoding::{Json, Xml};
+        for (asked, accept, answered) in [
+            (Json, None, Json),
+            (Json, Some("application/xml"), Xml),
+            (Json, Some("text/xml;q=0.9, application/xml"), Xml),
+            (Json, Some("application/xml, */*;q=0.1"), Json),
+            (Json, Some("application/xml, application/json"), Json),
+            (Xml, Some("application/json"), Json),
+            (Xml, Some("text/html"), Xml),
+            (Xml, Some("*/*"), Xml),
+        ] {
+            assert_eq!(asked.of_answer(accept), answered, "{asked:?} {accept:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        assert!(Encoding::Json.decode(b"{\"a\":\"\xff\"}").unwrap_err().contains("not UTF-8 (byte 6)"));
+        assert!(Encoding::Json.decode(b"\xEF\xBB\xBF{}").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,124 @@
+//! What a payout is charged against the configured limits. Document: specification, section 5, `[limits]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::contract::fault::{ErrCode, Fault};
+use super::day::BeijingDay;
+use super::term::{Fen, MchId, Millis, UserId, WxAppId};
+
+/// The configured limits; `None` is no limit. Days are Beijing days.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Fen per payout.
+    pub max_amount: Option<i64>,
+    /// Fen per user (of one merchant and app) and day.
+    pub per_user_per_day: Option<i64>,
+    /// Fen per merchant and day.
+    pub per_merchant_per_day: Option<i64>,
+    /// Payouts per user (of one merchant and app) and day.
+    pub payouts_per_user_per_day: Option<i64>,
+}
+
+/// Which sum a charge goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Counter {
+    /// Fen of one user on one day.
+    UserFen,
+    /// Fen of the merchant on one day.
+    MerchantFen,
+    /// Payouts of one user on one day.
+    UserPayouts,
+}
+
+/// One sum that a claim adds to, atomically with the claim, unless it would pass its limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Charge {
+    /// Which sum.
+    pub counter: Counter,
+    /// Names the sum within the merchant: counter, day and, for a user's, app and user id.
+    pub name: String,
+    /// What is added: fen, or 1 payout.
+    pub amount: i64,
+    /// What the sum may be at most.
+    pub limit: i64,
+}
+
+impl Limits {
+    /// Refuses a payout that is over the limit by itself.
+    ///
+    /// # Errors
+    /// When the amount is over `max_amount`, then `AMOUNT_LIMIT`.
+    pub fn check(&self, amount: Fen) -> Result<(), Fault> {
+        match self.max_amount {
+            Some(max) if amount.get() > max => {
+                Err(Fault::new(ErrCode::AmountLimit, format!("超过单笔限额: amount is over max_amount ({max} fen)")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What a payout at `now` is charged; empty where nothing is limited.
+    #[must_use]
+    pub fn charges(&self, app: &WxAppId, user: &UserId, amount: Fen, now: Millis) -> Vec<Charge> {
+        let day = BeijingDay::of(now).0;
+        let user_name = |counter: &str| format!("{counter}:{day}:{app}:{}", user.as_str());
+        let mut charges = Vec::new();
+        let mut charge = |counter, name: String, amount, limit: Option<i64>| {
+            charges.extend(limit.map(|limit| Charge { counter, name, amount, limit }));
+        };
+        charge(Counter::UserFen, user_name("user-fen"), amount.get(), self.per_user_per_day);
+        charge(Counter::MerchantFen, format!("merchant-fen:{day}"), amount.get(), self.per_merchant_per_day);
+        charge(Counter::UserPayouts, user_name("user-payouts"), 1, self.payouts_per_user_per_day);
+        charges
+    }
+}
+
+impl Charge {
+    /// What the caller is told when this charge would pass its limit.
+    #[must_use]
+    pub fn over(&self, mch_id: &MchId) -> Fault {
+        let limit = self.limit;
+        match self.counter {
+            Counter::UserFen => {
+                Fault::new(ErrCode::AmountLimit, format!("超过用户单日限额: per_user_per_day ({limit} fen)"))
+            }
+            Counter::MerchantFen => Fault::new(
+                ErrCode::AmountLimit,
+                format!("超过商户单日限额: per_merchant_per_day of mchId {mch_id} ({limit} fen)"),
+            ),
+            Counter::UserPayouts => {
+                Fault::new(ErrCode::FreqLimit, format!("超过用户单日次数: payouts_per_user_per_day ({limit})"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_limited_is_charged() {
+        let app = WxAppId::parse("wx1").unwrap();
+        let user = UserId::parse("u").unwrap();
+        let amount = Fen::new(30).unwrap();
+        assert_eq!(Limits::default().charges(&app, &user, amount, Millis(0)), []);
+        let limits = Limits { payouts_per_user_per_day: Some(2), per_user_per_day: Some(50), ..Limits::default() };
+        let charges = limits.charges(&app, &user, amount, Millis(0));
+        assert_eq!(charges.iter().map(|c| (c.name.as_str(), c.amount, c.limit)).collect::<Vec<_>>(), [
+            ("user-fen:0:wx1:u", 30, 50),
+            ("user-payouts:0:wx1:u", 1, 2)
+        ]);
+        let codes: Vec<_> = charges.iter().map(|c| c.over(&MchId::parse("1").unwrap()).code).collect();
+        assert_eq!(codes, [ErrCode::AmountLimit, ErrCode::FreqLimit]);
+    }
+
+    #[test]
+    fn one_payout_may_be_as_large_as_the_limit() {
+        let limits = Limits { max_amount: Some(30), ..Limits::default() };
+        assert!(limits.check(Fen::new(30).unwrap()).is_ok());
+        assert_eq!(limits.check(Fen::new(31).unwrap()).unwrap_err().code, ErrCode::AmountLimit);
+    }
+}

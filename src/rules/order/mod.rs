@@ -1,0 +1,299 @@
+//! The state machine of one order: what is recorded, which events change it, what a repeat may do.
+//! Document: specification, section 5.
+//!
+//! ```text
+//! (none) --claim--> pending --evidence--> succeeded      final
+//!                      |   |---------------> refused     a repeat is sent again, unless the number is burnt
+//!                      |   `---------------> unknown --finding--> succeeded | refused
+//!                      |--(never sent)--> what it was before the claim
+//!                      `--(lease runs out)--> unknown
+//! ```
+//! [`Order`] is the record; [`step`](step::step) applies an event; [`repeat`] says what a repeated request may do. Stores
+//! only write what comes out of here, atomically.
+
+pub mod repeat;
+
+pub mod step;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::contract::send::SendRequest;
+use super::fields::Fields;
+use super::limits::Charge;
+use super::outcome::Refusal;
+use super::term::{Fen, Millis, OpenId, OrderKey, TradeRecordId, UserId, WxAppId};
+use super::wechat::Product;
+
+/// Where an order is sent; pinned by its first claim, whatever the configuration says later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpstreamKind {
+    /// WeChat Pay, by product.
+    Wechat(Product),
+    /// The customer's handler.
+    Handler,
+}
+
+/// A random text that tells one claim from every other, so that a claim whose acknowledgement was lost is recognised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AttemptToken(pub String);
+
+/// One order as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Order {
+    /// Merchant and order number.
+    pub key: OrderKey,
+    /// Counts the changes, from 1. A store replaces version `n` by `n + 1` and nothing else.
+    pub version: u64,
+    /// The app; compared with a repeat's.
+    pub wx_app_id: WxAppId,
+    /// The user id; compared with a repeat's.
+    pub user_id: UserId,
+    /// The amount in fen; compared with a repeat's.
+    pub amount: Fen,
+    /// The openid, pinned by the first claim.
+    pub openid: OpenId,
+    /// The platform's record id of the first request.
+    pub trade_record_id: TradeRecordId,
+    /// Where the order is sent.
+    pub upstream: UpstreamKind,
+    /// Every parameter as it is sent, in every attempt the same (specification, section 5: "parameter for parameter").
+    pub parameters: Fields<'static>,
+    /// What was charged against limits, to be given back exactly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub charges: Vec<Charge>,
+    /// When the first claim was made.
+    pub created_at: Millis,
+    /// When the latest attempt began.
+    pub attempted_at: Millis,
+    /// How many attempts have begun.
+    pub attempts: u32,
+    /// Where the order stands.
+    pub state: State,
+    /// WeChat's latest word on what became of an accepted order (`SENT`, `RECEIVED`, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_status: Option<String>,
+    /// One entry per change, oldest first; bounded by [`MAX_HISTORY`].
+    pub history: Vec<Change>,
+}
+
+/// Where an order stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "is")]
+pub enum State {
+    /// Being paid by somebody who holds a lease.
+    Pending(Pending),
+    /// Perhaps paid.
+    Unknown(Unknown),
+    /// The upstream accepted the order.
+    Succeeded(Succeeded),
+    /// Certainly not paid.
+    Refused(Refused),
+}
+
+/// Being paid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending {
+    /// Whose attempt it is.
+    pub token: AttemptToken,
+    /// When the attempt counts as lost.
+    pub lease_until: Millis,
+    /// What the order was before this claim, to return to when nothing was sent.
+    pub before: Before,
+}
+
+/// What an order was before it was claimed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "was")]
+pub enum Before {
+    /// There was no order.
+    Fresh,
+    /// Certainly not paid.
+    Refused(Refused),
+    /// Perhaps paid: a doubt that the next answer alone does not lift.
+    Unknown(Unknown),
+}
+
+/// Perhaps paid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unknown {
+    /// Since when.
+    pub since: Millis,
+    /// Why, for the operator.
+    pub why: String,
+    /// When the upstream is asked next.
+    pub next_query_at: Millis,
+    /// How often it was asked.
+    pub queries: u32,
+    /// Since when it has said nothing but "no such order", counted anew with each attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_since: Option<Millis>,
+}
+
+/// The upstream accepted the order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Succeeded {
+    /// When it was recorded.
+    pub at: Millis,
+    /// The answer's own fields in the contract's names (`sendListid`, `paymentNo`, …).
+    pub fields: Fields<'static>,
+}
+
+/// Certainly not paid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// When it was recorded.
+    pub at: Millis,
+    /// What repeats are answered where the number is burnt.
+    pub refusal: Refusal,
+}
+
+/// One change of an order, for its history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// When.
+    pub at: Millis,
+    /// The state after it.
+    pub state: StateName,
+    /// Why, for a person.
+    pub why: String,
+}
+
+/// A state without its data, as it is listed and filtered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the states are documented at `State`")]
+pub enum StateName {
+    Pending,
+    Unknown,
+    Succeeded,
+    Refused,
+}
+
+/// The most changes a history keeps; of a longer one the middle is left out, the beginning and the end stay.
+pub const MAX_HISTORY: usize = 64;
+
+impl StateName {
+    /// The name as it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Unknown => "unknown",
+            Self::Succeeded => "succeeded",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl State {
+    /// The state without its data.
+    #[must_use]
+    pub fn name(&self) -> StateName {
+        match self {
+            Self::Pending(_) => StateName::Pending,
+            Self::Unknown(_) => StateName::Unknown,
+            Self::Succeeded(_) => StateName::Succeeded,
+            Self::Refused(_) => StateName::Refused,
+        }
+    }
+}
+
+/// Everything that a first claim records.
+#[derive(Clone, Debug)]
+pub struct NewOrder {
+    /// Where it is sent.
+    pub upstream: UpstreamKind,
+    /// The openid that the user id maps to now.
+    pub openid: OpenId,
+    /// Every parameter as it is sent.
+    pub parameters: Fields<'static>,
+    /// What it is charged.
+    pub charges: Vec<Charge>,
+}
+
+/// A lease on an order: whose, and until when.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Tells this claim from every other.
+    pub token: AttemptToken,
+    /// How long the attempt may take before it counts as lost.
+    pub length: Duration,
+}
+
+impl Order {
+    /// The record of a first claim.
+    #[must_use]
+    pub fn claimed(request: &SendRequest, new: NewOrder, lease: Lease, now: Millis) -> Self {
+        Self {
+            key: OrderKey { mch_id: request.mch_id.clone(), order_no: request.order_no.clone() },
+            version: 1,
+            wx_app_id: request.wx_app_id.clone(),
+            user_id: request.user_id.clone(),
+            amount: request.amount,
+            openid: new.openid,
+            trade_record_id: request.trade_record_id,
+            upstream: new.upstream,
+            parameters: new.parameters,
+            charges: new.charges,
+            created_at: now,
+            attempted_at: now,
+            attempts: 1,
+            state: State::Pending(Pending {
+                token: lease.token,
+                lease_until: now.after(lease.length),
+                before: Before::Fresh,
+            }),
+            upstream_status: None,
+            history: vec![Change { at: now, state: StateName::Pending, why: "claimed".to_owned() }],
+        }
+    }
+
+    /// Whether the latest attempt is this lease's and still open.
+    #[must_use]
+    pub fn is_held_by(&self, token: &AttemptToken) -> bool {
+        matches!(&self.state, State::Pending(pending) if pending.token == *token)
+    }
+
+    /// When somebody must look at the order: a pending one when its lease ends, an unknown one at its next query.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Millis> {
+        match &self.state {
+            State::Pending(pending) => Some(pending.lease_until),
+            State::Unknown(unknown) => Some(unknown.next_query_at),
+            State::Succeeded(_) | State::Refused(_) => None,
+        }
+    }
+
+    /// When the order was settled.
+    #[must_use]
+    pub fn settled_at(&self) -> Option<Millis> {
+        match &self.state {
+            State::Succeeded(succeeded) => Some(succeeded.at),
+            State::Refused(refused) => Some(refused.at),
+            State::Pending(_) | State::Unknown(_) => None,
+        }
+    }
+
+    /// The next version of the record in another state.
+    fn become_state(&self, state: State, why: impl Into<String>, now: Millis) -> Self {
+        let mut next = self.clone();
+        next.version = self.version.saturating_add(1);
+        next.history.push(Change { at: now, state: state.name(), why: why.into() });
+        if next.history.len() > MAX_HISTORY {
+            // The first change says how it began; what follows it is the least telling.
+            next.history.remove(1);
+        }
+        next.state = state;
+        next
+    }
+}

@@ -1,0 +1,188 @@
+//! What an attempt or a query proves, and what that means for the order. Document: specification, sections 5 and 6;
+//! wechat-pay.md, section 2.
+//!
+//! An upstream returns evidence, never an error: whatever went wrong is a value here, and is weighed by one function.
+
+use super::fields::Fields;
+
+/// The class of an error code: what it says about the money. Source: wechat-pay.md, section 2, "Classes used".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// R: certainly not paid; the same number may be used again.
+    Refused,
+    /// D: not processed, because it was turned away at the door. Says nothing about an earlier attempt.
+    Door,
+    /// N: certainly not paid, and the number is spent.
+    Burnt,
+    /// C: the number is known with other parameters; the earlier request decides.
+    Conflict,
+    /// U: perhaps paid.
+    Unknown,
+}
+
+/// What one attempt to pay proves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Evidence {
+    /// No byte of the request can have reached the upstream.
+    NeverSent {
+        /// For the operator: which connection failed, and how.
+        why: String,
+    },
+    /// The request may have reached the upstream, and no answer says what came of it.
+    NoAnswer {
+        /// For the operator: time-out, reset, unreadable answer.
+        why: String,
+    },
+    /// The upstream accepted the order.
+    Accepted {
+        /// The answer's own fields in the contract's names (`sendListid`, `paymentNo`, …).
+        fields: Fields<'static>,
+    },
+    /// The upstream answered with a failure.
+    Declined {
+        /// What the code says about the money.
+        class: Class,
+        /// The code, passed on as `errCode`.
+        code: String,
+        /// The text, passed on as `errCodeDes`; never branched on.
+        text: String,
+    },
+}
+
+/// What the evidence of an attempt means.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Nothing was sent: the claim is taken back.
+    TakenBack {
+        /// For the operator.
+        why: String,
+    },
+    /// The upstream accepted the order.
+    Succeeded {
+        /// The answer's own fields in the contract's names.
+        fields: Fields<'static>,
+    },
+    /// Certainly not paid.
+    Refused(Refusal),
+    /// Perhaps paid.
+    Unknown {
+        /// For the operator.
+        why: String,
+    },
+}
+
+/// A refusal as it is kept and answered.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// `errCode`.
+    pub code: String,
+    /// `errCodeDes`.
+    pub text: String,
+    /// Whether the number is spent, so that a repeat gets this refusal instead of another attempt.
+    pub burnt: bool,
+}
+
+/// Weighs the evidence of one attempt. `doubt`: an earlier attempt of the same order may have been paid.
+///
+/// With a doubt only an acceptance or a burnt number is certain. Class R would be too where the product's rule says so
+/// ("same number again" returns the first result), but no product states that a refusal of a repeat clears the first
+/// attempt, so it is left to the query (wechat-pay.md, section 2, classes and rule 10).
+#[must_use]
+pub fn weigh(evidence: Evidence, doubt: bool) -> Verdict {
+    match evidence {
+        Evidence::NeverSent { why } => Verdict::TakenBack { why },
+        Evidence::NoAnswer { why } => Verdict::Unknown { why },
+        Evidence::Accepted { fields } => Verdict::Succeeded { fields },
+        Evidence::Declined { class, code, text } => match (class, doubt) {
+            (Class::Burnt, _) => Verdict::Refused(Refusal { code, text, burnt: true }),
+            (Class::Refused | Class::Door, false) => Verdict::Refused(Refusal { code, text, burnt: false }),
+            (Class::Refused | Class::Door, true) | (Class::Conflict | Class::Unknown, _) => {
+                Verdict::Unknown { why: format!("the upstream answered {code}: {text}") }
+            }
+        },
+    }
+}
+
+/// What a query found out about an order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// The upstream accepted it; `fields` as in [`Evidence::Accepted`].
+    Accepted {
+        /// The answer's own fields in the contract's names, as far as a query tells them.
+        fields: Fields<'static>,
+    },
+    /// Certainly not paid.
+    NotPaid(Refusal),
+    /// Known, and not decided yet.
+    Moving,
+    /// "No such order", said in so many words. Not the same as "not paid".
+    NoSuchOrder,
+    /// The upstream is out of reach, or its answer says nothing.
+    Unclear {
+        /// For the operator.
+        why: String,
+    },
+}
+
+/// A query's result: what it means for the order, and what a caller who asked is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// What it means.
+    pub found: Found,
+    /// WeChat's own word (`SENT`, `PROCESSING`, …), where there is one.
+    pub status: Option<String>,
+    /// The status answer's fields in the contract's names.
+    pub report: Fields<'static>,
+}
+
+impl Finding {
+    /// A finding that says nothing.
+    #[must_use]
+    pub fn unclear(why: impl Into<String>) -> Self {
+        Self { found: Found::Unclear { why: why.into() }, status: None, report: Fields::new() }
+    }
+
+    /// "No such order".
+    #[must_use]
+    pub fn no_such_order() -> Self {
+        Self { found: Found::NoSuchOrder, status: None, report: Fields::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declined(class: Class) -> Evidence {
+        Evidence::Declined { class, code: "CODE".into(), text: "text".into() }
+    }
+
+    fn refused(burnt: bool) -> Verdict {
+        Verdict::Refused(Refusal { code: "CODE".into(), text: "text".into(), burnt })
+    }
+
+    #[test]
+    fn every_class_on_a_first_and_on_a_later_attempt() {
+        let unknown = Verdict::Unknown { why: "the upstream answered CODE: text".into() };
+        for (class, first, later) in [
+            (Class::Refused, refused(false), unknown.clone()),
+            (Class::Door, refused(false), unknown.clone()),
+            (Class::Burnt, refused(true), refused(true)),
+            (Class::Conflict, unknown.clone(), unknown.clone()),
+            (Class::Unknown, unknown.clone(), unknown.clone()),
+        ] {
+            assert_eq!(weigh(declined(class), false), first, "{class:?}");
+            assert_eq!(weigh(declined(class), true), later, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn silence_is_never_a_refusal() {
+        for doubt in [false, true] {
+            let why = String::from("w");
+            assert_eq!(weigh(Evidence::NoAnswer { why: why.clone() }, doubt), Verdict::Unknown { why: why.clone() });
+            assert_eq!(weigh(Evidence::NeverSent { why: why.clone() }, doubt), Verdict::TakenBack { why });
+        }
+    }
+}
