@@ -1,3 +1,5 @@
 //! The flow of one payout: identify, claim, dispatch, weigh, record.
 
 pub mod ports;
+
+pub mod claim;

@@ -2,7 +2,12 @@
 
 use async_trait::async_trait;
 
-use crate::rules::term::{OpenId, UserId, WxAppId};
+use crate::rules::contract::send::RequestCredentials;
+use crate::rules::order::{Order, StateName};
+use crate::rules::outcome::{Evidence, Finding};
+use crate::rules::term::{MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
+
+use super::claim::Claim;
 
 /// Why a user id could not be looked up. Nothing is known of the user then; "no openid" is `Ok(None)`, not an error.
 #[derive(Debug, thiserror::Error)]
@@ -37,4 +42,163 @@ pub trait Identity: Send + Sync + 'static {
     /// # Errors
     /// When it does not, then [`LookupError::Unreachable`].
     async fn ready(&self) -> Result<(), LookupError>;
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("the ledger {}: {text}", if *unsure { "did not answer" } else { "refused" })]
+pub struct StoreError {
+    /// Whether the write may have taken effect all the same. Writing the same again finds out: see [`Ledger`].
+    pub unsure: bool,
+    /// Which store, what happened, what to do; for the operator.
+    pub text: String,
+}
+
+/// What became of an insert.
+#[derive(Debug)]
+pub enum Inserted {
+    /// The order was new and is recorded now, durably.
+    Done,
+    /// The order was there already; nothing was written or charged.
+    Exists(Box<Order>),
+    /// The charge of this index would pass its limit; nothing was written or charged.
+    OverLimit(usize),
+}
+
+/// What became of a replacement.
+#[derive(Debug)]
+pub enum Replaced {
+    /// The record is the new one now, durably.
+    Done,
+    /// The record is not the version that was meant to be replaced (or is gone: `None`); nothing was written.
+    Moved(Option<Box<Order>>),
+    /// The charge of this index would pass its limit; nothing was written or charged.
+    OverLimit(usize),
+}
+
+/// Which orders to list.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Only orders in this state.
+    pub state: Option<StateName>,
+    /// Only orders of this merchant.
+    pub mch_id: Option<MchId>,
+    /// Only orders created at or after this moment.
+    pub since: Option<Millis>,
+    /// At most this many.
+    pub limit: usize,
+    /// Where the last page ended, as it was given with it.
+    pub cursor: Option<String>,
+}
+
+/// A page of orders, newest first.
+#[derive(Debug)]
+pub struct Page {
+    /// The orders.
+    pub orders: Vec<Order>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Keeps one record per order. A ledger holds no rules: it writes what the state machine decided, if the record is
+/// still the one that the decision was about.
+///
+/// # What an implementation guarantees
+/// * `insert`, `replace` and `remove` are atomic across everything that uses the store, the charges included: either
+///   the record and all charges change, or nothing does.
+/// * When they return `Ok`, the change survives a crash of this process (and what else the store promises).
+/// * A version is replaced by its successor only: `replace(next)` asks that the stored version is `next.version - 1`.
+///   So repeating a write whose acknowledgement was lost is harmless: it answers `Exists` or `Moved` with the very
+///   record that was written.
+/// * A replaced record gives back the charges that it had and the new one has not, and is charged those that are new.
+/// * Unsettled records never expire; settled ones not before the configured retention.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// Records a new order (version 1) with its charges.
+    ///
+    /// # Errors
+    /// When the store cannot be written, then [`StoreError`]; `unsure` where it may have been all the same.
+    ///
+    /// # Cancel safety
+    /// The write may or may not happen when the future is dropped.
+    async fn insert(&self, order: &Order) -> Result<Inserted, StoreError>;
+
+    /// Replaces version `next.version - 1` of the order by `next`. `previous` is that version, for its charges.
+    ///
+    /// # Errors
+    /// As [`Ledger::insert`].
+    async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError>;
+
+    /// Removes this version of an order, and gives its charges back.
+    ///
+    /// # Errors
+    /// As [`Ledger::insert`].
+    async fn remove(&self, order: &Order) -> Result<Replaced, StoreError>;
+
+    /// The order's record.
+    ///
+    /// # Errors
+    /// When the store cannot be read, then [`StoreError`].
+    async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError>;
+
+    /// Unsettled orders whose [`Order::due_at`] has come, oldest first, each handed to one caller only until
+    /// `hidden_until`: the store notes that moment as their new due time in the same step.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written, then [`StoreError`].
+    async fn due(&self, now: Millis, hidden_until: Millis, limit: usize)
+    -> Result<Vec<OrderKey>, StoreError>;
+
+    /// A page of orders, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read or the cursor is not one of its own, then [`StoreError`].
+    async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError>;
+
+    /// Whether the store answers and can be written; asked by `/readyz`.
+    ///
+    /// # Errors
+    /// When not, then [`StoreError`].
+    async fn ready(&self) -> Result<(), StoreError>;
+
+    /// What in the store's settings may make it forget, by name; asked once at start.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, then [`StoreError`].
+    async fn warnings(&self) -> Result<Vec<String>, StoreError>;
+}
+
+/// Where payouts of one merchant are sent. Whatever goes wrong is evidence, never an error.
+#[async_trait]
+pub trait Upstream: Send + Sync + 'static {
+    /// Sends the claimed order once, with exactly the recorded parameters, and returns what that proves. Never repeats
+    /// a request of which a byte may have been written.
+    ///
+    /// # Cancel safety
+    /// Not to be dropped before it ends, or what it proves is lost; it ends by itself within [`Upstream::longest`].
+    async fn attempt(&self, claim: &Claim, credentials: &RequestCredentials) -> Evidence;
+
+    /// Asks what became of an order.
+    ///
+    /// # Cancel safety
+    /// Reads only; may be dropped at any time.
+    async fn query(&self, order: &OrderQuestion, credentials: &RequestCredentials) -> Finding;
+
+    /// The longest that an attempt takes, time-outs included; leases are longer than this.
+    fn longest(&self) -> std::time::Duration;
+}
+
+/// What a query needs to know of an order; made from a record, or from a status request about an order without one.
+#[derive(Clone, Debug)]
+pub struct OrderQuestion {
+    /// Merchant and order number.
+    pub key: OrderKey,
+    /// The app.
+    pub wx_app_id: WxAppId,
+    /// The platform's record id.
+    pub trade_record_id: crate::rules::term::TradeRecordId,
+    /// Where the order was sent.
+    pub upstream: crate::rules::order::UpstreamKind,
+    /// The amount and openid that the upstream's answer must agree with, where the order is on record.
+    pub expected: Option<(crate::rules::term::Fen, OpenId)>,
 }

@@ -42,7 +42,10 @@ mod tests {
     fn a_day_begins_at_16_utc() {
         // 2026-11-23T15:59:59.999Z and the millisecond after it.
         let last = Millis(1_795_449_599_999);
-        assert_eq!(BeijingDay::of(Millis(last.0 + 1)).days_after(BeijingDay::of(last)), 1);
+        assert_eq!(
+            BeijingDay::of(Millis(last.0 + 1)).days_after(BeijingDay::of(last)),
+            1
+        );
         assert_eq!(beijing_text(last), "2026-11-23 23:59:59");
         assert_eq!(beijing_text(Millis(last.0 + 1)), "2026-11-24 00:00:00");
         assert_eq!(BeijingDay::of(Millis(0)), BeijingDay(0));

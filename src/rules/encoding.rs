@@ -1,7 +1,7 @@
 //! Which encoding a request is in, and which one its answer takes. Document: specification, section 2.1.
 
 use super::fields::Fields;
-use super::xml::{NotXml, Nested};
+use super::xml::{Nested, NotXml};
 use super::{json, xml};
 
 /// One of the contract's two encodings.
@@ -31,7 +31,8 @@ impl Encoding {
     /// When the type or charset is unknown, then [`EncodingError::Unsupported`]; when the type is open and the body
     /// begins with neither `{` nor `<`, then [`EncodingError::Undecided`].
     pub fn of_request(content_type: Option<&str>, body: &[u8]) -> Result<Self, EncodingError> {
-        let unsupported = || EncodingError::Unsupported(content_type.unwrap_or_default().chars().take(100).collect());
+        let unsupported =
+            || EncodingError::Unsupported(content_type.unwrap_or_default().chars().take(100).collect());
         let mut parts = content_type.unwrap_or_default().split(';');
         let media = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
         for parameter in parts {
@@ -69,7 +70,12 @@ impl Encoding {
         let Some(accept) = accept else { return self };
         let (mut json, mut xml) = (false, false);
         for range in accept.split(',') {
-            let media = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            let media = range
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase();
             match media.as_str() {
                 "application/json" | "text/json" => json = true,
                 "application/xml" | "text/xml" => xml = true,
@@ -124,7 +130,10 @@ impl Encoding {
 }
 
 fn is_suffixed(media: &str, suffix: &str) -> bool {
-    media.strip_suffix(suffix).and_then(|rest| rest.split_once('/')).is_some_and(|(a, b)| !a.is_empty() && !b.is_empty())
+    media
+        .strip_suffix(suffix)
+        .and_then(|rest| rest.split_once('/'))
+        .is_some_and(|(a, b)| !a.is_empty() && !b.is_empty())
 }
 
 #[cfg(test)]
@@ -149,12 +158,31 @@ mod tests {
             (Some("text/plain"), "{}", Json),
             (Some("application/octet-stream"), "<a/>", Xml),
         ] {
-            assert_eq!(Encoding::of_request(media, body.as_bytes()), Ok(read_as), "{media:?} {body:?}");
+            assert_eq!(
+                Encoding::of_request(media, body.as_bytes()),
+                Ok(read_as),
+                "{media:?} {body:?}"
+            );
         }
-        for media in ["application/x-www-form-urlencoded", "text/html", "+json", "application/json; charset=GBK", "a/b"] {
-            assert!(matches!(Encoding::of_request(Some(media), b"{}"), Err(EncodingError::Unsupported(_))), "{media}");
+        for media in [
+            "application/x-www-form-urlencoded",
+            "text/html",
+            "+json",
+            "application/json; charset=GBK",
+            "a/b",
+        ] {
+            assert!(
+                matches!(
+                    Encoding::of_request(Some(media), b"{}"),
+                    Err(EncodingError::Unsupported(_))
+                ),
+                "{media}"
+            );
         }
-        assert_eq!(Encoding::of_request(None, b"hello"), Err(EncodingError::Undecided));
+        assert_eq!(
+            Encoding::of_request(None, b"hello"),
+            Err(EncodingError::Undecided)
+        );
         assert_eq!(Encoding::of_request(None, b""), Err(EncodingError::Undecided));
     }
 
@@ -177,7 +205,12 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_refused() {
-        assert!(Encoding::Json.decode(b"{\"a\":\"\xff\"}").unwrap_err().contains("not UTF-8 (byte 6)"));
+        assert!(
+            Encoding::Json
+                .decode(b"{\"a\":\"\xff\"}")
+                .unwrap_err()
+                .contains("not UTF-8 (byte 6)")
+        );
         assert!(Encoding::Json.decode(b"\xEF\xBB\xBF{}").unwrap().is_empty());
     }
 }

@@ -86,7 +86,9 @@ impl<'a> Fields<'a> {
     /// No fields yet, with room for `count`.
     #[must_use]
     pub fn with_capacity(count: usize) -> Self {
-        Self { entries: Vec::with_capacity(count) }
+        Self {
+            entries: Vec::with_capacity(count),
+        }
     }
 
     /// Adds a field that comes from outside.
@@ -125,13 +127,18 @@ impl<'a> Fields<'a> {
     /// The value under a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value<'a>> {
-        self.entries.iter().find(|(n, _)| n == name).map(|(_, value)| value)
+        self.entries
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value)
     }
 
     /// The characters under a name; `None` also where they are blank.
     #[must_use]
     pub fn characters(&self, name: &str) -> Option<&str> {
-        self.get(name).filter(|value| !value.is_blank()).map(Value::characters)
+        self.get(name)
+            .filter(|value| !value.is_blank())
+            .map(Value::characters)
     }
 
     /// Takes a field out; `None` also where it is blank, since a field without a value is a field left out.
@@ -161,8 +168,11 @@ impl<'a> Fields<'a> {
     /// The same fields, independent of the message that they came from.
     #[must_use]
     pub fn into_owned(self) -> Fields<'static> {
-        let own = |(name, value): (Cow<'a, str>, Value<'a>)| (Cow::Owned(name.into_owned()), value.into_owned());
-        Fields { entries: self.entries.into_iter().map(own).collect() }
+        let own =
+            |(name, value): (Cow<'a, str>, Value<'a>)| (Cow::Owned(name.into_owned()), value.into_owned());
+        Fields {
+            entries: self.entries.into_iter().map(own).collect(),
+        }
     }
 }
 
@@ -196,8 +206,12 @@ impl<'de> Deserialize<'de> for Fields<'static> {
                 let mut fields = Fields::new();
                 while let Some(name) = map.next_key::<String>()? {
                     let value = map.next_value::<Box<RawValue>>()?;
-                    let value = Value::from_token(value.get()).map_err(serde::de::Error::custom)?.into_owned();
-                    fields.push(Cow::Owned(name), value).map_err(serde::de::Error::custom)?;
+                    let value = Value::from_token(value.get())
+                        .map_err(serde::de::Error::custom)?
+                        .into_owned();
+                    fields
+                        .push(Cow::Owned(name), value)
+                        .map_err(serde::de::Error::custom)?;
                 }
                 Ok(fields)
             }

@@ -29,7 +29,11 @@ pub fn encode(fields: &Fields<'_>) -> String {
 }
 
 fn describe(error: &serde_json::Error) -> String {
-    if error.is_eof() { "the JSON ends too early".to_owned() } else { format!("not one JSON object: {error}") }
+    if error.is_eof() {
+        "the JSON ends too early".to_owned()
+    } else {
+        format!("not one JSON object: {error}")
+    }
 }
 
 struct Object;
@@ -110,7 +114,11 @@ mod tests {
     #[test]
     fn too_many_fields_are_refused() {
         let body: Vec<String> = (0..200).map(|n| format!("\"f{n}\":1")).collect();
-        assert!(decode(&format!("{{{}}}", body.join(","))).unwrap_err().contains("more than 128 fields"));
+        assert!(
+            decode(&format!("{{{}}}", body.join(",")))
+                .unwrap_err()
+                .contains("more than 128 fields")
+        );
     }
 
     proptest::proptest! {

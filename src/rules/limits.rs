@@ -52,9 +52,10 @@ impl Limits {
     /// When the amount is over `max_amount`, then `AMOUNT_LIMIT`.
     pub fn check(&self, amount: Fen) -> Result<(), Fault> {
         match self.max_amount {
-            Some(max) if amount.get() > max => {
-                Err(Fault::new(ErrCode::AmountLimit, format!("超过单笔限额: amount is over max_amount ({max} fen)")))
-            }
+            Some(max) if amount.get() > max => Err(Fault::new(
+                ErrCode::AmountLimit,
+                format!("超过单笔限额: amount is over max_amount ({max} fen)"),
+            )),
             Some(_) | None => Ok(()),
         }
     }
@@ -66,11 +67,31 @@ impl Limits {
         let user_name = |counter: &str| format!("{counter}:{day}:{app}:{}", user.as_str());
         let mut charges = Vec::new();
         let mut charge = |counter, name: String, amount, limit: Option<i64>| {
-            charges.extend(limit.map(|limit| Charge { counter, name, amount, limit }));
+            charges.extend(limit.map(|limit| Charge {
+                counter,
+                name,
+                amount,
+                limit,
+            }));
         };
-        charge(Counter::UserFen, user_name("user-fen"), amount.get(), self.per_user_per_day);
-        charge(Counter::MerchantFen, format!("merchant-fen:{day}"), amount.get(), self.per_merchant_per_day);
-        charge(Counter::UserPayouts, user_name("user-payouts"), 1, self.payouts_per_user_per_day);
+        charge(
+            Counter::UserFen,
+            user_name("user-fen"),
+            amount.get(),
+            self.per_user_per_day,
+        );
+        charge(
+            Counter::MerchantFen,
+            format!("merchant-fen:{day}"),
+            amount.get(),
+            self.per_merchant_per_day,
+        );
+        charge(
+            Counter::UserPayouts,
+            user_name("user-payouts"),
+            1,
+            self.payouts_per_user_per_day,
+        );
         charges
     }
 }
@@ -81,16 +102,18 @@ impl Charge {
     pub fn over(&self, mch_id: &MchId) -> Fault {
         let limit = self.limit;
         match self.counter {
-            Counter::UserFen => {
-                Fault::new(ErrCode::AmountLimit, format!("超过用户单日限额: per_user_per_day ({limit} fen)"))
-            }
+            Counter::UserFen => Fault::new(
+                ErrCode::AmountLimit,
+                format!("超过用户单日限额: per_user_per_day ({limit} fen)"),
+            ),
             Counter::MerchantFen => Fault::new(
                 ErrCode::AmountLimit,
                 format!("超过商户单日限额: per_merchant_per_day of mchId {mch_id} ({limit} fen)"),
             ),
-            Counter::UserPayouts => {
-                Fault::new(ErrCode::FreqLimit, format!("超过用户单日次数: payouts_per_user_per_day ({limit})"))
-            }
+            Counter::UserPayouts => Fault::new(
+                ErrCode::FreqLimit,
+                format!("超过用户单日次数: payouts_per_user_per_day ({limit})"),
+            ),
         }
     }
 }
@@ -105,20 +128,36 @@ mod tests {
         let user = UserId::parse("u").unwrap();
         let amount = Fen::new(30).unwrap();
         assert_eq!(Limits::default().charges(&app, &user, amount, Millis(0)), []);
-        let limits = Limits { payouts_per_user_per_day: Some(2), per_user_per_day: Some(50), ..Limits::default() };
+        let limits = Limits {
+            payouts_per_user_per_day: Some(2),
+            per_user_per_day: Some(50),
+            ..Limits::default()
+        };
         let charges = limits.charges(&app, &user, amount, Millis(0));
-        assert_eq!(charges.iter().map(|c| (c.name.as_str(), c.amount, c.limit)).collect::<Vec<_>>(), [
-            ("user-fen:0:wx1:u", 30, 50),
-            ("user-payouts:0:wx1:u", 1, 2)
-        ]);
-        let codes: Vec<_> = charges.iter().map(|c| c.over(&MchId::parse("1").unwrap()).code).collect();
+        assert_eq!(
+            charges
+                .iter()
+                .map(|c| (c.name.as_str(), c.amount, c.limit))
+                .collect::<Vec<_>>(),
+            [("user-fen:0:wx1:u", 30, 50), ("user-payouts:0:wx1:u", 1, 2)]
+        );
+        let codes: Vec<_> = charges
+            .iter()
+            .map(|c| c.over(&MchId::parse("1").unwrap()).code)
+            .collect();
         assert_eq!(codes, [ErrCode::AmountLimit, ErrCode::FreqLimit]);
     }
 
     #[test]
     fn one_payout_may_be_as_large_as_the_limit() {
-        let limits = Limits { max_amount: Some(30), ..Limits::default() };
+        let limits = Limits {
+            max_amount: Some(30),
+            ..Limits::default()
+        };
         assert!(limits.check(Fen::new(30).unwrap()).is_ok());
-        assert_eq!(limits.check(Fen::new(31).unwrap()).unwrap_err().code, ErrCode::AmountLimit);
+        assert_eq!(
+            limits.check(Fen::new(31).unwrap()).unwrap_err().code,
+            ErrCode::AmountLimit
+        );
     }
 }

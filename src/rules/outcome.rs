@@ -95,10 +95,20 @@ pub fn weigh(evidence: Evidence, doubt: bool) -> Verdict {
         Evidence::NoAnswer { why } => Verdict::Unknown { why },
         Evidence::Accepted { fields } => Verdict::Succeeded { fields },
         Evidence::Declined { class, code, text } => match (class, doubt) {
-            (Class::Burnt, _) => Verdict::Refused(Refusal { code, text, burnt: true }),
-            (Class::Refused | Class::Door, false) => Verdict::Refused(Refusal { code, text, burnt: false }),
+            (Class::Burnt, _) => Verdict::Refused(Refusal {
+                code,
+                text,
+                burnt: true,
+            }),
+            (Class::Refused | Class::Door, false) => Verdict::Refused(Refusal {
+                code,
+                text,
+                burnt: false,
+            }),
             (Class::Refused | Class::Door, true) | (Class::Conflict | Class::Unknown, _) => {
-                Verdict::Unknown { why: format!("the upstream answered {code}: {text}") }
+                Verdict::Unknown {
+                    why: format!("the upstream answered {code}: {text}"),
+                }
             }
         },
     }
@@ -140,13 +150,21 @@ impl Finding {
     /// A finding that says nothing.
     #[must_use]
     pub fn unclear(why: impl Into<String>) -> Self {
-        Self { found: Found::Unclear { why: why.into() }, status: None, report: Fields::new() }
+        Self {
+            found: Found::Unclear { why: why.into() },
+            status: None,
+            report: Fields::new(),
+        }
     }
 
     /// "No such order".
     #[must_use]
     pub fn no_such_order() -> Self {
-        Self { found: Found::NoSuchOrder, status: None, report: Fields::new() }
+        Self {
+            found: Found::NoSuchOrder,
+            status: None,
+            report: Fields::new(),
+        }
     }
 }
 
@@ -155,16 +173,26 @@ mod tests {
     use super::*;
 
     fn declined(class: Class) -> Evidence {
-        Evidence::Declined { class, code: "CODE".into(), text: "text".into() }
+        Evidence::Declined {
+            class,
+            code: "CODE".into(),
+            text: "text".into(),
+        }
     }
 
     fn refused(burnt: bool) -> Verdict {
-        Verdict::Refused(Refusal { code: "CODE".into(), text: "text".into(), burnt })
+        Verdict::Refused(Refusal {
+            code: "CODE".into(),
+            text: "text".into(),
+            burnt,
+        })
     }
 
     #[test]
     fn every_class_on_a_first_and_on_a_later_attempt() {
-        let unknown = Verdict::Unknown { why: "the upstream answered CODE: text".into() };
+        let unknown = Verdict::Unknown {
+            why: "the upstream answered CODE: text".into(),
+        };
         for (class, first, later) in [
             (Class::Refused, refused(false), unknown.clone()),
             (Class::Door, refused(false), unknown.clone()),
@@ -181,8 +209,14 @@ mod tests {
     fn silence_is_never_a_refusal() {
         for doubt in [false, true] {
             let why = String::from("w");
-            assert_eq!(weigh(Evidence::NoAnswer { why: why.clone() }, doubt), Verdict::Unknown { why: why.clone() });
-            assert_eq!(weigh(Evidence::NeverSent { why: why.clone() }, doubt), Verdict::TakenBack { why });
+            assert_eq!(
+                weigh(Evidence::NoAnswer { why: why.clone() }, doubt),
+                Verdict::Unknown { why: why.clone() }
+            );
+            assert_eq!(
+                weigh(Evidence::NeverSent { why: why.clone() }, doubt),
+                Verdict::TakenBack { why }
+            );
         }
     }
 }

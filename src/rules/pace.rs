@@ -54,7 +54,11 @@ mod tests {
         assert!(may_send_again(transfer, late_evening, late_evening));
         assert!(may_send_again(transfer, late_evening, day(1)));
         assert!(!may_send_again(transfer, late_evening, Millis(day(1).0 + 1)));
-        assert!(may_send_again(UpstreamKind::Wechat(Product::Redpack), late_evening, day(300)));
+        assert!(may_send_again(
+            UpstreamKind::Wechat(Product::Redpack),
+            late_evening,
+            day(300)
+        ));
         assert!(may_send_again(UpstreamKind::Handler, late_evening, day(300)));
     }
 

@@ -206,7 +206,10 @@ impl Millis {
     /// The moment `span` later; stays at the end of time where it would pass it.
     #[must_use]
     pub fn after(self, span: std::time::Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// How long ago `earlier` was; zero where it lies in the future (clocks of two replicas differ).

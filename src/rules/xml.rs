@@ -25,7 +25,10 @@ pub enum Nested {
 /// words for the caller.
 pub fn decode(text: &str, nested: Nested) -> Result<Fields<'_>, String> {
     if let Some(bad) = text.chars().find(|&c| !is_xml_char(c)) {
-        return Err(format!("the XML holds the character U+{:04X}, which XML 1.0 forbids", u32::from(bad)));
+        return Err(format!(
+            "the XML holds the character U+{:04X}, which XML 1.0 forbids",
+            u32::from(bad)
+        ));
     }
     let mut reader = Reader::from_str(text);
     let root = open_root(&mut reader)?;
@@ -60,20 +63,28 @@ fn open_root(reader: &mut Reader<&[u8]>) -> Result<Root, String> {
     }
 }
 
-fn read_children<'a>(reader: &mut Reader<&'a [u8]>, fields: &mut Fields<'a>, nested: Nested) -> Result<(), String> {
+fn read_children<'a>(
+    reader: &mut Reader<&'a [u8]>,
+    fields: &mut Fields<'a>,
+    nested: Nested,
+) -> Result<(), String> {
     loop {
         match next(reader)? {
             Event::Start(tag) => {
                 no_attributes(&tag)?;
                 let name = name_of(&tag)?;
                 if let Some(text) = read_text(reader, &name, nested)? {
-                    fields.push(Cow::Owned(name), Value::Text(text)).map_err(|e| e.to_string())?;
+                    fields
+                        .push(Cow::Owned(name), Value::Text(text))
+                        .map_err(|e| e.to_string())?;
                 }
             }
             Event::Empty(tag) => {
                 no_attributes(&tag)?;
                 let name = name_of(&tag)?;
-                fields.push(Cow::Owned(name), Value::Text(Cow::Borrowed(""))).map_err(|e| e.to_string())?;
+                fields
+                    .push(Cow::Owned(name), Value::Text(Cow::Borrowed("")))
+                    .map_err(|e| e.to_string())?;
             }
             Event::Comment(_) => {}
             Event::Text(text) if is_blank(&text) => {}
@@ -84,7 +95,11 @@ fn read_children<'a>(reader: &mut Reader<&'a [u8]>, fields: &mut Fields<'a>, nes
 }
 
 /// Reads the text of one field up to its end tag; `None` where the field held elements and they are skipped.
-fn read_text<'a>(reader: &mut Reader<&'a [u8]>, name: &str, nested: Nested) -> Result<Option<Cow<'a, str>>, String> {
+fn read_text<'a>(
+    reader: &mut Reader<&'a [u8]>,
+    name: &str,
+    nested: Nested,
+) -> Result<Option<Cow<'a, str>>, String> {
     let mut text: Cow<'a, str> = Cow::Borrowed("");
     let mut depth: usize = 0;
     let mut flat = true;
@@ -109,7 +124,10 @@ fn read_text<'a>(reader: &mut Reader<&'a [u8]>, name: &str, nested: Nested) -> R
 fn resolve(reference: &quick_xml::events::BytesRef<'_>, field: &str) -> Result<Cow<'static, str>, String> {
     match reference.resolve_char_ref() {
         Ok(Some(c)) if is_xml_char(c) => Ok(Cow::Owned(c.to_string())),
-        Ok(Some(c)) => Err(format!("{field} holds the character U+{:04X}, which XML 1.0 forbids", u32::from(c))),
+        Ok(Some(c)) => Err(format!(
+            "{field} holds the character U+{:04X}, which XML 1.0 forbids",
+            u32::from(c)
+        )),
         Ok(None) => match &*reference.borrow().into_inner() {
             "lt" => Ok(Cow::Borrowed("<")),
             "gt" => Ok(Cow::Borrowed(">")),
@@ -134,7 +152,9 @@ fn expect_end(reader: &mut Reader<&[u8]>) -> Result<(), String> {
 }
 
 fn next<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, String> {
-    reader.read_event().map_err(|error| format!("not well-formed XML: {error}"))
+    reader
+        .read_event()
+        .map_err(|error| format!("not well-formed XML: {error}"))
 }
 
 fn append<'a>(text: &mut Cow<'a, str>, piece: Cow<'a, str>) {
@@ -147,11 +167,19 @@ fn append<'a>(text: &mut Cow<'a, str>, piece: Cow<'a, str>) {
 
 fn name_of(tag: &BytesStart<'_>) -> Result<String, String> {
     let name = tag.name().into_inner();
-    if is_xml_name(name) { Ok(name.to_owned()) } else { Err("an element has a name that is not one".to_owned()) }
+    if is_xml_name(name) {
+        Ok(name.to_owned())
+    } else {
+        Err("an element has a name that is not one".to_owned())
+    }
 }
 
 fn no_attributes(tag: &BytesStart<'_>) -> Result<(), String> {
-    if is_blank(tag.attributes_raw()) { Ok(()) } else { Err("elements must not have attributes".to_owned()) }
+    if is_blank(tag.attributes_raw()) {
+        Ok(())
+    } else {
+        Err("elements must not have attributes".to_owned())
+    }
 }
 
 fn unexpected(event: &Event<'_>, place: &str) -> String {
@@ -199,13 +227,20 @@ pub struct NotXml {
 /// # Errors
 /// When a name is no XML name or a value holds a character that XML 1.0 forbids, then [`NotXml`] names the field.
 pub fn encode(fields: &Fields<'_>) -> Result<String, NotXml> {
-    let room = fields.iter().map(|(n, v)| n.len().saturating_mul(2).saturating_add(v.characters().len()).saturating_add(17));
+    let room = fields.iter().map(|(n, v)| {
+        n.len()
+            .saturating_mul(2)
+            .saturating_add(v.characters().len())
+            .saturating_add(17)
+    });
     let mut out = String::with_capacity(room.fold(11, usize::saturating_add));
     out.push_str("<xml>");
     for (name, value) in fields.iter() {
         let text = value.characters();
         if !is_xml_name(name) || !text.chars().all(is_xml_char) {
-            return Err(NotXml { field: name.to_owned() });
+            return Err(NotXml {
+                field: name.to_owned(),
+            });
         }
         out.push('<');
         out.push_str(name);
@@ -244,7 +279,10 @@ mod tests {
     use super::*;
 
     fn text_of(xml: &str, field: &str) -> Option<String> {
-        decode(xml, Nested::Refuse).unwrap().get(field).map(|v| v.characters().to_owned())
+        decode(xml, Nested::Refuse)
+            .unwrap()
+            .get(field)
+            .map(|v| v.characters().to_owned())
     }
 
     #[test]
@@ -259,7 +297,10 @@ mod tests {
 
     #[test]
     fn whitespace_inside_a_field_belongs_to_it() {
-        assert_eq!(text_of("<x><amount> 1 </amount></x>", "amount").as_deref(), Some(" 1 "));
+        assert_eq!(
+            text_of("<x><amount> 1 </amount></x>", "amount").as_deref(),
+            Some(" 1 ")
+        );
     }
 
     #[test]
@@ -273,7 +314,10 @@ mod tests {
             ("<xml>1</xml>", "text between the fields"),
             ("<xml><a><b>1</b></a></xml>", "a must hold text"),
             ("<xml><a>1</a><a>1</a></xml>", "a is given twice"),
-            ("<!DOCTYPE x [<!ENTITY a \"b\">]><xml><a>&a;</a></xml>", "a DOCTYPE before the root"),
+            (
+                "<!DOCTYPE x [<!ENTITY a \"b\">]><xml><a>&a;</a></xml>",
+                "a DOCTYPE before the root",
+            ),
             ("<xml><a>&a;</a></xml>", "entity that is not one of XML's five"),
             ("<xml><a>&#0;</a></xml>", "reference"),
             ("<xml><a>&#1;</a></xml>", "U+0001"),
@@ -281,7 +325,10 @@ mod tests {
             ("<xml><a>&#xD800;</a></xml>", "reference"),
             ("<xml><a b=\"1\">1</a></xml>", "attributes"),
             ("<?php 1?><xml/>", "processing instruction"),
-            ("<?xml version=\"1.0\" encoding=\"GBK\"?><xml/>", "other than UTF-8"),
+            (
+                "<?xml version=\"1.0\" encoding=\"GBK\"?><xml/>",
+                "other than UTF-8",
+            ),
             ("<xml><a>1<!-- -->0</a></xml>", "a comment inside a"),
             ("<xml><a>1 & 2</a></xml>", "not well-formed"),
         ] {
@@ -294,14 +341,22 @@ mod tests {
     fn wechats_nested_lists_are_skipped_where_asked() {
         let xml = "<xml><status>SENT</status><hblist><hbinfo><openid>o</openid></hbinfo><x/></hblist><amount>1</amount></xml>";
         let fields = decode(xml, Nested::Skip).unwrap();
-        assert_eq!(fields.iter().map(|(n, _)| n).collect::<Vec<_>>(), ["status", "amount"]);
+        assert_eq!(
+            fields.iter().map(|(n, _)| n).collect::<Vec<_>>(),
+            ["status", "amount"]
+        );
     }
 
     #[test]
     fn what_xml_cannot_carry_is_named() {
         let mut fields = Fields::new();
         fields.set("remark", "a\u{0}b");
-        assert_eq!(encode(&fields), Err(NotXml { field: "remark".into() }));
+        assert_eq!(
+            encode(&fields),
+            Err(NotXml {
+                field: "remark".into()
+            })
+        );
     }
 
     proptest::proptest! {

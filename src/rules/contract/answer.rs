@@ -1,0 +1,1 @@
+//! Answers to both requests, as fields.

@@ -58,7 +58,10 @@ impl Fault {
     /// A refusal with a text of its own.
     #[must_use]
     pub fn new(code: ErrCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, text: text.into() }
+        Self {
+            code,
+            text: text.into(),
+        }
     }
 
     /// A field that breaks a rule: `参数格式校验错误: amount must be …`.
@@ -82,36 +85,54 @@ impl Fault {
     /// A field of a repeat that is not what the first request said.
     #[must_use]
     pub fn differs(name: &str) -> Self {
-        Self::new(ErrCode::ParamError, format!("参数与首次请求不一致: {name} differs from the first request with this mchBillno"))
+        Self::new(
+            ErrCode::ParamError,
+            format!("参数与首次请求不一致: {name} differs from the first request with this mchBillno"),
+        )
     }
 
     /// No merchant entry matches.
     #[must_use]
     pub fn no_merchant() -> Self {
-        Self::new(ErrCode::NoAuth, "商户未配置: no configuration for this mchId and wxAppId")
+        Self::new(
+            ErrCode::NoAuth,
+            "商户未配置: no configuration for this mchId and wxAppId",
+        )
     }
 
     /// The user id is unknown under this app.
     #[must_use]
     pub fn no_openid() -> Self {
-        Self::new(ErrCode::OpenidError, "用户未绑定微信: openid (the user id) has no WeChat openid under this wxAppId")
+        Self::new(
+            ErrCode::OpenidError,
+            "用户未绑定微信: openid (the user id) has no WeChat openid under this wxAppId",
+        )
     }
 
     /// Nothing was sent and nothing recorded; the same number may be used again.
     #[must_use]
     pub fn not_sent(why: &str) -> Self {
-        Self::new(ErrCode::SystemError, format!("系统繁忙, 未发起付款, 请使用原单号重试: {why}"))
+        Self::new(
+            ErrCode::SystemError,
+            format!("系统繁忙, 未发起付款, 请使用原单号重试: {why}"),
+        )
     }
 
     /// The order may have been paid.
     #[must_use]
     pub fn unknown() -> Self {
-        Self::new(ErrCode::SystemError, "付款结果未知, 请使用原单号重试或查询: the outcome is not known yet")
+        Self::new(
+            ErrCode::SystemError,
+            "付款结果未知, 请使用原单号重试或查询: the outcome is not known yet",
+        )
     }
 
     /// Another request is paying this order right now.
     #[must_use]
     pub fn processing() -> Self {
-        Self::new(ErrCode::Processing, "付款处理中, 请稍后使用原单号重试或查询: this mchBillno is being paid right now")
+        Self::new(
+            ErrCode::Processing,
+            "付款处理中, 请稍后使用原单号重试或查询: this mchBillno is being paid right now",
+        )
     }
 }

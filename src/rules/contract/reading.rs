@@ -44,7 +44,9 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// As [`Reading::text`], and when it is too long or holds a character that XML cannot carry.
     pub fn words(&mut self, name: &str, max: usize) -> Result<Option<String>, Fault> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
         if text.chars().count() > max {
             return Err(Fault::field(name, &format!("must be at most {max} characters")));
         }
@@ -59,7 +61,9 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// When the value is anything else, or does not fit 64 bits, then `PARAM_ERROR` with `rule`.
     pub fn integer(&mut self, name: &str, rule: &'static str) -> Result<Option<i64>, Fault> {
-        let Some(value) = self.0.take(name) else { return Ok(None) };
+        let Some(value) = self.0.take(name) else {
+            return Ok(None);
+        };
         let digits = match &value {
             Value::Text(text) => text.as_ref(),
             // Only a JSON number may carry a sign; the range is checked by whoever knows it.

@@ -90,8 +90,12 @@ impl SendRequest {
             user_id: fields.term("openid", UserId::parse)?,
             amount: read_amount(&mut fields)?,
             client_ip: fields.text(CLIENT_IP)?,
-            act_name: fields.words("actName", ACT_NAME_CHARS)?.ok_or_else(|| Fault::missing("actName"))?,
-            remark: fields.words("remark", REMARK_CHARS)?.ok_or_else(|| Fault::missing("remark"))?,
+            act_name: fields
+                .words("actName", ACT_NAME_CHARS)?
+                .ok_or_else(|| Fault::missing("actName"))?,
+            remark: fields
+                .words("remark", REMARK_CHARS)?
+                .ok_or_else(|| Fault::missing("remark"))?,
             trade_record_id: read_record_id(&mut fields)?,
             send_name: fields.words("sendName", OLDER_TEXT_CHARS)?,
             wishing: fields.words("wishing", OLDER_TEXT_CHARS)?,
@@ -112,7 +116,9 @@ impl SendRequest {
 /// Both names given with different values: which one would be meant?
 fn read_amount(fields: &mut Reading<'_>) -> Result<Fen, Fault> {
     let fen = |name: &str, given: Option<i64>| {
-        given.map(|fen| Fen::new(fen).map_err(|rule| Fault::field(name, rule.0))).transpose()
+        given
+            .map(|fen| Fen::new(fen).map_err(|rule| Fault::field(name, rule.0)))
+            .transpose()
     };
     let amount = fields.integer("amount", Fen::RULE)?;
     let older = fields.integer("totalAmount", Fen::RULE)?;
@@ -127,7 +133,8 @@ fn read_amount(fields: &mut Reading<'_>) -> Result<Fen, Fault> {
 
 pub(super) fn read_record_id(fields: &mut Reading<'_>) -> Result<TradeRecordId, Fault> {
     let id = fields.integer("tradeRecordId", RECORD_ID_RULE)?;
-    id.map(TradeRecordId).ok_or_else(|| Fault::missing("tradeRecordId"))
+    id.map(TradeRecordId)
+        .ok_or_else(|| Fault::missing("tradeRecordId"))
 }
 
 #[cfg(test)]
@@ -156,7 +163,10 @@ mod tests {
                 entries.push((name, token));
             }
         }
-        let body: Vec<String> = entries.iter().map(|(name, token)| format!("\"{name}\":{token}")).collect();
+        let body: Vec<String> = entries
+            .iter()
+            .map(|(name, token)| format!("\"{name}\":{token}"))
+            .collect();
         let text = format!("{{{}}}", body.join(","));
         SendRequest::read(json::decode(&text)?).map_err(|fault| fault.text.into_owned())
     }
@@ -167,14 +177,31 @@ mod tests {
         assert_eq!(request.amount.get(), 100);
         assert_eq!(request.user_id.as_str(), "user-1");
         assert_eq!(request.others.len(), 1);
-        assert!(request.credentials.api_secret_key.is_some_and(|key| key.matches("k")));
+        assert!(
+            request
+                .credentials
+                .api_secret_key
+                .is_some_and(|key| key.matches("k"))
+        );
     }
 
     #[test]
     fn each_required_field_is_missed_by_name() {
-        for name in ["wxAppId", "mchId", "mchBillno", "openid", "amount", "actName", "remark", "tradeRecordId"] {
+        for name in [
+            "wxAppId",
+            "mchId",
+            "mchBillno",
+            "openid",
+            "amount",
+            "actName",
+            "remark",
+            "tradeRecordId",
+        ] {
             for blank in ["", "\"\"", "null"] {
-                assert_eq!(read(&[(name, blank)]).unwrap_err(), format!("参数格式校验错误: {name} is required"));
+                assert_eq!(
+                    read(&[(name, blank)]).unwrap_err(),
+                    format!("参数格式校验错误: {name} is required")
+                );
             }
         }
         assert!(read(&[("clientIp", "")]).is_ok());
@@ -186,8 +213,27 @@ mod tests {
             assert!(read(&[("amount", good)]).is_ok(), "{good}");
         }
         for bad in [
-            "1.0", "1e2", "\"1.0\"", "\"1e2\"", "\"+1\"", "\" 1 \"", "\"1 \"", "\"-1\"", "-1", "0", "\"0\"", "2147483648",
-            "\"2147483648\"", "99999999999999999999", "\"１\"", "\"0x1\"", "true", "[1]", "{}", "\"\\u00001\"", "\"1,000\"",
+            "1.0",
+            "1e2",
+            "\"1.0\"",
+            "\"1e2\"",
+            "\"+1\"",
+            "\" 1 \"",
+            "\"1 \"",
+            "\"-1\"",
+            "-1",
+            "0",
+            "\"0\"",
+            "2147483648",
+            "\"2147483648\"",
+            "99999999999999999999",
+            "\"１\"",
+            "\"0x1\"",
+            "true",
+            "[1]",
+            "{}",
+            "\"\\u00001\"",
+            "\"1,000\"",
         ] {
             assert_eq!(
                 read(&[("amount", bad)]).unwrap_err(),
@@ -199,10 +245,24 @@ mod tests {
 
     #[test]
     fn the_older_name_of_the_amount_is_taken_where_it_agrees() {
-        assert_eq!(read(&[("amount", ""), ("totalAmount", "5")]).unwrap().amount.get(), 5);
+        assert_eq!(
+            read(&[("amount", ""), ("totalAmount", "5")])
+                .unwrap()
+                .amount
+                .get(),
+            5
+        );
         assert!(read(&[("amount", "5"), ("totalAmount", "\"5\"")]).is_ok());
-        assert!(read(&[("amount", "5"), ("totalAmount", "6")]).unwrap_err().contains("amount and totalAmount"));
-        assert!(read(&[("amount", "5"), ("totalAmount", "x")]).unwrap_err().contains("totalAmount must be"));
+        assert!(
+            read(&[("amount", "5"), ("totalAmount", "6")])
+                .unwrap_err()
+                .contains("amount and totalAmount")
+        );
+        assert!(
+            read(&[("amount", "5"), ("totalAmount", "x")])
+                .unwrap_err()
+                .contains("totalAmount must be")
+        );
     }
 
     #[test]
@@ -220,7 +280,11 @@ mod tests {
             ("openid", "\"a\\u0007\"", false),
             ("openid", "7", false),
             ("actName", "\"12345678901234567890123456789012\"", true),
-            ("actName", "\"一二三四五六七八九十一二三四五六七八九十一二三四五六七八九十一二\"", true),
+            (
+                "actName",
+                "\"一二三四五六七八九十一二三四五六七八九十一二三四五六七八九十一二\"",
+                true,
+            ),
             ("actName", "\"123456789012345678901234567890123\"", false),
             ("actName", "7", false),
             ("remark", "\"a\\u0000b\"", false),
@@ -250,7 +314,11 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show_in_debug_output() {
-        let request = read(&[("privateKey", "\"marked\""), ("certKey", "\"marked\""), ("apiSecretKey", "\"marked\"")]);
+        let request = read(&[
+            ("privateKey", "\"marked\""),
+            ("certKey", "\"marked\""),
+            ("apiSecretKey", "\"marked\""),
+        ]);
         assert!(!format!("{request:?}").contains("marked"));
     }
 }

@@ -45,9 +45,18 @@ mod tests {
 
     #[test]
     fn all_four_fields_are_required() {
-        let all = [("wxAppId", "\"wx1\""), ("mchId", "\"19\""), ("mchBillno", "\"A1\""), ("tradeRecordId", "\"7\"")];
+        let all = [
+            ("wxAppId", "\"wx1\""),
+            ("mchId", "\"19\""),
+            ("mchBillno", "\"A1\""),
+            ("tradeRecordId", "\"7\""),
+        ];
         let body = |skip: &str| {
-            let parts: Vec<_> = all.iter().filter(|(n, _)| *n != skip).map(|(n, t)| format!("\"{n}\":{t}")).collect();
+            let parts: Vec<_> = all
+                .iter()
+                .filter(|(n, _)| *n != skip)
+                .map(|(n, t)| format!("\"{n}\":{t}"))
+                .collect();
             format!("{{{}}}", parts.join(","))
         };
         assert!(StatusRequest::read(json::decode(&body("")).unwrap()).is_ok());

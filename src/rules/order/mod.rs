@@ -235,7 +235,10 @@ impl Order {
     #[must_use]
     pub fn claimed(request: &SendRequest, new: NewOrder, lease: Lease, now: Millis) -> Self {
         Self {
-            key: OrderKey { mch_id: request.mch_id.clone(), order_no: request.order_no.clone() },
+            key: OrderKey {
+                mch_id: request.mch_id.clone(),
+                order_no: request.order_no.clone(),
+            },
             version: 1,
             wx_app_id: request.wx_app_id.clone(),
             user_id: request.user_id.clone(),
@@ -254,7 +257,11 @@ impl Order {
                 before: Before::Fresh,
             }),
             upstream_status: None,
-            history: vec![Change { at: now, state: StateName::Pending, why: "claimed".to_owned() }],
+            history: vec![Change {
+                at: now,
+                state: StateName::Pending,
+                why: "claimed".to_owned(),
+            }],
         }
     }
 
@@ -288,7 +295,11 @@ impl Order {
     fn become_state(&self, state: State, why: impl Into<String>, now: Millis) -> Self {
         let mut next = self.clone();
         next.version = self.version.saturating_add(1);
-        next.history.push(Change { at: now, state: state.name(), why: why.into() });
+        next.history.push(Change {
+            at: now,
+            state: state.name(),
+            why: why.into(),
+        });
         if next.history.len() > MAX_HISTORY {
             // The first change says how it began; what follows it is the least telling.
             next.history.remove(1);

@@ -51,7 +51,9 @@ impl Order {
         match &self.state {
             State::Succeeded(_) => Repeat::Answer,
             State::Refused(refused) if refused.refusal.burnt => Repeat::Answer,
-            State::Refused(_) if pace::may_send_again(self.upstream, self.created_at, now) => self.send_again(),
+            State::Refused(_) if pace::may_send_again(self.upstream, self.created_at, now) => {
+                self.send_again()
+            }
             State::Refused(_) => Repeat::Answer,
             State::Pending(pending) if pending.lease_until > now => Repeat::Wait,
             State::Pending(_) => Repeat::Lapsed,
@@ -74,7 +76,9 @@ impl Order {
     }
 
     fn send_again(&self) -> Repeat {
-        Repeat::SendAgain { not_before: self.attempted_at.after(pace::BETWEEN_ATTEMPTS) }
+        Repeat::SendAgain {
+            not_before: self.attempted_at.after(pace::BETWEEN_ATTEMPTS),
+        }
     }
 
     /// The record of another claim, with the parameters of the first one. `None` where the state allows none.
@@ -86,7 +90,11 @@ impl Order {
             State::Unknown(unknown) => (Before::Unknown(unknown.clone()), self.charges.clone()),
             State::Refused(_) | State::Pending(_) | State::Succeeded(_) => return None,
         };
-        let pending = Pending { token: lease.token, lease_until: now.after(lease.length), before };
+        let pending = Pending {
+            token: lease.token,
+            lease_until: now.after(lease.length),
+            before,
+        };
         let mut next = self.become_state(State::Pending(pending), "claimed again", now);
         next.charges = charges;
         next.attempted_at = now;

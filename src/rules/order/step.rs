@@ -67,11 +67,17 @@ pub fn step(order: &Order, event: Event, policy: Policy, now: Millis, jitter: u6
             State::Pending(_) | State::Unknown(_) | State::Succeeded(_) | State::Refused(_) => Step::Stay,
         },
         Event::Operator { succeeded, reason } => match &order.state {
-            State::Unknown(_) if succeeded => {
-                order.accepted(crate::rules::fields::Fields::new(), format!("operator: {reason}"), now)
-            }
+            State::Unknown(_) if succeeded => order.accepted(
+                crate::rules::fields::Fields::new(),
+                format!("operator: {reason}"),
+                now,
+            ),
             State::Unknown(_) => {
-                let refusal = Refusal { code: "OPERATOR".into(), text: reason.clone(), burnt: true };
+                let refusal = Refusal {
+                    code: "OPERATOR".into(),
+                    text: reason.clone(),
+                    burnt: true,
+                };
                 order.refused(refusal, format!("operator: {reason}"), now)
             }
             State::Pending(_) | State::Succeeded(_) | State::Refused(_) => Step::Stay,
@@ -98,7 +104,9 @@ fn attempted(order: &Order, version: u64, evidence: Evidence, now: Millis, jitte
         }
         // The lease ran out and the order moved on. Only an acceptance still matters, and it always wins.
         State::Pending(_) | State::Unknown(_) | State::Refused(_) => match evidence {
-            Evidence::Accepted { fields } => order.accepted(fields, "the upstream accepted it, after the lease", now),
+            Evidence::Accepted { fields } => {
+                order.accepted(fields, "the upstream accepted it, after the lease", now)
+            }
             Evidence::NeverSent { .. } | Evidence::NoAnswer { .. } | Evidence::Declined { .. } => Step::Stay,
         },
         State::Succeeded(_) => Step::Stay,
@@ -131,20 +139,37 @@ fn asked(order: &Order, finding: Finding, policy: Policy, now: Millis, jitter: u
 }
 
 /// A finding about an order that is perhaps paid.
-fn unsettled(order: &Order, unknown: &Unknown, finding: Finding, policy: Policy, now: Millis, jitter: u64) -> Step {
+fn unsettled(
+    order: &Order,
+    unknown: &Unknown,
+    finding: Finding,
+    policy: Policy,
+    now: Millis,
+    jitter: u64,
+) -> Step {
     let absent_since = match finding.found {
         Found::Accepted { fields } => {
-            return with_status(order.accepted(fields, "the upstream says that it accepted it", now), finding.status);
+            return with_status(
+                order.accepted(fields, "the upstream says that it accepted it", now),
+                finding.status,
+            );
         }
         Found::NotPaid(refusal) => {
-            let why = format!("the upstream says that it is not paid: {} {}", refusal.code, refusal.text);
+            let why = format!(
+                "the upstream says that it is not paid: {} {}",
+                refusal.code, refusal.text
+            );
             return with_status(order.refused(refusal, why, now), finding.status);
         }
         Found::NoSuchOrder => {
             let since = unknown.absent_since.unwrap_or(now);
             if believes_absence(order, since, policy, now) {
                 let text = "the upstream knows no such order".to_owned();
-                let refusal = Refusal { code: "NOT_FOUND".into(), text: text.clone(), burnt: false };
+                let refusal = Refusal {
+                    code: "NOT_FOUND".into(),
+                    text: text.clone(),
+                    burnt: false,
+                };
                 return order.refused(refusal, text, now);
             }
             Some(since)
@@ -188,8 +213,17 @@ fn with_status(step: Step, status: Option<String>) -> Step {
 }
 
 impl Order {
-    fn accepted(&self, fields: crate::rules::fields::Fields<'static>, why: impl Into<String>, now: Millis) -> Step {
-        Step::Become(Box::new(self.become_state(State::Succeeded(Succeeded { at: now, fields }), why, now)))
+    fn accepted(
+        &self,
+        fields: crate::rules::fields::Fields<'static>,
+        why: impl Into<String>,
+        now: Millis,
+    ) -> Step {
+        Step::Become(Box::new(self.become_state(
+            State::Succeeded(Succeeded { at: now, fields }),
+            why,
+            now,
+        )))
     }
 
     /// A refused order owes its limits nothing.
@@ -201,7 +235,13 @@ impl Order {
 
     fn doubtful(&self, why: impl Into<String>, now: Millis, next_query_at: Millis) -> Self {
         let why = why.into();
-        let unknown = Unknown { since: now, why: why.clone(), next_query_at, queries: 0, absent_since: None };
+        let unknown = Unknown {
+            since: now,
+            why: why.clone(),
+            next_query_at,
+            queries: 0,
+            absent_since: None,
+        };
         self.become_state(State::Unknown(unknown), why, now)
     }
 

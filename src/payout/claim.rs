@@ -1,0 +1,38 @@
+//! The key that opens an attempt: proof that the order is recorded as pending, by this process, until a moment.
+
+use crate::rules::order::{Order, State};
+use crate::rules::term::Millis;
+
+/// An order that this process has claimed. It cannot be copied, and only a successful insert or replacement makes one,
+/// so that nothing is sent without a record.
+#[derive(Debug)]
+#[must_use = "a claim that is not used must be taken back"]
+pub struct Claim {
+    order: Order,
+    lease_until: Millis,
+}
+
+impl Claim {
+    /// Makes the claim of a record that the store has just taken. `None` where the record is not pending.
+    pub(super) fn of(recorded: Order) -> Option<Self> {
+        match &recorded.state {
+            State::Pending(pending) => Some(Self {
+                lease_until: pending.lease_until,
+                order: recorded,
+            }),
+            State::Unknown(_) | State::Succeeded(_) | State::Refused(_) => None,
+        }
+    }
+
+    /// The order as it is recorded.
+    #[must_use]
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// When the attempt counts as lost: nothing may be sent later than this.
+    #[must_use]
+    pub fn lease_until(&self) -> Millis {
+        self.lease_until
+    }
+}
