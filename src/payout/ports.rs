@@ -108,8 +108,8 @@ pub struct Page {
 ///   the record and all charges change, or nothing does.
 /// * When they return `Ok`, the change survives a crash of this process (and what else the store promises).
 /// * A version is replaced by its successor only: `replace(next)` asks that the stored version is `next.version - 1`.
-///   So repeating a write whose acknowledgement was lost is harmless: it answers `Exists` or `Moved` with the very
-///   record that was written.
+/// * Repeating a write whose acknowledgement was lost is harmless: where the stored record is already the very one that
+///   is to be written, `insert` and `replace` make sure that it is durable and answer `Done`, without charging again.
 /// * A replaced record gives back the charges that it had and the new one has not, and is charged those that are new.
 /// * Unsettled records never expire; settled ones not before the configured retention.
 #[async_trait]
@@ -199,6 +199,8 @@ pub struct OrderQuestion {
     pub trade_record_id: crate::rules::term::TradeRecordId,
     /// Where the order was sent.
     pub upstream: crate::rules::order::UpstreamKind,
+    /// The encoding that a handler with `handler_format = "same"` is addressed in.
+    pub encoding: crate::rules::encoding::Encoding,
     /// The amount and openid that the upstream's answer must agree with, where the order is on record.
     pub expected: Option<(crate::rules::term::Fen, OpenId)>,
 }

@@ -26,4 +26,6 @@ pub mod day;
 
 pub mod limits;
 
+pub mod handler;
+
 pub mod wechat;

@@ -259,7 +259,7 @@ mod tests {
                 .contains("amount and totalAmount")
         );
         assert!(
-            read(&[("amount", "5"), ("totalAmount", "x")])
+            read(&[("amount", "5"), ("totalAmount", "\"x\"")])
                 .unwrap_err()
                 .contains("totalAmount must be")
         );

@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::contract::send::SendRequest;
+use super::encoding::Encoding;
 use super::fields::Fields;
 use super::limits::Charge;
 use super::outcome::Refusal;
@@ -61,6 +62,8 @@ pub struct Order {
     pub trade_record_id: TradeRecordId,
     /// Where the order is sent.
     pub upstream: UpstreamKind,
+    /// The encoding of the first request, which a handler with `handler_format = "same"` is addressed in.
+    pub encoding: Encoding,
     /// Every parameter as it is sent, in every attempt the same (specification, section 5: "parameter for parameter").
     pub parameters: Fields<'static>,
     /// What was charged against limits, to be given back exactly.
@@ -213,6 +216,8 @@ impl State {
 pub struct NewOrder {
     /// Where it is sent.
     pub upstream: UpstreamKind,
+    /// The encoding of the request.
+    pub encoding: Encoding,
     /// The openid that the user id maps to now.
     pub openid: OpenId,
     /// Every parameter as it is sent.
@@ -246,6 +251,7 @@ impl Order {
             openid: new.openid,
             trade_record_id: request.trade_record_id,
             upstream: new.upstream,
+            encoding: new.encoding,
             parameters: new.parameters,
             charges: new.charges,
             created_at: now,

@@ -1,6 +1,8 @@
 //! WeChat Pay's side of the rules: which product, which fields, which signature, what an answer proves.
 //! Document: `wechat-pay.md`.
 
+pub mod codes;
+
 use serde::{Deserialize, Serialize};
 
 /// A payout product of WeChat Pay, as `product` in the configuration and as pinned in a record.
