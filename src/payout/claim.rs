@@ -30,9 +30,10 @@ impl Claim {
         &self.order
     }
 
-    /// When the attempt counts as lost: nothing may be sent later than this.
+    /// Whether an attempt that takes at most `longest` and begins at `now` ends before the lease does. A process that
+    /// was held up between claim and sending must not send: by then another one may have settled the order.
     #[must_use]
-    pub fn lease_until(&self) -> Millis {
-        self.lease_until
+    pub fn is_good_at(&self, now: Millis, longest: std::time::Duration) -> bool {
+        now.after(longest) <= self.lease_until
     }
 }

@@ -1,5 +1,132 @@
 //! The flow of one payout: identify, claim, dispatch, weigh, record.
+//!
+//! [`ports`] says what the flow needs from the world. [`send`] is the one page that a request to pay travels through,
+//! [`status`] answers how a payout stands, [`settle`] asks about unsettled orders in the background; all three end in
+//! [`record`], where the state machine's decision is written. [`claim`] is the key to an attempt, [`merchant`] an entry
+//! of the configuration as the flow uses it, [`waiters`] lets repeats wait, [`audit`] tells what changed.
+//!
+//! The caller's connection may go away at any time. So a payout runs in a task of [`Payouts::tasks`] from before its
+//! claim to its record, and the connection only waits for the reply.
 
 pub mod ports;
 
 pub mod claim;
+
+pub mod merchant;
+
+pub mod reply;
+
+mod record;
+
+pub mod send;
+
+pub mod settle;
+
+pub mod status;
+
+mod waiters;
+
+mod audit;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::task::TaskTracker;
+
+use self::merchant::Merchant;
+use self::ports::{Identity, Ledger};
+use self::waiters::Waiters;
+use crate::clock::Clock;
+use crate::rules::contract::answer::Disclosure;
+use crate::rules::limits::Limits;
+use crate::rules::route::MerchantPattern;
+use crate::rules::term::{MchId, WxAppId};
+
+/// What of the configuration the flow uses; replaced as a whole on a reload.
+pub struct Settings {
+    /// The merchants' entries.
+    pub merchants: Vec<(MerchantPattern, Arc<Merchant>)>,
+    /// `[client_ip]`: the address that is sent on, or `None` to keep the platform's.
+    pub client_ip: Option<IpAddr>,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[answer]`.
+    pub disclosure: Disclosure,
+    /// `[server] request_timeout`: how long a caller waits.
+    pub request_timeout: Duration,
+}
+
+impl Settings {
+    /// The entry that a merchant and app belong to: the most specific one.
+    #[must_use]
+    pub fn merchant(&self, mch_id: &MchId, app: &WxAppId) -> Option<Arc<Merchant>> {
+        crate::rules::route::most_specific(&self.merchants, mch_id, app).map(Arc::clone)
+    }
+}
+
+/// The flow, with everything it needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Payouts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ledger: Arc<dyn Ledger>,
+    identity: Arc<dyn Identity>,
+    clock: Arc<dyn Clock>,
+    settings: ArcSwap<Settings>,
+    waiters: Waiters,
+    tasks: TaskTracker,
+}
+
+impl Payouts {
+    /// Puts the flow together.
+    #[must_use]
+    pub fn new(
+        ledger: Arc<dyn Ledger>,
+        identity: Arc<dyn Identity>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+    ) -> Self {
+        let inner = Inner {
+            ledger,
+            identity,
+            clock,
+            settings: ArcSwap::from_pointee(settings),
+            waiters: Waiters::default(),
+            tasks: TaskTracker::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What of the configuration is in force now. A request holds on to what it began with.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.inner.settings.load_full()
+    }
+
+    /// The tasks that outlive their callers; the end of the process waits for them.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &dyn Ledger {
+        &*self.inner.ledger
+    }
+
+    /// The identity store.
+    #[must_use]
+    pub fn identity(&self) -> &dyn Identity {
+        &*self.inner.identity
+    }
+}
+
+/// A random number, to spread what would otherwise happen at once. Not for secrets.
+fn jitter() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}

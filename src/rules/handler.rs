@@ -63,17 +63,13 @@ pub fn parameters(
     Ok(fields)
 }
 
-/// The request body as it is sent. Credentials are added only where `forward_credentials` asks for them; they are never
-/// part of the recorded parameters.
+/// The request body as it is sent. Credentials are added at the last moment; they are never part of the recorded
+/// parameters.
 #[must_use]
-pub fn body(
-    parameters: &Fields<'static>,
-    credentials: Option<&RequestCredentials>,
-    encoding: Encoding,
-) -> String {
-    let Some(credentials) = credentials else {
+pub fn body(parameters: &Fields<'static>, credentials: &RequestCredentials, encoding: Encoding) -> String {
+    if credentials.is_empty() {
         return encoding.encode(parameters).unwrap_or_default();
-    };
+    }
     let mut fields = parameters.clone();
     for (name, secret) in [
         ("privateKey", &credentials.private_key),

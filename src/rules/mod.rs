@@ -16,6 +16,8 @@ pub mod encoding;
 
 pub mod contract;
 
+pub mod route;
+
 pub mod order;
 
 pub mod outcome;

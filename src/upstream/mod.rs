@@ -1,1 +1,36 @@
-//! Placeholder of `upstream`, replaced as it is built.
+//! Where payouts are sent: bytes out, evidence back.
+//!
+//! [`target`] is an address from the configuration, [`dial`] opens a connection to it, [`client`] exchanges one request
+//! for one answer on pooled connections and knows exactly what can have been sent. [`wechat`] and [`handler`] put the
+//! rules' bodies through it.
+//!
+//! This client is written here, and not taken from a library, because the line between "nothing was sent" and "perhaps
+//! sent" is what the ledger stands on: the pooled clients at hand repeat a request on their own (reqwest cannot be told
+//! not to), and blur which error means which.
+
+pub mod target;
+
+pub mod dial;
+
+pub mod client;
+
+pub mod wechat;
+
+pub mod handler;
+
+use crate::rules::encoding::Encoding;
+use crate::rules::order::UpstreamKind;
+
+/// The bare media type of an encoding, for `Accept`.
+fn media_type(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Json => "application/json",
+        Encoding::Xml => "application/xml",
+    }
+}
+
+/// Why an order that was first sent elsewhere is not sent or asked about here: only the upstream that got the first
+/// attempt can tell what came of it.
+fn moved(first: UpstreamKind, now: &str) -> String {
+    format!("this order was first sent to {first:?}, and the configuration now says {now}: restore the merchant's entry")
+}

@@ -66,6 +66,12 @@ pub struct RequestCredentials {
 }
 
 impl RequestCredentials {
+    /// Whether the request carried none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.private_key.is_none() && self.cert_key.is_none() && self.api_secret_key.is_none()
+    }
+
     pub(super) fn read(fields: &mut Reading<'_>) -> Result<Self, Fault> {
         Ok(Self {
             private_key: fields.text("privateKey")?.map(Secret::new),

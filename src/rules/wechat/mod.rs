@@ -3,6 +3,8 @@
 
 pub mod codes;
 
+pub mod v2;
+
 use serde::{Deserialize, Serialize};
 
 /// A payout product of WeChat Pay, as `product` in the configuration and as pinned in a record.

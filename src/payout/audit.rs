@@ -1,0 +1,52 @@
+//! One audit line per change of a payout's state, under the log target `audit`. Document: specification, section 10.
+
+use crate::rules::order::{Order, State};
+
+/// Says that the record of an order has changed to this. Called after the store has taken the change.
+pub(super) fn changed(order: &Order) {
+    let Some(change) = order.history.last() else { return };
+    let burnt = matches!(&order.state, State::Refused(refused) if refused.refusal.burnt);
+    tracing::info!(
+        target: "audit",
+        mch_id = %order.key.mch_id,
+        order_no = %order.key.order_no,
+        state = order.state.name().as_str(),
+        burnt,
+        amount_fen = order.amount.get(),
+        wx_app_id = %order.wx_app_id,
+        user_id = %order.user_id,
+        openid = %order.openid,
+        upstream = ?order.upstream,
+        attempts = order.attempts,
+        version = order.version,
+        why = change.why,
+        "payout changed"
+    );
+}
+
+/// Says that a first claim was taken back, since nothing was sent.
+pub(super) fn taken_back(order: &Order, why: &str) {
+    tracing::info!(
+        target: "audit",
+        mch_id = %order.key.mch_id,
+        order_no = %order.key.order_no,
+        state = "none",
+        amount_fen = order.amount.get(),
+        user_id = %order.user_id,
+        why,
+        "payout taken back"
+    );
+}
+
+/// Says that an order contradicts itself: a person must look at it.
+pub(super) fn alarm(order: &Order, what: &str) {
+    tracing::error!(
+        target: "audit",
+        mch_id = %order.key.mch_id,
+        order_no = %order.key.order_no,
+        state = order.state.name().as_str(),
+        amount_fen = order.amount.get(),
+        what,
+        "payout needs a person"
+    );
+}

@@ -1,0 +1,92 @@
+//! A merchant's entry as the flow uses it: how its payouts are composed, where they go, what its upstream promises.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ports::Upstream;
+use crate::rules::contract::fault::Fault;
+use crate::rules::contract::send::{RequestCredentials, SendRequest};
+use crate::rules::encoding::Encoding;
+use crate::rules::fields::Fields;
+use crate::rules::order::UpstreamKind;
+use crate::rules::order::step::Policy;
+use crate::rules::term::OpenId;
+use crate::rules::wechat::Product;
+use crate::rules::{handler, wechat};
+
+/// A merchant's entry.
+pub struct Merchant {
+    /// How its payouts are composed.
+    pub kind: MerchantKind,
+    /// Where they go.
+    pub upstream: Arc<dyn Upstream>,
+    /// What the upstream promises about repeats.
+    pub policy: Policy,
+    /// Whether credentials in a request reach the upstream: `request_credentials` towards WeChat,
+    /// `forward_credentials` towards a handler.
+    pub takes_credentials: bool,
+}
+
+/// How a merchant's payouts are composed.
+#[derive(Clone, Debug)]
+pub enum MerchantKind {
+    /// For WeChat Pay.
+    Wechat {
+        /// The configured product; a request's `notifyWay` may turn a red packet into a mini program's.
+        product: Product,
+        /// The merchant's texts.
+        texts: wechat::v2::Texts,
+    },
+    /// For the customer's handler.
+    Handler {
+        /// `handler_format`, where it is not `same`.
+        format: Option<Encoding>,
+    },
+}
+
+/// How much longer than the longest attempt a lease is: time for the record, and for a process that is held up.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+impl Merchant {
+    /// Everything that the upstream will be sent, and which upstream it is.
+    ///
+    /// # Errors
+    /// When a field does not fit this product (an order number over 28 characters for a red packet, no client
+    /// address), then `PARAM_ERROR` by name.
+    pub fn compose(
+        &self,
+        request: &SendRequest,
+        openid: &OpenId,
+        client_ip: Option<IpAddr>,
+        asked: Encoding,
+    ) -> Result<(UpstreamKind, Fields<'static>), Fault> {
+        match &self.kind {
+            MerchantKind::Wechat { product, texts } => {
+                let product = match product {
+                    Product::Redpack if request.wants_mini_program() => Product::MiniProgramRedpack,
+                    Product::Redpack | Product::MiniProgramRedpack | Product::Transfer => *product,
+                };
+                let parameters = wechat::v2::parameters(product, request, texts, openid, client_ip)?;
+                Ok((UpstreamKind::Wechat(product), parameters))
+            }
+            MerchantKind::Handler { format } => {
+                let encoding = format.unwrap_or(asked);
+                let parameters = handler::parameters(request, openid, client_ip, encoding)?;
+                Ok((UpstreamKind::Handler, parameters))
+            }
+        }
+    }
+
+    /// How long a claim of this merchant is held.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.upstream.longest().saturating_add(LEASE_MARGIN)
+    }
+
+    /// The request's credentials, where they may be used at all.
+    #[must_use]
+    pub fn credentials(&self, given: &RequestCredentials) -> RequestCredentials {
+        if self.takes_credentials { given.clone() } else { RequestCredentials::default() }
+    }
+}

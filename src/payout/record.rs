@@ -1,0 +1,195 @@
+//! Writes what the state machine decided, and finds out what became of a write whose acknowledgement was lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ports::{Replaced, StoreError};
+use super::reply::Reply;
+use super::{Payouts, audit, jitter};
+use crate::rules::contract::fault::Fault;
+use crate::rules::order::step::{Event, Policy, Step, step};
+use crate::rules::order::{Order, State};
+use crate::rules::outcome::{Evidence, Finding, Found};
+
+/// The pauses between tries to write what an attempt proved: doubled each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long it is tried. After it the record stays pending, its lease runs out, and the settler asks the upstream.
+const KEEP_TRYING: Duration = Duration::from_secs(15 * 60);
+
+/// What an event came to.
+enum Written {
+    /// This is the record now.
+    Recorded(Order),
+    /// There is no record any more: the claim was taken back.
+    Removed,
+}
+
+impl Payouts {
+    /// Records what an attempt proved, and says what the caller is told. Where the store is out of reach the caller is
+    /// told the truth all the same, and a task goes on trying.
+    pub(super) async fn record(&self, claimed: Order, evidence: Evidence, policy: Policy) -> Reply {
+        let never_sent = match &evidence {
+            Evidence::NeverSent { why } => Some(why.clone()),
+            Evidence::NoAnswer { .. } | Evidence::Accepted { .. } | Evidence::Declined { .. } => None,
+        };
+        let event = Event::Attempted { version: claimed.version, evidence };
+        match self.apply(&claimed, &event, policy).await {
+            Ok(written) => self.reply_to(written, never_sent.as_deref()),
+            Err(error) => {
+                tracing::warn!(order = %claimed.key, %error, "an outcome was not recorded yet");
+                let reply = match step(&claimed, event.clone(), policy, self.inner.clock.now(), jitter()) {
+                    Step::Become(next) => Written::Recorded(*next),
+                    Step::Stay => Written::Recorded(claimed.clone()),
+                    Step::Remove => Written::Removed,
+                };
+                self.record_later(claimed, event, policy);
+                self.reply_to(reply, never_sent.as_deref())
+            }
+        }
+    }
+
+    fn reply_to(&self, written: Written, never_sent: Option<&str>) -> Reply {
+        match (written, never_sent) {
+            (Written::Recorded(order), None) => Reply::Recorded(Arc::new(order)),
+            (Written::Recorded(order), Some(_)) if matches!(order.state, State::Unknown(_) | State::Succeeded(_)) => {
+                // This attempt was not sent, but an earlier one may have been paid.
+                Reply::Recorded(Arc::new(order))
+            }
+            (Written::Removed | Written::Recorded(_), _) => {
+                Reply::Failed(Fault::not_sent("the upstream cannot be reached"))
+            }
+        }
+    }
+
+    /// Goes on trying to record in a task of its own.
+    pub(super) fn record_later(&self, claimed: Order, event: Event, policy: Policy) {
+        let payouts = self.clone();
+        self.tasks().spawn(async move {
+            let deadline = tokio::time::Instant::now() + KEEP_TRYING;
+            let mut pause = FIRST_PAUSE;
+            while tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(pause).await;
+                pause = std::cmp::min(pause.saturating_mul(2), LONGEST_PAUSE);
+                match payouts.apply(&claimed, &event, policy).await {
+                    Ok(_) => {
+                        tracing::info!(order = %claimed.key, "an outcome was recorded after all");
+                        return;
+                    }
+                    Err(error) => tracing::debug!(order = %claimed.key, %error, "an outcome was not recorded yet"),
+                }
+            }
+            audit::alarm(&claimed, "an outcome could not be recorded; the upstream will be asked");
+        });
+    }
+
+    /// Applies an event to an order and writes the result, again and again while somebody else changes the record.
+    async fn apply(&self, order: &Order, event: &Event, policy: Policy) -> Result<Written, StoreError> {
+        let mut current = order.clone();
+        loop {
+            let now = self.inner.clock.now();
+            let replaced = match step(&current, event.clone(), policy, now, jitter()) {
+                Step::Stay => return Ok(Written::Recorded(current)),
+                Step::Become(next) => match self.replace(&current, &next).await? {
+                    Replaced::Done => {
+                        self.tell(&current, &next);
+                        return Ok(Written::Recorded(*next));
+                    }
+                    other => other,
+                },
+                Step::Remove => match self.remove(&current).await? {
+                    Replaced::Done => {
+                        audit::taken_back(&current, why_of(event));
+                        return Ok(Written::Removed);
+                    }
+                    other => other,
+                },
+            };
+            current = match replaced {
+                Replaced::Moved(Some(moved)) => *moved,
+                // The record is gone: taken back by an earlier try of this very write, or forgotten by the store.
+                Replaced::Moved(None) | Replaced::Done | Replaced::OverLimit(_) => {
+                    if !matches!(event, Event::Attempted { evidence: Evidence::NeverSent { .. }, .. }) {
+                        audit::alarm(&current, "the ledger has forgotten this order; its outcome is in this log only");
+                    }
+                    return Ok(Written::Removed);
+                }
+            };
+        }
+    }
+
+    fn tell(&self, before: &Order, after: &Order) {
+        if before.state.name() == after.state.name() && before.upstream_status == after.upstream_status {
+            return;
+        }
+        audit::changed(after);
+        if matches!((&before.state, &after.state), (State::Refused(_), State::Succeeded(_))) {
+            audit::alarm(after, "the upstream accepted an order that was recorded as refused");
+        }
+    }
+
+    /// Writes what a query found. The finding is about the version that was asked about: if the record has moved on
+    /// since, only an acceptance still counts, since it always wins.
+    ///
+    /// # Errors
+    /// When the store cannot be written, then [`StoreError`].
+    pub(super) async fn record_finding(
+        &self,
+        asked: &Order,
+        finding: Finding,
+        policy: Policy,
+    ) -> Result<Order, StoreError> {
+        let accepted = matches!(finding.found, Found::Accepted { .. });
+        let event = Event::Asked(finding);
+        if accepted {
+            return Ok(match self.apply(asked, &event, policy).await? {
+                Written::Recorded(order) => order,
+                Written::Removed => asked.clone(),
+            });
+        }
+        match step(asked, event, policy, self.inner.clock.now(), jitter()) {
+            Step::Stay | Step::Remove => Ok(asked.clone()),
+            Step::Become(next) => match self.replace(asked, &next).await? {
+                Replaced::Done => {
+                    self.tell(asked, &next);
+                    Ok(*next)
+                }
+                Replaced::Moved(Some(moved)) => Ok(*moved),
+                Replaced::Moved(None) | Replaced::OverLimit(_) => Ok(asked.clone()),
+            },
+        }
+    }
+
+    /// Records that a lease has run out.
+    ///
+    /// # Errors
+    /// When the store cannot be written, then [`StoreError`].
+    pub(super) async fn record_lapse(&self, order: &Order, policy: Policy) -> Result<Order, StoreError> {
+        match self.apply(order, &Event::LeaseLapsed, policy).await? {
+            Written::Recorded(order) => Ok(order),
+            Written::Removed => Ok(order.clone()),
+        }
+    }
+
+    /// Writes, and once more where the acknowledgement was lost: a ledger answers `Done` to the very same write.
+    pub(super) async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
+        match self.inner.ledger.replace(previous, next).await {
+            Err(error) if error.unsure => self.inner.ledger.replace(previous, next).await,
+            written => written,
+        }
+    }
+
+    async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
+        match self.inner.ledger.remove(order).await {
+            Err(error) if error.unsure => self.inner.ledger.remove(order).await,
+            written => written,
+        }
+    }
+}
+
+fn why_of(event: &Event) -> &str {
+    match event {
+        Event::Attempted { evidence: Evidence::NeverSent { why } | Evidence::NoAnswer { why }, .. } => why,
+        Event::Attempted { .. } | Event::Asked(_) | Event::LeaseLapsed | Event::Operator { .. } => "",
+    }
+}

@@ -1,0 +1,32 @@
+//! What a request for a payout is replied, before it is put into the contract's fields.
+
+use std::sync::Arc;
+
+use crate::rules::contract::answer::{Disclosure, failed_by, not_taken, recorded};
+use crate::rules::contract::fault::Fault;
+use crate::rules::fields::Fields;
+use crate::rules::order::Order;
+use crate::rules::term::OrderKey;
+
+/// The reply to a request for a payout.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// The request does not fit this merchant's product: it was not taken, nothing was sent or recorded.
+    NotTaken(Fault),
+    /// One of the contract's own reasons.
+    Failed(Fault),
+    /// What the record says.
+    Recorded(Arc<Order>),
+}
+
+impl Reply {
+    /// The answer's fields.
+    #[must_use]
+    pub fn into_fields(self, key: &OrderKey, disclosure: Disclosure) -> Fields<'static> {
+        match self {
+            Self::NotTaken(fault) => not_taken(&fault, Some(key.order_no.as_str())),
+            Self::Failed(fault) => failed_by(&fault, key),
+            Self::Recorded(order) => recorded(&order, disclosure),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Opens one connection: name, TCP, TLS. Everything that fails here fails before a byte of a payout is written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::target::Target;
+use crate::secret::Secret;
+
+/// A merchant's client certificate with its key, both PEM.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    /// The certificate, followed by its chain if there is one.
+    pub cert_pem: String,
+    /// The private key.
+    pub key_pem: Secret,
+}
+
+/// Why TLS could not be set up from the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM text holds no certificate or no key, or a broken one.
+    #[error("{what} is not usable PEM: {source}")]
+    Pem {
+        /// Which of them.
+        what: &'static str,
+        /// The reader's word.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key do not fit, or rustls refuses them.
+    #[error("the client certificate and its key cannot be used: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+/// Opens connections to one target.
+#[derive(Clone)]
+pub struct Dialer {
+    target: Target,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    timeout: Duration,
+}
+
+/// A connection of either kind.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Dialer {
+    /// Prepares a dialer. `ca_pem` replaces the public roots; `timeout` covers name, TCP and TLS of one connection.
+    ///
+    /// # Errors
+    /// When the CA, the certificate or the key cannot be used, then [`TlsError`].
+    pub fn new(
+        target: Target,
+        ca_pem: Option<&str>,
+        certificate: Option<&ClientCertificate>,
+        timeout: Duration,
+    ) -> Result<Self, TlsError> {
+        let tls = if target.tls {
+            let name = ServerName::try_from(target.host.clone())
+                .map_err(|_| rustls::Error::General(format!("{} is no host name", target.host)))?;
+            Some((TlsConnector::from(Arc::new(tls_config(ca_pem, certificate)?)), name))
+        } else {
+            None
+        };
+        Ok(Self { target, tls, timeout })
+    }
+
+    /// The target.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When the name, TCP or the TLS handshake fails or takes longer than the time-out, then what failed, in words for
+    /// the operator. Nothing of any request was written then.
+    pub async fn dial(&self) -> Result<Box<dyn Stream>, String> {
+        match tokio::time::timeout(self.timeout, self.open()).await {
+            Ok(opened) => opened,
+            Err(_) => Err(format!("{} was not connected within {} ms", self.target, self.timeout.as_millis())),
+        }
+    }
+
+    async fn open(&self) -> Result<Box<dyn Stream>, String> {
+        let tcp = TcpStream::connect((self.target.host.as_str(), self.target.port))
+            .await
+            .map_err(|error| format!("{} cannot be connected: {error}", self.target))?;
+        // One small request, one small answer: waiting for more to send only costs time.
+        tcp.set_nodelay(true).map_err(|error| format!("{}: {error}", self.target))?;
+        match &self.tls {
+            None => Ok(Box::new(tcp)),
+            Some((connector, name)) => {
+                let tls = connector.connect(name.clone(), tcp).await;
+                Ok(Box::new(tls.map_err(|error| format!("{} refused TLS: {error}", self.target))?))
+            }
+        }
+    }
+}
+
+/// Roots: the given CA, else the public ones that are built in, since the image has no store. TLS 1.2 and 1.3.
+fn tls_config(ca_pem: Option<&str>, certificate: Option<&ClientCertificate>) -> Result<rustls::ClientConfig, TlsError> {
+    let mut roots = rustls::RootCertStore::empty();
+    match ca_pem {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                roots.add(certificate.map_err(|source| TlsError::Pem { what: "the CA", source })?)?;
+            }
+            if roots.is_empty() {
+                return Err(TlsError::Unusable(rustls::Error::General("the CA file holds no certificate".into())));
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let Some(certificate) = certificate else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = CertificateDer::pem_slice_iter(certificate.cert_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| TlsError::Pem { what: "the client certificate", source })?;
+    let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.expose().as_bytes())
+        .map_err(|source| TlsError::Pem { what: "the client certificate's key", source })?;
+    Ok(builder.with_client_auth_cert(chain, key)?)
+}

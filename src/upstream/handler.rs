@@ -1,0 +1,111 @@
+//! The customer's own handler as an upstream. Document: specification, section 6, `to = "handler"`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::client::{Client, Failure};
+use crate::clock::Clock;
+use crate::payout::claim::Claim;
+use crate::payout::ports::{OrderQuestion, Upstream};
+use crate::rules::contract::send::RequestCredentials;
+use crate::rules::encoding::Encoding;
+use crate::rules::handler;
+use crate::rules::order::UpstreamKind;
+use crate::rules::outcome::{Evidence, Finding};
+use crate::rules::term::OrderKey;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// `handler_format`: which encoding a handler is addressed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlerFormat {
+    /// Always this one.
+    Always(Encoding),
+    /// The encoding of the order's first request.
+    Same,
+}
+
+impl HandlerFormat {
+    /// The encoding for an order whose first request was in `first`.
+    #[must_use]
+    pub fn encoding(self, first: Encoding) -> Encoding {
+        match self {
+            Self::Always(encoding) => encoding,
+            Self::Same => first,
+        }
+    }
+}
+
+/// A handler.
+pub struct HandlerUpstream {
+    /// Talks to it.
+    pub client: Client,
+    /// In which encoding.
+    pub format: HandlerFormat,
+    /// The longest that an attempt takes.
+    pub longest: Duration,
+    /// Tells whether a lease is still good.
+    pub clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Upstream for HandlerUpstream {
+    async fn attempt(&self, claim: &Claim, credentials: &RequestCredentials) -> Evidence {
+        let order = claim.order();
+        if order.upstream != UpstreamKind::Handler {
+            return Evidence::NeverSent { why: super::moved(order.upstream, "the handler") };
+        }
+        let encoding = self.format.encoding(order.encoding);
+        let body = handler::body(&order.parameters, credentials, encoding);
+        let headers = match headers(encoding, Some(&order.key)) {
+            Ok(headers) => headers,
+            Err(why) => return Evidence::NeverSent { why },
+        };
+        let may_send = || claim.is_good_at(self.clock.now(), self.longest);
+        match self.client.post(handler::SEND_PATH, &headers, Bytes::from(body), may_send).await {
+            Ok(answer) => handler::evidence(&order.key, order.amount, answer.status.as_u16(), &answer.body),
+            Err(Failure::NeverSent(why)) => Evidence::NeverSent { why },
+            Err(Failure::MaybeSent(why)) => Evidence::NoAnswer { why },
+        }
+    }
+
+    async fn query(&self, question: &OrderQuestion, credentials: &RequestCredentials) -> Finding {
+        if question.upstream != UpstreamKind::Handler {
+            return Finding::unclear(super::moved(question.upstream, "the handler"));
+        }
+        let encoding = self.format.encoding(question.encoding);
+        let fields = handler::question(&question.key, &question.wx_app_id, question.trade_record_id);
+        let body = handler::body(&fields, credentials, encoding);
+        let headers = match headers(encoding, None) {
+            Ok(headers) => headers,
+            Err(why) => return Finding::unclear(why),
+        };
+        match self.client.post(handler::STATUS_PATH, &headers, Bytes::from(body), || true).await {
+            Ok(answer) => {
+                let expected = question.expected.as_ref().map(|(amount, _)| *amount);
+                handler::finding(&question.key, expected, answer.status.as_u16(), &answer.body)
+            }
+            Err(Failure::NeverSent(why) | Failure::MaybeSent(why)) => Finding::unclear(why),
+        }
+    }
+
+    fn longest(&self) -> Duration {
+        self.longest
+    }
+}
+
+fn headers(encoding: Encoding, idempotent: Option<&OrderKey>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::with_capacity(3);
+    let media = HeaderValue::from_static(encoding.content_type());
+    headers.insert(header::ACCEPT, HeaderValue::from_static(super::media_type(encoding)));
+    headers.insert(header::CONTENT_TYPE, media);
+    if let Some(key) = idempotent {
+        let value = HeaderValue::try_from(key.to_string()).map_err(|error| error.to_string())?;
+        headers.insert(IDEMPOTENCY_KEY, value);
+    }
+    Ok(headers)
+}
