@@ -1,1 +1,3 @@
-//! Placeholder of `admin`, replaced as it is built.
+//! The admin port: probes now; metrics, the API and the console later. Document: specification, section 8.
+
+pub mod health;

@@ -1,6 +1,6 @@
 //! Which encoding a request is in, and which one its answer takes. Document: specification, section 2.1.
 
-use super::fields::Fields;
+use super::fields::{Fields, Value};
 use super::xml::{Nested, NotXml};
 use super::{json, xml};
 
@@ -130,6 +130,24 @@ impl Encoding {
     }
 }
 
+impl Encoding {
+    /// Writes an answer. What XML cannot carry (a control character in a handler's error text) is shown as U+FFFD: an
+    /// answer must reach the caller.
+    #[must_use]
+    pub fn encode_answer(self, fields: &Fields<'_>) -> String {
+        self.encode(fields).unwrap_or_else(|NotXml { .. }| {
+            let mut mended = Fields::with_capacity(fields.len());
+            for (name, value) in fields.iter() {
+                let text: String =
+                    value.characters().chars().map(|c| if xml::is_xml_char(c) { c } else { '\u{FFFD}' }).collect();
+                // The names are the contract's own, and each occurs once.
+                let _added = mended.push(name.into(), Value::Text(text.into())).is_ok();
+            }
+            self.encode(&mended).unwrap_or_default()
+        })
+    }
+}
+
 fn is_suffixed(media: &str, suffix: &str) -> bool {
     media
         .strip_suffix(suffix)
@@ -202,6 +220,14 @@ mod tests {
         ] {
             assert_eq!(asked.of_answer(accept), answered, "{asked:?} {accept:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_always_written() {
+        let mut fields = Fields::new();
+        fields.set("errCodeDes", "a\u{1}b");
+        assert_eq!(Encoding::Xml.encode_answer(&fields), "<xml><errCodeDes><![CDATA[a\u{FFFD}b]]></errCodeDes></xml>");
+        assert_eq!(Encoding::Json.encode_answer(&fields), "{\"errCodeDes\":\"a\\u0001b\"}");
     }
 
     #[test]

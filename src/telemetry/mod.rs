@@ -1,1 +1,3 @@
-//! Placeholder of `telemetry`, replaced as it is built.
+//! Set-up of what the program tells about itself: logs now; metrics and traces later.
+
+pub mod log;

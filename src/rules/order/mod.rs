@@ -15,6 +15,9 @@ pub mod repeat;
 
 pub mod step;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

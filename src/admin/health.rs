@@ -1,0 +1,90 @@
+//! `/livez` and `/readyz`. Document: specification, section 8; ecosystem.md, section 1.1.
+//!
+//! Liveness never touches a store: a store that is down must not restart every pod. Readiness does, and says no while
+//! draining.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::http::drain::{Drain, Phase};
+use crate::payout::Payouts;
+
+/// How long a store may take to say that it is there.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The admin port's service. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin {
+    payouts: Payouts,
+    drain: Drain,
+}
+
+impl Admin {
+    /// Answers for this flow.
+    #[must_use]
+    pub fn new(payouts: Payouts, drain: Drain) -> Self {
+        Self { payouts, drain }
+    }
+
+    async fn answer(self, method: Method, path: String) -> Response<Full<Bytes>> {
+        if !matches!(method, Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n".into());
+        }
+        match path.as_str() {
+            "/livez" => text(StatusCode::OK, "ok\n".into()),
+            "/readyz" => match self.unready().await {
+                None => text(StatusCode::OK, "ok\n".into()),
+                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            },
+            _ => text(StatusCode::NOT_FOUND, "see /livez and /readyz\n".into()),
+        }
+    }
+
+    /// Why no call should be sent here now.
+    async fn unready(&self) -> Option<String> {
+        if self.drain.phase() > Phase::Serving {
+            return Some("draining".to_owned());
+        }
+        let stores = async {
+            let (ledger, identity) =
+                futures_util::future::join(self.payouts.ledger().ready(), self.payouts.identity().ready()).await;
+            let ledger = ledger.err().map(|error| error.to_string());
+            ledger.or_else(|| identity.err().map(|error| error.to_string()))
+        };
+        match tokio::time::timeout(STORE_TIMEOUT, stores).await {
+            Ok(unready) => unready,
+            Err(_) => Some("the stores did not answer in time".to_owned()),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+impl tower::Service<Request<Incoming>> for Admin {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let admin = self.clone();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        Box::pin(async move { Ok(admin.answer(method, path).await) })
+    }
+}

@@ -1,0 +1,170 @@
+//! The two paths of the platform's contract: bytes in, the flow, bytes out. Document: specification, section 2.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::payout::Payouts;
+use crate::rules::contract::answer;
+use crate::rules::contract::fault::{ErrCode, Fault};
+use crate::rules::contract::send::SendRequest;
+use crate::rules::contract::status::StatusRequest;
+use crate::rules::encoding::{Encoding, EncodingError};
+use crate::rules::fields::Fields;
+use crate::rules::handler::{SEND_PATH, STATUS_PATH};
+use crate::rules::term::OrderKey;
+
+/// One of the contract's two calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Pays.
+    Send,
+    /// Asks how a payout stands.
+    Status,
+}
+
+impl Call {
+    /// The call of a path; `None` for the paths that are proxied.
+    #[must_use]
+    pub fn of(path: &str) -> Option<Self> {
+        match path {
+            SEND_PATH => Some(Self::Send),
+            STATUS_PATH => Some(Self::Status),
+            _ => None,
+        }
+    }
+}
+
+/// Answers the contract's calls.
+#[derive(Clone)]
+pub struct Contract {
+    payouts: Payouts,
+    max_body: usize,
+    body_timeout: Duration,
+}
+
+impl Contract {
+    /// Takes bodies of at most `max_body` bytes that arrive within `body_timeout`.
+    #[must_use]
+    pub fn new(payouts: Payouts, max_body: usize, body_timeout: Duration) -> Self {
+        Self { payouts, max_body, body_timeout }
+    }
+
+    /// Answers one call.
+    pub async fn answer<B>(&self, call: Call, request: Request<B>) -> Response<Bytes>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        if head.method != Method::POST {
+            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, &head.headers, "the method must be POST");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            let text = "the body must not have a Content-Encoding";
+            return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &head.headers, text);
+        }
+        let content_type = match content_type(&head.headers) {
+            Ok(content_type) => content_type,
+            Err(text) => return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &head.headers, text),
+        };
+        let body = match self.collect(body).await {
+            Ok(body) => body,
+            Err((status, text)) => return refusal(status, &head.headers, &text),
+        };
+        let accept = head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let asked = match Encoding::of_request(content_type, &body) {
+            Ok(encoding) => encoding,
+            Err(error @ EncodingError::Unsupported(_)) => {
+                return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &head.headers, &error.to_string());
+            }
+            Err(error @ EncodingError::Undecided) => {
+                let fields = answer::not_taken(&Fault::body(&error.to_string()), None);
+                return respond(StatusCode::OK, Encoding::Json.of_answer(accept), &fields);
+            }
+        };
+        let fields = match asked.decode(&body) {
+            Ok(fields) => self.call(call, fields, asked).await,
+            Err(why) => answer::not_taken(&Fault::body(&why), None),
+        };
+        respond(StatusCode::OK, asked.of_answer(accept), &fields)
+    }
+
+    async fn call(&self, call: Call, fields: Fields<'_>, asked: Encoding) -> Fields<'static> {
+        // A number that is too long to be one is still told, but not at any length.
+        let order_no = fields.characters("mchBillno").map(|no| no.chars().take(64).collect::<String>());
+        let answered = match call {
+            Call::Send => self.send(fields, asked).await,
+            Call::Status => match StatusRequest::read(fields) {
+                Ok(request) => self.payouts.status(request, asked).await,
+                Err(fault) => Err(fault),
+            },
+        };
+        answered.unwrap_or_else(|fault| answer::not_taken(&fault, order_no.as_deref()))
+    }
+
+    async fn send(&self, fields: Fields<'_>, asked: Encoding) -> Result<Fields<'static>, Fault> {
+        let request = SendRequest::read(fields)?;
+        let key = OrderKey { mch_id: request.mch_id.clone(), order_no: request.order_no.clone() };
+        let disclosure = self.payouts.settings().disclosure;
+        let reply = self.payouts.send(request, asked).await?;
+        Ok(reply.into_fields(&key, disclosure))
+    }
+
+    async fn collect<B>(&self, body: B) -> Result<Bytes, (StatusCode, String)>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body must be at most {} bytes", self.max_body));
+        if body.size_hint().lower() > u64::try_from(self.max_body).unwrap_or(u64::MAX) {
+            return Err(too_large());
+        }
+        match tokio::time::timeout(self.body_timeout, Limited::new(body, self.max_body).collect()).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) => Err((StatusCode::BAD_REQUEST, format!("the body broke off: {error}"))),
+            Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
+        }
+    }
+}
+
+/// The one `Content-Type`, where there is one.
+fn content_type(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| "the Content-Type is not readable"),
+        (Some(_), Some(_)) => Err("the Content-Type is given twice"),
+    }
+}
+
+/// An answer outside the contract's 200, with a contract body all the same: nothing was sent or recorded.
+#[must_use]
+pub fn refusal(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<Bytes> {
+    let code = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrCode::NoAuth,
+        StatusCode::SERVICE_UNAVAILABLE => ErrCode::SystemError,
+        StatusCode::TOO_MANY_REQUESTS => ErrCode::FreqLimit,
+        _ => ErrCode::ParamError,
+    };
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    // Without a readable type the answer is JSON, unless the caller asks for XML.
+    let asked = Encoding::of_request(media, b"{").unwrap_or(Encoding::Json);
+    let fault = Fault::new(code, format!("请求未受理: {text}"));
+    respond(status, asked.of_answer(accept), &answer::not_taken(&fault, None))
+}
+
+fn respond(status: StatusCode, encoding: Encoding, fields: &Fields<'_>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(encoding.encode_answer(fields)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(encoding.content_type()));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
