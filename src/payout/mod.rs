@@ -28,6 +28,9 @@ mod waiters;
 
 mod audit;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;

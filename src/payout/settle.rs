@@ -9,6 +9,7 @@ use super::ports::{OrderQuestion, StoreError};
 use super::{Payouts, audit, jitter};
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::order::{Order, State};
+use crate::rules::outcome::{Finding, Found};
 use crate::rules::pace::{QUERY_ALERT, QUERY_WINDOW};
 use crate::rules::term::OrderKey;
 
@@ -79,12 +80,12 @@ impl Payouts {
         if !matches!(order.state, State::Unknown(_)) {
             return Ok(());
         }
-        if !self.is_askable(&order) {
-            return Ok(());
-        }
-        let question = OrderQuestion::of(&order);
-        let finding = merchant.upstream.query(&question, &RequestCredentials::default()).await;
-        if let crate::rules::outcome::Found::Unclear { why } = &finding.found {
+        let finding = if self.is_askable(&order) {
+            merchant.upstream.query(&OrderQuestion::of(&order), &RequestCredentials::default()).await
+        } else {
+            Finding::unclear("the upstream's query window is over")
+        };
+        if let Found::Unclear { why } = &finding.found {
             tracing::info!(order = %order.key, why, "the upstream did not say how an order stands");
         }
         self.record_finding(&order, finding, merchant.policy).await?;

@@ -16,7 +16,7 @@ pub mod repeat;
 pub mod step;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 

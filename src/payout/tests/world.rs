@@ -1,0 +1,288 @@
+//! A world in memory for the flow: a ledger, a mapping and an upstream whose every answer is scripted, under tokio's
+//! paused time.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::payout::claim::Claim;
+use crate::payout::merchant::{Merchant, MerchantKind};
+use crate::payout::ports::{
+    Identity, Inserted, Ledger, ListFilter, LookupError, OrderQuestion, Page, Replaced, StoreError, Upstream,
+};
+use crate::payout::{Payouts, Settings};
+use crate::rules::contract::answer::Disclosure;
+use crate::rules::contract::send::RequestCredentials;
+use crate::rules::fields::Fields;
+use crate::rules::limits::Limits;
+use crate::rules::order::Order;
+use crate::rules::order::step::Policy;
+use crate::rules::outcome::{Class, Evidence, Finding, Found};
+use crate::rules::route::MerchantPattern;
+use crate::rules::term::{Millis, OpenId, OrderKey, UserId, WxAppId};
+
+/// Tokio's clock as a wall clock, so that pausing one pauses both.
+pub(super) struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn now(&self) -> Millis {
+        Millis(1_795_400_000_000).after(self.0.elapsed())
+    }
+}
+
+/// What a store does wrong next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum StoreFault {
+    /// Answers with an error and writes nothing.
+    Refuses,
+    /// Writes, and its acknowledgement is lost.
+    LosesAcknowledgement,
+}
+
+#[derive(Default)]
+pub(super) struct MemoryLedger {
+    orders: Mutex<HashMap<OrderKey, Order>>,
+    hidden: Mutex<HashMap<OrderKey, Millis>>,
+    faults: Mutex<VecDeque<Option<StoreFault>>>,
+}
+
+impl MemoryLedger {
+    /// The faults of the next writes, in order.
+    pub(super) fn next_writes(&self, faults: &[Option<StoreFault>]) {
+        self.faults.lock().unwrap().extend(faults.iter().copied());
+    }
+
+    pub(super) fn order(&self) -> Option<Order> {
+        self.orders.lock().unwrap().values().next().cloned()
+    }
+
+    pub(super) fn put(&self, order: Order) {
+        self.orders.lock().unwrap().insert(order.key.clone(), order);
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut HashMap<OrderKey, Order>) -> T) -> Result<T, StoreError> {
+        let fault = self.faults.lock().unwrap().pop_front().flatten();
+        let text = || "scripted".to_owned();
+        match fault {
+            Some(StoreFault::Refuses) => Err(StoreError { unsure: false, text: text() }),
+            Some(StoreFault::LosesAcknowledgement) => {
+                write(&mut self.orders.lock().unwrap());
+                Err(StoreError { unsure: true, text: text() })
+            }
+            None => Ok(write(&mut self.orders.lock().unwrap())),
+        }
+    }
+}
+
+#[async_trait]
+impl Ledger for MemoryLedger {
+    async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
+        self.write(|orders| match orders.get(&order.key) {
+            Some(stored) if stored == order => Inserted::Done,
+            Some(stored) => Inserted::Exists(Box::new(stored.clone())),
+            None => {
+                orders.insert(order.key.clone(), order.clone());
+                Inserted::Done
+            }
+        })
+    }
+
+    async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
+        self.write(|orders| match orders.get(&next.key) {
+            Some(stored) if stored == next => Replaced::Done,
+            Some(stored) if stored.version == previous.version => {
+                orders.insert(next.key.clone(), next.clone());
+                Replaced::Done
+            }
+            stored => Replaced::Moved(stored.cloned().map(Box::new)),
+        })
+    }
+
+    async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
+        self.write(|orders| match orders.get(&order.key) {
+            Some(stored) if stored.version == order.version => {
+                orders.remove(&order.key);
+                Replaced::Done
+            }
+            stored => Replaced::Moved(stored.cloned().map(Box::new)),
+        })
+    }
+
+    async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
+        Ok(self.orders.lock().unwrap().get(key).cloned())
+    }
+
+    async fn due(&self, now: Millis, hidden_until: Millis, limit: usize) -> Result<Vec<OrderKey>, StoreError> {
+        let mut hidden = self.hidden.lock().unwrap();
+        let orders = self.orders.lock().unwrap();
+        let is_due = |order: &&Order| {
+            order.due_at().is_some_and(|at| at <= now) && hidden.get(&order.key).is_none_or(|until| *until <= now)
+        };
+        let keys: Vec<_> = orders.values().filter(is_due).take(limit).map(|order| order.key.clone()).collect();
+        hidden.extend(keys.iter().map(|key| (key.clone(), hidden_until)));
+        Ok(keys)
+    }
+
+    async fn list(&self, _filter: &ListFilter) -> Result<Page, StoreError> {
+        Ok(Page { orders: self.orders.lock().unwrap().values().cloned().collect(), next: None })
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        Ok(vec![])
+    }
+}
+
+/// Maps every user to an openid of its own, unless told otherwise.
+#[derive(Default)]
+pub(super) struct Mapping {
+    pub(super) openid: Mutex<Option<Result<Option<&'static str>, ()>>>,
+}
+
+#[async_trait]
+impl Identity for Mapping {
+    async fn openid(&self, _app: &WxAppId, _user: &UserId) -> Result<Option<OpenId>, LookupError> {
+        match *self.openid.lock().unwrap() {
+            None => Ok(OpenId::parse("oX12abcdefghijk9f").ok()),
+            Some(Ok(openid)) => Ok(openid.and_then(|openid| OpenId::parse(openid).ok())),
+            Some(Err(())) => Err(LookupError::Unreachable("scripted".into())),
+        }
+    }
+
+    async fn ready(&self) -> Result<(), LookupError> {
+        Ok(())
+    }
+}
+
+/// What the upstream does with the next attempt.
+#[derive(Clone, Debug)]
+pub(super) enum Deed {
+    Pays,
+    PaysAndSaysNothing,
+    Refuses(Class),
+    SaysNothing,
+    IsNotThere,
+    /// Pays after this long.
+    PaysAfter(Duration),
+    Panics,
+}
+
+#[derive(Default)]
+pub(super) struct Upstairs {
+    pub(super) deeds: Mutex<VecDeque<Deed>>,
+    /// Every payment: openid and the parameters that it was sent with.
+    pub(super) payments: Mutex<Vec<(String, Fields<'static>)>>,
+    pub(super) attempts: Mutex<Vec<Fields<'static>>>,
+    pub(super) queries: Mutex<u32>,
+    pub(super) silent_to_queries: Mutex<bool>,
+    pub(super) refuses_doubles: bool,
+}
+
+impl Upstairs {
+    pub(super) fn will(&self, deeds: &[Deed]) {
+        self.deeds.lock().unwrap().extend(deeds.iter().cloned());
+    }
+
+    pub(super) fn paid(&self) -> usize {
+        self.payments.lock().unwrap().len()
+    }
+
+    pub(super) fn attempted(&self) -> usize {
+        self.attempts.lock().unwrap().len()
+    }
+
+    fn pay(&self, order: &Order) -> Evidence {
+        let mut payments = self.payments.lock().unwrap();
+        if !self.refuses_doubles || payments.is_empty() {
+            payments.push((order.openid.as_str().to_owned(), order.parameters.clone()));
+        }
+        let mut fields = Fields::new();
+        fields.set("sendListid", payments.len().to_string());
+        Evidence::Accepted { fields }
+    }
+}
+
+#[async_trait]
+impl Upstream for Upstairs {
+    async fn attempt(&self, claim: &Claim, _credentials: &RequestCredentials) -> Evidence {
+        let order = claim.order();
+        self.attempts.lock().unwrap().push(order.parameters.clone());
+        let deed = self.deeds.lock().unwrap().pop_front().unwrap_or(Deed::Pays);
+        let silence = || Evidence::NoAnswer { why: "scripted".into() };
+        match deed {
+            Deed::Pays => self.pay(order),
+            Deed::PaysAndSaysNothing => {
+                self.pay(order);
+                silence()
+            }
+            Deed::Refuses(class) => Evidence::Declined { class, code: "NOTENOUGH".into(), text: "余额不足".into() },
+            Deed::SaysNothing => silence(),
+            Deed::IsNotThere => Evidence::NeverSent { why: "scripted".into() },
+            Deed::PaysAfter(pause) => {
+                tokio::time::sleep(pause).await;
+                self.pay(order)
+            }
+            Deed::Panics => panic!("scripted"),
+        }
+    }
+
+    async fn query(&self, _question: &OrderQuestion, _credentials: &RequestCredentials) -> Finding {
+        *self.queries.lock().unwrap() += 1;
+        if *self.silent_to_queries.lock().unwrap() {
+            return Finding::unclear("scripted");
+        }
+        if self.paid() == 0 {
+            return Finding::no_such_order();
+        }
+        Finding { found: Found::Accepted { fields: Fields::new() }, status: Some("SENT".into()), report: Fields::new() }
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}
+
+/// Everything, with handles to look behind.
+pub(super) struct World {
+    pub(super) payouts: Payouts,
+    pub(super) ledger: Arc<MemoryLedger>,
+    pub(super) mapping: Arc<Mapping>,
+    pub(super) upstream: Arc<Upstairs>,
+}
+
+/// A world with one merchant entry, whose upstream refuses doubles or pays on each call.
+pub(super) fn world(refuses_doubles: bool) -> World {
+    let ledger = Arc::new(MemoryLedger::default());
+    let mapping = Arc::new(Mapping::default());
+    let upstream = Arc::new(Upstairs { refuses_doubles, ..Upstairs::default() });
+    let not_found_after = Duration::from_secs(if refuses_doubles { 86_400 } else { 20 });
+    let merchant = Merchant {
+        kind: MerchantKind::Handler { format: None },
+        upstream: Arc::clone(&upstream) as Arc<dyn Upstream>,
+        policy: Policy { refuses_doubles, not_found_after },
+        takes_credentials: false,
+    };
+    let settings = Settings {
+        merchants: vec![(MerchantPattern::default(), Arc::new(merchant))],
+        client_ip: Some(IpAddr::from([203, 0, 113, 7])),
+        limits: Limits { max_amount: Some(20_000), ..Limits::default() },
+        disclosure: Disclosure::default(),
+        request_timeout: Duration::from_secs(15),
+    };
+    let clock = Arc::new(PausedClock(Instant::now()));
+    let payouts = Payouts::new(
+        Arc::clone(&ledger) as Arc<dyn Ledger>,
+        Arc::clone(&mapping) as Arc<dyn Identity>,
+        clock,
+        settings,
+    );
+    World { payouts, ledger, mapping, upstream }
+}
