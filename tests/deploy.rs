@@ -376,20 +376,33 @@ fn secret_files(value: &toml::Value, found: &mut BTreeSet<String>) {
 #[test]
 fn the_image_is_what_the_manifests_count_on() {
     let dockerfile = read("deploy/Dockerfile");
-    let (_, last_stage) = dockerfile.rsplit_once("\nFROM ").unwrap();
-    let instructions: Vec<&str> = last_stage
+    let mut stages: Vec<Vec<&str>> = Vec::new();
+    for line in dockerfile
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .collect();
-    assert_eq!(
-        instructions,
-        [
-            "scratch",
-            "COPY --from=binary --chmod=0555 /src/dist/payout-sidecar /payout-sidecar",
+    {
+        match line.strip_prefix("FROM ") {
+            Some(from) => stages.push(vec![from]),
+            None => stages.last_mut().unwrap().push(line),
+        }
+    }
+    let expected = [
+        vec![
+            "scratch AS settings",
             "USER 65532:65532",
             "EXPOSE 8080 9090",
             r#"ENTRYPOINT ["/payout-sidecar"]"#,
             r#"CMD ["run", "--config", "/etc/payout-sidecar/config.toml"]"#,
-        ]
-    );
+        ],
+        vec![
+            "settings AS prebuilt",
+            "COPY --chmod=0555 dist/payout-sidecar /payout-sidecar",
+        ],
+        vec![
+            "settings",
+            "COPY --from=build --chmod=0555 /src/dist/payout-sidecar /payout-sidecar",
+        ],
+    ];
+    assert_eq!(stages.len(), 4, "{stages:#?}");
+    assert_eq!(stages[1..], expected);
 }
