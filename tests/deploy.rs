@@ -1,0 +1,408 @@
+//! `deploy/` as `kubectl` sees it: the example with the sidecar is rendered and compared with the example without.
+//!
+//! At home here: what the component adds, that it adds nothing else, and that image, manifests, example
+//! configuration and README agree with each other. Not here: whether a cluster takes it (there is none in a test).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+const SIDECAR: &str = "payout-sidecar";
+const HOW_TO_GET_KUBECTL: &str = "this test needs `kubectl` on PATH: run `scripts/test`, which fetches it, \
+    or install version 1.30 or newer";
+
+/// `[server] lame_duck` and `drain_timeout` where the configuration does not set them, in seconds.
+const LAME_DUCK_S: i64 = 3;
+const DRAIN_TIMEOUT_S: i64 = 25;
+/// What `deploy/README.md` grants the application for its own stop, in seconds.
+const APPLICATION_STOP_S: i64 = 15;
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("read {path}: {error}"))
+}
+
+/// Runs `kubectl` with `input` on its standard input; anything but success fails the test with its own words.
+fn kubectl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("kubectl")
+        .args(arguments)
+        .current_dir(repository(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("start kubectl: {error}; {HOW_TO_GET_KUBECTL}"));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().unwrap();
+    assert!(
+        status.success(),
+        "kubectl {arguments:?}: {status}: {}",
+        String::from_utf8_lossy(&stderr)
+    );
+    stdout
+}
+
+/// The objects that `kubectl kustomize` makes of a folder below `deploy/kustomize/example`.
+fn render(folder: &str) -> Vec<Value> {
+    let yaml = kubectl(&["kustomize", &format!("deploy/kustomize/example/{folder}")], b"");
+    // Taking away an annotation that is not there changes nothing, asks no cluster, and can print JSON: so the
+    // tests do without a YAML parser. It leaves an empty `annotations` behind.
+    let json = kubectl(
+        &[
+            "annotate",
+            "--local",
+            "-f",
+            "-",
+            "-o",
+            "json",
+            "no-such-annotation-",
+        ],
+        &yaml,
+    );
+    let mut objects: Vec<Value> = serde_json::Deserializer::from_slice(&json)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    for object in &mut objects {
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        if metadata.get("annotations") == Some(&json!({})) {
+            metadata.remove("annotations");
+        }
+    }
+    objects
+}
+
+/// The one object of this kind.
+fn the<'a>(kind: &str, objects: &'a [Value]) -> &'a Value {
+    let found: Vec<&Value> = objects.iter().filter(|object| object["kind"] == kind).collect();
+    assert_eq!(found.len(), 1, "exactly one {kind} in {objects:#?}");
+    found.first().unwrap()
+}
+
+/// The one element of a list that has this name.
+fn named<'a>(name: &str, list: &'a Value) -> &'a Value {
+    let found: Vec<&Value> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|item| item["name"] == name)
+        .collect();
+    assert_eq!(found.len(), 1, "exactly one {name:?} in {list:#}");
+    found.first().unwrap()
+}
+
+fn sidecar(overlay: &[Value]) -> &Value {
+    named(
+        SIDECAR,
+        &the("Deployment", overlay)["spec"]["template"]["spec"]["initContainers"],
+    )
+}
+
+fn example_config(overlay: &[Value]) -> (String, toml::Table) {
+    let text = the("ConfigMap", overlay)["data"]["config.toml"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let table = text
+        .parse()
+        .unwrap_or_else(|error| panic!("the example's config.toml: {error}"));
+    (text, table)
+}
+
+/// Takes `key` out of `object`, which must have it.
+fn take(object: &mut Value, key: &str) -> Value {
+    let map = object
+        .as_object_mut()
+        .unwrap_or_else(|| panic!("an object that holds {key:?}"));
+    map.remove(key).unwrap_or_else(|| panic!("{key:?} in {map:#?}"))
+}
+
+#[test]
+fn without_the_additions_the_overlay_is_the_base() {
+    let base = render("base");
+    let mut overlay = render("overlay");
+    let kinds = |objects: &[Value]| -> BTreeSet<String> {
+        objects
+            .iter()
+            .map(|object| object["kind"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        kinds(&base),
+        BTreeSet::from(["Deployment", "Service"].map(str::to_owned))
+    );
+    assert_eq!(base.len(), 2);
+    assert_eq!(
+        overlay.len(),
+        3,
+        "the base's two objects and the ConfigMap: {overlay:#?}"
+    );
+    the("ConfigMap", &overlay);
+
+    overlay.retain(|object| object["kind"] != "ConfigMap");
+    for object in &mut overlay {
+        assert_eq!(take(&mut object["metadata"]["labels"], SIDECAR), "enabled");
+        if object["kind"] == "Service" {
+            let before = &the("Service", &base)["spec"]["ports"][0]["targetPort"];
+            assert_ne!(
+                &object["spec"]["ports"][0]["targetPort"], before,
+                "the Service was not switched"
+            );
+            object["spec"]["ports"][0]["targetPort"] = before.clone();
+            continue;
+        }
+        let pod = &mut object["spec"]["template"]["spec"];
+        assert_eq!(take(pod, "initContainers").as_array().unwrap().len(), 1);
+        assert_eq!(take(pod, "volumes").as_array().unwrap().len(), 2);
+        take(pod, "terminationGracePeriodSeconds");
+        // From the overlay, not from the component: the user's own patch on the application.
+        let lifecycle = take(&mut pod["containers"][0], "lifecycle");
+        assert_eq!(lifecycle, json!({ "preStop": { "sleep": { "seconds": 10 } } }));
+    }
+    for kind in ["Deployment", "Service"] {
+        assert_eq!(the(kind, &overlay), the(kind, &base));
+    }
+}
+
+#[test]
+fn the_sidecar_is_native_and_may_do_nothing_but_serve() {
+    let overlay = render("overlay");
+    let sidecar = sidecar(&overlay);
+    assert_eq!(
+        sidecar["restartPolicy"], "Always",
+        "without it this is an init container that never ends"
+    );
+    assert_eq!(
+        sidecar["image"], "registry.example.com/payout-sidecar:0.1.0",
+        "`images:` of the overlay applies"
+    );
+    assert_eq!(
+        sidecar["securityContext"],
+        json!({
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "readOnlyRootFilesystem": true,
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "seccompProfile": { "type": "RuntimeDefault" },
+        })
+    );
+    assert_eq!(
+        sidecar["resources"],
+        json!({ "requests": { "cpu": "20m", "memory": "24Mi" }, "limits": { "memory": "64Mi" } })
+    );
+    assert_eq!(
+        sidecar["command"],
+        Value::Null,
+        "the image's entry point and arguments hold"
+    );
+    assert_eq!(
+        sidecar["args"],
+        Value::Null,
+        "the image's entry point and arguments hold"
+    );
+}
+
+#[test]
+fn configuration_and_secrets_are_mounted_readable_whole_and_read_only() {
+    let overlay = render("overlay");
+    let pod = &the("Deployment", &overlay)["spec"]["template"]["spec"];
+    let mounts = sidecar(&overlay)["volumeMounts"].as_array().unwrap();
+    let mount = |path: &str| -> &Value {
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
+        mount.unwrap_or_else(|| panic!("a mount at {path}: {mounts:#?}"))
+    };
+    assert_eq!(mounts.len(), 2);
+    for path in ["/etc/payout-sidecar", "/secrets"] {
+        assert_eq!(mount(path)["readOnly"], true, "{path}");
+        assert_eq!(
+            mount(path)["subPath"],
+            Value::Null,
+            "{path}: a subPath mount never sees a change"
+        );
+    }
+    let volume = |path: &str| named(mount(path)["name"].as_str().unwrap(), &pod["volumes"]);
+
+    let config_map = &volume("/etc/payout-sidecar")["configMap"]["name"];
+    assert_eq!(
+        config_map,
+        &the("ConfigMap", &overlay)["metadata"]["name"],
+        "the volume is the rendered ConfigMap"
+    );
+    let secret = &volume("/secrets")["secret"];
+    assert_eq!(secret["secretName"], "payout-sidecar-secrets");
+    assert_eq!(
+        secret["defaultMode"], 0o444,
+        "the files are root's, and the sidecar is not root"
+    );
+}
+
+#[test]
+fn probes_and_service_lead_to_ports_that_the_sidecar_listens_on() {
+    let overlay = render("overlay");
+    let sidecar = sidecar(&overlay);
+    let port_of = |name: &str| named(name, &sidecar["ports"])["containerPort"].as_i64().unwrap();
+    assert_eq!((port_of("payout"), port_of("payout-admin")), (8080, 9090));
+
+    let admin = format!("0.0.0.0:{}", port_of("payout-admin"));
+    let listen = named("PAYOUT_SIDECAR__ADMIN__LISTEN", &sidecar["env"]);
+    assert_eq!(
+        listen["value"],
+        admin.as_str(),
+        "probes come from outside the pod"
+    );
+    let (_, config) = example_config(&overlay);
+    assert!(
+        config
+            .get("server")
+            .and_then(|server| server.get("listen"))
+            .is_none(),
+        "0.0.0.0:8080 is the default"
+    );
+
+    for (probe, path) in [
+        ("startupProbe", "/livez"),
+        ("livenessProbe", "/livez"),
+        ("readinessProbe", "/readyz"),
+    ] {
+        assert_eq!(
+            sidecar[probe]["httpGet"],
+            json!({ "path": path, "port": "payout-admin" }),
+            "{probe}"
+        );
+    }
+
+    // A number, not the name: before 1.32 Kubernetes finds no named port of a native sidecar.
+    let target = &the("Service", &overlay)["spec"]["ports"][0]["targetPort"];
+    assert_eq!(target, &json!(port_of("payout")));
+}
+
+#[test]
+fn the_grace_period_is_long_enough_for_an_orderly_end() {
+    let overlay = render("overlay");
+    let (_, config) = example_config(&overlay);
+    let server = config.get("server").and_then(toml::Value::as_table);
+    let set = |key: &str| server.is_some_and(|server| server.contains_key(key));
+    assert!(
+        !set("lame_duck") && !set("drain_timeout"),
+        "the example runs with the defaults counted here"
+    );
+
+    let pod = &the("Deployment", &overlay)["spec"]["template"]["spec"];
+    let sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        .as_i64()
+        .unwrap();
+    assert!(
+        (5..=15).contains(&sleep),
+        "endpoints lag behind by 5 to 15 s, the application stays for {sleep} s"
+    );
+    let needed = [sleep, APPLICATION_STOP_S, LAME_DUCK_S, DRAIN_TIMEOUT_S, 5]
+        .iter()
+        .sum::<i64>();
+    let granted = pod["terminationGracePeriodSeconds"].as_i64().unwrap();
+    assert!(
+        granted >= needed,
+        "{granted} s are granted, {needed} s may be needed"
+    );
+}
+
+#[test]
+fn the_example_configuration_fits_the_pod_it_runs_in() {
+    let overlay = render("overlay");
+    let (text, config) = example_config(&overlay);
+    assert_eq!(text, read("deploy/kustomize/example/overlay/config.toml"));
+    // Here: payout_sidecar::config::load of `text`, once it exists.
+
+    let application = &the("Deployment", &overlay)["spec"]["template"]["spec"]["containers"][0];
+    let backend = format!("http://127.0.0.1:{}", application["ports"][0]["containerPort"]);
+    assert_eq!(config["backend"]["url"].as_str(), Some(backend.as_str()));
+    assert_eq!(
+        config["ledger"]["store"].as_str(),
+        Some("redis"),
+        "there are several replicas"
+    );
+
+    let mut files = BTreeSet::new();
+    secret_files(&toml::Value::Table(config), &mut files);
+    assert_eq!(files.len(), 4, "{files:?}");
+    let readme = read("deploy/README.md");
+    for file in files {
+        let name = file
+            .strip_prefix("/secrets/")
+            .unwrap_or_else(|| panic!("{file} is in no mounted Secret"));
+        assert!(!name.contains('/'), "{name}: a Secret's keys have no folders");
+        assert!(
+            readme.contains(&format!("--from-file={name}")),
+            "deploy/README.md creates the Secret without {name}"
+        );
+    }
+}
+
+/// Collects every `{ file = "…" }` below `value`.
+fn secret_files(value: &toml::Value, found: &mut BTreeSet<String>) {
+    match value {
+        toml::Value::Table(table) => match table.get("file").and_then(toml::Value::as_str) {
+            Some(file) if table.len() == 1 => {
+                found.insert(file.to_owned());
+            }
+            _ => table.values().for_each(|value| secret_files(value, found)),
+        },
+        toml::Value::Array(values) => values.iter().for_each(|value| secret_files(value, found)),
+        toml::Value::String(_)
+        | toml::Value::Integer(_)
+        | toml::Value::Float(_)
+        | toml::Value::Boolean(_)
+        | toml::Value::Datetime(_) => {}
+    }
+}
+
+#[test]
+fn the_image_is_what_the_manifests_count_on() {
+    let dockerfile = read("deploy/Dockerfile");
+    let mut stages: Vec<Vec<&str>> = Vec::new();
+    for line in dockerfile
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        match line.strip_prefix("FROM ") {
+            Some(from) => stages.push(vec![from]),
+            None => stages.last_mut().unwrap().push(line),
+        }
+    }
+    let expected = [
+        vec![
+            "scratch AS settings",
+            "USER 65532:65532",
+            "EXPOSE 8080 9090",
+            r#"ENTRYPOINT ["/payout-sidecar"]"#,
+            r#"CMD ["run", "--config", "/etc/payout-sidecar/config.toml"]"#,
+        ],
+        vec![
+            "settings AS prebuilt",
+            "COPY --chmod=0555 dist/payout-sidecar /payout-sidecar",
+        ],
+        vec![
+            "settings",
+            "COPY --from=build --chmod=0555 /src/dist/payout-sidecar /payout-sidecar",
+        ],
+    ];
+    assert_eq!(stages.len(), 4, "{stages:#?}");
+    assert_eq!(stages[1..], expected);
+}
