@@ -1,1 +1,345 @@
-//! Placeholder of `config`, replaced as it is built.
+//! The configuration: `config.toml` and the environment, read into values that are complete and checked.
+//!
+//! How the files fit together, in the direction a setting travels: `load` reads the file and `overlay` lays the
+//! environment over it; `shape` (taken from the [`schema`]) reports unknown keys (`nearest`) and wrong kinds; one
+//! deserialisation makes `raw`, with `units` and `secret_ref`; `resolve`, `stores` and `merchant` turn that into the
+//! [`Config`] below, by way of `check`. All mistakes are collected in `errors` and reported together. [`redacted`]
+//! shows a `Config` without secrets. Not at home here: watching for changes, and the stores and listeners that are built from it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::rules::limits::Limits;
+use crate::rules::route::{MerchantPattern, most_specific};
+use crate::rules::term::{MchId, WxAppId};
+use crate::rules::wechat::Product;
+use crate::secret::Secret;
+
+pub use certificate::{Certificate, CertificateError};
+pub use errors::{ConfigError, ConfigErrors, Place};
+pub use load::{environment, load};
+pub use store_url::StoreUrl;
+
+mod load;
+
+mod overlay;
+
+mod shape;
+
+mod nearest;
+
+mod errors;
+
+mod raw;
+
+mod units;
+
+mod secret_ref;
+
+mod check;
+
+mod resolve;
+
+mod stores;
+
+mod merchant;
+
+mod address;
+
+mod certificate;
+
+mod store_url;
+
+pub mod redacted;
+
+pub mod schema;
+
+#[cfg(test)]
+#[expect(
+    clippy::unwrap_in_result,
+    reason = "a test that cannot write its file has nothing to return"
+)]
+mod tests;
+
+/// A whole configuration: every value present, checked, and with its secrets and files read.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The main port.
+    pub server: Server,
+    /// The admin port.
+    pub admin: Admin,
+    /// Who may call.
+    pub access: Access,
+    /// What becomes of the contract's `clientIp`.
+    pub client_ip: ClientIp,
+    /// Where openids are found.
+    pub identity: IdentitySource,
+    /// Where payouts are recorded.
+    pub ledger: Ledger,
+    /// Limits of amounts and counts.
+    pub limits: Limits,
+    /// Whether answers show the openid instead of the user id.
+    pub reveal_openid: bool,
+    /// Where other paths go: scheme and authority without a slash at the end, e.g. `http://127.0.0.1:8000`. `None`: 404.
+    pub backend: Option<String>,
+    /// WeChat Pay's hosts and time-outs.
+    pub wechat: Wechat,
+    /// The upstreams, in the file's order. No two have the same pattern.
+    pub merchants: Vec<Merchant>,
+    /// Logs.
+    pub log: Log,
+    /// Traces.
+    pub telemetry: Telemetry,
+    /// What works, but perhaps not as it was meant; for the log and for `check`. Shows no secret.
+    pub warnings: Vec<String>,
+    /// Every file this was read from, the configuration file first: those to watch.
+    pub files: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The merchant entry for an order: the most specific one. `None`: `NO_AUTH`.
+    #[must_use]
+    pub fn merchant(&self, mch_id: &MchId, wx_app_id: &WxAppId) -> Option<&Merchant> {
+        most_specific(
+            self.merchants
+                .iter()
+                .map(|merchant| (&merchant.pattern, merchant)),
+            mch_id,
+            wx_app_id,
+        )
+    }
+}
+
+/// The main port.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Largest body on the contract's paths, in bytes; at least 1.
+    pub max_body: usize,
+    /// Time for a request's head; more than zero.
+    pub header_timeout: Duration,
+    /// Time that a caller waits at most; more than zero.
+    pub request_timeout: Duration,
+    /// Requests at the same time; at least 1.
+    pub max_in_flight: usize,
+    /// Time between SIGTERM and the end of new calls; may be zero.
+    pub lame_duck: Duration,
+    /// Time for running payouts after that; may be zero.
+    pub drain_timeout: Duration,
+    /// TLS of the main port.
+    pub tls: Option<ServerTls>,
+}
+
+/// TLS of a port.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// The chain and its key, which belong together.
+    pub certificate: Arc<Certificate>,
+    /// The CA certificates (PEM, at least one) whose certificates callers need; `None`: callers need none.
+    pub client_ca_pem: Option<String>,
+}
+
+/// The admin port.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Asked for under `/` and `/api`; `None`: these are served to loopback only.
+    pub token: Option<Secret>,
+}
+
+/// Who may call; every rule that is given must hold.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Ranges that may call; empty: anyone.
+    pub allow_from: Vec<IpNet>,
+    /// Ranges whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `Authorization: Bearer …` or `?token=…`.
+    pub token: Option<Secret>,
+    /// Key of the requests' `sign`.
+    pub sign_key: Option<Secret>,
+}
+
+/// What becomes of the contract's `clientIp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientIp {
+    /// The platform's value stays.
+    Keep,
+    /// It is overwritten by this address.
+    Value(IpAddr),
+}
+
+/// How one Redis is reached.
+#[derive(Clone, Debug)]
+pub struct RedisServer {
+    /// The URL, which may hold a password. Only its scheme was checked.
+    pub url: StoreUrl,
+    /// CA certificates (PEM, at least one) instead of the public roots.
+    pub ca_pem: Option<String>,
+}
+
+/// Where openids are found.
+#[derive(Clone, Debug)]
+pub enum IdentitySource {
+    /// In Redis.
+    Redis {
+        /// The server.
+        server: RedisServer,
+        /// The key, with `{wxAppId}` and `{userId}` as the only placeholders.
+        key: String,
+        /// The field of the hash at `key`, with the same placeholders. `{userId}` is in one of the two.
+        field: Option<String>,
+        /// How long a found openid is kept; zero: never.
+        cache_ttl: Duration,
+        /// How many are kept; 0: none.
+        cache_entries: usize,
+    },
+    /// In a CSV file, re-read when it changes.
+    File {
+        /// Its path; not opened yet.
+        path: PathBuf,
+    },
+}
+
+/// Where payouts are recorded, and for how long.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// The store.
+    pub store: LedgerStore,
+    /// How long settled records are kept; at least 365 days.
+    pub retention: Duration,
+}
+
+/// A store of payouts.
+#[derive(Clone, Debug)]
+pub enum LedgerStore {
+    /// Redis, for any number of replicas.
+    Redis {
+        /// The server.
+        server: RedisServer,
+        /// What all keys start with; no braces.
+        prefix: String,
+        /// How many replicas each claim waits for.
+        wait_replicas: usize,
+    },
+    /// One embedded file, for one process.
+    File {
+        /// Its path; not opened yet.
+        path: PathBuf,
+    },
+}
+
+/// WeChat Pay's hosts and time-outs.
+#[derive(Clone, Debug)]
+pub struct Wechat {
+    /// Scheme and authority, without a slash at the end. Plain `http` only towards this machine.
+    pub base_url: String,
+    /// Where connect failures move to; `None`: nowhere.
+    pub backup_url: Option<String>,
+    /// CA certificates (PEM, at least one) instead of the public roots.
+    pub ca_pem: Option<String>,
+    /// Time to connect; more than zero.
+    pub connect_timeout: Duration,
+    /// Time for an answer; more than zero.
+    pub timeout: Duration,
+    /// After how long of nothing but "no such order" an order is refused; more than zero.
+    pub not_found_after: Duration,
+}
+
+/// One entry of `[[merchant]]`.
+#[derive(Clone, Debug)]
+pub struct Merchant {
+    /// The entry in messages, e.g. `merchant[0] 1900000109`.
+    pub name: String,
+    /// Whose orders it is for.
+    pub pattern: MerchantPattern,
+    /// Where they go.
+    pub to: To,
+}
+
+/// Where a merchant's orders go.
+#[derive(Clone, Debug)]
+pub enum To {
+    /// To the customer's own service.
+    Handler(Handler),
+    /// To WeChat Pay.
+    Wechat(WechatMerchant),
+}
+
+/// A customer's handler.
+#[derive(Clone, Debug)]
+pub struct Handler {
+    /// `http` or `https`, without query and without a slash at the end; the contract's path is added.
+    pub url: String,
+    /// The encoding towards it.
+    pub format: HandlerFormat,
+    /// Whether it refuses doubles by order number.
+    pub idempotent: bool,
+    /// Time for an answer; more than zero.
+    pub timeout: Duration,
+    /// After how long of nothing but `NOT_FOUND` an order is refused; at least `timeout`.
+    pub not_found_after: Duration,
+    /// Whether it is given the request's credentials.
+    pub forward_credentials: bool,
+}
+
+/// The encoding towards a handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlerFormat {
+    /// Always JSON.
+    Json,
+    /// Always XML.
+    Xml,
+    /// The one of the platform's request.
+    Same,
+}
+
+/// A merchant at WeChat Pay.
+#[derive(Clone, Debug)]
+pub struct WechatMerchant {
+    /// The product that pays.
+    pub product: Product,
+    /// The sender shown, 1 to 32 characters; empty only for [`Product::Transfer`].
+    pub send_name: String,
+    /// The wish shown, 1 to 128 characters; empty only for [`Product::Transfer`].
+    pub wishing: String,
+    /// WeChat's scene.
+    pub scene_id: Option<String>,
+    /// The API key, 32 characters; `None` only with `request_credentials`.
+    pub api_key: Option<Secret>,
+    /// The merchant's certificate and key; `None` only with `request_credentials`, or towards plain `http`.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Whether the credentials that a request carries are used.
+    pub request_credentials: bool,
+}
+
+/// Logs.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// A level, or levels per module: `info,hyper=warn`. Fit for `EnvFilter`.
+    pub level: String,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Traces.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// URL of an OTLP collector, without a slash at the end.
+    pub otlp: Option<String>,
+}

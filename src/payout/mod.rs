@@ -65,7 +65,8 @@ impl Settings {
     /// The entry that a merchant and app belong to: the most specific one.
     #[must_use]
     pub fn merchant(&self, mch_id: &MchId, app: &WxAppId) -> Option<Arc<Merchant>> {
-        crate::rules::route::most_specific(&self.merchants, mch_id, app).map(Arc::clone)
+        let entries = self.merchants.iter().map(|(pattern, merchant)| (pattern, merchant));
+        crate::rules::route::most_specific(entries, mch_id, app).map(Arc::clone)
     }
 }
 

@@ -12,13 +12,28 @@ use tokio_rustls::TlsConnector;
 use super::target::Target;
 use crate::secret::Secret;
 
-/// A merchant's client certificate with its key, both PEM.
-#[derive(Clone, Debug)]
+/// A merchant's client certificate with its key.
+#[derive(Debug)]
 pub struct ClientCertificate {
     /// The certificate, followed by its chain if there is one.
-    pub cert_pem: String,
-    /// The private key.
-    pub key_pem: Secret,
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key. Its `Debug` shows nothing of it.
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl ClientCertificate {
+    /// Reads both from PEM.
+    ///
+    /// # Errors
+    /// When either text holds none or a broken one, then [`TlsError::Pem`].
+    pub fn from_pem(cert: &Secret, key: &Secret) -> Result<Self, TlsError> {
+        let chain = CertificateDer::pem_slice_iter(cert.expose().as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| TlsError::Pem { what: "the client certificate", source })?;
+        let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+            .map_err(|source| TlsError::Pem { what: "the client certificate's key", source })?;
+        Ok(Self { chain, key })
+    }
 }
 
 /// Why TLS could not be set up from the configuration.
@@ -125,10 +140,5 @@ fn tls_config(ca_pem: Option<&str>, certificate: Option<&ClientCertificate>) -> 
     let Some(certificate) = certificate else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = CertificateDer::pem_slice_iter(certificate.cert_pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::Pem { what: "the client certificate", source })?;
-    let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.expose().as_bytes())
-        .map_err(|source| TlsError::Pem { what: "the client certificate's key", source })?;
-    Ok(builder.with_client_auth_cert(chain, key)?)
+    Ok(builder.with_client_auth_cert(certificate.chain.clone(), certificate.key.clone_key())?)
 }

@@ -94,8 +94,8 @@ impl WechatUpstream {
         if let Some(found) = kept.iter().find(|k| k.cert.matches(cert.expose()) && k.key.matches(key.expose())) {
             return Ok(Arc::clone(&found.clients));
         }
-        let certificate = ClientCertificate { cert_pem: cert.expose().to_owned(), key_pem: key.clone() };
-        let clients = Clients::new(&self.hosts, Some(&certificate));
+        let certificate = ClientCertificate::from_pem(cert, key);
+        let clients = certificate.and_then(|certificate| Clients::new(&self.hosts, Some(&certificate)));
         let clients = Arc::new(clients.map_err(|error| format!("certKey and privateKey of the request: {error}"))?);
         if kept.len() >= MAX_REQUEST_CLIENTS {
             kept.remove(0);

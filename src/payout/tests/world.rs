@@ -271,7 +271,7 @@ pub(super) fn world(refuses_doubles: bool) -> World {
         takes_credentials: false,
     };
     let settings = Settings {
-        merchants: vec![(MerchantPattern::default(), Arc::new(merchant))],
+        merchants: vec![(MerchantPattern { mch_id: None, wx_app_id: None }, Arc::new(merchant))],
         client_ip: Some(IpAddr::from([203, 0, 113, 7])),
         limits: Limits { max_amount: Some(20_000), ..Limits::default() },
         disclosure: Disclosure::default(),

@@ -1,0 +1,146 @@
+//! Addresses as the file gives them: sockets, ranges, and URLs of upstreams.
+//!
+//! Each reader returns the value, or what is wrong and what to write instead.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::Uri;
+use http::uri::Scheme;
+use ipnet::IpNet;
+
+/// An address and port to listen on.
+pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("\"{text}\" is not an address and port: write e.g. \"0.0.0.0:8080\" or \"127.0.0.1:8080\"")
+    })
+}
+
+/// A CIDR range; a single address is a range of one.
+pub(super) fn range(text: &str) -> Result<IpNet, String> {
+    let net = text.parse::<IpNet>().ok();
+    net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        .map(|net| net.trunc())
+        .ok_or_else(|| {
+            format!("\"{text}\" is not a range of addresses: write e.g. \"10.0.0.0/8\" or \"192.0.2.7\"")
+        })
+}
+
+/// Which parts a URL may have besides scheme and authority.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Path {
+    /// None: requests bring their own path.
+    Refused,
+    /// A path that others are added to.
+    Allowed,
+}
+
+/// The URL of an HTTP upstream, without a slash at the end. `example` is what a right one looks like.
+pub(super) fn http_url(text: &str, path: Path, example: &str) -> Result<String, String> {
+    let refuse = |why: &str| Err(format!("{why}: write e.g. \"{example}\""));
+    let Ok(uri) = text.parse::<Uri>() else {
+        return refuse("is not a URL");
+    };
+    if uri.scheme() != Some(&Scheme::HTTP) && uri.scheme() != Some(&Scheme::HTTPS) {
+        return refuse("must start with http:// or https://");
+    }
+    if text.contains('#') || uri.query().is_some() {
+        return refuse("must have no query and no fragment");
+    }
+    let Some(authority) = uri.authority() else {
+        return refuse("has no host");
+    };
+    if authority.as_str().contains('@') {
+        return refuse("must hold no user or password");
+    }
+    let has_port = authority.as_str() != authority.host();
+    if authority.host().is_empty() || (has_port && authority.port_u16().is_none()) {
+        return refuse("has no host, or a port that does not exist");
+    }
+    let trimmed = text.trim_end_matches('/');
+    if path == Path::Refused && !uri.path().trim_matches('/').is_empty() {
+        return refuse("must have no path");
+    }
+    Ok(trimmed.to_owned())
+}
+
+/// Whether a URL that [`http_url`] took is plain `http`.
+pub(super) fn is_plain(url: &str) -> bool {
+    url.parse::<Uri>()
+        .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTP))
+}
+
+/// Whether a URL that [`http_url`] took leads to this machine.
+pub(super) fn is_loopback(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default();
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_scheme_host_and_perhaps_a_path() {
+        let read = |text, path| http_url(text, path, "http://h");
+        assert_eq!(read("http://h:80/", Path::Refused).as_deref(), Ok("http://h:80"));
+        assert_eq!(
+            read("https://h/a/b/", Path::Allowed).as_deref(),
+            Ok("https://h/a/b")
+        );
+        assert_eq!(
+            read("http://[::1]:80", Path::Refused).as_deref(),
+            Ok("http://[::1]:80")
+        );
+        for wrong in [
+            "",
+            "h:80",
+            "ftp://h",
+            "http://",
+            "http://h/?a=1",
+            "http://h/#a",
+            "http://u:p@h",
+            "http://h:99999",
+            "/a",
+        ] {
+            assert!(read(wrong, Path::Allowed).is_err(), "{wrong}");
+        }
+        assert!(read("http://h/a", Path::Refused).is_err());
+    }
+
+    #[test]
+    fn loopback_is_this_machine_only() {
+        for url in [
+            "http://127.0.0.1:1",
+            "http://127.9.9.9",
+            "http://[::1]:1",
+            "http://localhost:1",
+            "http://LOCALHOST",
+        ] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in [
+            "http://10.0.0.1",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+            "http://[::2]",
+        ] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_range_may_be_one_address() {
+        assert_eq!(range("10.1.2.3/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(range("192.0.2.7").unwrap().to_string(), "192.0.2.7/32");
+        assert_eq!(range("::1").unwrap().to_string(), "::1/128");
+        for wrong in ["", "10.0.0.0/33", "host", "10.0.0"] {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
+}

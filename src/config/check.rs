@@ -1,0 +1,154 @@
+//! What every check of a value shares: where secrets are found, the time, and where mistakes go.
+//!
+//! A check notes its mistake under the key's path and returns a stand-in or nothing, so that one reading of the
+//! configuration finds all mistakes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::rules::term::Millis;
+use crate::secret::Secret;
+
+use super::CertificateError;
+use super::address::{self, Path};
+use super::certificate::{Certificate, holds_certificates};
+use super::errors::Problems;
+use super::secret_ref::{Places, SecretRef};
+use super::units::{Span, show};
+
+/// The longest time-out that is believed to be meant.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How long before its end a certificate is warned about.
+const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
+
+/// What every check needs: where to look for secrets, the time, and where mistakes go.
+pub(super) struct Check<'a> {
+    pub(super) places: &'a mut Places,
+    pub(super) now: Millis,
+    pub(super) problems: &'a mut Problems,
+}
+
+impl Check<'_> {
+    /// Notes a mistake.
+    pub(super) fn error(&mut self, path: &str, text: impl std::fmt::Display) {
+        self.problems.error(path, text);
+    }
+
+    /// The value, or its mistake noted.
+    pub(super) fn take<T>(&mut self, path: &str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|text| self.error(path, text)).ok()
+    }
+
+    /// A secret that may be absent.
+    pub(super) fn secret(&mut self, secret: Option<&SecretRef>, path: &str) -> Option<Secret> {
+        let read = self.places.resolve(secret?);
+        self.take(path, read)
+    }
+
+    /// The bytes of a file that a key names.
+    pub(super) fn bytes(&mut self, file: &str, path: &str) -> Option<Zeroizing<Vec<u8>>> {
+        let read = self.places.read(file);
+        self.take(path, read)
+    }
+
+    /// The text of a file that a key names.
+    pub(super) fn file_text(&mut self, file: &str, path: &str) -> Option<Secret> {
+        let read = self.places.read_text(file);
+        self.take(path, read)
+    }
+
+    /// CA certificates in a file.
+    pub(super) fn ca(&mut self, file: Option<&str>, path: &str) -> Option<String> {
+        let text = self.file_text(file?, path)?;
+        if !holds_certificates(text.expose()) {
+            self.error(
+                path,
+                "the file holds no certificate in PEM: give the CA's certificate",
+            );
+        }
+        Some(text.expose().to_owned())
+    }
+
+    /// A duration of at least 1 ms, up to an hour.
+    pub(super) fn timeout(&mut self, span: Span, path: &str) -> Duration {
+        if span.0.is_zero() || span.0 > LONGEST_TIMEOUT {
+            self.error(
+                path,
+                format!(
+                    "must be more than 0s and at most {}, not {}",
+                    show(LONGEST_TIMEOUT),
+                    show(span.0)
+                ),
+            );
+        }
+        span.0
+    }
+
+    /// A duration up to an hour, which may be zero.
+    pub(super) fn pause(&mut self, span: Span, path: &str) -> Duration {
+        if span.0 > LONGEST_TIMEOUT {
+            self.error(
+                path,
+                format!("must be at most {}, not {}", show(LONGEST_TIMEOUT), show(span.0)),
+            );
+        }
+        span.0
+    }
+
+    /// A number from `least` on.
+    pub(super) fn count(&mut self, number: i64, least: usize, path: &str) -> usize {
+        usize::try_from(number)
+            .ok()
+            .filter(|count| *count >= least)
+            .unwrap_or_else(|| {
+                self.error(
+                    path,
+                    format!("must be a whole number from {least} on, not {number}"),
+                );
+                least
+            })
+    }
+
+    /// The URL of an HTTP upstream.
+    pub(super) fn url(&mut self, url: &str, path: &str, parts: Path, example: &str) -> String {
+        let read = address::http_url(url, parts, example);
+        self.take(path, read).unwrap_or_default()
+    }
+
+    /// A certificate in force: notes what is wrong with it at `path`, and warns when it ends soon.
+    pub(super) fn certificate(
+        &mut self,
+        read: Result<Certificate, CertificateError>,
+        path: &str,
+        whose: &str,
+    ) -> Option<Arc<Certificate>> {
+        match read {
+            Ok(certificate) => {
+                if let Some(days) = certificate.days_left_within(EXPIRY_WARNING, self.now) {
+                    self.problems.warn(
+                        path,
+                        format!("the certificate of {whose} expires in {days} days: renew it"),
+                    );
+                }
+                Some(Arc::new(certificate))
+            }
+            Err(error) => {
+                self.error(path, format!("{error} ({whose})"));
+                None
+            }
+        }
+    }
+
+    /// Warns about keys that have no effect under the chosen kind of store.
+    pub(super) fn idle(&mut self, section: &str, keys: &[&str], chosen: &str) {
+        for key in keys {
+            let path = format!("{section}.{key}");
+            if self.problems.origins.is_given(&path) {
+                self.problems.warn(&path, format!("has no effect with {chosen}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Reads the file and the environment into a [`Config`], or into everything that is wrong with them.
+//!
+//! The environment is an argument; [`environment`] is the only place that reads the process's own. What we hold of
+//! texts that may be secrets is wiped once it is read; what the parsers copied meanwhile is out of reach.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::rules::term::Millis;
+
+use super::Config;
+use super::errors::{ConfigErrors, Origins, Place, Problems};
+use super::overlay::overlay;
+use super::raw::Raw;
+use super::secret_ref::{Places, wipe};
+use super::shape::{Shape, join};
+
+/// The process's environment. What is not UTF-8 is shown with replacement characters, which no setting takes.
+#[must_use]
+pub fn environment() -> Vec<(String, String)> {
+    let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();
+    std::env::vars_os()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
+}
+
+/// Reads a configuration: the file at `path`, overridden by `env`, with the secrets and files that it points to.
+/// Reads files and takes a moment, so call it where blocking is allowed.
+///
+/// # Errors
+/// When the file cannot be read or anything in it is wrong, then all mistakes at once.
+pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
+    load_at(path, env, SystemClock.now())
+}
+
+/// As [`load`], at a given time (certificates expire).
+pub(super) fn load_at(
+    path: &Path,
+    env: impl Iterator<Item = (String, String)>,
+    now: Millis,
+) -> Result<Config, ConfigErrors> {
+    let env: BTreeMap<_, _> = env.map(|(name, text)| (name, Zeroizing::new(text))).collect();
+    let mut problems = Problems::default();
+    let config = read(path, env, now, &mut problems);
+    let clean = problems.is_clean();
+    let (errors, warnings) = problems.finish();
+    match config {
+        Some(config) if clean => Ok(Config { warnings, ..config }),
+        Some(_) | None => Err(ConfigErrors {
+            file: path.to_owned(),
+            errors,
+        }),
+    }
+}
+
+/// The configuration, if it could be read far enough to make one; mistakes go to `problems`.
+fn read(
+    path: &Path,
+    env: BTreeMap<String, Zeroizing<String>>,
+    now: Millis,
+    problems: &mut Problems,
+) -> Option<Config> {
+    let text = match std::fs::read(path).map(Zeroizing::new) {
+        Ok(text) => text,
+        Err(error) => {
+            let kind = error.kind();
+            problems.at(
+                Place::Nowhere,
+                format!("the file cannot be read ({kind}): name it with --config"),
+            );
+            return None;
+        }
+    };
+    let Ok(text) = std::str::from_utf8(&text) else {
+        problems.at(
+            Place::Nowhere,
+            "the file is not UTF-8 text: save it as UTF-8".into(),
+        );
+        return None;
+    };
+    let mut file = parse(text, problems)?;
+
+    let shape = Shape::of_file();
+    overlay(&mut file, &shape, &env, problems);
+    shape.check_file(&mut file, problems);
+    let mut whole = Value::Table(file);
+    let raw = whole.clone().try_into::<Raw>();
+    wipe(&mut whole);
+    let raw = match raw {
+        Ok(raw) => raw,
+        Err(error) => {
+            // The shape check lets nothing through that the structs refuse; if it did, say so rather than nothing.
+            problems.at(Place::Nowhere, format!("cannot be read: {}", error.message()));
+            return None;
+        }
+    };
+
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    let mut places = Places::new(base, env);
+    let mut config = super::resolve::resolve(&raw, &mut places, now, problems)?;
+    config.files = std::iter::once(path.to_owned())
+        .chain(places.into_files())
+        .collect();
+    Some(config)
+}
+
+/// Parses the file and notes the line of each key. Mistakes of TOML itself end the reading; all of them are reported.
+fn parse(text: &str, problems: &mut Problems) -> Option<Table> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = Lines::of(text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        // The parser's own display would quote the line, which may hold a secret.
+        let place = error
+            .span()
+            .map_or(Place::Nowhere, |span| Place::Line(lines.line(span.start)));
+        problems.at(place, format!("is not TOML: {}", error.message()));
+    }
+    if !errors.is_empty() {
+        return None;
+    }
+    note_table(table.get_ref(), "", &lines, &mut problems.origins);
+    match text.parse() {
+        Ok(table) => Some(table),
+        Err(error) => {
+            let error: toml::de::Error = error;
+            let place = error
+                .span()
+                .map_or(Place::Nowhere, |span| Place::Line(lines.line(span.start)));
+            problems.at(place, format!("is not TOML: {}", error.message()));
+            None
+        }
+    }
+}
+
+fn note_table(table: &DeTable<'_>, path: &str, lines: &Lines, origins: &mut Origins) {
+    for (key, value) in table {
+        let path = join(path, key.get_ref());
+        origins.set_line(&path, lines.line(key.span().start));
+        note_value(value.get_ref(), &path, lines, origins);
+    }
+}
+
+fn note_value(value: &DeValue<'_>, path: &str, lines: &Lines, origins: &mut Origins) {
+    match value {
+        DeValue::Table(table) => note_table(table, path, lines, origins),
+        DeValue::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                let path = format!("{path}[{index}]");
+                origins.set_line(&path, lines.line(value.span().start));
+                note_value(value.get_ref(), &path, lines, origins);
+            }
+        }
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_) => {}
+    }
+}
+
+/// Where the lines of a text begin.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(end, _)| end).collect())
+    }
+
+    /// The line (from 1) of a byte.
+    fn line(&self, byte: usize) -> usize {
+        self.0.partition_point(|end| *end < byte).saturating_add(1)
+    }
+}

@@ -1,0 +1,383 @@
+//! The entries of `[[merchant]]`: whose orders go where, and whether the credentials for it are there and right.
+//!
+//! A key that belongs to another kind of entry is a mistake here, not ignored: it says that somebody expects money to
+//! take another way than it would.
+
+use std::sync::Arc;
+
+use crate::rules::route::MerchantPattern;
+use crate::rules::term::{Malformed, MchId, WxAppId};
+use crate::rules::wechat::Product;
+use crate::secret::Secret;
+
+use super::address::{self, Path};
+use super::certificate::Certificate;
+use super::check::Check;
+use super::raw;
+use super::secret_ref::SecretRef;
+use super::{Handler, HandlerFormat, Merchant, To, Wechat, WechatMerchant};
+
+/// Keys of `to = "handler"`.
+const HANDLER_KEYS: [&str; 6] = [
+    "handler_url",
+    "handler_format",
+    "idempotent",
+    "timeout",
+    "not_found_after",
+    "forward_credentials",
+];
+
+/// Keys of `to = "wechat"`, of every product.
+const WECHAT_KEYS: [&str; 9] = [
+    "product",
+    "send_name",
+    "wishing",
+    "scene_id",
+    "api_key",
+    "cert",
+    "key",
+    "p12",
+    "request_credentials",
+];
+
+/// Keys of `product = "transfer-bill"` only.
+const V3_KEYS: [&str; 8] = [
+    "serial_no",
+    "apiv3_key",
+    "public_key_id",
+    "public_key",
+    "transfer_scene_id",
+    "user_recv_perception",
+    "scene_report_infos",
+    "notify_url",
+];
+
+/// Keys of red packets only.
+const RED_PACKET_KEYS: [&str; 3] = ["send_name", "wishing", "scene_id"];
+
+/// Length of an API key. Source: wechat-pay.md, section 3 (key).
+const API_KEY_LENGTH: usize = 32;
+
+/// Characters of `send_name` and `wishing`. Source: wechat-pay.md, section 4.
+const SEND_NAME_LENGTH: usize = 32;
+const WISHING_LENGTH: usize = 128;
+
+/// Checks all entries, and that no two are for the same orders.
+pub(super) fn merchants(raw: &[raw::Merchant], wechat: &Wechat, check: &mut Check<'_>) -> Vec<Merchant> {
+    let mut merchants: Vec<Merchant> = Vec::new();
+    for (index, raw) in raw.iter().enumerate() {
+        let path = format!("merchant[{index}]");
+        let Some(pattern) = pattern(raw, &path, check) else {
+            continue;
+        };
+        let entry = Entry {
+            name: format!("{path} {pattern}"),
+            path,
+            raw,
+        };
+        if let Some(same) = merchants.iter().find(|merchant| merchant.pattern == pattern) {
+            let text = format!(
+                "is for the same orders as {}: keep one of them, or add wx_app_id",
+                same.name
+            );
+            check.error(&format!("{}.mch_id", entry.path), text);
+        }
+        let to = match raw.to {
+            None => {
+                check.error(
+                    &entry.at("to"),
+                    "is missing: write to = \"wechat\" or to = \"handler\"",
+                );
+                None
+            }
+            Some(raw::To::Handler) => entry.handler(check).map(To::Handler),
+            Some(raw::To::Wechat) => entry.wechat(&pattern, wechat, check).map(To::Wechat),
+        };
+        merchants.extend(to.map(|to| Merchant {
+            name: entry.name,
+            pattern,
+            to,
+        }));
+    }
+    if raw.is_empty() {
+        check.problems.warn(
+            "merchant",
+            "there is no [[merchant]], so every payout is answered NO_AUTH: add one",
+        );
+    }
+    merchants
+}
+
+fn pattern(raw: &raw::Merchant, path: &str, check: &mut Check<'_>) -> Option<MerchantPattern> {
+    let mch_id = any_or(&raw.mch_id, MchId::parse, &format!("{path}.mch_id"), check);
+    let wx_app_id = any_or(
+        &raw.wx_app_id,
+        WxAppId::parse,
+        &format!("{path}.wx_app_id"),
+        check,
+    );
+    Some(MerchantPattern {
+        mch_id: mch_id?,
+        wx_app_id: wx_app_id?,
+    })
+}
+
+/// `None`: a mistake, noted. `Some(None)`: `*`.
+fn any_or<T>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, Malformed>,
+    path: &str,
+    check: &mut Check<'_>,
+) -> Option<Option<T>> {
+    if text == "*" {
+        return Some(None);
+    }
+    parse(text)
+        .map(Some)
+        .map_err(|rule| check.error(path, format!("{rule}, or \"*\" for any; not \"{text}\"")))
+        .ok()
+}
+
+/// One entry under check.
+struct Entry<'a> {
+    path: String,
+    name: String,
+    raw: &'a raw::Merchant,
+}
+
+impl Entry<'_> {
+    fn at(&self, key: &str) -> String {
+        format!("{}.{key}", self.path)
+    }
+
+    /// Notes keys that are given but belong elsewhere.
+    fn refuse(&self, keys: &[&str], here: &str, check: &mut Check<'_>) {
+        for key in keys {
+            let path = self.at(key);
+            if check.problems.origins.is_given(&path) {
+                check.error(&path, format!("has no meaning with {here}: remove it"));
+            }
+        }
+    }
+
+    fn handler(&self, check: &mut Check<'_>) -> Option<Handler> {
+        let raw = self.raw;
+        self.refuse(&WECHAT_KEYS, "to = \"handler\"", check);
+        self.refuse(&V3_KEYS, "to = \"handler\"", check);
+        let url_path = self.at("handler_url");
+        let url = match &raw.handler_url {
+            Some(url) => Some(check.url(url, &url_path, Path::Allowed, "http://127.0.0.1:8000")),
+            None => {
+                check.error(
+                    &url_path,
+                    "is missing: write e.g. handler_url = \"http://127.0.0.1:8000\"",
+                );
+                None
+            }
+        };
+        let timeout = check.timeout(raw.timeout, &self.at("timeout"));
+        // An idempotent handler refuses doubles, like WeChat, and is waited for as long (specification, section 5).
+        let default = if raw.idempotent {
+            raw::Wechat::default().not_found_after.0
+        } else {
+            timeout.saturating_mul(2)
+        };
+        let not_found_after = raw.not_found_after.map_or(default, |span| span.0);
+        if not_found_after < timeout {
+            let text = "must be at least timeout: before, the request itself may still be on its way";
+            check.error(&self.at("not_found_after"), text);
+        }
+        let format = match raw.handler_format {
+            raw::HandlerFormat::Json => HandlerFormat::Json,
+            raw::HandlerFormat::Xml => HandlerFormat::Xml,
+            raw::HandlerFormat::Same => HandlerFormat::Same,
+        };
+        Some(Handler {
+            url: url?,
+            format,
+            idempotent: raw.idempotent,
+            timeout,
+            not_found_after,
+            forward_credentials: raw.forward_credentials,
+        })
+    }
+
+    fn wechat(
+        &self,
+        pattern: &MerchantPattern,
+        wechat: &Wechat,
+        check: &mut Check<'_>,
+    ) -> Option<WechatMerchant> {
+        let raw = self.raw;
+        self.refuse(&HANDLER_KEYS, "to = \"wechat\"", check);
+        let product = self.product(check)?;
+        self.refuse(&V3_KEYS, "a product other than \"transfer-bill\"", check);
+        let (send_name, wishing, scene_id) = match product {
+            Product::Redpack | Product::MiniProgramRedpack => (
+                self.shown_text(raw.send_name.as_deref(), "send_name", SEND_NAME_LENGTH, check),
+                self.shown_text(raw.wishing.as_deref(), "wishing", WISHING_LENGTH, check),
+                raw.scene_id.clone().filter(|scene| !scene.is_empty()),
+            ),
+            Product::Transfer => {
+                for key in RED_PACKET_KEYS {
+                    if check.problems.origins.is_given(&self.at(key)) {
+                        check
+                            .problems
+                            .warn(&self.at(key), "has no effect with product = \"transfer\"");
+                    }
+                }
+                (String::new(), String::new(), None)
+            }
+        };
+        let has_own = [&raw.api_key, &raw.cert, &raw.key, &raw.p12]
+            .iter()
+            .any(|secret| secret.is_some());
+        if pattern.mch_id.is_none() && (has_own || !raw.request_credentials) {
+            let text = "must name one merchant: credentials belong to one (\"*\" goes with request_credentials = true only)";
+            check.error(&self.at("mch_id"), text);
+        }
+        let api_key = self.api_key(check);
+        let certificate = self.certificate(pattern, wechat, check);
+        Some(WechatMerchant {
+            product,
+            send_name,
+            wishing,
+            scene_id,
+            api_key,
+            certificate,
+            request_credentials: raw.request_credentials,
+        })
+    }
+
+    fn product(&self, check: &mut Check<'_>) -> Option<Product> {
+        match self.raw.product {
+            Some(raw::Product::Redpack) => Some(Product::Redpack),
+            Some(raw::Product::MiniProgramRedpack) => Some(Product::MiniProgramRedpack),
+            Some(raw::Product::Transfer) => Some(Product::Transfer),
+            Some(raw::Product::TransferBill) => {
+                let text = "\"transfer-bill\" (v3) is not available yet: it comes with a later version";
+                check.error(
+                    &self.at("product"),
+                    format!("{text}; use redpack, mini-program-redpack or transfer"),
+                );
+                None
+            }
+            None => {
+                let text =
+                    "is missing: write product = \"redpack\", \"mini-program-redpack\" or \"transfer\"";
+                check.error(&self.at("product"), text);
+                None
+            }
+        }
+    }
+
+    /// A text that a red packet shows.
+    fn shown_text(&self, text: Option<&str>, key: &str, longest: usize, check: &mut Check<'_>) -> String {
+        let path = self.at(key);
+        match text {
+            None | Some("") => check.error(
+                &path,
+                format!("is missing: red packets show it (1 to {longest} characters)"),
+            ),
+            Some(text) => {
+                let length = text.chars().count();
+                if length > longest {
+                    check.error(
+                        &path,
+                        format!("has {length} characters: shorten it to {longest} at most"),
+                    );
+                }
+                if text.chars().any(char::is_control) {
+                    check.error(&path, "has a control character (a line break?): remove it");
+                }
+            }
+        }
+        text.unwrap_or_default().to_owned()
+    }
+
+    fn api_key(&self, check: &mut Check<'_>) -> Option<Secret> {
+        let path = self.at("api_key");
+        if self.raw.api_key.is_none() && !self.raw.request_credentials {
+            check.error(
+                &path,
+                "is missing: give the merchant's API key, or set request_credentials = true",
+            );
+        }
+        let key = check.secret(self.raw.api_key.as_ref(), &path)?;
+        let length = key.expose().chars().count();
+        if length != API_KEY_LENGTH || !key.expose().bytes().all(|b| b.is_ascii_graphic()) {
+            let text =
+                format!("must be {API_KEY_LENGTH} letters and digits, and this is {length} characters");
+            check.error(
+                &path,
+                format!("{text}: take the APIv2 key of the merchant platform, not the APIv3 key"),
+            );
+        }
+        Some(key)
+    }
+
+    /// The certificate from `cert` and `key`, or from `p12`.
+    fn certificate(
+        &self,
+        pattern: &MerchantPattern,
+        wechat: &Wechat,
+        check: &mut Check<'_>,
+    ) -> Option<Arc<Certificate>> {
+        let raw = self.raw;
+        match (&raw.cert, &raw.key, &raw.p12) {
+            (None, None, None) => {
+                if !raw.request_credentials && !address::is_plain(&wechat.base_url) {
+                    let text = "is missing: give cert and key, or p12, or set request_credentials = true";
+                    check.error(&self.at("cert"), text);
+                }
+                None
+            }
+            (None, None, Some(p12)) => self.certificate_of_p12(p12, pattern, check),
+            (_, _, Some(_)) => {
+                check.error(
+                    &self.at("p12"),
+                    "stands instead of cert and key: remove it, or them",
+                );
+                None
+            }
+            (cert, key, None) => {
+                let mut half = |secret: &Option<SecretRef>, name: &str, other: &str| {
+                    let path = self.at(name);
+                    if secret.is_none() {
+                        check.error(&path, format!("is missing beside {other}: give both"));
+                    }
+                    check.secret(secret.as_ref(), &path)
+                };
+                let cert = half(cert, "cert", "key");
+                let key = half(key, "key", "cert");
+                let read = Certificate::from_pem(cert?.expose(), key?.expose(), check.now);
+                let blamed = match read {
+                    Err(super::CertificateError::NoKey | super::CertificateError::UnusableKey) => "key",
+                    Ok(_) | Err(_) => "cert",
+                };
+                check.certificate(read, &self.at(blamed), &self.name)
+            }
+        }
+    }
+
+    fn certificate_of_p12(
+        &self,
+        p12: &SecretRef,
+        pattern: &MerchantPattern,
+        check: &mut Check<'_>,
+    ) -> Option<Arc<Certificate>> {
+        let path = self.at("p12");
+        let file = match p12 {
+            SecretRef::File(file) => file,
+            SecretRef::Text(_) | SecretRef::Env(_) => {
+                check.error(&path, "is not text but a binary file: write { file = \"path\" }");
+                return None;
+            }
+        };
+        // Without a merchant number there is no password; the missing number is complained about elsewhere.
+        let mch_id = pattern.mch_id.as_ref()?;
+        let bytes = check.bytes(file, &path)?;
+        let read = Certificate::from_p12(&bytes, mch_id.as_str(), check.now);
+        check.certificate(read, &path, &self.name)
+    }
+}

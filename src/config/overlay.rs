@@ -1,0 +1,277 @@
+//! The environment over the file: `PAYOUT_SIDECAR__LEDGER__URL` sets `ledger.url`, whatever the file says.
+//!
+//! Names are read without regard to case, `__` separates keys, and a number chooses an element of a list
+//! (`PAYOUT_SIDECAR__MERCHANT__0__API_KEY`; the number after the last one adds an element). A text stays a text where
+//! the key wants one, so a merchant number of digits needs no quotes; lists, tables, numbers and `true`/`false` are
+//! read as TOML. A secret's place may be chosen too: `PAYOUT_SIDECAR__ACCESS__TOKEN__FILE=/run/secrets/token`.
+
+use std::collections::BTreeMap;
+
+use toml::{Table, Value};
+use zeroize::Zeroizing;
+
+use super::errors::{Place, Problems};
+use super::shape::Shape;
+
+/// What the names of our variables start with.
+pub(super) const PREFIX: &str = "payout_sidecar__";
+
+/// One step from a section to what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Element(usize),
+    Key(String),
+}
+
+/// Sets what the environment sets, and notes where it came from.
+pub(super) fn overlay(
+    file: &mut Table,
+    shape: &Shape,
+    env: &BTreeMap<String, Zeroizing<String>>,
+    problems: &mut Problems,
+) {
+    let mut settings: BTreeMap<Vec<Step>, (&str, &str)> = BTreeMap::new();
+    for (name, text) in env {
+        let lower = name.to_ascii_lowercase();
+        let Some(keys) = lower.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let Some(steps) = steps(keys, shape) else {
+            let form = "is not the name of a key: write PAYOUT_SIDECAR__SECTION__KEY";
+            problems.at(Place::Variable(name.clone()), form.into());
+            continue;
+        };
+        if let Some((other, _)) = settings.insert(steps, (name, text)) {
+            let twice = format!("sets the same key as {other}: unset one of them");
+            problems.at(Place::Variable(name.clone()), twice);
+        }
+    }
+    // In order, so that element 0 is added before element 1, and 9 before 10.
+    for (steps, (name, text)) in settings {
+        set(file, shape, &steps, name, text, problems);
+    }
+}
+
+/// The steps that a name spells; a number is an element only where the shape has a list. `None`: an empty key.
+fn steps(keys: &str, shape: &Shape) -> Option<Vec<Step>> {
+    let mut at = Some(shape);
+    keys.split("__")
+        .map(|key| {
+            let step = match (at, key.parse()) {
+                (Some(Shape::List(_)), Ok(index)) => Step::Element(index),
+                (_, _) => Step::Key(key.to_owned()),
+            };
+            at = at.and_then(|shape| shape.child(key));
+            (!key.is_empty()).then_some(step)
+        })
+        .collect()
+}
+
+fn set(file: &mut Table, shape: &Shape, steps: &[Step], name: &str, text: &str, problems: &mut Problems) {
+    let mut whole = Value::Table(std::mem::take(file));
+    let mut at = Some(&mut whole);
+    let mut wants = Some(shape);
+    let mut path = String::new();
+    for step in steps {
+        let Some(here) = at.take() else { break };
+        // A key below something that is no section (or below a secret's text) replaces it; `check_file` judges that.
+        let next = match step {
+            Step::Key(key) => {
+                let is_place = wants == Some(&Shape::Secret);
+                if is_place || !here.is_table() {
+                    *here = Value::Table(Table::new());
+                }
+                path = super::shape::join(&path, key);
+                wants = wants.and_then(|shape| shape.child(key));
+                here.as_table_mut()
+                    .map(|table| table.entry(key.as_str()).or_insert_with(|| empty(wants)))
+            }
+            Step::Element(index) => {
+                if !here.is_array() {
+                    *here = Value::Array(Vec::new());
+                }
+                let list = path.clone();
+                path = format!("{path}[{index}]");
+                wants = match wants {
+                    Some(Shape::List(element)) => Some(element),
+                    Some(_) | None => None,
+                };
+                here.as_array_mut().and_then(|values| {
+                    if *index == values.len() {
+                        values.push(empty(wants));
+                    }
+                    let count = values.len();
+                    let element = values.get_mut(*index);
+                    if element.is_none() {
+                        let text =
+                            format!("{list} has {count} elements: the next is number {count}, not {index}");
+                        problems.at(Place::Variable(name.to_owned()), text);
+                    }
+                    element
+                })
+            }
+        };
+        if next.is_some() && !problems.origins.is_given(&path) {
+            problems.origins.set_variable(&path, name);
+        }
+        at = next;
+    }
+    if let Some(target) = at {
+        *target = value(text, wants);
+        problems.origins.set_variable(&path, name);
+    }
+    if let Value::Table(table) = whole {
+        *file = table;
+    }
+}
+
+/// What stands where nothing was, until the next step fills it.
+fn empty(wants: Option<&Shape>) -> Value {
+    if matches!(wants, Some(Shape::List(_))) {
+        Value::Array(Vec::new())
+    } else {
+        Value::Table(Table::new())
+    }
+}
+
+/// The value that a text means to a key of this shape.
+fn value(text: &str, wants: Option<&Shape>) -> Value {
+    let as_text = || Value::String(text.to_owned());
+    match wants {
+        Some(Shape::Integer) => text.trim().parse().map_or_else(|_| as_text(), Value::Integer),
+        Some(Shape::Boolean) => text.trim().parse().map_or_else(|_| as_text(), Value::Boolean),
+        Some(Shape::List(_) | Shape::Section(_)) => read_toml(text).unwrap_or_else(as_text),
+        Some(Shape::Secret) => read_toml(text)
+            .filter(|value| {
+                value
+                    .as_table()
+                    .is_some_and(|table| table.keys().all(|key| key == "env" || key == "file"))
+            })
+            .unwrap_or_else(as_text),
+        Some(Shape::Text | Shape::Choice(_) | Shape::Duration | Shape::Size) | None => as_text(),
+    }
+}
+
+/// Reads a TOML list or inline table.
+fn read_toml(text: &str) -> Option<Value> {
+    let mut table: Table = toml::from_str(&format!("value = {}", text.trim())).ok()?;
+    (table.len() == 1).then(|| table.remove("value")).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlaid(file: &str, env: &[(&str, &str)]) -> (Table, Problems) {
+        let mut table: Table = file.parse().unwrap();
+        let env = env
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), Zeroizing::new((*text).to_owned())))
+            .collect();
+        let mut problems = Problems::default();
+        overlay(&mut table, &Shape::of_file(), &env, &mut problems);
+        (table, problems)
+    }
+
+    #[test]
+    fn a_value_takes_the_kind_that_its_key_wants() {
+        let (table, problems) = overlaid(
+            "[ledger]\nwait_replicas = 0\n",
+            &[
+                ("PAYOUT_SIDECAR__LEDGER__WAIT_REPLICAS", "1"),
+                ("PAYOUT_SIDECAR__ACCESS__ALLOW_FROM", r#"["10.0.0.0/8"]"#),
+                ("payout_sidecar__answer__reveal_openid", "true"),
+                ("PAYOUT_SIDECAR__SERVER__MAX_BODY", "1024"),
+                ("PAYOUT_SIDECAR__SERVER__TLS", r#"{ cert = "a", key = "b" }"#),
+                ("PAYOUT_SIDECAR__LEDGER__URL", "redis://h/0"),
+                ("UNRELATED__LEDGER__URL", "x"),
+                ("PAYOUT_SIDECAR_SERVICE_HOST", "10.0.0.1"),
+            ],
+        );
+        let expected: Table = r#"
+            [ledger]
+            wait_replicas = 1
+            url = "redis://h/0"
+            [access]
+            allow_from = ["10.0.0.0/8"]
+            [answer]
+            reveal_openid = true
+            [server]
+            max_body = "1024"
+            tls = { cert = "a", key = "b" }
+        "#
+        .parse()
+        .unwrap();
+        assert_eq!(table, expected);
+        assert!(problems.is_clean());
+    }
+
+    #[test]
+    fn list_elements_are_chosen_by_number_and_added_in_order() {
+        let mut env = vec![(
+            "PAYOUT_SIDECAR__MERCHANT__0__API_KEY".to_owned(),
+            "{ env = \"K\" }".to_owned(),
+        )];
+        env.extend((1..=10).map(|n| {
+            (
+                format!("PAYOUT_SIDECAR__MERCHANT__{n}__MCH_ID"),
+                format!("190000010{n}"),
+            )
+        }));
+        let env: Vec<(&str, &str)> = env
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
+        let (table, problems) = overlaid("[[merchant]]\nmch_id = \"1\"\napi_key = \"old\"\n", &env);
+        assert!(problems.is_clean(), "{problems:?}");
+        let merchants = table["merchant"].as_array().unwrap();
+        assert_eq!(merchants.len(), 11);
+        assert_eq!(merchants[0]["api_key"]["env"].as_str(), Some("K"));
+        assert_eq!(merchants[0]["mch_id"].as_str(), Some("1"));
+        assert_eq!(merchants[10]["mch_id"].as_str(), Some("19000001010"));
+    }
+
+    #[test]
+    fn a_gap_in_a_list_and_a_doubled_or_empty_name_are_mistakes() {
+        let (_, problems) = overlaid(
+            "",
+            &[
+                ("PAYOUT_SIDECAR__MERCHANT__1__MCH_ID", "1"),
+                ("PAYOUT_SIDECAR__", "1"),
+                ("PAYOUT_SIDECAR__LEDGER__URL", "a"),
+                ("payout_sidecar__ledger__url", "b"),
+            ],
+        );
+        let (errors, _) = problems.finish();
+        let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            messages,
+            [
+                "PAYOUT_SIDECAR__: is not the name of a key: write PAYOUT_SIDECAR__SECTION__KEY",
+                "PAYOUT_SIDECAR__MERCHANT__1__MCH_ID: merchant has 0 elements: the next is number 0, not 1",
+                "payout_sidecar__ledger__url: sets the same key as PAYOUT_SIDECAR__LEDGER__URL: unset one of them",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secrets_place_replaces_the_one_in_the_file() {
+        let (table, _) = overlaid(
+            "[access]\ntoken = { env = \"T\" }\n[admin]\ntoken = \"t\"\n",
+            &[
+                ("PAYOUT_SIDECAR__ACCESS__TOKEN__FILE", "/t"),
+                ("PAYOUT_SIDECAR__ADMIN__TOKEN__ENV", "T"),
+                ("PAYOUT_SIDECAR__ACCESS__SIGN_KEY", "{not a table}"),
+            ],
+        );
+        assert_eq!(
+            table["access"]["token"],
+            Value::Table("file = \"/t\"".parse().unwrap())
+        );
+        assert_eq!(
+            table["admin"]["token"],
+            Value::Table("env = \"T\"".parse().unwrap())
+        );
+        assert_eq!(table["access"]["sign_key"].as_str(), Some("{not a table}"));
+    }
+}

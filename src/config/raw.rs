@@ -1,0 +1,452 @@
+//! The file as it is written: one struct per section of `config.toml`, defaults included.
+//!
+//! The doc comments of the fields are the descriptions of the JSON Schema, and the `Default` implementations are the
+//! only home of the defaults. Nothing is checked here beyond the form of a value; `resolve` does that.
+//! Document: specification, section 7.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::secret_ref::SecretRef;
+use super::units::{ByteSize, Span};
+
+/// Settings of payout-sidecar.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) server: Server,
+    pub(super) admin: Admin,
+    pub(super) access: Access,
+    pub(super) client_ip: ClientIp,
+    pub(super) identity: Identity,
+    pub(super) ledger: Ledger,
+    pub(super) limits: Limits,
+    pub(super) answer: Answer,
+    pub(super) backend: Backend,
+    pub(super) wechat: Wechat,
+    /// Where payouts go, matched by `mch_id`, then `wx_app_id`; the most specific entry wins.
+    pub(super) merchant: Vec<Merchant>,
+    pub(super) log: Log,
+    pub(super) telemetry: Telemetry,
+}
+
+/// The main port: the two contract paths, and the proxied rest.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Server {
+    /// Address and port to listen on.
+    pub(super) listen: String,
+    /// Largest body on the two contract paths; proxied paths stream without a limit.
+    pub(super) max_body: ByteSize,
+    /// How long a caller may take to send a request's head.
+    pub(super) header_timeout: Span,
+    /// How long a caller waits at most; then it is told `SYSTEMERROR`, and the payout goes on in the background.
+    pub(super) request_timeout: Span,
+    /// Requests at the same time; one more is answered 503.
+    pub(super) max_in_flight: i64,
+    /// How long calls are still taken after SIGTERM, while `/readyz` is 503 already.
+    pub(super) lame_duck: Span,
+    /// How long running payouts may take to finish after that.
+    pub(super) drain_timeout: Span,
+    /// Serves the main port over TLS.
+    pub(super) tls: Option<ServerTls>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: "0.0.0.0:8080".into(),
+            max_body: ByteSize::kib(64),
+            header_timeout: Span::seconds(5),
+            request_timeout: Span::seconds(15),
+            max_in_flight: 1024,
+            lame_duck: Span::seconds(3),
+            drain_timeout: Span::seconds(25),
+            tls: None,
+        }
+    }
+}
+
+/// TLS of the main port. Paths are relative to the directory of the configuration file.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+pub(super) struct ServerTls {
+    /// Path of the certificate chain (PEM).
+    pub(super) cert: Option<String>,
+    /// Path of its private key (PEM).
+    pub(super) key: Option<String>,
+    /// Path of the CA (PEM) whose certificates callers need; without it none are asked for.
+    pub(super) client_ca: Option<String>,
+}
+
+/// The admin port: `/livez`, `/readyz`, `/metrics`, the console at `/`, its API under `/api`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Admin {
+    /// Address and port to listen on.
+    pub(super) listen: String,
+    /// Asked for under `/` and `/api`; without it these two are served to loopback only.
+    pub(super) token: Option<SecretRef>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9090".into(),
+            token: None,
+        }
+    }
+}
+
+/// Who may call; every rule that is given must hold.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Access {
+    /// Addresses or CIDR ranges that may call; empty: anyone.
+    pub(super) allow_from: Vec<String>,
+    /// Addresses or CIDR ranges of proxies whose `X-Forwarded-For` is believed.
+    pub(super) trusted_proxies: Vec<String>,
+    /// Asked for as `Authorization: Bearer …` or `?token=…`.
+    pub(super) token: Option<SecretRef>,
+    /// Key of a WeChat-v2-style `sign` (with `nonceStr`) over the request's fields.
+    pub(super) sign_key: Option<SecretRef>,
+}
+
+/// Which client address an order carries.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ClientIp {
+    /// Replaces `clientIp`: the customer's public egress address; `keep` leaves the platform's.
+    pub(super) value: String,
+}
+
+impl Default for ClientIp {
+    fn default() -> Self {
+        Self { value: "keep".into() }
+    }
+}
+
+/// A kind of store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum StoreKind {
+    /// Redis, at `url`.
+    #[default]
+    Redis,
+    /// One file, at `path`.
+    File,
+}
+
+/// Where the openid of a user id is found.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Identity {
+    /// `redis`, or `file`: a CSV `wx_app_id,user_id,openid`, re-read when it changes.
+    pub(super) source: StoreKind,
+    /// Of the Redis: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/MASTER`, `redis+cluster://…`.
+    pub(super) url: Option<SecretRef>,
+    /// Path of a CA (PEM) for `rediss://`, instead of the public roots.
+    pub(super) ca: Option<String>,
+    /// Redis key; `{wxAppId}` and `{userId}` are filled in.
+    pub(super) key: String,
+    /// Field of the hash at `key` (`HGET`); without it `key` is a string (`GET`).
+    pub(super) field: Option<String>,
+    /// How long a found openid is kept in the process; `0s`: never.
+    pub(super) cache_ttl: Span,
+    /// How many are kept at most; 0: none.
+    pub(super) cache_entries: i64,
+    /// Path of the CSV of `source = "file"`.
+    pub(super) path: Option<String>,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            source: StoreKind::Redis,
+            url: None,
+            ca: None,
+            key: "openid:{wxAppId}:{userId}".into(),
+            field: None,
+            cache_ttl: Span::seconds(60),
+            cache_entries: 100_000,
+            path: None,
+        }
+    }
+}
+
+/// Where payouts are recorded.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ledger {
+    /// `redis` for any number of replicas, `file` for one process.
+    pub(super) store: StoreKind,
+    /// Of the Redis, in the forms of `identity.url`.
+    pub(super) url: Option<SecretRef>,
+    /// Path of a CA (PEM) for `rediss://`, instead of the public roots.
+    pub(super) ca: Option<String>,
+    /// What the names of all keys start with.
+    pub(super) prefix: String,
+    /// How long settled records are kept, at least 365d; unsettled ones never expire.
+    pub(super) retention: Span,
+    /// How many Redis replicas each claim waits for.
+    pub(super) wait_replicas: i64,
+    /// Path of the file of `store = "file"`.
+    pub(super) path: Option<String>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            store: StoreKind::Redis,
+            url: None,
+            ca: None,
+            prefix: "payout:".into(),
+            retention: Span::days(400),
+            wait_replicas: 0,
+            path: None,
+        }
+    }
+}
+
+/// Limits, each optional. Days are Beijing days.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Fen per payout.
+    pub(super) max_amount: Option<i64>,
+    /// Fen per user and day.
+    pub(super) per_user_per_day: Option<i64>,
+    /// Fen per merchant and day.
+    pub(super) per_merchant_per_day: Option<i64>,
+    /// Payouts per user and day.
+    pub(super) payouts_per_user_per_day: Option<i64>,
+}
+
+/// What answers show.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Answer {
+    /// Whether answers show the openid instead of the user id.
+    pub(super) reveal_openid: bool,
+}
+
+/// Where every other path goes.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Backend {
+    /// Scheme, host and port; without it other paths are answered 404.
+    pub(super) url: Option<String>,
+}
+
+/// WeChat Pay, for merchants with `to = "wechat"`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Wechat {
+    /// Scheme and host; `https`, or `http` on this machine (a stand-in).
+    pub(super) base_url: String,
+    /// Where connect failures move to. When absent: WeChat's backup host beside WeChat's own `base_url`, none beside
+    /// another.
+    pub(super) backup_url: Option<String>,
+    /// Path of a CA (PEM), instead of the public roots.
+    pub(super) ca: Option<String>,
+    /// How long connecting may take.
+    pub(super) connect_timeout: Span,
+    /// How long an answer may take.
+    pub(super) timeout: Span,
+    /// After how long of nothing but "no such order" an order counts as not paid.
+    pub(super) not_found_after: Span,
+}
+
+impl Default for Wechat {
+    fn default() -> Self {
+        Self {
+            base_url: "https://api.mch.weixin.qq.com".into(),
+            backup_url: None,
+            ca: None,
+            connect_timeout: Span::seconds(3),
+            timeout: Span::seconds(10),
+            not_found_after: Span::hours(24),
+        }
+    }
+}
+
+/// Which kind of upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum To {
+    /// The customer's own service.
+    Handler,
+    /// WeChat Pay.
+    Wechat,
+}
+
+/// The encoding towards a handler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum HandlerFormat {
+    /// Always JSON.
+    Json,
+    /// Always XML.
+    Xml,
+    /// The encoding of the platform's request.
+    #[default]
+    Same,
+}
+
+/// A product of WeChat Pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Product {
+    /// Cash red packet, v2.
+    Redpack,
+    /// Mini-program red packet, v2.
+    MiniProgramRedpack,
+    /// Payment to balance, v2.
+    Transfer,
+    /// Merchant transfer, v3. Not available yet.
+    TransferBill,
+}
+
+/// One upstream, and whose payouts go there.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Merchant {
+    /// Merchant number; `*` or absent: any.
+    pub(super) mch_id: String,
+    /// App id; `*` or absent: any.
+    pub(super) wx_app_id: String,
+    /// `wechat`, or `handler`: the customer's own service.
+    pub(super) to: Option<To>,
+
+    /// Handler: scheme, host, port and perhaps a path; the contract's path is added.
+    pub(super) handler_url: Option<String>,
+    /// Handler: the encoding of its requests.
+    pub(super) handler_format: HandlerFormat,
+    /// Handler: whether it refuses a second payment of an order number by itself.
+    pub(super) idempotent: bool,
+    /// Handler: how long an answer may take.
+    pub(super) timeout: Span,
+    /// Handler: after how long of nothing but `NOT_FOUND` an order counts as not paid. When absent: twice `timeout`;
+    /// 24h for an idempotent handler.
+    pub(super) not_found_after: Option<Span>,
+    /// Handler: whether it is given the credentials that a request carries.
+    pub(super) forward_credentials: bool,
+
+    /// WeChat: which product pays.
+    pub(super) product: Option<Product>,
+    /// Red packets: the sender shown, at most 32 characters.
+    pub(super) send_name: Option<String>,
+    /// Red packets: the wish shown, at most 128 characters.
+    pub(super) wishing: Option<String>,
+    /// Red packets: WeChat's scene, e.g. `PRODUCT_2`; needed below 1 and above 200 yuan.
+    pub(super) scene_id: Option<String>,
+    /// WeChat v2: the API key, 32 characters (not the APIv3 key).
+    pub(super) api_key: Option<SecretRef>,
+    /// WeChat: the merchant's certificate (PEM).
+    pub(super) cert: Option<SecretRef>,
+    /// WeChat: the certificate's private key (PEM).
+    pub(super) key: Option<SecretRef>,
+    /// WeChat: `{ file = "…/apiclient_cert.p12" }` instead of both; its password is the merchant number.
+    pub(super) p12: Option<SecretRef>,
+    /// WeChat: whether the credentials that a request carries are used.
+    pub(super) request_credentials: bool,
+
+    /// v3: serial number of the merchant's certificate; taken from `cert` where that is given.
+    pub(super) serial_no: Option<String>,
+    /// v3: the APIv3 key, which opens notifications.
+    pub(super) apiv3_key: Option<SecretRef>,
+    /// v3: id of WeChat Pay's public key; without it, platform certificates are downloaded.
+    pub(super) public_key_id: Option<String>,
+    /// v3: WeChat Pay's public key (PEM).
+    pub(super) public_key: Option<SecretRef>,
+    /// v3: the transfer scene.
+    pub(super) transfer_scene_id: Option<String>,
+    /// v3: what the user sees that the money is for.
+    pub(super) user_recv_perception: Option<String>,
+    /// v3: what the scene asks to be reported; `{actName}` and `{remark}` are filled in.
+    pub(super) scene_report_infos: Vec<SceneReportInfo>,
+    /// v3: where WeChat sends notifications; its path is served on the main port.
+    pub(super) notify_url: Option<String>,
+}
+
+impl Default for Merchant {
+    fn default() -> Self {
+        Self {
+            mch_id: "*".into(),
+            wx_app_id: "*".into(),
+            to: None,
+            handler_url: None,
+            handler_format: HandlerFormat::Same,
+            idempotent: false,
+            timeout: Span::seconds(10),
+            not_found_after: None,
+            forward_credentials: false,
+            product: None,
+            send_name: None,
+            wishing: None,
+            scene_id: None,
+            api_key: None,
+            cert: None,
+            key: None,
+            p12: None,
+            request_credentials: false,
+            serial_no: None,
+            apiv3_key: None,
+            public_key_id: None,
+            public_key: None,
+            transfer_scene_id: None,
+            user_recv_perception: None,
+            scene_report_infos: Vec::new(),
+            notify_url: None,
+        }
+    }
+}
+
+/// One line of a scene's report.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct SceneReportInfo {
+    /// What is reported, in WeChat's words, e.g. `活动名称`.
+    pub(super) info_type: String,
+    /// The text; `{actName}` and `{remark}` are filled in.
+    pub(super) info_content: String,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Logs, on standard output.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Log {
+    /// `json` or `text`.
+    pub(super) format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`, perhaps per module: `info,hyper=warn`.
+    pub(super) level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Json,
+            level: "info".into(),
+        }
+    }
+}
+
+/// Traces.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Telemetry {
+    /// URL of an OTLP collector; without it no traces are sent.
+    pub(super) otlp: Option<String>,
+}

@@ -1,0 +1,285 @@
+//! From what the file says to what the program uses: ranges, addresses, URLs, and what must go together.
+//!
+//! Every check notes its mistake and goes on with a stand-in, so that one reading finds all mistakes; a configuration
+//! with mistakes is never handed out. Stores are checked in `stores`,
+//! merchants in `merchant`. Document: specification, section 7.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::rules::limits::Limits;
+use crate::rules::term::Millis;
+use crate::rules::wechat::Product;
+
+use super::address::{self, Path};
+use super::certificate::Certificate;
+use super::check::Check;
+use super::errors::Problems;
+use super::raw;
+use super::secret_ref::Places;
+use super::{
+    Access, Admin, ClientIp, Config, Log, LogFormat, Merchant, Server, ServerTls, Telemetry, To, Wechat,
+};
+
+/// WeChat Pay's own backup host, which belongs to its own `base_url` only.
+const WECHAT_BACKUP_URL: &str = "https://api2.mch.weixin.qq.com";
+
+/// Checks everything. `None` where a store is missing; the mistakes are in `problems`.
+pub(super) fn resolve(
+    raw: &raw::Raw,
+    places: &mut Places,
+    now: Millis,
+    problems: &mut Problems,
+) -> Option<Config> {
+    let mut check = Check {
+        places,
+        now,
+        problems,
+    };
+    let server = server(&raw.server, &mut check);
+    let admin = admin(&raw.admin, &mut check);
+    let access = access(&raw.access, &mut check);
+    let client_ip = client_ip(&raw.client_ip, &mut check);
+    let identity = super::stores::identity(&raw.identity, &mut check);
+    let ledger = super::stores::ledger(&raw.ledger, &mut check);
+    let limits = limits(&raw.limits, &mut check);
+    let backend = raw.backend.url.as_deref();
+    let backend = backend.map(|url| check.url(url, "backend.url", Path::Refused, "http://127.0.0.1:8000"));
+    let wechat = wechat(&raw.wechat, &mut check);
+    let merchants = super::merchant::merchants(&raw.merchant, &wechat, &mut check);
+    let log = log(&raw.log, &mut check);
+    let otlp = raw.telemetry.otlp.as_deref();
+    let otlp = otlp.map(|url| check.url(url, "telemetry.otlp", Path::Allowed, "http://otel-collector:4317"));
+    warn_of_an_open_door(&server, &access, &mut check);
+    refuse_long_client_ip(client_ip, &merchants, &mut check);
+    Some(Config {
+        server,
+        admin,
+        access,
+        client_ip,
+        identity: identity?,
+        ledger: ledger?,
+        limits,
+        reveal_openid: raw.answer.reveal_openid,
+        backend,
+        wechat,
+        merchants,
+        log,
+        telemetry: Telemetry { otlp },
+        warnings: Vec::new(),
+        files: Vec::new(),
+    })
+}
+
+fn socket(text: &str, path: &str, check: &mut Check<'_>) -> SocketAddr {
+    let read = address::socket(text);
+    check
+        .take(path, read)
+        .unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0))
+}
+
+fn server(raw: &raw::Server, check: &mut Check<'_>) -> Server {
+    let max_body = usize::try_from(raw.max_body.0).unwrap_or(usize::MAX);
+    if max_body == 0 {
+        check.error("server.max_body", "must be at least 1 byte: write e.g. \"64KiB\"");
+    }
+    Server {
+        listen: socket(&raw.listen, "server.listen", check),
+        max_body,
+        header_timeout: check.timeout(raw.header_timeout, "server.header_timeout"),
+        request_timeout: check.timeout(raw.request_timeout, "server.request_timeout"),
+        max_in_flight: check.count(raw.max_in_flight, 1, "server.max_in_flight"),
+        lame_duck: check.pause(raw.lame_duck, "server.lame_duck"),
+        drain_timeout: check.pause(raw.drain_timeout, "server.drain_timeout"),
+        tls: raw.tls.as_ref().and_then(|tls| server_tls(tls, check)),
+    }
+}
+
+fn server_tls(raw: &raw::ServerTls, check: &mut Check<'_>) -> Option<ServerTls> {
+    let mut file = |name: Option<&String>, path: &str, what: &str| match name {
+        Some(name) => check.file_text(name, path),
+        None => {
+            check.error(
+                path,
+                format!("is missing: give the path of {what}, or leave server.tls out"),
+            );
+            None
+        }
+    };
+    let cert = file(
+        raw.cert.as_ref(),
+        "server.tls.cert",
+        "the certificate chain (PEM)",
+    );
+    let key = file(raw.key.as_ref(), "server.tls.key", "its private key (PEM)");
+    let client_ca_pem = check.ca(raw.client_ca.as_deref(), "server.tls.client_ca");
+    let read = Certificate::from_pem(cert?.expose(), key?.expose(), check.now);
+    let certificate = check.certificate(read, "server.tls", "the main port")?;
+    Some(ServerTls {
+        certificate,
+        client_ca_pem,
+    })
+}
+
+fn admin(raw: &raw::Admin, check: &mut Check<'_>) -> Admin {
+    Admin {
+        listen: socket(&raw.listen, "admin.listen", check),
+        token: check.secret(raw.token.as_ref(), "admin.token"),
+    }
+}
+
+fn access(raw: &raw::Access, check: &mut Check<'_>) -> Access {
+    Access {
+        allow_from: ranges(&raw.allow_from, "access.allow_from", check),
+        trusted_proxies: ranges(&raw.trusted_proxies, "access.trusted_proxies", check),
+        token: check.secret(raw.token.as_ref(), "access.token"),
+        sign_key: check.secret(raw.sign_key.as_ref(), "access.sign_key"),
+    }
+}
+
+fn ranges(texts: &[String], path: &str, check: &mut Check<'_>) -> Vec<IpNet> {
+    let read = |(index, text): (usize, &String)| {
+        let read = address::range(text);
+        check.take(&format!("{path}[{index}]"), read)
+    };
+    texts.iter().enumerate().filter_map(read).collect()
+}
+
+fn client_ip(raw: &raw::ClientIp, check: &mut Check<'_>) -> ClientIp {
+    if raw.value == "keep" {
+        return ClientIp::Keep;
+    }
+    raw.value.parse().map_or_else(
+        |_| {
+            let text = format!("\"{}\" is neither an IP address nor \"keep\"", raw.value);
+            check.error(
+                "client_ip.value",
+                format!("{text}: write the public address that your calls leave from"),
+            );
+            ClientIp::Keep
+        },
+        ClientIp::Value,
+    )
+}
+
+fn limits(raw: &raw::Limits, check: &mut Check<'_>) -> Limits {
+    let mut positive = |limit: Option<i64>, key: &str| {
+        let limit = limit?;
+        if limit < 1 {
+            let text = format!("must be a whole number from 1 on, not {limit}: leave it out for no limit");
+            check.error(&format!("limits.{key}"), text);
+        }
+        Some(limit)
+    };
+    Limits {
+        max_amount: positive(raw.max_amount, "max_amount"),
+        per_user_per_day: positive(raw.per_user_per_day, "per_user_per_day"),
+        per_merchant_per_day: positive(raw.per_merchant_per_day, "per_merchant_per_day"),
+        payouts_per_user_per_day: positive(raw.payouts_per_user_per_day, "payouts_per_user_per_day"),
+    }
+}
+
+fn wechat(raw: &raw::Wechat, check: &mut Check<'_>) -> Wechat {
+    let default = raw::Wechat::default().base_url;
+    let base_url = wechat_url(&raw.base_url, "wechat.base_url", check);
+    // A stand-in's payouts must never move to the real WeChat Pay: its backup host is a default beside its own host only.
+    let backup_url = match raw.backup_url.as_deref() {
+        Some("") => None,
+        Some(url) => Some(wechat_url(url, "wechat.backup_url", check)),
+        None => (base_url == default).then(|| WECHAT_BACKUP_URL.to_owned()),
+    };
+    let stand_in = address::is_loopback(&base_url);
+    if let Some(backup) = &backup_url
+        && !backup.is_empty()
+        && !base_url.is_empty()
+        && address::is_loopback(backup) != stand_in
+    {
+        let text = "one of base_url and backup_url is on this machine, the other is not";
+        check.error(
+            "wechat.backup_url",
+            format!("{text}: give both of the same WeChat Pay, or backup_url = \"\" for none"),
+        );
+    }
+    let not_found_after = raw.not_found_after.0;
+    if not_found_after.is_zero() {
+        check.error(
+            "wechat.not_found_after",
+            "must be more than 0s: write e.g. \"24h\"",
+        );
+    } else if not_found_after < Duration::from_secs(3600) && !stand_in {
+        let text = "is short: a request may still be on its way in WeChat Pay when it says that it knows no such order";
+        check.problems.warn("wechat.not_found_after", text);
+    }
+    Wechat {
+        base_url,
+        backup_url,
+        ca_pem: check.ca(raw.ca.as_deref(), "wechat.ca"),
+        connect_timeout: check.timeout(raw.connect_timeout, "wechat.connect_timeout"),
+        timeout: check.timeout(raw.timeout, "wechat.timeout"),
+        not_found_after,
+    }
+}
+
+/// A host of WeChat Pay: `https`, or a stand-in on this machine.
+fn wechat_url(url: &str, path: &str, check: &mut Check<'_>) -> String {
+    let url = check.url(url, path, Path::Refused, "https://api.mch.weixin.qq.com");
+    if address::is_plain(&url) && !address::is_loopback(&url) {
+        check.error(
+            path,
+            "must be https: money does not travel over plain http, except to a stand-in on this machine",
+        );
+    }
+    url
+}
+
+fn log(raw: &raw::Log, check: &mut Check<'_>) -> Log {
+    let is_level = |text: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&text);
+    let wrong = raw.level.split(',').find(|part| match part.split_once('=') {
+        Some((module, level)) => module.is_empty() || !is_level(level),
+        None => !is_level(part),
+    });
+    if let Some(wrong) = wrong {
+        let levels = "write error, warn, info, debug or trace, perhaps per module: \"info,hyper=warn\"";
+        check.error("log.level", format!("\"{wrong}\" is not a level: {levels}"));
+    }
+    let format = match raw.format {
+        raw::LogFormat::Json => LogFormat::Json,
+        raw::LogFormat::Text => LogFormat::Text,
+    };
+    Log {
+        format,
+        level: raw.level.clone(),
+    }
+}
+
+/// Money may be ordered by whoever reaches the port: say so, once.
+fn warn_of_an_open_door(server: &Server, access: &Access, check: &mut Check<'_>) {
+    let needs_certificate = server.tls.as_ref().is_some_and(|tls| tls.client_ca_pem.is_some());
+    let Access {
+        allow_from,
+        trusted_proxies: _,
+        token,
+        sign_key,
+    } = access;
+    let open = allow_from.is_empty() && token.is_none() && sign_key.is_none() && !needs_certificate;
+    if open && !server.listen.ip().is_loopback() {
+        let text = "has no rule, so whoever reaches the main port may order payouts: give allow_from, token or sign_key";
+        check.problems.warn("access", text);
+    }
+}
+
+/// Red packets take 15 characters for the address, that is IPv4. Source: wechat-pay.md, section 4, `client_ip`.
+fn refuse_long_client_ip(client_ip: ClientIp, merchants: &[Merchant], check: &mut Check<'_>) {
+    let pays_red_packets = merchants.iter().any(|merchant| match &merchant.to {
+        To::Wechat(wechat) => wechat.product == Product::Redpack,
+        To::Handler(_) => false,
+    });
+    if let (ClientIp::Value(IpAddr::V6(_)), true) = (client_ip, pays_red_packets) {
+        check.error(
+            "client_ip.value",
+            "must be an IPv4 address: WeChat's red packets take no other",
+        );
+    }
+}

@@ -1,0 +1,241 @@
+//! A secret as the file gives it (a text, or where to find one), and its resolution to a [`Secret`].
+//!
+//! Neither form is serialisable, and `Debug` shows no secret. Messages name the place of a secret, never its text.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::secret::Secret;
+
+/// A secret text, or where it is: `"text"`, `{ env = "NAME" }` or `{ file = "path" }`.
+#[derive(Debug)]
+pub(super) enum SecretRef {
+    /// The secret itself.
+    Text(Secret),
+    /// The name of an environment variable.
+    Env(String),
+    /// The path of a file, relative to the directory of the configuration file.
+    File(String),
+}
+
+impl SecretRef {
+    /// The format by which the schema marks a secret.
+    pub(super) const FORMAT: &'static str = "secret";
+
+    /// What a secret looks like, for messages.
+    pub(super) const RULE: &'static str = r#"must be a string, { env = "NAME" } or { file = "path" }"#;
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Text(String),
+    Place(Place),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+enum Place {
+    Env(String),
+    File(String),
+}
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // serde's own message could repeat the text, so it is replaced.
+        match Form::deserialize(deserializer) {
+            Ok(Form::Text(text)) => Ok(Self::Text(Secret::new(text))),
+            Ok(Form::Place(Place::Env(name))) => Ok(Self::Env(name)),
+            Ok(Form::Place(Place::File(path))) => Ok(Self::File(path)),
+            Err(_) => Err(serde::de::Error::custom(Self::RULE)),
+        }
+    }
+}
+
+impl JsonSchema for SecretRef {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let place = |key: &str, description: &str| {
+            json_schema!({
+                "type": "object",
+                "properties": { key: { "type": "string", "description": description } },
+                "required": [key],
+                "additionalProperties": false
+            })
+        };
+        json_schema!({
+            "format": Self::FORMAT,
+            "anyOf": [
+                { "type": "string" },
+                place("env", "Name of an environment variable that holds the secret."),
+                place("file", "Path of a file that holds the secret; one newline at its end is cut.")
+            ]
+        })
+    }
+}
+
+/// Where secrets and files are looked for, and which files were read for it.
+pub(super) struct Places {
+    base: PathBuf,
+    env: BTreeMap<String, Zeroizing<String>>,
+    files: Vec<PathBuf>,
+}
+
+impl Places {
+    /// `base` is the directory of the configuration file.
+    pub(super) fn new(base: &Path, env: BTreeMap<String, Zeroizing<String>>) -> Self {
+        Self {
+            base: base.to_owned(),
+            env,
+            files: Vec::new(),
+        }
+    }
+
+    /// The path as seen from the configuration file's directory.
+    pub(super) fn locate(&self, path: &str) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// Every file that was asked for so far, readable or not: those to watch.
+    pub(super) fn into_files(mut self) -> Vec<PathBuf> {
+        self.files.sort();
+        self.files.dedup();
+        self.files
+    }
+
+    /// Reads a file as bytes, or says why not.
+    pub(super) fn read(&mut self, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+        let place = self.locate(path);
+        let read = std::fs::read(&place);
+        let name = place.display().to_string();
+        self.files.push(place);
+        match read {
+            Ok(bytes) if bytes.is_empty() => Err(format!("the file {name} is empty: put the value there")),
+            Ok(bytes) => Ok(Zeroizing::new(bytes)),
+            Err(error) => Err(format!(
+                "the file {name} cannot be read ({}): check the path and its permissions",
+                error.kind()
+            )),
+        }
+    }
+
+    /// Reads a file as text, one newline at its end cut, or says why not.
+    pub(super) fn read_text(&mut self, path: &str) -> Result<Secret, String> {
+        let bytes = self.read(path)?;
+        let name = self.locate(path).display().to_string();
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            return Err(format!(
+                "the file {name} is not UTF-8 text: put the value there as text"
+            ));
+        };
+        let cut = text
+            .strip_suffix("\r\n")
+            .or_else(|| text.strip_suffix('\n'))
+            .unwrap_or(text);
+        if cut.trim().is_empty() {
+            return Err(format!("the file {name} is empty: put the value there"));
+        }
+        Ok(Secret::new(cut.to_owned()))
+    }
+
+    /// The secret itself, or why there is none.
+    pub(super) fn resolve(&mut self, secret: &SecretRef) -> Result<Secret, String> {
+        match secret {
+            SecretRef::Text(text) if text.expose().trim().is_empty() => {
+                Err("is empty: give the value, or leave the key out".into())
+            }
+            SecretRef::Text(text) => Ok(text.clone()),
+            SecretRef::File(path) => self.read_text(path),
+            SecretRef::Env(name) => match self.env.get(name).map(|text| text.as_str()) {
+                None => Err(format!(
+                    "the environment variable {name} is not set: set it, or use {{ file = \"path\" }}"
+                )),
+                Some(text) if text.trim().is_empty() => Err(format!(
+                    "the environment variable {name} is empty: put the value there"
+                )),
+                Some(text) if text.contains(char::REPLACEMENT_CHARACTER) => Err(format!(
+                    "the environment variable {name} is not UTF-8 text: put the value there as text"
+                )),
+                Some(text) => Ok(Secret::new(text.to_owned())),
+            },
+        }
+    }
+}
+
+/// Wipes every text of a value: the file may hold secrets, and what was read from it is copied out by then.
+pub(super) fn wipe(value: &mut toml::Value) {
+    match value {
+        toml::Value::String(text) => text.zeroize(),
+        toml::Value::Array(values) => values.iter_mut().for_each(wipe),
+        toml::Value::Table(table) => table.iter_mut().for_each(|(_, value)| wipe(value)),
+        toml::Value::Integer(_)
+        | toml::Value::Float(_)
+        | toml::Value::Boolean(_)
+        | toml::Value::Datetime(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(dir: &Path, env: &[(&str, &str)]) -> Places {
+        let env = env
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), Zeroizing::new((*text).to_owned())))
+            .collect();
+        Places::new(dir, env)
+    }
+
+    #[test]
+    fn a_file_loses_one_newline_and_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        for (written, read) in [
+            ("k3y", "k3y"),
+            ("k3y\n", "k3y"),
+            ("k3y\r\n", "k3y"),
+            ("k3y\n\n", "k3y\n"),
+        ] {
+            std::fs::write(dir.path().join("s"), written).unwrap();
+            let mut places = places(dir.path(), &[]);
+            let secret = places.resolve(&SecretRef::File("s".into())).unwrap();
+            assert_eq!(secret.expose(), read, "{written:?}");
+            assert_eq!(places.into_files(), [dir.path().join("s")]);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_empty_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("empty"), "\n").unwrap();
+        let mut places = places(dir.path(), &[("EMPTY", ""), ("SET", "v")]);
+        let mut refusal = |secret: SecretRef| places.resolve(&secret).unwrap_err();
+        assert!(
+            refusal(SecretRef::Env("GONE".into())).starts_with("the environment variable GONE is not set")
+        );
+        assert!(
+            refusal(SecretRef::Env("EMPTY".into())).starts_with("the environment variable EMPTY is empty")
+        );
+        assert!(refusal(SecretRef::File("gone".into())).contains("gone cannot be read"));
+        assert!(refusal(SecretRef::File("empty".into())).contains("empty is empty"));
+        assert!(refusal(SecretRef::Text(Secret::new(" ".into()))).starts_with("is empty"));
+        assert_eq!(
+            places.resolve(&SecretRef::Env("SET".into())).unwrap().expose(),
+            "v"
+        );
+    }
+
+    #[test]
+    fn the_text_is_in_no_debug_output() {
+        let secret: SecretRef = toml::Value::String("hush".into()).try_into().unwrap();
+        assert!(!format!("{secret:?}").contains("hush"));
+    }
+}

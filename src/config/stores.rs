@@ -1,0 +1,166 @@
+//! `[identity]` and `[ledger]`: which store, and what it needs. Nothing is connected to or opened here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::check::Check;
+use super::raw;
+use super::secret_ref::SecretRef;
+use super::store_url::StoreUrl;
+use super::units::show;
+use super::{IdentitySource, Ledger, LedgerStore, RedisServer};
+
+/// WeChat forgets an order number after 365 days; a record may not be forgotten sooner.
+/// Source: specification, section 5.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(365 * 86_400);
+
+/// A Redis; `section` is where its `url` and `ca` stand.
+fn redis(
+    url: Option<&SecretRef>,
+    ca: Option<&str>,
+    section: &str,
+    check: &mut Check<'_>,
+) -> Option<RedisServer> {
+    let path = format!("{section}.url");
+    let ca_pem = check.ca(ca, &format!("{section}.ca"));
+    if url.is_none() {
+        check.error(
+            &path,
+            "is missing: write e.g. url = \"redis://127.0.0.1:6379/0\", or choose \"file\" with a path",
+        );
+    }
+    let url = StoreUrl::parse(check.secret(url, &path)?);
+    if url.is_none() {
+        let schemes = StoreUrl::SCHEMES.map(|scheme| format!("{scheme}://")).join(" ");
+        check.error(
+            &path,
+            format!("is not the URL of a Redis: start it with one of {schemes}"),
+        );
+    }
+    Some(RedisServer { url: url?, ca_pem })
+}
+
+/// The path of an embedded store, as seen from the configuration file's directory.
+fn store_path(path: Option<&str>, at: &str, example: &str, check: &mut Check<'_>) -> Option<PathBuf> {
+    match path {
+        Some(path) if !path.is_empty() => Some(check.places.locate(path)),
+        Some(_) | None => {
+            check.error(at, format!("is missing: write e.g. path = \"{example}\""));
+            None
+        }
+    }
+}
+
+pub(super) fn identity(raw: &raw::Identity, check: &mut Check<'_>) -> Option<IdentitySource> {
+    match raw.source {
+        raw::StoreKind::File => {
+            let idle = ["url", "ca", "key", "field", "cache_ttl", "cache_entries"];
+            check.idle("identity", &idle, "source = \"file\"");
+            let path = store_path(raw.path.as_deref(), "identity.path", "openids.csv", check);
+            Some(IdentitySource::File { path: path? })
+        }
+        raw::StoreKind::Redis => {
+            check.idle("identity", &["path"], "source = \"redis\"");
+            let key = placeholders(&raw.key, "identity.key", check);
+            let field = raw
+                .field
+                .as_ref()
+                .map(|field| placeholders(field, "identity.field", check))
+                .unwrap_or_default();
+            if !key.user && !field.user {
+                check.error(
+                    "identity.key",
+                    "must contain {userId} (or identity.field must): all users would share one openid",
+                );
+            }
+            if !key.app && !field.app {
+                let text = "does not contain {wxAppId}: right only if all payouts are made under one app";
+                check.problems.warn("identity.key", text);
+            }
+            let cache_entries = check.count(raw.cache_entries, 0, "identity.cache_entries");
+            let server = redis(raw.url.as_ref(), raw.ca.as_deref(), "identity", check);
+            Some(IdentitySource::Redis {
+                server: server?,
+                key: raw.key.clone(),
+                field: raw.field.clone(),
+                cache_ttl: raw.cache_ttl.0,
+                cache_entries,
+            })
+        }
+    }
+}
+
+/// Which placeholders a key pattern holds.
+#[derive(Clone, Copy, Default)]
+struct Placeholders {
+    app: bool,
+    user: bool,
+}
+
+/// Finds the placeholders, and refuses others: a misspelt one would be looked up literally.
+fn placeholders(pattern: &str, path: &str, check: &mut Check<'_>) -> Placeholders {
+    let found = Placeholders {
+        app: pattern.contains("{wxAppId}"),
+        user: pattern.contains("{userId}"),
+    };
+    let rest = pattern.replace("{wxAppId}", "").replace("{userId}", "");
+    if let Some(start) = rest.find(['{', '}']) {
+        let unknown: String = rest
+            .chars()
+            .skip(rest.get(..start).map_or(0, |head| head.chars().count()))
+            .collect();
+        let unknown = unknown
+            .split_once('}')
+            .map_or(unknown.as_str(), |(name, _)| name)
+            .trim_start_matches('{');
+        check.error(
+            path,
+            format!("has an unknown placeholder {{{unknown}}}: there are {{wxAppId}} and {{userId}} only"),
+        );
+    }
+    if pattern.is_empty() {
+        check.error(path, "is empty: write e.g. \"openid:{wxAppId}:{userId}\"");
+    }
+    found
+}
+
+pub(super) fn ledger(raw: &raw::Ledger, check: &mut Check<'_>) -> Option<Ledger> {
+    if raw.retention.0 < SHORTEST_RETENTION {
+        let text = "must be at least 365d, for so long does WeChat know an order number";
+        check.error(
+            "ledger.retention",
+            format!("{text}, not {}", show(raw.retention.0)),
+        );
+    }
+    let store = match raw.store {
+        raw::StoreKind::File => {
+            check.idle(
+                "ledger",
+                &["url", "ca", "prefix", "wait_replicas"],
+                "store = \"file\"",
+            );
+            let path = store_path(raw.path.as_deref(), "ledger.path", "payouts.redb", check);
+            LedgerStore::File { path: path? }
+        }
+        raw::StoreKind::Redis => {
+            check.idle("ledger", &["path"], "store = \"redis\"");
+            if raw.prefix.contains(['{', '}']) {
+                check.error(
+                    "ledger.prefix",
+                    "must have no braces: they choose the slot in a Redis Cluster",
+                );
+            }
+            let wait_replicas = check.count(raw.wait_replicas, 0, "ledger.wait_replicas");
+            let server = redis(raw.url.as_ref(), raw.ca.as_deref(), "ledger", check);
+            LedgerStore::Redis {
+                server: server?,
+                prefix: raw.prefix.clone(),
+                wait_replicas,
+            }
+        }
+    };
+    Some(Ledger {
+        store,
+        retention: raw.retention.0,
+    })
+}

@@ -1,0 +1,277 @@
+//! The configuration as a whole: from files and variables to values or messages.
+//!
+//! `files` walks `tests/config/`, `shipped` holds the shipped file against the schema, `credentials` makes certificates.
+
+use std::path::Path;
+
+use super::{Config, ConfigErrors};
+use crate::clock::{Clock as _, SystemClock};
+use crate::secret::Secret;
+
+mod credentials;
+
+mod files;
+
+mod shipped;
+
+/// The least that is a configuration.
+const LEAST: &str = r#"
+[identity]
+source = "file"
+path = "openids.csv"
+[ledger]
+store = "file"
+path = "payouts.redb"
+"#;
+
+/// Loads a text as `config.toml` of an otherwise empty directory.
+fn load_text(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    load_in(dir.path(), text, env)
+}
+
+/// Loads a text as `config.toml` of a directory.
+fn load_in(dir: &Path, text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let path = dir.join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    super::load::load_at(&path, env, SystemClock.now())
+}
+
+/// The messages of a configuration that must not load.
+fn mistakes(text: &str, env: &[(&str, &str)]) -> Vec<String> {
+    load_text(text, env)
+        .unwrap_err()
+        .errors
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn what_is_left_out_has_the_specified_default() {
+    let config = load_text(LEAST, &[]).unwrap();
+    let view = super::redacted::redacted(&config);
+    assert_eq!(
+        view["server"],
+        serde_json::json!({
+            "listen": "0.0.0.0:8080", "max_body": "64KiB", "header_timeout": "5s", "request_timeout": "15s",
+            "max_in_flight": 1024, "lame_duck": "3s", "drain_timeout": "25s", "tls": null
+        })
+    );
+    assert_eq!(view["admin"]["listen"], "127.0.0.1:9090");
+    assert_eq!(view["client_ip"]["value"], "keep");
+    assert_eq!(view["ledger"]["retention"], "400d");
+    assert_eq!(view["wechat"]["base_url"], "https://api.mch.weixin.qq.com");
+    assert_eq!(view["wechat"]["backup_url"], "https://api2.mch.weixin.qq.com");
+    assert_eq!(view["wechat"]["not_found_after"], "24h");
+    assert_eq!(view["answer"]["reveal_openid"], false);
+    assert_eq!(
+        view["log"],
+        serde_json::json!({ "format": "json", "level": "info" })
+    );
+    assert_eq!(view["backend"]["url"], serde_json::Value::Null);
+}
+
+#[test]
+fn redis_stores_have_the_specified_defaults() {
+    let text = "[identity]\nurl = \"redis://a/0\"\n[ledger]\nurl = \"redis://b/1\"\n";
+    let view = super::redacted::redacted(&load_text(text, &[]).unwrap());
+    assert_eq!(
+        view["identity"],
+        serde_json::json!({
+            "source": "redis", "url": "redis://a/0", "ca": null, "key": "openid:{wxAppId}:{userId}", "field": null,
+            "cache_ttl": "60s", "cache_entries": 100_000
+        })
+    );
+    assert_eq!(
+        view["ledger"],
+        serde_json::json!({
+            "store": "redis", "url": "redis://b/1", "ca": null, "prefix": "payout:", "wait_replicas": 0,
+            "retention": "400d"
+        })
+    );
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_is_named_in_mistakes() {
+    let text = format!("{LEAST}[server]\nlisten = \"nonsense\"\n");
+    let config = load_text(&text, &[("PAYOUT_SIDECAR__SERVER__LISTEN", "127.0.0.1:1")]).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:1");
+
+    let merchant = [
+        ("PAYOUT_SIDECAR__MERCHANT__0__MCH_ID", "1900000109"),
+        ("PAYOUT_SIDECAR__MERCHANT__0__TO", "handler"),
+        (
+            "PAYOUT_SIDECAR__MERCHANT__0__HANDLER_URL",
+            "http://127.0.0.1:1/x/",
+        ),
+    ];
+    let config = load_text(LEAST, &merchant).unwrap();
+    assert_eq!(config.merchants[0].name, "merchant[0] 1900000109");
+
+    assert_eq!(
+        mistakes(
+            LEAST,
+            &[
+                ("PAYOUT_SIDECAR__SERVER__LISEN", "x"),
+                ("PAYOUT_SIDECAR__LEDGER__RETENTION", "30d")
+            ]
+        ),
+        [
+            "PAYOUT_SIDECAR__LEDGER__RETENTION: ledger.retention: must be at least 365d, for so long does WeChat know an \
+             order number, not 30d",
+            "PAYOUT_SIDECAR__SERVER__LISEN: unknown key server.lisen: did you mean server.listen?",
+        ]
+    );
+}
+
+#[test]
+fn no_secret_is_shown_anywhere() {
+    let text = r#"
+        [identity]
+        url = "rediss://user:hush-1@h/0"
+        [ledger]
+        url = { env = "LEDGER_URL" }
+        [access]
+        token = "hush-3"
+        sign_key = { file = "sign" }
+        [admin]
+        token = { env = "ADMIN" }
+        [wechat]
+        base_url = "http://127.0.0.1:1"
+        [[merchant]]
+        mch_id = "1"
+        to = "wechat"
+        product = "transfer"
+        api_key = "hush-6-hush-6-hush-6-hush-6-hush"
+    "#;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("sign"), "hush-4\n").unwrap();
+    let env = [("LEDGER_URL", "redis://:hush-2@h/0"), ("ADMIN", "hush-5")];
+    let config = load_in(dir.path(), text, &env).unwrap();
+    assert_eq!(
+        config.access.sign_key.as_ref().map(Secret::expose),
+        Some("hush-4")
+    );
+    assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("hush-5"));
+    let shown = format!(
+        "{config:?} {} {}",
+        super::redacted::redacted(&config),
+        super::redacted::summary(&config).join("\n")
+    );
+    assert!(!shown.contains("hush"), "{shown}");
+    assert!(
+        shown.contains("[set]") && shown.contains("rediss://user:***@h/0"),
+        "{shown}"
+    );
+    assert_eq!(
+        config.files,
+        [dir.path().join("config.toml"), dir.path().join("sign")]
+    );
+}
+
+/// Secrets in places where something else is wanted, half-written, or beside a mistake.
+#[test]
+fn no_secret_is_quoted_in_a_mistake() {
+    for text in [
+        "[access]\ntoken = \"hush",
+        "[access]\ntoken = hush\n",
+        "[access]\ntoken = [\"hush\"]\n",
+        "[access]\ntoken = { file = \"no-such-file\", env = \"hush\" }\n",
+        "[access]\ntokn = \"hush\"\n",
+        "[limits]\nmax_amount = \"hush\"\n",
+        "[identity]\nurl = \"http://:hush@h\"\n",
+        "[[merchant]]\nto = \"wechat\"\nproduct = \"transfer\"\nmch_id = \"1\"\napi_key = \"hush\"\nkey = \"hush\"\n",
+    ] {
+        let shown = load_text(text, &[]).unwrap_err().to_string();
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+}
+
+#[test]
+fn a_stand_in_never_gets_the_real_backup_host() {
+    let stub = format!("{LEAST}[wechat]\nbase_url = \"http://127.0.0.1:9\"\n");
+    assert_eq!(load_text(&stub, &[]).unwrap().wechat.backup_url, None);
+    let real = [(
+        "PAYOUT_SIDECAR__WECHAT__BACKUP_URL",
+        "https://api2.mch.weixin.qq.com",
+    )];
+    assert!(mistakes(&stub, &real)[0].contains("one of base_url and backup_url is on this machine"));
+    let other = format!("{LEAST}[wechat]\nbase_url = \"https://wechat.example.com\"\n");
+    assert_eq!(load_text(&other, &[]).unwrap().wechat.backup_url, None);
+}
+
+#[test]
+fn a_handler_is_believed_after_twice_its_time_out_unless_it_refuses_doubles() {
+    let text =
+        format!("{LEAST}[[merchant]]\nto = \"handler\"\nhandler_url = \"http://h/x/\"\ntimeout = \"7s\"\n");
+    let found = |env: &[(&str, &str)]| {
+        let config = load_text(&text, env).unwrap();
+        let super::To::Handler(handler) = &config.merchants[0].to else {
+            panic!("not a handler")
+        };
+        (handler.not_found_after.as_secs(), handler.url.clone())
+    };
+    assert_eq!(found(&[]), (14, "http://h/x".to_owned()));
+    assert_eq!(
+        found(&[("PAYOUT_SIDECAR__MERCHANT__0__IDEMPOTENT", "true")]).0,
+        86_400
+    );
+    assert_eq!(
+        found(&[("PAYOUT_SIDECAR__MERCHANT__0__NOT_FOUND_AFTER", "60s")]).0,
+        60
+    );
+}
+
+#[test]
+fn the_most_specific_merchant_is_found() {
+    let text = format!(
+        "{LEAST}[[merchant]]\nto = \"handler\"\nhandler_url = \"http://any\"\n\
+         [[merchant]]\nmch_id = \"1\"\nto = \"handler\"\nhandler_url = \"http://one\"\n"
+    );
+    let config = load_text(&text, &[]).unwrap();
+    let app = crate::rules::term::WxAppId::parse("wx1").unwrap();
+    let name = |mch: &str| {
+        let mch = crate::rules::term::MchId::parse(mch).unwrap();
+        config.merchant(&mch, &app).map(|merchant| merchant.name.clone())
+    };
+    assert_eq!(name("1").as_deref(), Some("merchant[1] 1"));
+    assert_eq!(name("2").as_deref(), Some("merchant[0] *"));
+}
+
+#[test]
+fn what_works_but_may_not_be_meant_is_a_warning() {
+    let text = r#"
+        [identity]
+        url = "redis://h"
+        key = "openids"
+        field = "{userId}"
+        path = "left-over.csv"
+        [ledger]
+        store = "file"
+        path = "p.redb"
+        wait_replicas = 1
+    "#;
+    assert_eq!(
+        load_text(text, &[]).unwrap().warnings,
+        [
+            "identity.path: has no effect with source = \"redis\"",
+            "identity.key: does not contain {wxAppId}: right only if all payouts are made under one app",
+            "ledger.wait_replicas: has no effect with store = \"file\"",
+            "merchant: there is no [[merchant]], so every payout is answered NO_AUTH: add one",
+            "access: has no rule, so whoever reaches the main port may order payouts: give allow_from, token or sign_key",
+        ]
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = super::load(Path::new("no/such/config.toml"), std::iter::empty()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no/such/config.toml has 1 mistake:\n  the file cannot be read (entity not found): name it with --config"
+    );
+}

@@ -1,0 +1,227 @@
+//! Durations (`250ms`, `5s`, `2m`, `400d`) and sizes (`64KiB`) as people write them.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A duration as text: whole numbers with the units `ms`, `s`, `m`, `h`, `d`, e.g. `1m 30s`; a bare `0` has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span(pub(super) Duration);
+
+impl Span {
+    /// The format by which the schema marks a duration.
+    pub(super) const FORMAT: &'static str = "duration";
+
+    /// What a duration looks like, for messages.
+    pub(super) const RULE: &'static str = r#"must be a duration like "250ms", "5s", "2m" or "400d""#;
+
+    pub(super) const fn seconds(count: u64) -> Self {
+        Self(Duration::from_secs(count))
+    }
+
+    pub(super) const fn hours(count: u64) -> Self {
+        Self(Duration::from_secs(count.saturating_mul(3600)))
+    }
+
+    pub(super) const fn days(count: u64) -> Self {
+        Self::hours(count.saturating_mul(24))
+    }
+
+    /// Reads a duration. humantime's months, years and long names are refused: `5M` is too easily meant as minutes.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let known_units = text
+            .split(|c: char| c.is_ascii_digit() || c == ' ')
+            .all(|unit| matches!(unit, "" | "ms" | "s" | "m" | "h" | "d"));
+        if !known_units {
+            return None;
+        }
+        humantime::parse_duration(text).ok().map(Self)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&show(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom(Self::RULE))
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": Self::FORMAT })
+    }
+}
+
+/// A duration as people write it: in the largest unit of which it is two or more, and whole: `400d`, `24h`, `60s`.
+pub(super) fn show(span: Duration) -> String {
+    let ms = span.as_millis();
+    let units = [
+        (86_400_000, 2, "d"),
+        (3_600_000, 2, "h"),
+        (60_000, 2, "m"),
+        (1000, 0, "s"),
+    ];
+    for (length, least, unit) in units {
+        let count = ms.checked_div(length).unwrap_or_default();
+        if count >= least && ms.checked_rem(length) == Some(0) {
+            return format!("{count}{unit}");
+        }
+    }
+    format!("{ms}ms")
+}
+
+/// A size in bytes: a number, or a text with one of the units `B`, `KB`, `MB`, `KiB`, `MiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ByteSize(pub(super) u64);
+
+impl ByteSize {
+    /// The format by which the schema marks a size.
+    pub(super) const FORMAT: &'static str = "byte-size";
+
+    /// What a size looks like, for messages.
+    pub(super) const RULE: &'static str = r#"must be a size like "64KiB" or "1MiB", or a number of bytes"#;
+
+    pub(super) const fn kib(count: u64) -> Self {
+        Self(count.saturating_mul(1024))
+    }
+
+    /// Reads a size; a text without a unit is a number of bytes.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit: u64 = match text.strip_prefix(digits)?.trim_start() {
+            "" | "B" => 1,
+            "KB" | "kB" => 1000,
+            "MB" => 1_000_000,
+            "KiB" => 1024,
+            "MiB" => 1_048_576,
+            _ => return None,
+        };
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        digits.parse::<u64>().ok()?.checked_mul(unit).map(Self)
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_string())
+    }
+}
+
+impl std::fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.0.checked_div(1024), self.0.checked_rem(1024)) {
+            (Some(kib), Some(0)) => write!(f, "{kib}KiB"),
+            (_, _) => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Bytes(u64),
+            Text(String),
+        }
+        let size = match Form::deserialize(deserializer) {
+            Ok(Form::Bytes(bytes)) => Some(Self(bytes)),
+            Ok(Form::Text(text)) => Self::parse(&text),
+            Err(_) => None,
+        };
+        size.ok_or_else(|| de::Error::custom(Self::RULE))
+    }
+}
+
+impl JsonSchema for ByteSize {
+    fn schema_name() -> Cow<'static, str> {
+        "ByteSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "minimum": 0, "format": Self::FORMAT })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_numbers_with_units() {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("5s", 5000),
+            ("2m", 120_000),
+            ("1m 30s", 90_000),
+            ("400d", 34_560_000_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(Span::parse(text), Some(Span(Duration::from_millis(ms))), "{text}");
+        }
+        for nonsense in [
+            "",
+            "5",
+            "s",
+            "5M",
+            "1y",
+            "2 weeks",
+            "-5s",
+            "1.5s",
+            "5s!",
+            "五s",
+            "1month",
+            "9".repeat(30).as_str(),
+        ] {
+            assert_eq!(Span::parse(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn a_shown_duration_reads_as_itself() {
+        for text in ["250ms", "5s", "60s", "90s", "2m", "24h", "400d", "0s", "1500ms"] {
+            assert_eq!(show(Span::parse(text).unwrap().0), text);
+        }
+    }
+
+    #[test]
+    fn sizes_have_binary_and_decimal_units() {
+        for (text, bytes) in [
+            ("64KiB", 65_536),
+            ("1 MiB", 1_048_576),
+            ("10KB", 10_000),
+            ("512", 512),
+            ("7B", 7),
+        ] {
+            assert_eq!(ByteSize::parse(text), Some(ByteSize(bytes)), "{text}");
+        }
+        for nonsense in [
+            "",
+            "KiB",
+            "64K",
+            "-1",
+            "1.5MiB",
+            "64 kib",
+            "99999999999999999999",
+            "18446744073709551615KiB",
+        ] {
+            assert_eq!(ByteSize::parse(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(ByteSize::kib(64).to_string(), "64KiB");
+        assert_eq!(ByteSize(10).to_string(), "10B");
+    }
+}
