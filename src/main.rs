@@ -1,3 +1,2 @@
-//! The binary: command line in, exit code out.
-
+//! temp
 fn main() {}

@@ -36,7 +36,10 @@ impl Admin {
 
     async fn answer(self, method: Method, path: String) -> Response<Full<Bytes>> {
         if !matches!(method, Method::GET | Method::HEAD) {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n".into());
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET is answered here\n".into(),
+            );
         }
         match path.as_str() {
             "/livez" => text(StatusCode::OK, "ok\n".into()),
@@ -55,7 +58,8 @@ impl Admin {
         }
         let stores = async {
             let (ledger, identity) =
-                futures_util::future::join(self.payouts.ledger().ready(), self.payouts.identity().ready()).await;
+                futures_util::future::join(self.payouts.ledger().ready(), self.payouts.identity().ready())
+                    .await;
             let ledger = ledger.err().map(|error| error.to_string());
             ledger.or_else(|| identity.err().map(|error| error.to_string()))
         };
@@ -69,7 +73,10 @@ impl Admin {
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 

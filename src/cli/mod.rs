@@ -1,1 +1,1 @@
-//! Placeholder of `cli`, replaced as it is built.
+//! temp

@@ -50,7 +50,11 @@ impl Contract {
     /// Takes bodies of at most `max_body` bytes that arrive within `body_timeout`.
     #[must_use]
     pub fn new(payouts: Payouts, max_body: usize, body_timeout: Duration) -> Self {
-        Self { payouts, max_body, body_timeout }
+        Self {
+            payouts,
+            max_body,
+            body_timeout,
+        }
     }
 
     /// Answers one call.
@@ -61,11 +65,21 @@ impl Contract {
     {
         let (head, body) = request.into_parts();
         if head.method != Method::POST {
-            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, &head.headers, "the method must be POST");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            let mut response = refusal(
+                StatusCode::METHOD_NOT_ALLOWED,
+                &head.headers,
+                "the method must be POST",
+            );
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("POST"));
             return response;
         }
-        if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        if head
+            .headers
+            .get(header::CONTENT_ENCODING)
+            .is_some_and(|coding| coding != "identity")
+        {
             let text = "the body must not have a Content-Encoding";
             return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &head.headers, text);
         }
@@ -77,11 +91,18 @@ impl Contract {
             Ok(body) => body,
             Err((status, text)) => return refusal(status, &head.headers, &text),
         };
-        let accept = head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let accept = head
+            .headers
+            .get(header::ACCEPT)
+            .and_then(|value| value.to_str().ok());
         let asked = match Encoding::of_request(content_type, &body) {
             Ok(encoding) => encoding,
             Err(error @ EncodingError::Unsupported(_)) => {
-                return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &head.headers, &error.to_string());
+                return refusal(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    &head.headers,
+                    &error.to_string(),
+                );
             }
             Err(error @ EncodingError::Undecided) => {
                 let fields = answer::not_taken(&Fault::body(&error.to_string()), None);
@@ -97,7 +118,9 @@ impl Contract {
 
     async fn call(&self, call: Call, fields: Fields<'_>, asked: Encoding) -> Fields<'static> {
         // A number that is too long to be one is still told, but not at any length.
-        let order_no = fields.characters("mchBillno").map(|no| no.chars().take(64).collect::<String>());
+        let order_no = fields
+            .characters("mchBillno")
+            .map(|no| no.chars().take(64).collect::<String>());
         let answered = match call {
             Call::Send => self.send(fields, asked).await,
             Call::Status => match StatusRequest::read(fields) {
@@ -110,7 +133,10 @@ impl Contract {
 
     async fn send(&self, fields: Fields<'_>, asked: Encoding) -> Result<Fields<'static>, Fault> {
         let request = SendRequest::read(fields)?;
-        let key = OrderKey { mch_id: request.mch_id.clone(), order_no: request.order_no.clone() };
+        let key = OrderKey {
+            mch_id: request.mch_id.clone(),
+            order_no: request.order_no.clone(),
+        };
         let disclosure = self.payouts.settings().disclosure;
         let reply = self.payouts.send(request, asked).await?;
         Ok(reply.into_fields(&key, disclosure))
@@ -121,7 +147,12 @@ impl Contract {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body must be at most {} bytes", self.max_body));
+        let too_large = || {
+            (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body must be at most {} bytes", self.max_body),
+            )
+        };
         if body.size_hint().lower() > u64::try_from(self.max_body).unwrap_or(u64::MAX) {
             return Err(too_large());
         }
@@ -139,7 +170,10 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => value.to_str().map(Some).map_err(|_| "the Content-Type is not readable"),
+        (Some(value), None) => value
+            .to_str()
+            .map(Some)
+            .map_err(|_| "the Content-Type is not readable"),
         (Some(_), Some(_)) => Err("the Content-Type is given twice"),
     }
 }
@@ -153,7 +187,9 @@ pub fn refusal(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<
         StatusCode::TOO_MANY_REQUESTS => ErrCode::FreqLimit,
         _ => ErrCode::ParamError,
     };
-    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     // Without a readable type the answer is JSON, unless the caller asks for XML.
     let asked = Encoding::of_request(media, b"{").unwrap_or(Encoding::Json);
@@ -164,7 +200,12 @@ pub fn refusal(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<
 fn respond(status: StatusCode, encoding: Encoding, fields: &Fields<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(encoding.encode_answer(fields)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(encoding.content_type()));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(encoding.content_type()),
+    );
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -24,7 +24,9 @@ pub struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { phase: Arc::new(watch::channel(Phase::Serving).0) }
+        Self {
+            phase: Arc::new(watch::channel(Phase::Serving).0),
+        }
     }
 }
 

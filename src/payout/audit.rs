@@ -4,7 +4,9 @@ use crate::rules::order::{Order, State};
 
 /// Says that the record of an order has changed to this. Called after the store has taken the change.
 pub(super) fn changed(order: &Order) {
-    let Some(change) = order.history.last() else { return };
+    let Some(change) = order.history.last() else {
+        return;
+    };
     let burnt = matches!(&order.state, State::Refused(refused) if refused.refusal.burnt);
     tracing::info!(
         target: "audit",

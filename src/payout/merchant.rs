@@ -87,6 +87,10 @@ impl Merchant {
     /// The request's credentials, where they may be used at all.
     #[must_use]
     pub fn credentials(&self, given: &RequestCredentials) -> RequestCredentials {
-        if self.takes_credentials { given.clone() } else { RequestCredentials::default() }
+        if self.takes_credentials {
+            given.clone()
+        } else {
+            RequestCredentials::default()
+        }
     }
 }

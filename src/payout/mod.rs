@@ -65,7 +65,10 @@ impl Settings {
     /// The entry that a merchant and app belong to: the most specific one.
     #[must_use]
     pub fn merchant(&self, mch_id: &MchId, app: &WxAppId) -> Option<Arc<Merchant>> {
-        let entries = self.merchants.iter().map(|(pattern, merchant)| (pattern, merchant));
+        let entries = self
+            .merchants
+            .iter()
+            .map(|(pattern, merchant)| (pattern, merchant));
         crate::rules::route::most_specific(entries, mch_id, app).map(Arc::clone)
     }
 }
@@ -102,7 +105,9 @@ impl Payouts {
             waiters: Waiters::default(),
             tasks: TaskTracker::new(),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// What of the configuration is in force now. A request holds on to what it began with.

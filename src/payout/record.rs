@@ -20,7 +20,7 @@ const KEEP_TRYING: Duration = Duration::from_secs(15 * 60);
 /// What an event came to.
 enum Written {
     /// This is the record now.
-    Recorded(Order),
+    Recorded(Box<Order>),
     /// There is no record any more: the claim was taken back.
     Removed,
 }
@@ -33,14 +33,17 @@ impl Payouts {
             Evidence::NeverSent { why } => Some(why.clone()),
             Evidence::NoAnswer { .. } | Evidence::Accepted { .. } | Evidence::Declined { .. } => None,
         };
-        let event = Event::Attempted { version: claimed.version, evidence };
+        let event = Event::Attempted {
+            version: claimed.version,
+            evidence,
+        };
         match self.apply(&claimed, &event, policy).await {
             Ok(written) => self.reply_to(written, never_sent.as_deref()),
             Err(error) => {
                 tracing::warn!(order = %claimed.key, %error, "an outcome was not recorded yet");
                 let reply = match step(&claimed, event.clone(), policy, self.inner.clock.now(), jitter()) {
-                    Step::Become(next) => Written::Recorded(*next),
-                    Step::Stay => Written::Recorded(claimed.clone()),
+                    Step::Become(next) => Written::Recorded(next),
+                    Step::Stay => Written::Recorded(Box::new(claimed.clone())),
                     Step::Remove => Written::Removed,
                 };
                 self.record_later(claimed, event, policy);
@@ -51,10 +54,12 @@ impl Payouts {
 
     fn reply_to(&self, written: Written, never_sent: Option<&str>) -> Reply {
         match (written, never_sent) {
-            (Written::Recorded(order), None) => Reply::Recorded(Arc::new(order)),
-            (Written::Recorded(order), Some(_)) if matches!(order.state, State::Unknown(_) | State::Succeeded(_)) => {
+            (Written::Recorded(order), None) => Reply::Recorded(Arc::from(order)),
+            (Written::Recorded(order), Some(_))
+                if matches!(order.state, State::Unknown(_) | State::Succeeded(_)) =>
+            {
                 // This attempt was not sent, but an earlier one may have been paid.
-                Reply::Recorded(Arc::new(order))
+                Reply::Recorded(Arc::from(order))
             }
             (Written::Removed | Written::Recorded(_), _) => {
                 Reply::Failed(Fault::not_sent("the upstream cannot be reached"))
@@ -66,9 +71,9 @@ impl Payouts {
     pub(super) fn record_later(&self, claimed: Order, event: Event, policy: Policy) {
         let payouts = self.clone();
         self.tasks().spawn(async move {
-            let deadline = tokio::time::Instant::now() + KEEP_TRYING;
+            let begun = tokio::time::Instant::now();
             let mut pause = FIRST_PAUSE;
-            while tokio::time::Instant::now() < deadline {
+            while begun.elapsed() < KEEP_TRYING {
                 tokio::time::sleep(pause).await;
                 pause = std::cmp::min(pause.saturating_mul(2), LONGEST_PAUSE);
                 match payouts.apply(&claimed, &event, policy).await {
@@ -76,10 +81,15 @@ impl Payouts {
                         tracing::info!(order = %claimed.key, "an outcome was recorded after all");
                         return;
                     }
-                    Err(error) => tracing::debug!(order = %claimed.key, %error, "an outcome was not recorded yet"),
+                    Err(error) => {
+                        tracing::debug!(order = %claimed.key, %error, "an outcome was not recorded yet")
+                    }
                 }
             }
-            audit::alarm(&claimed, "an outcome could not be recorded; the upstream will be asked");
+            audit::alarm(
+                &claimed,
+                "an outcome could not be recorded; the upstream will be asked",
+            );
         });
     }
 
@@ -89,28 +99,37 @@ impl Payouts {
         loop {
             let now = self.inner.clock.now();
             let replaced = match step(&current, event.clone(), policy, now, jitter()) {
-                Step::Stay => return Ok(Written::Recorded(current)),
+                Step::Stay => return Ok(Written::Recorded(Box::new(current))),
                 Step::Become(next) => match self.replace(&current, &next).await? {
                     Replaced::Done => {
                         self.tell(&current, &next);
-                        return Ok(Written::Recorded(*next));
+                        return Ok(Written::Recorded(next));
                     }
-                    other => other,
+                    other @ (Replaced::Moved(_) | Replaced::OverLimit(_)) => other,
                 },
                 Step::Remove => match self.remove(&current).await? {
                     Replaced::Done => {
                         audit::taken_back(&current, why_of(event));
                         return Ok(Written::Removed);
                     }
-                    other => other,
+                    other @ (Replaced::Moved(_) | Replaced::OverLimit(_)) => other,
                 },
             };
             current = match replaced {
                 Replaced::Moved(Some(moved)) => *moved,
                 // The record is gone: taken back by an earlier try of this very write, or forgotten by the store.
                 Replaced::Moved(None) | Replaced::Done | Replaced::OverLimit(_) => {
-                    if !matches!(event, Event::Attempted { evidence: Evidence::NeverSent { .. }, .. }) {
-                        audit::alarm(&current, "the ledger has forgotten this order; its outcome is in this log only");
+                    if !matches!(
+                        event,
+                        Event::Attempted {
+                            evidence: Evidence::NeverSent { .. },
+                            ..
+                        }
+                    ) {
+                        audit::alarm(
+                            &current,
+                            "the ledger has forgotten this order; its outcome is in this log only",
+                        );
                     }
                     return Ok(Written::Removed);
                 }
@@ -123,8 +142,14 @@ impl Payouts {
             return;
         }
         audit::changed(after);
-        if matches!((&before.state, &after.state), (State::Refused(_), State::Succeeded(_))) {
-            audit::alarm(after, "the upstream accepted an order that was recorded as refused");
+        if matches!(
+            (&before.state, &after.state),
+            (State::Refused(_), State::Succeeded(_))
+        ) {
+            audit::alarm(
+                after,
+                "the upstream accepted an order that was recorded as refused",
+            );
         }
     }
 
@@ -143,7 +168,7 @@ impl Payouts {
         let event = Event::Asked(finding);
         if accepted {
             return Ok(match self.apply(asked, &event, policy).await? {
-                Written::Recorded(order) => order,
+                Written::Recorded(order) => *order,
                 Written::Removed => asked.clone(),
             });
         }
@@ -166,7 +191,7 @@ impl Payouts {
     /// When the store cannot be written, then [`StoreError`].
     pub(super) async fn record_lapse(&self, order: &Order, policy: Policy) -> Result<Order, StoreError> {
         match self.apply(order, &Event::LeaseLapsed, policy).await? {
-            Written::Recorded(order) => Ok(order),
+            Written::Recorded(order) => Ok(*order),
             Written::Removed => Ok(order.clone()),
         }
     }
@@ -189,7 +214,10 @@ impl Payouts {
 
 fn why_of(event: &Event) -> &str {
     match event {
-        Event::Attempted { evidence: Evidence::NeverSent { why } | Evidence::NoAnswer { why }, .. } => why,
+        Event::Attempted {
+            evidence: Evidence::NeverSent { why } | Evidence::NoAnswer { why },
+            ..
+        } => why,
         Event::Attempted { .. } | Event::Asked(_) | Event::LeaseLapsed | Event::Operator { .. } => "",
     }
 }

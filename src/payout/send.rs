@@ -35,7 +35,7 @@ struct Journey {
     merchant: Arc<Merchant>,
     settings: Arc<Settings>,
     credentials: RequestCredentials,
-    deadline: Instant,
+    deadline: Deadline,
 }
 
 impl Payouts {
@@ -48,11 +48,13 @@ impl Payouts {
     /// May be dropped at any time: the payout runs in a task of its own, and goes on.
     pub async fn send(&self, request: SendRequest, asked: Encoding) -> Result<Reply, Fault> {
         let settings = self.settings();
-        let merchant = settings.merchant(&request.mch_id, &request.wx_app_id).ok_or_else(Fault::no_merchant)?;
+        let merchant = settings
+            .merchant(&request.mch_id, &request.wx_app_id)
+            .ok_or_else(Fault::no_merchant)?;
         if settings.client_ip.is_none() && request.client_ip.is_none() {
             return Err(Fault::missing(CLIENT_IP));
         }
-        let deadline = Instant::now() + settings.request_timeout;
+        let deadline = Deadline::after(settings.request_timeout);
         let (followed, replies) = match self.inner.waiters.join(&request) {
             Place::Follow(replies) => (true, replies),
             Place::Lead(leader) => {
@@ -84,18 +86,33 @@ impl Payouts {
         asked: Encoding,
         merchant: Arc<Merchant>,
         settings: Arc<Settings>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Journey {
         let credentials = merchant.credentials(&request.credentials);
-        Journey { request, asked, merchant, settings, credentials, deadline }
+        Journey {
+            request,
+            asked,
+            merchant,
+            settings,
+            credentials,
+            deadline,
+        }
     }
 
     async fn travel(&self, journey: Journey) -> Reply {
         let request = &journey.request;
-        match self.inner.identity.openid(&request.wx_app_id, &request.user_id).await {
+        match self
+            .inner
+            .identity
+            .openid(&request.wx_app_id, &request.user_id)
+            .await
+        {
             Ok(Some(openid)) => self.claim(&journey, &openid).await,
             // The record's openid wins: only a new order needs one.
-            Ok(None) => self.answer_existing(&journey, Reply::Failed(Fault::no_openid())).await,
+            Ok(None) => {
+                self.answer_existing(&journey, Reply::Failed(Fault::no_openid()))
+                    .await
+            }
             Err(error) => {
                 tracing::warn!(%error, user_id = %request.user_id, "a user id could not be looked up");
                 let fault = Fault::not_sent("the identity store is out of reach");
@@ -134,8 +151,13 @@ impl Payouts {
             Err(error) => {
                 // Nothing was sent. Should the claim be there after all, it is taken back, so that it blocks nobody.
                 if error.unsure {
-                    let evidence = Evidence::NeverSent { why: "the claim was not acknowledged".to_owned() };
-                    let event = Event::Attempted { version: order.version, evidence };
+                    let evidence = Evidence::NeverSent {
+                        why: "the claim was not acknowledged".to_owned(),
+                    };
+                    let event = Event::Attempted {
+                        version: order.version,
+                        evidence,
+                    };
                     self.record_later(order, event, journey.merchant.policy);
                 }
                 out_of_reach(&error)
@@ -156,7 +178,11 @@ impl Payouts {
         let Some(claim) = Claim::of(claimed.clone()) else {
             return Reply::Failed(Fault::unknown());
         };
-        let evidence = journey.merchant.upstream.attempt(&claim, &journey.credentials).await;
+        let evidence = journey
+            .merchant
+            .upstream
+            .attempt(&claim, &journey.credentials)
+            .await;
         match &evidence {
             Evidence::NeverSent { why } | Evidence::NoAnswer { why } => {
                 tracing::warn!(order = %claimed.key, why, "an attempt got no answer");
@@ -238,8 +264,13 @@ impl Payouts {
             Ok(Replaced::OverLimit(at)) => Ok(Err(over_limit(&next, at))),
             Err(error) => {
                 if error.unsure {
-                    let evidence = Evidence::NeverSent { why: "the claim was not acknowledged".to_owned() };
-                    let event = Event::Attempted { version: next.version, evidence };
+                    let evidence = Evidence::NeverSent {
+                        why: "the claim was not acknowledged".to_owned(),
+                    };
+                    let event = Event::Attempted {
+                        version: next.version,
+                        evidence,
+                    };
                     self.record_later(next, event, journey.merchant.policy);
                 }
                 Err(Moved::Failed(error))
@@ -248,14 +279,14 @@ impl Payouts {
     }
 
     /// Looks at a pending order until it is no longer the same claim; `None` when the time is over.
-    async fn watch(&self, order: &Order, deadline: Instant) -> Option<Result<Order, StoreError>> {
+    async fn watch(&self, order: &Order, deadline: Deadline) -> Option<Result<Order, StoreError>> {
         let mut pause = FIRST_LOOK;
         loop {
             let lapses = self.inner.clock.now() >= order.due_at().unwrap_or_default();
             if lapses {
                 return Some(Ok(order.clone()));
             }
-            if Instant::now() + pause >= deadline {
+            if deadline.left() <= pause {
                 return None;
             }
             tokio::time::sleep(pause).await;
@@ -271,6 +302,26 @@ impl Payouts {
     }
 }
 
+/// Until when a caller waits.
+#[derive(Clone, Copy)]
+struct Deadline {
+    begun: Instant,
+    patience: Duration,
+}
+
+impl Deadline {
+    fn after(patience: Duration) -> Self {
+        Self {
+            begun: Instant::now(),
+            patience,
+        }
+    }
+
+    fn left(self) -> Duration {
+        self.patience.saturating_sub(self.begun.elapsed())
+    }
+}
+
 enum Moved {
     To(Box<Order>),
     Failed(StoreError),
@@ -278,8 +329,8 @@ enum Moved {
 
 /// Waits for the reply. Who leads is told that the outcome is unknown when the time is over, who follows that another
 /// request is paying.
-async fn wait(mut replies: watch::Receiver<Option<Reply>>, deadline: Instant, followed: bool) -> Reply {
-    let landed = tokio::time::timeout_at(deadline, replies.wait_for(Option::is_some)).await;
+async fn wait(mut replies: watch::Receiver<Option<Reply>>, deadline: Deadline, followed: bool) -> Reply {
+    let landed = tokio::time::timeout(deadline.left(), replies.wait_for(Option::is_some)).await;
     match landed {
         Ok(Ok(reply)) => reply.clone().unwrap_or_else(|| Reply::Failed(Fault::unknown())),
         // The task is gone without a reply: it panicked, after which only the ledger knows.
@@ -291,24 +342,35 @@ async fn wait(mut replies: watch::Receiver<Option<Reply>>, deadline: Instant, fo
 
 /// The order that a request becomes if it is new; else the reply to a request that cannot become one.
 fn compose(journey: &Journey, openid: &OpenId, now: Millis) -> Result<Order, Reply> {
-    let Journey { request, settings, merchant, .. } = journey;
+    let Journey {
+        request,
+        settings,
+        merchant,
+        ..
+    } = journey;
     settings.limits.check(request.amount).map_err(Reply::Failed)?;
     let given = request.client_ip.as_deref().map(str::parse);
     let client_ip = match (settings.client_ip, given) {
         (Some(configured), _) => Some(configured),
         (None, Some(Ok(given))) => Some(given),
-        (None, Some(Err(_))) => return Err(Reply::NotTaken(Fault::field(CLIENT_IP, "must be an IP address"))),
+        (None, Some(Err(_))) => {
+            return Err(Reply::NotTaken(Fault::field(CLIENT_IP, "must be an IP address")));
+        }
         (None, None) => None,
     };
-    let (upstream, parameters) =
-        merchant.compose(request, openid, client_ip, journey.asked).map_err(Reply::NotTaken)?;
-    let lease = lease(merchant).ok_or_else(|| Reply::Failed(Fault::not_sent("the machine has no randomness")))?;
+    let (upstream, parameters) = merchant
+        .compose(request, openid, client_ip, journey.asked)
+        .map_err(Reply::NotTaken)?;
+    let lease =
+        lease(merchant).ok_or_else(|| Reply::Failed(Fault::not_sent("the machine has no randomness")))?;
     let new = NewOrder {
         upstream,
         encoding: journey.asked,
         openid: openid.clone(),
         parameters,
-        charges: settings.limits.charges(&request.wx_app_id, &request.user_id, request.amount, now),
+        charges: settings
+            .limits
+            .charges(&request.wx_app_id, &request.user_id, request.amount, now),
     };
     Ok(Order::claimed(request, new, lease, now))
 }
@@ -317,7 +379,10 @@ fn compose(journey: &Journey, openid: &OpenId, now: Millis) -> Result<Order, Rep
 /// another.
 fn lease(merchant: &Merchant) -> Option<Lease> {
     let number = u128::from(getrandom::u64().ok()?) << 64 | u128::from(getrandom::u64().ok()?);
-    Some(Lease { token: AttemptToken(format!("{number:032x}")), length: merchant.lease() })
+    Some(Lease {
+        token: AttemptToken(format!("{number:032x}")),
+        length: merchant.lease(),
+    })
 }
 
 fn over_limit(order: &Order, at: usize) -> Reply {

@@ -51,7 +51,10 @@ impl Payouts {
         let now = self.inner.clock.now();
         let due = self.inner.ledger.due(now, now.after(HIDDEN), BATCH).await?;
         let count = due.len();
-        let asked = due.into_iter().filter(|key| !self.inner.waiters.has(key)).map(|key| self.settle_one(key));
+        let asked = due
+            .into_iter()
+            .filter(|key| !self.inner.waiters.has(key))
+            .map(|key| self.settle_one(key));
         futures_util::future::join_all(asked).await;
         Ok(count)
     }
@@ -65,10 +68,15 @@ impl Payouts {
     }
 
     async fn try_settle(&self, key: &OrderKey) -> Result<(), StoreError> {
-        let Some(mut order) = self.inner.ledger.get(key).await? else { return Ok(()) };
+        let Some(mut order) = self.inner.ledger.get(key).await? else {
+            return Ok(());
+        };
         let settings = self.settings();
         let Some(merchant) = settings.merchant(&order.key.mch_id, &order.wx_app_id) else {
-            audit::alarm(&order, "no merchant entry matches this unsettled order any more: restore it");
+            audit::alarm(
+                &order,
+                "no merchant entry matches this unsettled order any more: restore it",
+            );
             return Ok(());
         };
         if let State::Pending(pending) = &order.state {
@@ -81,7 +89,10 @@ impl Payouts {
             return Ok(());
         }
         let finding = if self.is_askable(&order) {
-            merchant.upstream.query(&OrderQuestion::of(&order), &RequestCredentials::default()).await
+            merchant
+                .upstream
+                .query(&OrderQuestion::of(&order), &RequestCredentials::default())
+                .await
         } else {
             Finding::unclear("the upstream's query window is over")
         };
@@ -96,7 +107,10 @@ impl Payouts {
     fn is_askable(&self, order: &Order) -> bool {
         let age = self.inner.clock.now().since(order.created_at);
         if age > QUERY_ALERT {
-            audit::alarm(order, "an order is unknown near the end of WeChat's query window of 30 days: settle it by hand");
+            audit::alarm(
+                order,
+                "an order is unknown near the end of WeChat's query window of 30 days: settle it by hand",
+            );
         }
         age <= QUERY_WINDOW
     }

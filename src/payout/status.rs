@@ -25,7 +25,9 @@ impl Payouts {
         let settings = self.settings();
         let disclosure = settings.disclosure;
         let key = &request.key;
-        let merchant = settings.merchant(&key.mch_id, &request.wx_app_id).ok_or_else(Fault::no_merchant)?;
+        let merchant = settings
+            .merchant(&key.mch_id, &request.wx_app_id)
+            .ok_or_else(Fault::no_merchant)?;
         let mut order = match self.inner.ledger.get(key).await {
             Ok(order) => order,
             Err(error) => {
@@ -42,18 +44,27 @@ impl Payouts {
                     // WeChat must not be asked about an order while it is being paid.
                     return Ok(failed_by(&Fault::processing(), key));
                 }
-                order = Some(self.record_lapse(known, merchant.policy).await.unwrap_or_else(|_| known.clone()));
+                order = Some(
+                    self.record_lapse(known, merchant.policy)
+                        .await
+                        .unwrap_or_else(|_| known.clone()),
+                );
             }
         }
         let finding = self.ask(&request, order.as_ref(), &merchant, asked).await;
         if let Some(known) = order.take() {
-            order = Some(match self.record_finding(&known, finding.clone(), merchant.policy).await {
-                Ok(order) => order,
-                Err(error) => {
-                    tracing::warn!(order = %key, %error, "what the upstream said was not recorded");
-                    known
-                }
-            });
+            order = Some(
+                match self
+                    .record_finding(&known, finding.clone(), merchant.policy)
+                    .await
+                {
+                    Ok(order) => order,
+                    Err(error) => {
+                        tracing::warn!(order = %key, %error, "what the upstream said was not recorded");
+                        known
+                    }
+                },
+            );
         }
         Ok(match (&finding.found, &order) {
             (Found::Accepted { .. } | Found::NotPaid(_) | Found::Moving, order) => {
@@ -89,7 +100,9 @@ impl Payouts {
                 expected: None,
             },
         };
-        merchant.upstream.query(&question, &merchant.credentials(&request.credentials)).await
+        merchant
+            .upstream
+            .query(&question, &merchant.credentials(&request.credentials))
+            .await
     }
 }
-

@@ -45,14 +45,21 @@ pub(super) struct Leader {
 
 impl Waiters {
     pub(super) fn join(&self, request: &SendRequest) -> Place {
-        let key = OrderKey { mch_id: request.mch_id.clone(), order_no: request.order_no.clone() };
+        let key = OrderKey {
+            mch_id: request.mch_id.clone(),
+            order_no: request.order_no.clone(),
+        };
         match self.flights().entry(key) {
             Entry::Occupied(flight) => {
                 let flight = flight.get();
                 let same = flight.wx_app_id == request.wx_app_id
                     && flight.user_id == request.user_id
                     && flight.amount == request.amount;
-                if same { Place::Follow(flight.reply.clone()) } else { Place::Apart }
+                if same {
+                    Place::Follow(flight.reply.clone())
+                } else {
+                    Place::Apart
+                }
             }
             Entry::Vacant(vacant) => {
                 let (sender, reply) = watch::channel(None);
@@ -63,7 +70,11 @@ impl Waiters {
                     amount: request.amount,
                     reply,
                 });
-                Place::Lead(Leader { waiters: self.clone(), key, reply: sender })
+                Place::Lead(Leader {
+                    waiters: self.clone(),
+                    key,
+                    reply: sender,
+                })
             }
         }
     }

@@ -138,8 +138,11 @@ impl Encoding {
         self.encode(fields).unwrap_or_else(|NotXml { .. }| {
             let mut mended = Fields::with_capacity(fields.len());
             for (name, value) in fields.iter() {
-                let text: String =
-                    value.characters().chars().map(|c| if xml::is_xml_char(c) { c } else { '\u{FFFD}' }).collect();
+                let text: String = value
+                    .characters()
+                    .chars()
+                    .map(|c| if xml::is_xml_char(c) { c } else { '\u{FFFD}' })
+                    .collect();
                 // The names are the contract's own, and each occurs once.
                 let _added = mended.push(name.into(), Value::Text(text.into())).is_ok();
             }
@@ -226,8 +229,14 @@ mod tests {
     fn an_answer_is_always_written() {
         let mut fields = Fields::new();
         fields.set("errCodeDes", "a\u{1}b");
-        assert_eq!(Encoding::Xml.encode_answer(&fields), "<xml><errCodeDes><![CDATA[a\u{FFFD}b]]></errCodeDes></xml>");
-        assert_eq!(Encoding::Json.encode_answer(&fields), "{\"errCodeDes\":\"a\\u0001b\"}");
+        assert_eq!(
+            Encoding::Xml.encode_answer(&fields),
+            "<xml><errCodeDes><![CDATA[a\u{FFFD}b]]></errCodeDes></xml>"
+        );
+        assert_eq!(
+            Encoding::Json.encode_answer(&fields),
+            "{\"errCodeDes\":\"a\\u0001b\"}"
+        );
     }
 
     #[test]

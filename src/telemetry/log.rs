@@ -19,9 +19,16 @@ pub enum LogFormat {
 /// When the level is neither, then the parser's error.
 pub fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(true);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(true);
     let started = match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
         LogFormat::Text => builder.with_ansi(std::io::stdout().is_terminal()).try_init(),
     };
     if let Err(error) = started {

@@ -60,7 +60,11 @@ impl Client {
     /// A client whose exchanges take at most `timeout` from the moment a connection is there.
     #[must_use]
     pub fn new(dialer: Dialer, timeout: Duration) -> Self {
-        Self { dialer, timeout, idle: Mutex::new(Vec::new()) }
+        Self {
+            dialer,
+            timeout,
+            idle: Mutex::new(Vec::new()),
+        }
     }
 
     /// Posts a body and waits for the answer. `may_send` is asked at the last moment before the request is handed to a
@@ -86,7 +90,9 @@ impl Client {
                 None => self.connect().await?,
             };
             if !may_send() {
-                return Err(Failure::NeverSent("the process was held up and the lease is ending".to_owned()));
+                return Err(Failure::NeverSent(
+                    "the process was held up and the lease is ending".to_owned(),
+                ));
             }
             let exchange = tokio::time::timeout(self.timeout, async {
                 let response = sender.try_send_request(request).await;
@@ -97,7 +103,11 @@ impl Client {
             });
             match exchange.await {
                 Err(_) => {
-                    let why = format!("{} did not answer within {} ms", self.dialer.target(), self.timeout.as_millis());
+                    let why = format!(
+                        "{} did not answer within {} ms",
+                        self.dialer.target(),
+                        self.timeout.as_millis()
+                    );
                     return Err(Failure::MaybeSent(why));
                 }
                 Ok(Ok(Ok(answer))) => {
@@ -110,7 +120,10 @@ impl Client {
                     Some(unsent) => request = unsent,
                     None => {
                         let why = chain(&refused.into_error());
-                        return Err(Failure::MaybeSent(format!("{} broke off: {why}", self.dialer.target())));
+                        return Err(Failure::MaybeSent(format!(
+                            "{} broke off: {why}",
+                            self.dialer.target()
+                        )));
                     }
                 },
             }
@@ -122,8 +135,12 @@ impl Client {
         let mut request = Request::post(format!("{}{path}", target.base_path))
             .header(http::header::HOST, &target.authority)
             .body(Full::new(body))
-            .map_err(|error| Failure::NeverSent(format!("the request to {target} cannot be built: {error}")))?;
-        request.headers_mut().extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+            .map_err(|error| {
+                Failure::NeverSent(format!("the request to {target} cannot be built: {error}"))
+            })?;
+        request
+            .headers_mut()
+            .extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         Ok(request)
     }
 
@@ -145,10 +162,21 @@ impl Client {
 
     async fn read(&self, response: Response<Incoming>) -> Result<Answer, String> {
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| {
-            format!("{} answered HTTP {}, but not to the end: {error}", self.dialer.target(), head.status)
-        })?;
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+        let body = Limited::new(body, MAX_ANSWER_BYTES)
+            .collect()
+            .await
+            .map_err(|error| {
+                format!(
+                    "{} answered HTTP {}, but not to the end: {error}",
+                    self.dialer.target(),
+                    head.status
+                )
+            })?;
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        })
     }
 
     /// The connection used last is taken first, so that the others grow old and are closed.
@@ -162,7 +190,10 @@ impl Client {
     fn keep(&self, sender: SendRequest<Full<Bytes>>) {
         let mut idle = self.idle();
         if !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
         }
     }
 
@@ -182,4 +213,3 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-

@@ -29,9 +29,14 @@ impl ClientCertificate {
     pub fn from_pem(cert: &Secret, key: &Secret) -> Result<Self, TlsError> {
         let chain = CertificateDer::pem_slice_iter(cert.expose().as_bytes())
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| TlsError::Pem { what: "the client certificate", source })?;
-        let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-            .map_err(|source| TlsError::Pem { what: "the client certificate's key", source })?;
+            .map_err(|source| TlsError::Pem {
+                what: "the client certificate",
+                source,
+            })?;
+        let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|source| TlsError::Pem {
+            what: "the client certificate's key",
+            source,
+        })?;
         Ok(Self { chain, key })
     }
 }
@@ -78,7 +83,10 @@ impl Dialer {
         let tls = if target.tls {
             let name = ServerName::try_from(target.host.clone())
                 .map_err(|_| rustls::Error::General(format!("{} is no host name", target.host)))?;
-            Some((TlsConnector::from(Arc::new(tls_config(ca_pem, certificate)?)), name))
+            Some((
+                TlsConnector::from(Arc::new(tls_config(ca_pem, certificate)?)),
+                name,
+            ))
         } else {
             None
         };
@@ -99,7 +107,11 @@ impl Dialer {
     pub async fn dial(&self) -> Result<Box<dyn Stream>, String> {
         match tokio::time::timeout(self.timeout, self.open()).await {
             Ok(opened) => opened,
-            Err(_) => Err(format!("{} was not connected within {} ms", self.target, self.timeout.as_millis())),
+            Err(_) => Err(format!(
+                "{} was not connected within {} ms",
+                self.target,
+                self.timeout.as_millis()
+            )),
         }
     }
 
@@ -108,28 +120,39 @@ impl Dialer {
             .await
             .map_err(|error| format!("{} cannot be connected: {error}", self.target))?;
         // One small request, one small answer: waiting for more to send only costs time.
-        tcp.set_nodelay(true).map_err(|error| format!("{}: {error}", self.target))?;
+        tcp.set_nodelay(true)
+            .map_err(|error| format!("{}: {error}", self.target))?;
         match &self.tls {
             None => Ok(Box::new(tcp)),
             Some((connector, name)) => {
                 let tls = connector.connect(name.clone(), tcp).await;
-                Ok(Box::new(tls.map_err(|error| format!("{} refused TLS: {error}", self.target))?))
+                Ok(Box::new(tls.map_err(|error| {
+                    format!("{} refused TLS: {error}", self.target)
+                })?))
             }
         }
     }
 }
 
 /// Roots: the given CA, else the public ones that are built in, since the image has no store. TLS 1.2 and 1.3.
-fn tls_config(ca_pem: Option<&str>, certificate: Option<&ClientCertificate>) -> Result<rustls::ClientConfig, TlsError> {
+fn tls_config(
+    ca_pem: Option<&str>,
+    certificate: Option<&ClientCertificate>,
+) -> Result<rustls::ClientConfig, TlsError> {
     let mut roots = rustls::RootCertStore::empty();
     match ca_pem {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(pem) => {
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                roots.add(certificate.map_err(|source| TlsError::Pem { what: "the CA", source })?)?;
+                roots.add(certificate.map_err(|source| TlsError::Pem {
+                    what: "the CA",
+                    source,
+                })?)?;
             }
             if roots.is_empty() {
-                return Err(TlsError::Unusable(rustls::Error::General("the CA file holds no certificate".into())));
+                return Err(TlsError::Unusable(rustls::Error::General(
+                    "the CA file holds no certificate".into(),
+                )));
             }
         }
     }

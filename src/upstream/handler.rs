@@ -57,7 +57,9 @@ impl Upstream for HandlerUpstream {
     async fn attempt(&self, claim: &Claim, credentials: &RequestCredentials) -> Evidence {
         let order = claim.order();
         if order.upstream != UpstreamKind::Handler {
-            return Evidence::NeverSent { why: super::moved(order.upstream, "the handler") };
+            return Evidence::NeverSent {
+                why: super::moved(order.upstream, "the handler"),
+            };
         }
         let encoding = self.format.encoding(order.encoding);
         let body = handler::body(&order.parameters, credentials, encoding);
@@ -66,7 +68,11 @@ impl Upstream for HandlerUpstream {
             Err(why) => return Evidence::NeverSent { why },
         };
         let may_send = || claim.is_good_at(self.clock.now(), self.longest);
-        match self.client.post(handler::SEND_PATH, &headers, Bytes::from(body), may_send).await {
+        match self
+            .client
+            .post(handler::SEND_PATH, &headers, Bytes::from(body), may_send)
+            .await
+        {
             Ok(answer) => handler::evidence(&order.key, order.amount, answer.status.as_u16(), &answer.body),
             Err(Failure::NeverSent(why)) => Evidence::NeverSent { why },
             Err(Failure::MaybeSent(why)) => Evidence::NoAnswer { why },
@@ -84,7 +90,11 @@ impl Upstream for HandlerUpstream {
             Ok(headers) => headers,
             Err(why) => return Finding::unclear(why),
         };
-        match self.client.post(handler::STATUS_PATH, &headers, Bytes::from(body), || true).await {
+        match self
+            .client
+            .post(handler::STATUS_PATH, &headers, Bytes::from(body), || true)
+            .await
+        {
             Ok(answer) => {
                 let expected = question.expected.as_ref().map(|(amount, _)| *amount);
                 handler::finding(&question.key, expected, answer.status.as_u16(), &answer.body)
@@ -101,7 +111,10 @@ impl Upstream for HandlerUpstream {
 fn headers(encoding: Encoding, idempotent: Option<&OrderKey>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::with_capacity(3);
     let media = HeaderValue::from_static(encoding.content_type());
-    headers.insert(header::ACCEPT, HeaderValue::from_static(super::media_type(encoding)));
+    headers.insert(
+        header::ACCEPT,
+        HeaderValue::from_static(super::media_type(encoding)),
+    );
     headers.insert(header::CONTENT_TYPE, media);
     if let Some(key) = idempotent {
         let value = HeaderValue::try_from(key.to_string()).map_err(|error| error.to_string())?;

@@ -32,5 +32,7 @@ fn media_type(encoding: Encoding) -> &'static str {
 /// Why an order that was first sent elsewhere is not sent or asked about here: only the upstream that got the first
 /// attempt can tell what came of it.
 fn moved(first: UpstreamKind, now: &str) -> String {
-    format!("this order was first sent to {first:?}, and the configuration now says {now}: restore the merchant's entry")
+    format!(
+        "this order was first sent to {first:?}, and the configuration now says {now}: restore the merchant's entry"
+    )
 }

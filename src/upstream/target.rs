@@ -33,8 +33,13 @@ impl Target {
     /// # Errors
     /// When it is no such URL, or has a user, a query or a fragment, then [`TargetError`].
     pub fn parse(url: &str) -> Result<Self, TargetError> {
-        let error = |why| TargetError { url: url.to_owned(), why };
-        let uri: Uri = url.parse().map_err(|_| error("is not a URL: write http://host:port or https://host"))?;
+        let error = |why| TargetError {
+            url: url.to_owned(),
+            why,
+        };
+        let uri: Uri = url
+            .parse()
+            .map_err(|_| error("is not a URL: write http://host:port or https://host"))?;
         let tls = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => true,
             Some(scheme) if *scheme == Scheme::HTTP => false,
@@ -47,24 +52,42 @@ impl Target {
         if uri.query().is_some() || url.contains('#') {
             return Err(error("must not have a query or a fragment"));
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         if host.is_empty() {
             return Err(error("has no host"));
         }
-        let port = match (authority.port_u16(), authority.port().is_some(), tls) {
-            (Some(port), _, _) => port,
-            (None, true, _) => return Err(error("has a port that is not one")),
-            (None, false, true) => 443,
-            (None, false, false) => 80,
+        // The parser takes `h:99999`, and says then that there is no port.
+        let names_port = authority.as_str() != authority.host();
+        let port = match (authority.port_u16(), tls) {
+            (Some(port), _) => port,
+            (None, _) if names_port => return Err(error("has a port that is not one")),
+            (None, true) => 443,
+            (None, false) => 80,
         };
         let base_path = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { tls, host, port, authority: authority.as_str().to_owned(), base_path })
+        Ok(Self {
+            tls,
+            host,
+            port,
+            authority: authority.as_str().to_owned(),
+            base_path,
+        })
     }
 }
 
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}://{}{}", if self.tls { "https" } else { "http" }, self.authority, self.base_path)
+        write!(
+            f,
+            "{}://{}{}",
+            if self.tls { "https" } else { "http" },
+            self.authority,
+            self.base_path
+        )
     }
 }
 
@@ -75,16 +98,32 @@ mod tests {
     #[test]
     fn reads_what_is_an_upstreams_url() {
         let target = Target::parse("https://api.mch.weixin.qq.com").unwrap();
-        assert_eq!((target.tls, target.host.as_str(), target.port), (true, "api.mch.weixin.qq.com", 443));
+        assert_eq!(
+            (target.tls, target.host.as_str(), target.port),
+            (true, "api.mch.weixin.qq.com", 443)
+        );
         assert_eq!(target.base_path, "");
         let target = Target::parse("http://[::1]:8000/base/").unwrap();
-        assert_eq!((target.host.as_str(), target.port, target.base_path.as_str()), ("::1", 8000, "/base"));
+        assert_eq!(
+            (target.host.as_str(), target.port, target.base_path.as_str()),
+            ("::1", 8000, "/base")
+        );
         assert_eq!(target.to_string(), "http://[::1]:8000/base");
     }
 
     #[test]
     fn refuses_everything_else() {
-        for url in ["", "host", "ftp://host", "http://", "http://u:p@host", "http://h/?q=1", "http://h/#f", "http://h:99999", "/path"] {
+        for url in [
+            "",
+            "host",
+            "ftp://host",
+            "http://",
+            "http://u:p@host",
+            "http://h/?q=1",
+            "http://h/#f",
+            "http://h:99999",
+            "/path",
+        ] {
             assert!(Target::parse(url).is_err(), "{url}");
         }
     }

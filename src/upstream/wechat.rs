@@ -72,13 +72,21 @@ impl WechatUpstream {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsError> {
         let clients = Arc::new(Clients::new(&hosts, certificate)?);
-        Ok(Self { hosts, api_key, clients, from_requests: Mutex::new(Vec::new()), clock })
+        Ok(Self {
+            hosts,
+            api_key,
+            clients,
+            from_requests: Mutex::new(Vec::new()),
+            clock,
+        })
     }
 
     /// The clients and the API key for a request: its own credentials where it has some, else the configured ones.
     fn equipment(&self, credentials: &RequestCredentials) -> Result<(Arc<Clients>, Secret), String> {
         let api_key = credentials.api_secret_key.as_ref().or(self.api_key.as_ref());
-        let api_key = api_key.ok_or("there is no API key: neither api_key in the configuration nor apiSecretKey in the request")?;
+        let api_key = api_key.ok_or(
+            "there is no API key: neither api_key in the configuration nor apiSecretKey in the request",
+        )?;
         let clients = match (&credentials.cert_key, &credentials.private_key) {
             (Some(cert), Some(key)) => self.clients_of(cert, key)?,
             (None, None) => Arc::clone(&self.clients),
@@ -91,16 +99,24 @@ impl WechatUpstream {
 
     fn clients_of(&self, cert: &Secret, key: &Secret) -> Result<Arc<Clients>, String> {
         let mut kept = self.from_requests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = kept.iter().find(|k| k.cert.matches(cert.expose()) && k.key.matches(key.expose())) {
+        if let Some(found) = kept
+            .iter()
+            .find(|k| k.cert.matches(cert.expose()) && k.key.matches(key.expose()))
+        {
             return Ok(Arc::clone(&found.clients));
         }
         let certificate = ClientCertificate::from_pem(cert, key);
         let clients = certificate.and_then(|certificate| Clients::new(&self.hosts, Some(&certificate)));
-        let clients = Arc::new(clients.map_err(|error| format!("certKey and privateKey of the request: {error}"))?);
+        let clients =
+            Arc::new(clients.map_err(|error| format!("certKey and privateKey of the request: {error}"))?);
         if kept.len() >= MAX_REQUEST_CLIENTS {
             kept.remove(0);
         }
-        kept.push(FromRequest { cert: cert.clone(), key: key.clone(), clients: Arc::clone(&clients) });
+        kept.push(FromRequest {
+            cert: cert.clone(),
+            key: key.clone(),
+            clients: Arc::clone(&clients),
+        });
         Ok(clients)
     }
 }
@@ -108,17 +124,31 @@ impl WechatUpstream {
 impl Clients {
     fn new(hosts: &Hosts, certificate: Option<&ClientCertificate>) -> Result<Self, TlsError> {
         let client = |target: &Target| {
-            let dialer = Dialer::new(target.clone(), hosts.ca_pem.as_deref(), certificate, hosts.connect_timeout)?;
+            let dialer = Dialer::new(
+                target.clone(),
+                hosts.ca_pem.as_deref(),
+                certificate,
+                hosts.connect_timeout,
+            )?;
             Ok::<_, TlsError>(Client::new(dialer, hosts.timeout))
         };
-        Ok(Self { base: client(&hosts.base)?, backup: hosts.backup.as_ref().map(client).transpose()? })
+        Ok(Self {
+            base: client(&hosts.base)?,
+            backup: hosts.backup.as_ref().map(client).transpose()?,
+        })
     }
 
     /// Posts to the main host, and to the backup where not a byte can have reached the main one.
     async fn post(&self, path: &str, body: &Bytes, may_send: impl Fn() -> bool) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::with_capacity(1);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml; charset=utf-8"));
-        match (self.base.post(path, &headers, body.clone(), &may_send).await, &self.backup) {
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/xml; charset=utf-8"),
+        );
+        match (
+            self.base.post(path, &headers, body.clone(), &may_send).await,
+            &self.backup,
+        ) {
             (Err(Failure::NeverSent(why)), Some(backup)) => {
                 tracing::warn!(why, "the backup host was taken");
                 let sent = backup.post(path, &headers, body.clone(), &may_send).await;
@@ -166,8 +196,17 @@ impl Upstream for WechatUpstream {
         };
         match clients.post(v2::query_path(product), &body, || true).await {
             Ok(answer) => {
-                let expected = question.expected.as_ref().map(|(amount, openid)| (*amount, openid));
-                v2::finding(product, &question.key, expected, answer.status.as_u16(), &answer.body)
+                let expected = question
+                    .expected
+                    .as_ref()
+                    .map(|(amount, openid)| (*amount, openid));
+                v2::finding(
+                    product,
+                    &question.key,
+                    expected,
+                    answer.status.as_u16(),
+                    &answer.body,
+                )
             }
             Err(Failure::NeverSent(why) | Failure::MaybeSent(why)) => Finding::unclear(why),
         }
@@ -175,7 +214,10 @@ impl Upstream for WechatUpstream {
 
     fn longest(&self) -> Duration {
         let hosts: u32 = if self.hosts.backup.is_some() { 2 } else { 1 };
-        self.hosts.connect_timeout.saturating_mul(hosts).saturating_add(self.hosts.timeout)
+        self.hosts
+            .connect_timeout
+            .saturating_mul(hosts)
+            .saturating_add(self.hosts.timeout)
     }
 }
 

@@ -23,14 +23,28 @@ async fn told(world: &World, request: SendRequest) -> String {
 }
 
 fn code(reply: Reply) -> String {
-    let key = OrderKey { mch_id: MchId::parse("19").unwrap(), order_no: OrderNo::parse("A1").unwrap() };
+    let key = OrderKey {
+        mch_id: MchId::parse("19").unwrap(),
+        order_no: OrderNo::parse("A1").unwrap(),
+    };
     let fields = reply.into_fields(&key, Disclosure::default());
-    assert_eq!(fields.characters("mchBillno"), Some("A1"), "mchBillno is in every answer");
-    fields.characters("errCode").or_else(|| fields.characters("resultCode")).unwrap_or_default().to_owned()
+    assert_eq!(
+        fields.characters("mchBillno"),
+        Some("A1"),
+        "mchBillno is in every answer"
+    );
+    fields
+        .characters("errCode")
+        .or_else(|| fields.characters("resultCode"))
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn state(world: &World) -> &'static str {
-    world.ledger.order().map_or("none", |order| order.state.name().as_str())
+    world
+        .ledger
+        .order()
+        .map_or("none", |order| order.state.name().as_str())
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,8 +81,14 @@ async fn a_repeat_on_another_replica_waits_for_the_first_ones_answer() {
             request_timeout: Duration::from_secs(15),
         },
     );
-    let (here, there) = tokio::join!(told(&world, request(&[])), other.send(request(&[]), Encoding::Json));
-    assert_eq!((here.as_str(), code(there.unwrap()).as_str()), ("SUCCESS", "SUCCESS"));
+    let (here, there) = tokio::join!(
+        told(&world, request(&[])),
+        other.send(request(&[]), Encoding::Json)
+    );
+    assert_eq!(
+        (here.as_str(), code(there.unwrap()).as_str()),
+        ("SUCCESS", "SUCCESS")
+    );
     assert_eq!(world.upstream.attempted(), 1);
 }
 
@@ -77,7 +97,11 @@ async fn what_differs_from_the_first_request_is_refused_and_not_sent() {
     let world = world(true);
     told(&world, request(&[])).await;
     for change in [("amount", "101"), ("openid", "user-2"), ("wxAppId", "wx2")] {
-        assert_eq!(told(&world, request(&[change])).await, "PARAM_ERROR", "{change:?}");
+        assert_eq!(
+            told(&world, request(&[change])).await,
+            "PARAM_ERROR",
+            "{change:?}"
+        );
     }
     assert_eq!(world.upstream.attempted(), 1);
 }
@@ -86,7 +110,10 @@ async fn what_differs_from_the_first_request_is_refused_and_not_sent() {
 async fn a_different_request_at_the_same_time_does_not_get_the_others_answer() {
     let world = world(true);
     world.upstream.will(&[Deed::PaysAfter(Duration::from_secs(3))]);
-    let both = tokio::join!(told(&world, request(&[])), told(&world, request(&[("amount", "101")])));
+    let both = tokio::join!(
+        told(&world, request(&[])),
+        told(&world, request(&[("amount", "101")]))
+    );
     assert_eq!((both.0.as_str(), both.1.as_str()), ("SUCCESS", "PARAM_ERROR"));
     assert_eq!(world.upstream.paid(), 1);
 }
@@ -109,11 +136,23 @@ async fn a_refused_order_may_be_sent_again_with_the_first_parameters_after_a_sec
     let begun = tokio::time::Instant::now();
     *world.mapping.openid.lock().unwrap() = Some(Ok(Some("oAnother")));
     assert_eq!(told(&world, request(&[("remark", "second")])).await, "SUCCESS");
-    assert!(begun.elapsed() >= Duration::from_millis(990), "attempts are a second apart");
+    assert!(
+        begun.elapsed() >= Duration::from_millis(990),
+        "attempts are a second apart"
+    );
     let attempts = world.upstream.attempts.lock().unwrap().clone();
     assert_eq!(attempts.len(), 2);
     assert_eq!(attempts.first(), attempts.last(), "parameter for parameter");
-    assert_eq!(world.upstream.payments.lock().unwrap().first().map(|(o, _)| o.clone()), Some("oX12abcdefghijk9f".into()));
+    assert_eq!(
+        world
+            .upstream
+            .payments
+            .lock()
+            .unwrap()
+            .first()
+            .map(|(o, _)| o.clone()),
+        Some("oX12abcdefghijk9f".into())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +172,13 @@ async fn an_unknown_order_is_asked_about_before_anything_else() {
         assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
         assert_eq!(state(&world), "unknown");
         assert_eq!(told(&world, request(&[])).await, "SUCCESS");
-        assert_eq!((world.upstream.attempted(), *world.upstream.queries.lock().unwrap()), (1, 1));
+        assert_eq!(
+            (
+                world.upstream.attempted(),
+                *world.upstream.queries.lock().unwrap()
+            ),
+            (1, 1)
+        );
     }
 }
 
@@ -157,7 +202,9 @@ async fn an_unknown_order_is_sent_again_only_where_doubles_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_at_the_door_says_nothing_about_the_first_attempt() {
     let world = world(true);
-    world.upstream.will(&[Deed::SaysNothing, Deed::Refuses(Class::Door)]);
+    world
+        .upstream
+        .will(&[Deed::SaysNothing, Deed::Refuses(Class::Door)]);
     assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
     assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
     assert_eq!(state(&world), "unknown");
@@ -168,7 +215,11 @@ async fn absence_is_believed_in_time_and_then_the_order_is_sent_again() {
     let world = world(false);
     world.upstream.will(&[Deed::SaysNothing]);
     assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
-    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR", "it may still be on its way");
+    assert_eq!(
+        told(&world, request(&[])).await,
+        "SYSTEMERROR",
+        "it may still be on its way"
+    );
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(told(&world, request(&[])).await, "SUCCESS");
     assert_eq!((world.upstream.attempted(), world.upstream.paid()), (2, 1));
@@ -233,7 +284,9 @@ async fn no_ledger_no_payout() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_acknowledgement_is_lost_is_written_again_and_paid_once() {
     let world = world(false);
-    world.ledger.next_writes(&[Some(StoreFault::LosesAcknowledgement)]);
+    world
+        .ledger
+        .next_writes(&[Some(StoreFault::LosesAcknowledgement)]);
     assert_eq!(told(&world, request(&[])).await, "SUCCESS");
     assert_eq!(world.upstream.attempted(), 1);
 }
@@ -252,7 +305,9 @@ async fn a_claim_that_is_never_acknowledged_is_not_sent_and_taken_back() {
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_cannot_be_recorded_is_told_and_recorded_later() {
     let world = world(false);
-    world.ledger.next_writes(&[None, Some(StoreFault::Refuses), Some(StoreFault::Refuses)]);
+    world
+        .ledger
+        .next_writes(&[None, Some(StoreFault::Refuses), Some(StoreFault::Refuses)]);
     assert_eq!(told(&world, request(&[])).await, "SUCCESS");
     assert_eq!(state(&world), "pending");
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -264,7 +319,11 @@ async fn a_task_that_panics_leaves_a_doubt_and_not_an_answer() {
     let world = world(false);
     world.upstream.will(&[Deed::Panics]);
     assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
-    assert_eq!(state(&world), "pending", "the lease will run out, and the upstream will be asked");
+    assert_eq!(
+        state(&world),
+        "pending",
+        "the lease will run out, and the upstream will be asked"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,7 +333,10 @@ async fn a_lapsed_claim_of_a_dead_process_is_asked_about_by_a_repeat() {
     let until_its_lease_is_over = Duration::from_secs(15 * 3600);
     tokio::time::sleep(until_its_lease_is_over).await;
     assert_eq!(told(&world, request(&[])).await, "SUCCESS");
-    assert_eq!((*world.upstream.queries.lock().unwrap(), world.upstream.paid()), (1, 1));
+    assert_eq!(
+        (*world.upstream.queries.lock().unwrap(), world.upstream.paid()),
+        (1, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,7 +351,10 @@ async fn the_settler_asks_until_it_is_settled() {
     }));
     tokio::time::sleep(Duration::from_secs(120)).await;
     let asked = *world.upstream.queries.lock().unwrap();
-    assert!((2..=20).contains(&asked), "asked {asked} times in two minutes, with growing pauses");
+    assert!(
+        (2..=20).contains(&asked),
+        "asked {asked} times in two minutes, with growing pauses"
+    );
     *world.upstream.silent_to_queries.lock().unwrap() = false;
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(state(&world), "succeeded");
@@ -302,7 +367,10 @@ async fn the_settler_asks_until_it_is_settled() {
 #[tokio::test(start_paused = true)]
 async fn limits_refuse_before_anything_is_recorded() {
     let world = world(false);
-    assert_eq!(told(&world, request(&[("amount", "20001")])).await, "AMOUNT_LIMIT");
+    assert_eq!(
+        told(&world, request(&[("amount", "20001")])).await,
+        "AMOUNT_LIMIT"
+    );
     assert_eq!(state(&world), "none");
 }
 

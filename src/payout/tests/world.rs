@@ -69,10 +69,16 @@ impl MemoryLedger {
         let fault = self.faults.lock().unwrap().pop_front().flatten();
         let text = || "scripted".to_owned();
         match fault {
-            Some(StoreFault::Refuses) => Err(StoreError { unsure: false, text: text() }),
+            Some(StoreFault::Refuses) => Err(StoreError {
+                unsure: false,
+                text: text(),
+            }),
             Some(StoreFault::LosesAcknowledgement) => {
                 write(&mut self.orders.lock().unwrap());
-                Err(StoreError { unsure: true, text: text() })
+                Err(StoreError {
+                    unsure: true,
+                    text: text(),
+                })
             }
             None => Ok(write(&mut self.orders.lock().unwrap())),
         }
@@ -117,19 +123,33 @@ impl Ledger for MemoryLedger {
         Ok(self.orders.lock().unwrap().get(key).cloned())
     }
 
-    async fn due(&self, now: Millis, hidden_until: Millis, limit: usize) -> Result<Vec<OrderKey>, StoreError> {
+    async fn due(
+        &self,
+        now: Millis,
+        hidden_until: Millis,
+        limit: usize,
+    ) -> Result<Vec<OrderKey>, StoreError> {
         let mut hidden = self.hidden.lock().unwrap();
         let orders = self.orders.lock().unwrap();
         let is_due = |order: &&Order| {
-            order.due_at().is_some_and(|at| at <= now) && hidden.get(&order.key).is_none_or(|until| *until <= now)
+            order.due_at().is_some_and(|at| at <= now)
+                && hidden.get(&order.key).is_none_or(|until| *until <= now)
         };
-        let keys: Vec<_> = orders.values().filter(is_due).take(limit).map(|order| order.key.clone()).collect();
+        let keys: Vec<_> = orders
+            .values()
+            .filter(is_due)
+            .take(limit)
+            .map(|order| order.key.clone())
+            .collect();
         hidden.extend(keys.iter().map(|key| (key.clone(), hidden_until)));
         Ok(keys)
     }
 
     async fn list(&self, _filter: &ListFilter) -> Result<Page, StoreError> {
-        Ok(Page { orders: self.orders.lock().unwrap().values().cloned().collect(), next: None })
+        Ok(Page {
+            orders: self.orders.lock().unwrap().values().cloned().collect(),
+            next: None,
+        })
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
@@ -216,16 +236,24 @@ impl Upstream for Upstairs {
         let order = claim.order();
         self.attempts.lock().unwrap().push(order.parameters.clone());
         let deed = self.deeds.lock().unwrap().pop_front().unwrap_or(Deed::Pays);
-        let silence = || Evidence::NoAnswer { why: "scripted".into() };
+        let silence = || Evidence::NoAnswer {
+            why: "scripted".into(),
+        };
         match deed {
             Deed::Pays => self.pay(order),
             Deed::PaysAndSaysNothing => {
                 self.pay(order);
                 silence()
             }
-            Deed::Refuses(class) => Evidence::Declined { class, code: "NOTENOUGH".into(), text: "余额不足".into() },
+            Deed::Refuses(class) => Evidence::Declined {
+                class,
+                code: "NOTENOUGH".into(),
+                text: "余额不足".into(),
+            },
             Deed::SaysNothing => silence(),
-            Deed::IsNotThere => Evidence::NeverSent { why: "scripted".into() },
+            Deed::IsNotThere => Evidence::NeverSent {
+                why: "scripted".into(),
+            },
             Deed::PaysAfter(pause) => {
                 tokio::time::sleep(pause).await;
                 self.pay(order)
@@ -242,7 +270,13 @@ impl Upstream for Upstairs {
         if self.paid() == 0 {
             return Finding::no_such_order();
         }
-        Finding { found: Found::Accepted { fields: Fields::new() }, status: Some("SENT".into()), report: Fields::new() }
+        Finding {
+            found: Found::Accepted {
+                fields: Fields::new(),
+            },
+            status: Some("SENT".into()),
+            report: Fields::new(),
+        }
     }
 
     fn longest(&self) -> Duration {
@@ -262,18 +296,33 @@ pub(super) struct World {
 pub(super) fn world(refuses_doubles: bool) -> World {
     let ledger = Arc::new(MemoryLedger::default());
     let mapping = Arc::new(Mapping::default());
-    let upstream = Arc::new(Upstairs { refuses_doubles, ..Upstairs::default() });
+    let upstream = Arc::new(Upstairs {
+        refuses_doubles,
+        ..Upstairs::default()
+    });
     let not_found_after = Duration::from_secs(if refuses_doubles { 86_400 } else { 20 });
     let merchant = Merchant {
         kind: MerchantKind::Handler { format: None },
         upstream: Arc::clone(&upstream) as Arc<dyn Upstream>,
-        policy: Policy { refuses_doubles, not_found_after },
+        policy: Policy {
+            refuses_doubles,
+            not_found_after,
+        },
         takes_credentials: false,
     };
     let settings = Settings {
-        merchants: vec![(MerchantPattern { mch_id: None, wx_app_id: None }, Arc::new(merchant))],
+        merchants: vec![(
+            MerchantPattern {
+                mch_id: None,
+                wx_app_id: None,
+            },
+            Arc::new(merchant),
+        )],
         client_ip: Some(IpAddr::from([203, 0, 113, 7])),
-        limits: Limits { max_amount: Some(20_000), ..Limits::default() },
+        limits: Limits {
+            max_amount: Some(20_000),
+            ..Limits::default()
+        },
         disclosure: Disclosure::default(),
         request_timeout: Duration::from_secs(15),
     };
@@ -284,5 +333,10 @@ pub(super) fn world(refuses_doubles: bool) -> World {
         clock,
         settings,
     );
-    World { payouts, ledger, mapping, upstream }
+    World {
+        payouts,
+        ledger,
+        mapping,
+        upstream,
+    }
 }

@@ -12,8 +12,14 @@ use crate::rules::outcome::{Class, Evidence, Finding, Found};
 
 const NOW: Millis = Millis(1_795_449_599_999);
 const LEASE: Duration = Duration::from_secs(30);
-const WECHAT: Policy = Policy { refuses_doubles: true, not_found_after: Duration::from_secs(86_400) };
-const HANDLER: Policy = Policy { refuses_doubles: false, not_found_after: Duration::from_secs(20) };
+const WECHAT: Policy = Policy {
+    refuses_doubles: true,
+    not_found_after: Duration::from_secs(86_400),
+};
+const HANDLER: Policy = Policy {
+    refuses_doubles: false,
+    not_found_after: Duration::from_secs(20),
+};
 
 pub(crate) fn request(changes: &[(&str, &str)]) -> SendRequest {
     let mut fields = json::decode(
@@ -23,13 +29,21 @@ pub(crate) fn request(changes: &[(&str, &str)]) -> SendRequest {
     .into_owned();
     for (name, text) in changes {
         fields.take(name);
-        fields.push((*name).to_owned().into(), crate::rules::fields::Value::Text((*text).to_owned().into())).unwrap();
+        fields
+            .push(
+                (*name).to_owned().into(),
+                crate::rules::fields::Value::Text((*text).to_owned().into()),
+            )
+            .unwrap();
     }
     SendRequest::read(fields).unwrap()
 }
 
 fn lease(token: &str) -> Lease {
-    Lease { token: AttemptToken(token.into()), length: LEASE }
+    Lease {
+        token: AttemptToken(token.into()),
+        length: LEASE,
+    }
 }
 
 pub(crate) fn claimed(upstream: UpstreamKind) -> Order {
@@ -48,29 +62,48 @@ fn handler() -> Order {
 }
 
 fn declined(class: Class) -> Evidence {
-    Evidence::Declined { class, code: "CODE".into(), text: "text".into() }
+    Evidence::Declined {
+        class,
+        code: "CODE".into(),
+        text: "text".into(),
+    }
 }
 
 fn accepted() -> Evidence {
-    Evidence::Accepted { fields: Fields::new() }
+    Evidence::Accepted {
+        fields: Fields::new(),
+    }
 }
 
 fn silence() -> Evidence {
-    Evidence::NoAnswer { why: "time-out".into() }
+    Evidence::NoAnswer {
+        why: "time-out".into(),
+    }
 }
 
 fn found(found: Found) -> Finding {
-    Finding { found, status: None, report: Fields::new() }
+    Finding {
+        found,
+        status: None,
+        report: Fields::new(),
+    }
 }
 
 fn attempt(order: &Order, evidence: Evidence) -> Event {
-    Event::Attempted { version: order.version, evidence }
+    Event::Attempted {
+        version: order.version,
+        evidence,
+    }
 }
 
 fn become_of(order: &Order, event: Event, policy: Policy, now: Millis) -> Order {
     match step(order, event, policy, now, 0) {
         Step::Become(next) => {
-            assert_eq!(next.version, order.version + 1, "a version is followed by its successor only");
+            assert_eq!(
+                next.version,
+                order.version + 1,
+                "a version is followed by its successor only"
+            );
             *next
         }
         other => panic!("{other:?}"),
@@ -93,23 +126,38 @@ fn the_first_answer_settles_or_leaves_a_doubt() {
         (silence(), "unknown"),
     ] {
         let order = handler();
-        assert_eq!(name(&become_of(&order, attempt(&order, evidence.clone()), WECHAT, NOW)), state, "{evidence:?}");
+        assert_eq!(
+            name(&become_of(&order, attempt(&order, evidence.clone()), WECHAT, NOW)),
+            state,
+            "{evidence:?}"
+        );
     }
 }
 
 #[test]
 fn what_was_never_sent_returns_to_what_it_was() {
-    let never = || Evidence::NeverSent { why: "refused".into() };
+    let never = || Evidence::NeverSent {
+        why: "refused".into(),
+    };
     let fresh = handler();
-    assert_eq!(step(&fresh, attempt(&fresh, never()), WECHAT, NOW, 0), Step::Remove);
+    assert_eq!(
+        step(&fresh, attempt(&fresh, never()), WECHAT, NOW, 0),
+        Step::Remove
+    );
 
     let refused = become_of(&fresh, attempt(&fresh, declined(Class::Refused)), WECHAT, NOW);
     let again = refused.claimed_again(lease("t2"), vec![], NOW).unwrap();
-    assert_eq!(name(&become_of(&again, attempt(&again, never()), WECHAT, NOW)), "refused");
+    assert_eq!(
+        name(&become_of(&again, attempt(&again, never()), WECHAT, NOW)),
+        "refused"
+    );
 
     let unknown = become_of(&fresh, attempt(&fresh, silence()), WECHAT, NOW);
     let again = unknown.claimed_again(lease("t2"), vec![], NOW).unwrap();
-    assert_eq!(name(&become_of(&again, attempt(&again, never()), WECHAT, NOW)), "unknown");
+    assert_eq!(
+        name(&become_of(&again, attempt(&again, never()), WECHAT, NOW)),
+        "unknown"
+    );
 }
 
 #[test]
@@ -126,7 +174,11 @@ fn a_doubt_is_lifted_by_acceptance_or_a_burnt_number_only() {
         (declined(Class::Unknown), "unknown"),
         (silence(), "unknown"),
     ] {
-        assert_eq!(name(&become_of(&again, attempt(&again, evidence.clone()), WECHAT, NOW)), state, "{evidence:?}");
+        assert_eq!(
+            name(&become_of(&again, attempt(&again, evidence.clone()), WECHAT, NOW)),
+            state,
+            "{evidence:?}"
+        );
     }
 }
 
@@ -135,7 +187,15 @@ fn a_refused_order_leaves_no_doubt_behind() {
     let fresh = handler();
     let refused = become_of(&fresh, attempt(&fresh, declined(Class::Refused)), WECHAT, NOW);
     let again = refused.claimed_again(lease("t2"), vec![], NOW).unwrap();
-    assert_eq!(name(&become_of(&again, attempt(&again, declined(Class::Door)), WECHAT, NOW)), "refused");
+    assert_eq!(
+        name(&become_of(
+            &again,
+            attempt(&again, declined(Class::Door)),
+            WECHAT,
+            NOW
+        )),
+        "refused"
+    );
 }
 
 #[test]
@@ -155,29 +215,51 @@ fn a_lease_lapses_into_doubt_and_not_before_its_time() {
 fn an_answer_after_the_lease_counts_if_it_is_an_acceptance() {
     let order = handler();
     let lapsed = become_of(&order, Event::LeaseLapsed, WECHAT, NOW.after(LEASE));
-    assert_eq!(step(&lapsed, attempt(&order, declined(Class::Refused)), WECHAT, NOW, 0), Step::Stay);
-    assert_eq!(name(&become_of(&lapsed, attempt(&order, accepted()), WECHAT, NOW)), "succeeded");
+    assert_eq!(
+        step(&lapsed, attempt(&order, declined(Class::Refused)), WECHAT, NOW, 0),
+        Step::Stay
+    );
+    assert_eq!(
+        name(&become_of(&lapsed, attempt(&order, accepted()), WECHAT, NOW)),
+        "succeeded"
+    );
 }
 
 #[test]
 fn acceptance_wins_over_everything_and_nothing_wins_over_it() {
     let fresh = handler();
     let refused = become_of(&fresh, attempt(&fresh, declined(Class::Refused)), WECHAT, NOW);
-    assert_eq!(name(&become_of(&refused, attempt(&fresh, accepted()), WECHAT, NOW)), "succeeded");
-    let asked = Event::Asked(found(Found::Accepted { fields: Fields::new() }));
+    assert_eq!(
+        name(&become_of(&refused, attempt(&fresh, accepted()), WECHAT, NOW)),
+        "succeeded"
+    );
+    let asked = Event::Asked(found(Found::Accepted {
+        fields: Fields::new(),
+    }));
     assert_eq!(name(&become_of(&refused, asked, WECHAT, NOW)), "succeeded");
 
     let succeeded = become_of(&fresh, attempt(&fresh, accepted()), WECHAT, NOW);
-    let not_paid = Found::NotPaid(Refusal { code: "F".into(), text: String::new(), burnt: true });
+    let not_paid = Found::NotPaid(Refusal {
+        code: "F".into(),
+        text: String::new(),
+        burnt: true,
+    });
     for event in [
         attempt(&succeeded, declined(Class::Burnt)),
         attempt(&succeeded, Evidence::NeverSent { why: String::new() }),
         Event::Asked(found(not_paid)),
         Event::Asked(found(Found::NoSuchOrder)),
         Event::LeaseLapsed,
-        Event::Operator { succeeded: false, reason: "r".into() },
+        Event::Operator {
+            succeeded: false,
+            reason: "r".into(),
+        },
     ] {
-        assert_eq!(step(&succeeded, event.clone(), WECHAT, Millis(i64::MAX), 0), Step::Stay, "{event:?}");
+        assert_eq!(
+            step(&succeeded, event.clone(), WECHAT, Millis(i64::MAX), 0),
+            Step::Stay,
+            "{event:?}"
+        );
     }
 }
 
@@ -185,9 +267,17 @@ fn acceptance_wins_over_everything_and_nothing_wins_over_it() {
 fn an_upstreams_later_word_is_kept_beside_the_outcome() {
     let fresh = handler();
     let succeeded = become_of(&fresh, attempt(&fresh, accepted()), WECHAT, NOW);
-    let refund = Finding { status: Some("REFUND".into()), ..found(Found::Accepted { fields: Fields::new() }) };
+    let refund = Finding {
+        status: Some("REFUND".into()),
+        ..found(Found::Accepted {
+            fields: Fields::new(),
+        })
+    };
     let told = become_of(&succeeded, Event::Asked(refund.clone()), WECHAT, NOW);
-    assert_eq!((name(&told), told.upstream_status.as_deref()), ("succeeded", Some("REFUND")));
+    assert_eq!(
+        (name(&told), told.upstream_status.as_deref()),
+        ("succeeded", Some("REFUND"))
+    );
     assert_eq!(step(&told, Event::Asked(refund), WECHAT, NOW, 0), Step::Stay);
 }
 
@@ -196,7 +286,12 @@ fn no_such_order_is_believed_after_its_time_only() {
     let fresh = handler();
     let absent = || Event::Asked(found(Found::NoSuchOrder));
     let late = |order: &Order, seconds: i64, policy| {
-        name(&become_of(order, absent(), policy, Millis(NOW.0 + seconds * 1000)))
+        name(&become_of(
+            order,
+            absent(),
+            policy,
+            Millis(NOW.0 + seconds * 1000),
+        ))
     };
     let unknown = become_of(&fresh, attempt(&fresh, silence()), HANDLER, NOW);
     assert_eq!(late(&unknown, 19, HANDLER), "unknown");
@@ -212,8 +307,15 @@ fn no_such_order_is_believed_after_its_time_only() {
     let silent = become_of(&heard, Event::Asked(Finding::unclear("")), WECHAT, NOW);
     assert_eq!(late(&silent, 86_400, WECHAT), "refused");
     // So does another attempt.
-    let again = heard.claimed_again(lease("t2"), vec![], Millis(NOW.0 + 80_000_000)).unwrap();
-    let unknown = become_of(&again, attempt(&again, silence()), WECHAT, Millis(NOW.0 + 80_000_000));
+    let again = heard
+        .claimed_again(lease("t2"), vec![], Millis(NOW.0 + 80_000_000))
+        .unwrap();
+    let unknown = become_of(
+        &again,
+        attempt(&again, silence()),
+        WECHAT,
+        Millis(NOW.0 + 80_000_000),
+    );
     assert_eq!(late(&unknown, 86_400, WECHAT), "unknown");
 }
 
@@ -233,28 +335,48 @@ fn queries_pause_longer_each_time() {
 #[test]
 fn a_repeat_must_be_the_same_person_app_and_amount() {
     let order = handler();
-    for (change, field) in [(("wxAppId", "wx2"), "wxAppId"), (("openid", "user-2"), "openid"), (("amount", "101"), "amount")] {
+    for (change, field) in [
+        (("wxAppId", "wx2"), "wxAppId"),
+        (("openid", "user-2"), "openid"),
+        (("amount", "101"), "amount"),
+    ] {
         assert_eq!(order.repeat(&request(&[change]), NOW), Repeat::Differs(field));
     }
-    assert_eq!(order.repeat(&request(&[("remark", "another"), ("actName", "b")]), NOW), Repeat::Wait);
+    assert_eq!(
+        order.repeat(&request(&[("remark", "another"), ("actName", "b")]), NOW),
+        Repeat::Wait
+    );
 }
 
 #[test]
 fn what_a_repeat_may_do_in_each_state() {
     let fresh = claimed(UpstreamKind::Wechat(Product::Transfer));
     let repeat = |order: &Order, ms: i64| order.repeat(&request(&[]), Millis(NOW.0 + ms));
-    let one_second_later = Repeat::SendAgain { not_before: Millis(NOW.0 + 1000) };
+    let one_second_later = Repeat::SendAgain {
+        not_before: Millis(NOW.0 + 1000),
+    };
     let refused = become_of(&fresh, attempt(&fresh, declined(Class::Refused)), WECHAT, NOW);
     assert_eq!(repeat(&refused, 0), one_second_later);
-    assert_eq!(repeat(&refused, 2 * 86_400_000), Repeat::Answer, "a transfer's window has closed");
+    assert_eq!(
+        repeat(&refused, 2 * 86_400_000),
+        Repeat::Answer,
+        "a transfer's window has closed"
+    );
     let burnt = become_of(&fresh, attempt(&fresh, declined(Class::Burnt)), WECHAT, NOW);
     assert_eq!(repeat(&burnt, 0), Repeat::Answer);
     assert_eq!(burnt.claimed_again(lease("t2"), vec![], NOW), None);
     let unknown = become_of(&fresh, attempt(&fresh, silence()), WECHAT, NOW);
     assert_eq!(repeat(&unknown, 0), Repeat::AskFirst);
     assert_eq!(unknown.repeat_unsettled(WECHAT, NOW), one_second_later);
-    assert_eq!(unknown.repeat_unsettled(HANDLER, NOW), Repeat::Answer, "it may pay on each call");
-    assert_eq!(unknown.repeat_unsettled(WECHAT, Millis(NOW.0 + 2 * 86_400_000)), Repeat::Answer);
+    assert_eq!(
+        unknown.repeat_unsettled(HANDLER, NOW),
+        Repeat::Answer,
+        "it may pay on each call"
+    );
+    assert_eq!(
+        unknown.repeat_unsettled(WECHAT, Millis(NOW.0 + 2 * 86_400_000)),
+        Repeat::Answer
+    );
     let succeeded = become_of(&fresh, attempt(&fresh, accepted()), WECHAT, NOW);
     assert_eq!(repeat(&succeeded, 0), Repeat::Answer);
     assert_eq!(succeeded.claimed_again(lease("t2"), vec![], NOW), None);
@@ -264,11 +386,18 @@ fn what_a_repeat_may_do_in_each_state() {
 #[test]
 fn an_operator_settles_what_is_unknown_and_nothing_else() {
     let fresh = handler();
-    let says = |succeeded| Event::Operator { succeeded, reason: "seen in the statement".into() };
+    let says = |succeeded| Event::Operator {
+        succeeded,
+        reason: "seen in the statement".into(),
+    };
     let unknown = become_of(&fresh, attempt(&fresh, silence()), WECHAT, NOW);
     assert_eq!(name(&become_of(&unknown, says(true), WECHAT, NOW)), "succeeded");
     let refused = become_of(&unknown, says(false), WECHAT, NOW);
-    assert_eq!(refused.repeat(&request(&[]), NOW), Repeat::Answer, "the number is spent");
+    assert_eq!(
+        refused.repeat(&request(&[]), NOW),
+        Repeat::Answer,
+        "the number is spent"
+    );
     assert_eq!(step(&fresh, says(true), WECHAT, NOW, 0), Step::Stay);
     assert_eq!(step(&refused, says(true), WECHAT, NOW, 0), Step::Stay);
 }
@@ -328,7 +457,9 @@ struct World {
 impl World {
     /// Applies what happens if it can happen in this state; `false` where it cannot.
     fn happen(&mut self, happening: Happening) -> bool {
-        let Some(order) = self.order.clone() else { return false };
+        let Some(order) = self.order.clone() else {
+            return false;
+        };
         let pending = matches!(order.state, State::Pending(_));
         // An upstream that refuses doubles pays an order once, whatever it is sent.
         let pays = |books: &mut Books, policy: Policy| {
@@ -353,20 +484,29 @@ impl World {
                 Event::LeaseLapsed
             }
             Happening::AskedTruthfully => Event::Asked(found(if self.books.paid > 0 {
-                Found::Accepted { fields: Fields::new() }
+                Found::Accepted {
+                    fields: Fields::new(),
+                }
             } else {
                 Found::NoSuchOrder
             })),
             Happening::AskedInVain => Event::Asked(Finding::unclear("")),
             Happening::RepeatSends => {
                 let first = order.repeat(&request(&[]), self.now);
-                let what = if first == Repeat::AskFirst { order.repeat_unsettled(self.policy, self.now) } else { first };
+                let what = if first == Repeat::AskFirst {
+                    order.repeat_unsettled(self.policy, self.now)
+                } else {
+                    first
+                };
                 if !matches!(what, Repeat::SendAgain { .. }) {
                     return false;
                 }
                 self.now = self.now.after(Duration::from_secs(1));
                 self.order = order.claimed_again(lease("t2"), vec![], self.now);
-                assert!(self.order.is_some(), "what may be sent again can be claimed again: {order:?}");
+                assert!(
+                    self.order.is_some(),
+                    "what may be sent again can be claimed again: {order:?}"
+                );
                 return true;
             }
             Happening::AYearPasses if !pending => {
@@ -387,9 +527,15 @@ impl World {
         assert!(self.books.paid <= 1, "paid {} times: {path:?}", self.books.paid);
         let state = self.order.as_ref().map(|order| &order.state);
         if self.books.paid > 0 {
-            assert!(!matches!(state, Some(State::Refused(_)) | None), "paid, and called refused: {path:?} {state:?}");
+            assert!(
+                !matches!(state, Some(State::Refused(_)) | None),
+                "paid, and called refused: {path:?} {state:?}"
+            );
         } else {
-            assert!(!matches!(state, Some(State::Succeeded(_))), "called succeeded, and not paid: {path:?}");
+            assert!(
+                !matches!(state, Some(State::Succeeded(_))),
+                "called succeeded, and not paid: {path:?}"
+            );
         }
     }
 }
@@ -407,7 +553,12 @@ fn no_sequence_of_events_breaks_the_promise() {
         let first = claimed(upstream);
         let mut stack: Vec<Vec<Happening>> = vec![vec![]];
         while let Some(path) = stack.pop() {
-            let mut world = World { order: Some(first.clone()), books: Books::default(), now: NOW, policy };
+            let mut world = World {
+                order: Some(first.clone()),
+                books: Books::default(),
+                now: NOW,
+                policy,
+            };
             if !path.iter().all(|&happening| world.happen(happening)) {
                 continue;
             }
