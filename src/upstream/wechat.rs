@@ -168,7 +168,8 @@ impl Upstream for WechatUpstream {
         let order = claim.order();
         let prepared = product_of(order.upstream).and_then(|product| {
             let (clients, api_key) = self.equipment(credentials)?;
-            let body = v2::signed_body(&order.parameters, &nonce()?, &api_key);
+            let body =
+                v2::signed_body(&order.parameters, &nonce()?, &api_key).map_err(|error| error.to_string())?;
             Ok((product, clients, Bytes::from(body)))
         });
         let (product, clients, body) = match prepared {
@@ -187,7 +188,7 @@ impl Upstream for WechatUpstream {
         let prepared = product_of(question.upstream).and_then(|product| {
             let (clients, api_key) = self.equipment(credentials)?;
             let fields = v2::query_body(product, &question.key, &question.wx_app_id);
-            let body = v2::signed_body(&fields, &nonce()?, &api_key);
+            let body = v2::signed_body(&fields, &nonce()?, &api_key).map_err(|error| error.to_string())?;
             Ok((product, clients, Bytes::from(body)))
         });
         let (product, clients, body) = match prepared {

@@ -3,6 +3,8 @@
 
 pub mod codes;
 
+pub mod sign;
+
 pub mod v2;
 
 use serde::{Deserialize, Serialize};
