@@ -89,7 +89,7 @@ pub struct Order {
 
 /// Where an order stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "is")]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// Being paid by somebody who holds a lease.
     Pending(Pending),
@@ -115,7 +115,7 @@ pub struct Pending {
 
 /// What an order was before it was claimed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "was")]
+#[serde(rename_all = "lowercase")]
 pub enum Before {
     /// There was no order.
     Fresh,
