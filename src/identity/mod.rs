@@ -1,1 +1,11 @@
-//! Placeholder of `identity`, replaced as it is built.
+//! User id to openid: from Redis behind a bounded cache, or from a CSV file. Document: specification, section 4.
+
+pub mod cache;
+
+pub mod file;
+
+pub mod redis;
+
+pub mod template;
+
+mod tracking;

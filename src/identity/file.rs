@@ -1,0 +1,236 @@
+//! Openids in a CSV file `wx_app_id,user_id,openid`, re-read when it changes. Document: specification, section 4.
+//!
+//! A bad new version is refused, by line, and the last good one stays.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use notify::{RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+
+use crate::payout::ports::{Identity, LookupError};
+use crate::rules::term::{OpenId, UserId, WxAppId};
+
+/// How often the file is looked at even if nobody says that it changed (network file systems do not).
+const LOOK: Duration = Duration::from_secs(10);
+/// How long changes are gathered before the file is read: a writer needs more than one.
+const GATHER: Duration = Duration::from_millis(100);
+
+type Mapping = HashMap<(WxAppId, UserId), OpenId>;
+
+/// The identity store in a file.
+pub struct FileIdentity {
+    mapping: Arc<ArcSwap<Mapping>>,
+    reader: tokio::task::JoinHandle<()>,
+    // Says when something in the file's folder changes, as long as it lives.
+    _watcher: Option<notify::RecommendedWatcher>,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant says it in its text")]
+pub enum FileError {
+    #[error("{path} cannot be read: {why}")]
+    Unreadable { path: PathBuf, why: String },
+    #[error("{path}: the first line must be wx_app_id,user_id,openid")]
+    Header { path: PathBuf },
+    #[error("{path}, line {line}: {why}")]
+    Row { path: PathBuf, line: u64, why: String },
+}
+
+impl FileIdentity {
+    /// Reads the file and watches it. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has a bad line, then [`FileError`].
+    pub async fn open(path: &Path) -> Result<Self, FileError> {
+        let owned = path.to_owned();
+        let (text, first) = read(owned).await?;
+        let mapping = Arc::new(ArcSwap::from_pointee(first));
+        let (changed, changes) = mpsc::channel(1);
+        let watcher = watch(path, changed);
+        let reader = tokio::spawn(follow(path.to_owned(), text, Arc::clone(&mapping), changes));
+        Ok(Self { mapping, reader, _watcher: watcher })
+    }
+}
+
+impl Drop for FileIdentity {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Watches the folder, not the file: a ConfigMap changes by another symlink in it.
+fn watch(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let watching = notify::recommended_watcher(move |_event| {
+        // A full channel has a change in it already.
+        let _noted = changed.try_send(()).is_ok();
+    })
+    .and_then(|mut watcher| watcher.watch(&folder, RecursiveMode::NonRecursive).map(|()| watcher));
+    watching
+        .inspect_err(|error| tracing::warn!(%error, folder = %folder.display(), "a folder is not watched; it is looked at every 10 s"))
+        .ok()
+}
+
+async fn follow(path: PathBuf, mut text: String, mapping: Arc<ArcSwap<Mapping>>, mut changes: mpsc::Receiver<()>) {
+    let mut refused = None;
+    loop {
+        // A watcher that is not there says nothing, and the file is looked at all the same.
+        let _said = tokio::time::timeout(LOOK, async {
+            if changes.recv().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+        })
+        .await
+        .is_ok();
+        tokio::time::sleep(GATHER).await;
+        match read_if_other(path.clone(), &text).await {
+            Ok(None) => {}
+            Ok(Some((new_text, new_mapping))) => {
+                tracing::info!(path = %path.display(), rows = new_mapping.len(), "the mapping was read again");
+                mapping.store(Arc::new(new_mapping));
+                text = new_text;
+                refused = None;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if refused.as_ref() != Some(&error) {
+                    tracing::error!(error, "the mapping's new version was refused; the last good one stays");
+                    refused = Some(error);
+                }
+            }
+        }
+    }
+}
+
+async fn read_if_other(path: PathBuf, known: &str) -> Result<Option<(String, Mapping)>, FileError> {
+    let text = load(&path).await?;
+    if text == known {
+        return Ok(None);
+    }
+    parse(&path, &text).map(|mapping| Some((text, mapping)))
+}
+
+async fn read(path: PathBuf) -> Result<(String, Mapping), FileError> {
+    let text = load(&path).await?;
+    let mapping = parse(&path, &text)?;
+    Ok((text, mapping))
+}
+
+async fn load(path: &Path) -> Result<String, FileError> {
+    let unreadable = |error: std::io::Error| FileError::Unreadable { path: path.to_owned(), why: error.to_string() };
+    tokio::fs::read_to_string(path).await.map_err(unreadable)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Mapping, FileError> {
+    let text = text.trim_start_matches('\u{FEFF}');
+    let mut reader = csv::ReaderBuilder::new().has_headers(true).flexible(true).from_reader(text.as_bytes());
+    let header = || FileError::Header { path: path.to_owned() };
+    if reader.headers().map_err(|_| header())?.iter().ne(["wx_app_id", "user_id", "openid"]) {
+        return Err(header());
+    }
+    let mut mapping = Mapping::new();
+    for record in reader.records() {
+        let row = |line, why| FileError::Row { path: path.to_owned(), line, why };
+        let record = record.map_err(|error| row(error.position().map_or(0, csv::Position::line), error.to_string()))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let [app, user, openid] = record.iter().collect::<Vec<_>>()[..] else {
+            return Err(row(line, format!("it has {} columns, not 3", record.len())));
+        };
+        let app = WxAppId::parse(app).map_err(|rule| row(line, format!("wx_app_id {rule}")))?;
+        let user = UserId::parse(user).map_err(|rule| row(line, format!("user_id {rule}")))?;
+        let openid = OpenId::parse(openid).map_err(|rule| row(line, format!("openid {rule}")))?;
+        if mapping.get(&(app.clone(), user.clone())).is_some_and(|other| *other != openid) {
+            return Err(row(line, "this user has another openid on an earlier line".to_owned()));
+        }
+        mapping.insert((app, user), openid);
+    }
+    Ok(mapping)
+}
+
+#[async_trait]
+impl Identity for FileIdentity {
+    async fn openid(&self, app: &WxAppId, user: &UserId) -> Result<Option<OpenId>, LookupError> {
+        Ok(self.mapping.load().get(&(app.clone(), user.clone())).cloned())
+    }
+
+    async fn ready(&self) -> Result<(), LookupError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(identity: &FileIdentity, user: &str) -> Option<String> {
+        let (app, user) = (WxAppId::parse("wx1").unwrap(), UserId::parse(user).unwrap());
+        identity.openid(&app, &user).await.unwrap().map(|openid| openid.as_str().to_owned())
+    }
+
+    async fn until(identity: &FileIdentity, user: &str, openid: Option<&str>) {
+        for _ in 0..1000 {
+            if ask(identity, user).await.as_deref() == openid {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{user} did not become {openid:?}");
+    }
+
+    #[test]
+    fn bad_rows_are_named_by_line_and_rule() {
+        let path = Path::new("openids.csv");
+        for (text, says) in [
+            ("", "the first line must be"),
+            ("app,user,openid\n", "the first line must be"),
+            ("wx_app_id,user_id,openid\nwx1,u\n", "line 2: it has 2 columns"),
+            ("wx_app_id,user_id,openid\nwx1,u,o1\nwx 1,u,o\n", "line 3: wx_app_id must be"),
+            ("wx_app_id,user_id,openid\nwx1,,o\n", "line 2: user_id must be"),
+            ("wx_app_id,user_id,openid\nwx1,u,o o\n", "line 2: openid must be"),
+            ("wx_app_id,user_id,openid\nwx1,u,o1\nwx1,u,o2\n", "line 3: this user has another openid"),
+        ] {
+            let error = parse(path, text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+        let good = "\u{FEFF}wx_app_id,user_id,openid\r\nwx1,\"u,1\",o1\r\nwx1,\"u,1\",o1\r\n";
+        assert_eq!(parse(path, good).unwrap().len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn changes_are_seen_bad_ones_refused_and_symlinks_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let version = |name: &str, rows: &str| {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("openids.csv"), format!("wx_app_id,user_id,openid\n{rows}")).unwrap();
+        };
+        // As a ConfigMap is mounted: the file is a link through a folder that is itself swapped.
+        version("v1", "wx1,u,o1\n");
+        let data = dir.path().join("..data");
+        std::os::unix::fs::symlink("v1", &data).unwrap();
+        std::os::unix::fs::symlink("..data/openids.csv", dir.path().join("openids.csv")).unwrap();
+        let identity = FileIdentity::open(&dir.path().join("openids.csv")).await.unwrap();
+        assert_eq!(ask(&identity, "u").await.as_deref(), Some("o1"));
+        assert_eq!(ask(&identity, "v").await, None);
+        let swap = |name: &str| {
+            std::os::unix::fs::symlink(name, dir.path().join("..data_tmp")).unwrap();
+            std::fs::rename(dir.path().join("..data_tmp"), &data).unwrap();
+        };
+        version("v2", "wx1,u,o2\nwx1,v,o3\n");
+        swap("v2");
+        until(&identity, "u", Some("o2")).await;
+        version("v3", "wx1,u,o 9\n");
+        swap("v3");
+        version("v4", "wx1,v,o4\n");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(ask(&identity, "u").await.as_deref(), Some("o2"), "a bad version is refused");
+        swap("v4");
+        until(&identity, "v", Some("o4")).await;
+        assert_eq!(ask(&identity, "u").await, None);
+    }
+}

@@ -1,0 +1,82 @@
+//! `openid:{wxAppId}:{userId}`: a Redis key or field with its two placeholders, parsed once.
+
+use crate::rules::term::{UserId, WxAppId};
+
+/// A key or field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    WxAppId,
+    UserId,
+}
+
+impl Template {
+    /// Parses a template.
+    ///
+    /// # Errors
+    /// When a brace is not closed or a placeholder is unknown, then which.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((literal, after)) = rest.split_once('{') {
+            if !literal.is_empty() {
+                pieces.push(Piece::Literal(literal.to_owned()));
+            }
+            let (name, after) = after.split_once('}').ok_or_else(|| format!("{text:?} has a {{ that is not closed"))?;
+            pieces.push(match name {
+                "wxAppId" => Piece::WxAppId,
+                "userId" => Piece::UserId,
+                _ => return Err(format!("{text:?} has the unknown placeholder {{{name}}}: use {{wxAppId}} and {{userId}}")),
+            });
+            rest = after;
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Literal(rest.to_owned()));
+        }
+        Ok(Self { pieces })
+    }
+
+    /// The key of a user under an app.
+    #[must_use]
+    pub fn fill(&self, app: &WxAppId, user: &UserId) -> String {
+        let mut text = String::with_capacity(64);
+        for piece in &self.pieces {
+            text.push_str(match piece {
+                Piece::Literal(literal) => literal,
+                Piece::WxAppId => app.as_str(),
+                Piece::UserId => user.as_str(),
+            });
+        }
+        text
+    }
+
+    /// What every filled template begins with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        match self.pieces.first() {
+            Some(Piece::Literal(literal)) => literal,
+            Some(Piece::WxAppId | Piece::UserId) | None => "",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_filled_and_unknown_ones_named() {
+        let (app, user) = (WxAppId::parse("wx1").unwrap(), UserId::parse("{wxAppId}").unwrap());
+        let key = Template::parse("openid:{wxAppId}:{userId}!").unwrap();
+        assert_eq!(key.fill(&app, &user), "openid:wx1:{wxAppId}!", "what is filled in is not filled again");
+        assert_eq!(key.prefix(), "openid:");
+        assert_eq!(Template::parse("{userId}").unwrap().prefix(), "");
+        assert!(Template::parse("a{openid}").unwrap_err().contains("{openid}"));
+        assert!(Template::parse("a{userId").unwrap_err().contains("not closed"));
+    }
+}
