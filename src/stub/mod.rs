@@ -1,1 +1,237 @@
-//! Placeholder of `stub`, replaced as it is built.
+//! A stand-in for WeChat Pay v2 and for a customer's handler: tests, the demo and staging use the same one.
+//!
+//! It keeps its own books (one payment per order number and parameters, as WeChat does), verifies signatures and client
+//! certificates, and injects faults on demand. It shares no code with [`rules`](crate::rules): a bug that both sides shared
+//! would be invisible.
+//!
+//! | path | what |
+//! |---|---|
+//! | `/mmpaymkttransfers/{sendredpack, sendminiprogramhb, promotion/transfers, gethbinfo, gettransferinfo}` | WeChat Pay v2; over TLS a client certificate with the merchant's number as its CN is needed |
+//! | `/pay/sendApiRedPack`, `/pay/getApiRedPacketStatus` | a customer's handler, JSON or XML |
+//! | `GET /_stub/payments` | every payment that was made; one that was made twice is there twice |
+//! | `GET /_stub/requests` | every request for a payment or a query |
+//! | `POST /_stub/faults` | replaces the faults by the body, in the grammar of [`faults`] |
+//! | `POST /_stub/status?order=NO&status=WORD` | what queries say of an order from now on |
+//! | anything else | an echo: method, path, headers and the body's length as JSON, for the proxy |
+
+pub mod books;
+
+mod control;
+
+pub mod faults;
+
+mod handler;
+
+mod pki;
+
+mod serve;
+
+mod signature;
+
+mod wechat_v2;
+
+mod wire;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::task::JoinHandle;
+
+use self::books::Books;
+pub use self::faults::Faults;
+use self::pki::Pki;
+
+/// The API key of merchants that have none of their own.
+pub const API_KEY: &str = "stub-api-key-0123456789abcdefghi";
+
+/// How the customer's handler treats a repeated order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlerKind {
+    /// Pays an order number once, and answers the same again.
+    Idempotent,
+    /// Pays on each call.
+    PaysEachCall,
+}
+
+/// How the stub is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+    /// Where the same is served over TLS.
+    pub tls_listen: Option<SocketAddr>,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// The v2 API key of merchants without one of their own.
+    pub api_key: String,
+    /// Merchants with an API key of their own.
+    pub merchants: Vec<(String, String)>,
+    /// The handler's manners.
+    pub handler: HandlerKind,
+}
+
+impl Options {
+    /// Free ports on loopback, TLS too, nothing goes wrong.
+    #[must_use]
+    pub fn loopback() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            listen: any,
+            tls_listen: Some(any),
+            faults: Faults::default(),
+            api_key: API_KEY.to_owned(),
+            merchants: Vec::new(),
+            handler: HandlerKind::Idempotent,
+        }
+    }
+}
+
+/// Why the stub did not start.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant says it in its text")]
+pub enum StartError {
+    #[error("the stub cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the stub's certificates cannot be made: {0}")]
+    Certificates(String),
+}
+
+/// What all connections share.
+pub(crate) struct World {
+    pub(crate) books: Mutex<Books>,
+    pub(crate) faults: Mutex<Faults>,
+    pub(crate) api_key: String,
+    pub(crate) merchants: Vec<(String, String)>,
+    pub(crate) handler: HandlerKind,
+}
+
+impl World {
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn key_of(&self, mch_id: &str) -> &str {
+        let own = self.merchants.iter().find(|(name, _)| name == mch_id);
+        own.map_or(&self.api_key, |(_, key)| key)
+    }
+}
+
+/// A running stub. It stops when it is dropped.
+pub struct Stub {
+    world: Arc<World>,
+    pki: Pki,
+    addr: SocketAddr,
+    tls_addr: Option<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Stub {
+    /// Starts to serve.
+    ///
+    /// # Errors
+    /// When a port or the certificates cannot be had, then [`StartError`].
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let pki = Pki::make().map_err(StartError::Certificates)?;
+        let world = Arc::new(World {
+            books: Mutex::new(Books::default()),
+            faults: Mutex::new(options.faults),
+            api_key: options.api_key,
+            merchants: options.merchants,
+            handler: options.handler,
+        });
+        let mut tasks = Vec::new();
+        let (addr, task) = serve::listen(options.listen, None, Arc::clone(&world)).await?;
+        tasks.push(task);
+        let mut tls_addr = None;
+        if let Some(address) = options.tls_listen {
+            let acceptor = pki.acceptor().map_err(StartError::Certificates)?;
+            let (addr, task) = serve::listen(address, Some(acceptor), Arc::clone(&world)).await?;
+            tls_addr = Some(addr);
+            tasks.push(task);
+        }
+        Ok(Self { world, pki, addr, tls_addr, tasks })
+    }
+
+    /// Where HTTP is served.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where TLS is served.
+    #[must_use]
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_addr
+    }
+
+    /// The CA of the server's certificate (`[wechat] ca`), PEM.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        self.pki.ca_pem()
+    }
+
+    /// A client certificate for a merchant, with its key, both PEM.
+    ///
+    /// # Errors
+    /// When it cannot be made, then why.
+    pub fn client_certificate(&self, mch_id: &str) -> Result<(String, String), String> {
+        self.pki.client(mch_id)
+    }
+
+    /// What was paid and asked so far.
+    #[must_use]
+    pub fn books(&self) -> Books {
+        self.world.books().clone()
+    }
+
+    /// Replaces what goes wrong.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.world.faults() = faults;
+    }
+
+    /// What queries say of an order from now on (`RECEIVED`, `FAILED`, …).
+    pub fn set_status(&self, order_no: &str, status: &str) {
+        self.world.books().set_status(order_no, status);
+    }
+
+    /// Writes `stub-ca.crt`, and for each merchant `<mch_id>/apiclient_cert.pem` and `<mch_id>/apiclient_key.pem`.
+    ///
+    /// # Errors
+    /// When a file cannot be written, then the error.
+    pub fn write_pki(&self, dir: &Path, mch_ids: &[&str]) -> std::io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        std::fs::write(dir.join("stub-ca.crt"), self.ca_pem())?;
+        for mch_id in mch_ids {
+            let (cert, key) = self.client_certificate(mch_id).map_err(std::io::Error::other)?;
+            let folder = dir.join(mch_id);
+            std::fs::create_dir_all(&folder)?;
+            std::fs::write(folder.join("apiclient_cert.pem"), cert)?;
+            std::fs::write(folder.join("apiclient_key.pem"), key)?;
+        }
+        Ok(())
+    }
+
+    /// Stops listening. Connections that are open are cut.
+    pub async fn shutdown(mut self) {
+        for task in std::mem::take(&mut self.tasks) {
+            task.abort();
+            let _ended = task.await.is_ok();
+        }
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

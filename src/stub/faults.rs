@@ -1,0 +1,172 @@
+//! What goes wrong, on demand.
+//!
+//! ```text
+//! SPEC   = RULE { ";" RULE }
+//! RULE   = CALL [ "/" ORDER_PREFIX ] "=" ACTION [ "*" TIMES ]
+//! CALL   = sendredpack | sendminiprogramhb | transfers | gethbinfo | gettransferinfo
+//!        | send | status        (the handler)
+//!        | pay | query | any    (any of the paying, the asking, all)
+//! ```
+//!
+//! | action | what happens |
+//! |---|---|
+//! | `delay:500ms` | waits, then goes on to the next rule that matches |
+//! | `reset-before`, `reset-after` | cuts the connection by RST, before or after paying |
+//! | `hang-before`, `hang-after` | never answers |
+//! | `status:503`, `status-after:500` | answers HTML with this status |
+//! | `error:CODE`, `error-after:CODE` | answers this error code |
+//! | `fail-outer:TEXT` | `return_code=FAIL` without an error code |
+//! | `garbage`, `garbage-after` | answers 200 with something that is no answer |
+//! | `empty`, `empty-after` | answers 200 with nothing |
+//! | `truncate-after` | pays, and breaks off in the middle of the answer |
+//! | `late:3s` | cuts the connection now, and pays that much later: an order still on its way |
+//! | `redirect` | 307 to itself |
+//! | `wrong-amount` | pays (or answers the query), and says another amount |
+//!
+//! Of several rules the first one that matches and has times left is taken.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// All faults.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    call: String,
+    prefix: String,
+    action: Action,
+    times: Option<u32>,
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Delay(Duration),
+    Reset(Moment),
+    Hang(Moment),
+    Status(Moment, u16),
+    Error(Moment, String),
+    FailOuter(String),
+    Garbage(Moment),
+    Empty(Moment),
+    Truncate,
+    Late(Duration),
+    Redirect,
+    WrongAmount,
+}
+
+/// Before or after the payment is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    Before,
+    After,
+}
+
+/// The calls that pay.
+pub(super) const PAYING: [&str; 4] = ["sendredpack", "sendminiprogramhb", "transfers", "send"];
+const ASKING: [&str; 3] = ["gethbinfo", "gettransferinfo", "status"];
+
+impl Faults {
+    /// What goes wrong with this call: how long it waits, and what then. Counts the times down.
+    pub(super) fn take(&mut self, call: &str, order_no: &str) -> (Duration, Option<Action>) {
+        let mut delay = Duration::ZERO;
+        for rule in &mut self.rules {
+            if rule.times == Some(0) || !rule.matches(call, order_no) {
+                continue;
+            }
+            rule.times = rule.times.map(|times| times.saturating_sub(1));
+            match &rule.action {
+                Action::Delay(more) => delay = delay.saturating_add(*more),
+                action => return (delay, Some(action.clone())),
+            }
+        }
+        (delay, None)
+    }
+}
+
+impl Rule {
+    fn matches(&self, call: &str, order_no: &str) -> bool {
+        let calls = match self.call.as_str() {
+            "any" => true,
+            "pay" => PAYING.contains(&call),
+            "query" => ASKING.contains(&call),
+            one => one == call,
+        };
+        calls && order_no.starts_with(&self.prefix)
+    }
+}
+
+impl FromStr for Faults {
+    type Err = String;
+
+    fn from_str(spec: &str) -> Result<Self, String> {
+        let rules = spec.split(';').map(str::trim).filter(|rule| !rule.is_empty()).map(rule).collect::<Result<_, _>>()?;
+        Ok(Self { rules })
+    }
+}
+
+fn rule(text: &str) -> Result<Rule, String> {
+    let (target, what) = text.split_once('=').ok_or_else(|| format!("{text:?}: write CALL=ACTION"))?;
+    let (call, prefix) = target.split_once('/').unwrap_or((target, ""));
+    if !matches!(call, "any" | "pay" | "query") && !PAYING.contains(&call) && !ASKING.contains(&call) {
+        return Err(format!("{call:?} is no call"));
+    }
+    let (what, times) = match what.rsplit_once('*') {
+        Some((what, times)) => (what, Some(times.parse().map_err(|_| format!("{times:?} is no number of times"))?)),
+        None => (what, None),
+    };
+    let (name, argument) = what.split_once(':').unwrap_or((what, ""));
+    let span = || humantime::parse_duration(argument).map_err(|error| format!("{text:?}: {error}"));
+    let status = || argument.parse().map_err(|_| format!("{text:?}: {argument:?} is no HTTP status"));
+    let code = || if argument.is_empty() { Err(format!("{text:?}: a code is missing")) } else { Ok(argument.to_owned()) };
+    let action = match name {
+        "delay" => Action::Delay(span()?),
+        "reset-before" => Action::Reset(Moment::Before),
+        "reset-after" => Action::Reset(Moment::After),
+        "hang-before" => Action::Hang(Moment::Before),
+        "hang-after" => Action::Hang(Moment::After),
+        "status" => Action::Status(Moment::Before, status()?),
+        "status-after" => Action::Status(Moment::After, status()?),
+        "error" => Action::Error(Moment::Before, code()?),
+        "error-after" => Action::Error(Moment::After, code()?),
+        "fail-outer" => Action::FailOuter(argument.to_owned()),
+        "garbage" => Action::Garbage(Moment::Before),
+        "garbage-after" => Action::Garbage(Moment::After),
+        "empty" => Action::Empty(Moment::Before),
+        "empty-after" => Action::Empty(Moment::After),
+        "truncate-after" => Action::Truncate,
+        "late" => Action::Late(span()?),
+        "redirect" => Action::Redirect,
+        "wrong-amount" => Action::WrongAmount,
+        _ => return Err(format!("{name:?} is no action")),
+    };
+    Ok(Rule { call: call.to_owned(), prefix: prefix.to_owned(), action, times })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_taken_in_order_and_counted() {
+        let mut faults: Faults = "pay/A=delay:1s*1;sendredpack/A=error-after:SYSTEMERROR*2;query=hang-before".parse().unwrap();
+        let error = Some(Action::Error(Moment::After, "SYSTEMERROR".into()));
+        assert_eq!(faults.take("sendredpack", "A1"), (Duration::from_secs(1), error.clone()));
+        assert_eq!(faults.take("sendredpack", "B1"), (Duration::ZERO, None));
+        assert_eq!(faults.take("sendredpack", "A2"), (Duration::ZERO, error));
+        assert_eq!(faults.take("sendredpack", "A3"), (Duration::ZERO, None));
+        assert_eq!(faults.take("gethbinfo", "A3"), (Duration::ZERO, Some(Action::Hang(Moment::Before))));
+    }
+
+    #[test]
+    fn what_is_no_fault_is_refused() {
+        for spec in ["pay", "nosuch=garbage", "pay=nosuch", "pay=delay:x", "pay=status:x", "pay=error:", "pay=garbage*x"] {
+            assert!(spec.parse::<Faults>().is_err(), "{spec}");
+        }
+        assert!("".parse::<Faults>().is_ok());
+    }
+}

@@ -1,0 +1,1 @@
+//! The stub over its sockets.
