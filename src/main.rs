@@ -1,2 +1,7 @@
-//! temp
-fn main() {}
+//! The binary: command line in, exit code 0, 1 or 2 out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    payout_sidecar::cli::main()
+}

@@ -1,1 +1,115 @@
-//! temp
+//! The command line: one file per command. Document: specification, section 9.
+//!
+//! Exit codes: 0, 1 (failed), 2 (usage or configuration).
+
+mod assemble;
+mod check;
+mod demo;
+mod health;
+mod run;
+mod schema;
+mod stub;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// A reverse-proxy sidecar that pays WeChat red packets (红包) and transfers (付款到零钱) once per order number.
+#[derive(Parser)]
+#[command(name = "payout-sidecar", version, about, max_term_width = 100)]
+struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The configuration file.
+    #[arg(long, global = true, default_value = "config.toml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve (the default).
+    Run,
+    /// Validate the configuration and the secrets and files it names.
+    Check {
+        /// Also ask the stores whether they can be reached.
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Start a stand-in for WeChat Pay and a sidecar on embedded stores, pay a little, and show what came back.
+    Demo {
+        /// Exit when done, with 1 if any answer was not as it should be.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Serve a stand-in for WeChat Pay and for a customer's handler, for tests and staging.
+    Stub(stub::StubArguments),
+    /// Ask the admin port whether the sidecar is ready: for probes in an image without a shell.
+    Healthcheck {
+        /// Ask /livez instead of /readyz.
+        #[arg(long)]
+        live: bool,
+    },
+    /// Print the JSON Schema of config.toml.
+    Schema,
+    /// Print a completion script.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What a command ends with.
+enum Ending {
+    /// 0.
+    Done,
+    /// 1, with what failed.
+    Failed(anyhow::Error),
+    /// 2, with what is wrong in the configuration.
+    Misconfigured(anyhow::Error),
+}
+
+/// Runs the program. Clap itself ends with 2 on wrong usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = Line::parse();
+    match start(line) {
+        Ending::Done => ExitCode::SUCCESS,
+        Ending::Failed(error) => complain(&error, 1),
+        Ending::Misconfigured(error) => complain(&error, 2),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "this is where a command's failure is told")]
+fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("payout-sidecar: {error:#}");
+    ExitCode::from(code)
+}
+
+fn start(line: Line) -> Ending {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Ending::Failed(anyhow::Error::new(error).context("the runtime could not be started"));
+        }
+    };
+    runtime.block_on(async {
+        match line.command.unwrap_or(Command::Run) {
+            Command::Run => run::run(&line.config).await,
+            Command::Check { connect } => check::check(&line.config, connect).await,
+            Command::Demo { once } => demo::demo(once).await,
+            Command::Stub(arguments) => stub::stub(arguments).await,
+            Command::Healthcheck { live } => health::check(&line.config, live).await,
+            Command::Schema => schema::print(),
+            Command::Completions { shell } => {
+                clap_complete::generate(
+                    shell,
+                    &mut Line::command(),
+                    "payout-sidecar",
+                    &mut std::io::stdout(),
+                );
+                Ending::Done
+            }
+        }
+    })
+}

@@ -1,5 +1,6 @@
 //! The two paths of the platform's contract: bytes in, the flow, bytes out. Document: specification, section 2.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use crate::door::signature;
 use crate::payout::Payouts;
 use crate::rules::contract::answer;
 use crate::rules::contract::fault::{ErrCode, Fault};
@@ -16,6 +18,7 @@ use crate::rules::encoding::{Encoding, EncodingError};
 use crate::rules::fields::Fields;
 use crate::rules::handler::{SEND_PATH, STATUS_PATH};
 use crate::rules::term::OrderKey;
+use crate::secret::Secret;
 
 /// One of the contract's two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +47,18 @@ pub struct Contract {
     payouts: Payouts,
     max_body: usize,
     body_timeout: Duration,
+    sign_key: Option<Arc<Secret>>,
 }
 
 impl Contract {
-    /// Takes bodies of at most `max_body` bytes that arrive within `body_timeout`.
+    /// Takes bodies of at most `max_body` bytes that arrive within `body_timeout`, signed where there is a `sign_key`.
     #[must_use]
-    pub fn new(payouts: Payouts, max_body: usize, body_timeout: Duration) -> Self {
+    pub fn new(payouts: Payouts, max_body: usize, body_timeout: Duration, sign_key: Option<Secret>) -> Self {
         Self {
             payouts,
             max_body,
             body_timeout,
+            sign_key: sign_key.map(Arc::new),
         }
     }
 
@@ -116,11 +121,16 @@ impl Contract {
         respond(StatusCode::OK, asked.of_answer(accept), &fields)
     }
 
-    async fn call(&self, call: Call, fields: Fields<'_>, asked: Encoding) -> Fields<'static> {
+    async fn call(&self, call: Call, mut fields: Fields<'_>, asked: Encoding) -> Fields<'static> {
         // A number that is too long to be one is still told, but not at any length.
         let order_no = fields
             .characters("mchBillno")
             .map(|no| no.chars().take(64).collect::<String>());
+        if let Some(key) = &self.sign_key
+            && let Err(fault) = signature::check(&mut fields, key)
+        {
+            return answer::not_taken(&fault, order_no.as_deref());
+        }
         let answered = match call {
             Call::Send => self.send(fields, asked).await,
             Call::Status => match StatusRequest::read(fields) {

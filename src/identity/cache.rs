@@ -82,13 +82,23 @@ impl OpenIdCache {
     #[must_use]
     pub fn stamp(&self, key: &str) -> Option<Stamp> {
         let epoch = self.epoch.load(Ordering::Acquire);
-        (epoch != 0).then(|| Stamp { epoch, counter: self.counter(key).map_or(0, |c| c.load(Ordering::Acquire)) })
+        (epoch != 0).then(|| Stamp {
+            epoch,
+            counter: self.counter(key).map_or(0, |c| c.load(Ordering::Acquire)),
+        })
     }
 
     /// Keeps a value that was asked for after `stamp` was taken.
     pub fn put(&self, entry: String, openid: OpenId, stamp: Option<Stamp>) {
         if let (Some(entries), Some(stamp)) = (&self.entries, stamp) {
-            entries.insert(entry, Entry { openid, stamp, at: Instant::now() });
+            entries.insert(
+                entry,
+                Entry {
+                    openid,
+                    stamp,
+                    at: Instant::now(),
+                },
+            );
         }
     }
 
@@ -112,7 +122,9 @@ impl OpenIdCache {
 
     fn counter(&self, key: &str) -> Option<&AtomicU64> {
         let hash = self.hasher.hash_one(key);
-        let at = usize::try_from(hash & 0xFFFF_FFFF).unwrap_or(0).checked_rem(COUNTERS)?;
+        let at = usize::try_from(hash & 0xFFFF_FFFF)
+            .unwrap_or(0)
+            .checked_rem(COUNTERS)?;
         self.counters.get(at)
     }
 }
@@ -122,7 +134,10 @@ mod tests {
     use super::*;
 
     fn cache() -> OpenIdCache {
-        OpenIdCache::new(CacheSettings { ttl: Duration::from_secs(60), entries: 10 })
+        OpenIdCache::new(CacheSettings {
+            ttl: Duration::from_secs(60),
+            entries: 10,
+        })
     }
 
     fn openid() -> OpenId {
@@ -166,7 +181,11 @@ mod tests {
         cache.put("e".into(), openid(), before);
         assert_eq!(cache.get("k", "e"), None);
         cache.subscribed();
-        assert_eq!(cache.get("k", "e"), None, "it was asked for under an earlier subscription");
+        assert_eq!(
+            cache.get("k", "e"),
+            None,
+            "it was asked for under an earlier subscription"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -176,10 +195,15 @@ mod tests {
         for n in 0..1000 {
             cache.put(format!("e{n}"), openid(), cache.stamp("k"));
         }
-        let kept = (0..1000).filter(|n| cache.get("k", &format!("e{n}")).is_some()).count();
+        let kept = (0..1000)
+            .filter(|n| cache.get("k", &format!("e{n}")).is_some())
+            .count();
         assert!((1..=10).contains(&kept), "{kept}");
         for settings in [(60, 0), (0, 10)] {
-            let off = OpenIdCache::new(CacheSettings { ttl: Duration::from_secs(settings.0), entries: settings.1 });
+            let off = OpenIdCache::new(CacheSettings {
+                ttl: Duration::from_secs(settings.0),
+                entries: settings.1,
+            });
             off.subscribed();
             off.put("e".into(), openid(), off.stamp("k"));
             assert!(off.get("k", "e").is_none() && !off.is_used());

@@ -54,7 +54,11 @@ impl FileIdentity {
         let (changed, changes) = mpsc::channel(1);
         let watcher = watch(path, changed);
         let reader = tokio::spawn(follow(path.to_owned(), text, Arc::clone(&mapping), changes));
-        Ok(Self { mapping, reader, _watcher: watcher })
+        Ok(Self {
+            mapping,
+            reader,
+            _watcher: watcher,
+        })
     }
 }
 
@@ -66,18 +70,31 @@ impl Drop for FileIdentity {
 
 /// Watches the folder, not the file: a ConfigMap changes by another symlink in it.
 fn watch(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let folder = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+        .to_owned();
     let watching = notify::recommended_watcher(move |_event| {
         // A full channel has a change in it already.
         let _noted = changed.try_send(()).is_ok();
     })
-    .and_then(|mut watcher| watcher.watch(&folder, RecursiveMode::NonRecursive).map(|()| watcher));
+    .and_then(|mut watcher| {
+        watcher
+            .watch(&folder, RecursiveMode::NonRecursive)
+            .map(|()| watcher)
+    });
     watching
         .inspect_err(|error| tracing::warn!(%error, folder = %folder.display(), "a folder is not watched; it is looked at every 10 s"))
         .ok()
 }
 
-async fn follow(path: PathBuf, mut text: String, mapping: Arc<ArcSwap<Mapping>>, mut changes: mpsc::Receiver<()>) {
+async fn follow(
+    path: PathBuf,
+    mut text: String,
+    mapping: Arc<ArcSwap<Mapping>>,
+    mut changes: mpsc::Receiver<()>,
+) {
     let mut refused = None;
     loop {
         // A watcher that is not there says nothing, and the file is looked at all the same.
@@ -100,7 +117,10 @@ async fn follow(path: PathBuf, mut text: String, mapping: Arc<ArcSwap<Mapping>>,
             Err(error) => {
                 let error = error.to_string();
                 if refused.as_ref() != Some(&error) {
-                    tracing::error!(error, "the mapping's new version was refused; the last good one stays");
+                    tracing::error!(
+                        error,
+                        "the mapping's new version was refused; the last good one stays"
+                    );
                     refused = Some(error);
                 }
             }
@@ -123,21 +143,39 @@ async fn read(path: PathBuf) -> Result<(String, Mapping), FileError> {
 }
 
 async fn load(path: &Path) -> Result<String, FileError> {
-    let unreadable = |error: std::io::Error| FileError::Unreadable { path: path.to_owned(), why: error.to_string() };
+    let unreadable = |error: std::io::Error| FileError::Unreadable {
+        path: path.to_owned(),
+        why: error.to_string(),
+    };
     tokio::fs::read_to_string(path).await.map_err(unreadable)
 }
 
 fn parse(path: &Path, text: &str) -> Result<Mapping, FileError> {
     let text = text.trim_start_matches('\u{FEFF}');
-    let mut reader = csv::ReaderBuilder::new().has_headers(true).flexible(true).from_reader(text.as_bytes());
-    let header = || FileError::Header { path: path.to_owned() };
-    if reader.headers().map_err(|_| header())?.iter().ne(["wx_app_id", "user_id", "openid"]) {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(true)
+        .flexible(true)
+        .from_reader(text.as_bytes());
+    let header = || FileError::Header {
+        path: path.to_owned(),
+    };
+    if reader
+        .headers()
+        .map_err(|_| header())?
+        .iter()
+        .ne(["wx_app_id", "user_id", "openid"])
+    {
         return Err(header());
     }
     let mut mapping = Mapping::new();
     for record in reader.records() {
-        let row = |line, why| FileError::Row { path: path.to_owned(), line, why };
-        let record = record.map_err(|error| row(error.position().map_or(0, csv::Position::line), error.to_string()))?;
+        let row = |line, why| FileError::Row {
+            path: path.to_owned(),
+            line,
+            why,
+        };
+        let record = record
+            .map_err(|error| row(error.position().map_or(0, csv::Position::line), error.to_string()))?;
         let line = record.position().map_or(0, csv::Position::line);
         let [app, user, openid] = record.iter().collect::<Vec<_>>()[..] else {
             return Err(row(line, format!("it has {} columns, not 3", record.len())));
@@ -145,8 +183,14 @@ fn parse(path: &Path, text: &str) -> Result<Mapping, FileError> {
         let app = WxAppId::parse(app).map_err(|rule| row(line, format!("wx_app_id {rule}")))?;
         let user = UserId::parse(user).map_err(|rule| row(line, format!("user_id {rule}")))?;
         let openid = OpenId::parse(openid).map_err(|rule| row(line, format!("openid {rule}")))?;
-        if mapping.get(&(app.clone(), user.clone())).is_some_and(|other| *other != openid) {
-            return Err(row(line, "this user has another openid on an earlier line".to_owned()));
+        if mapping
+            .get(&(app.clone(), user.clone()))
+            .is_some_and(|other| *other != openid)
+        {
+            return Err(row(
+                line,
+                "this user has another openid on an earlier line".to_owned(),
+            ));
         }
         mapping.insert((app, user), openid);
     }
@@ -170,7 +214,11 @@ mod tests {
 
     async fn ask(identity: &FileIdentity, user: &str) -> Option<String> {
         let (app, user) = (WxAppId::parse("wx1").unwrap(), UserId::parse(user).unwrap());
-        identity.openid(&app, &user).await.unwrap().map(|openid| openid.as_str().to_owned())
+        identity
+            .openid(&app, &user)
+            .await
+            .unwrap()
+            .map(|openid| openid.as_str().to_owned())
     }
 
     async fn until(identity: &FileIdentity, user: &str, openid: Option<&str>) {
@@ -190,10 +238,16 @@ mod tests {
             ("", "the first line must be"),
             ("app,user,openid\n", "the first line must be"),
             ("wx_app_id,user_id,openid\nwx1,u\n", "line 2: it has 2 columns"),
-            ("wx_app_id,user_id,openid\nwx1,u,o1\nwx 1,u,o\n", "line 3: wx_app_id must be"),
+            (
+                "wx_app_id,user_id,openid\nwx1,u,o1\nwx 1,u,o\n",
+                "line 3: wx_app_id must be",
+            ),
             ("wx_app_id,user_id,openid\nwx1,,o\n", "line 2: user_id must be"),
             ("wx_app_id,user_id,openid\nwx1,u,o o\n", "line 2: openid must be"),
-            ("wx_app_id,user_id,openid\nwx1,u,o1\nwx1,u,o2\n", "line 3: this user has another openid"),
+            (
+                "wx_app_id,user_id,openid\nwx1,u,o1\nwx1,u,o2\n",
+                "line 3: this user has another openid",
+            ),
         ] {
             let error = parse(path, text).unwrap_err().to_string();
             assert!(error.contains(says), "{text:?}: {error}");
@@ -207,7 +261,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let version = |name: &str, rows: &str| {
             std::fs::create_dir(dir.path().join(name)).unwrap();
-            std::fs::write(dir.path().join(name).join("openids.csv"), format!("wx_app_id,user_id,openid\n{rows}")).unwrap();
+            std::fs::write(
+                dir.path().join(name).join("openids.csv"),
+                format!("wx_app_id,user_id,openid\n{rows}"),
+            )
+            .unwrap();
         };
         // As a ConfigMap is mounted: the file is a link through a folder that is itself swapped.
         version("v1", "wx1,u,o1\n");
@@ -228,7 +286,11 @@ mod tests {
         swap("v3");
         version("v4", "wx1,v,o4\n");
         tokio::time::sleep(Duration::from_millis(500)).await;
-        assert_eq!(ask(&identity, "u").await.as_deref(), Some("o2"), "a bad version is refused");
+        assert_eq!(
+            ask(&identity, "u").await.as_deref(),
+            Some("o2"),
+            "a bad version is refused"
+        );
         swap("v4");
         until(&identity, "v", Some("o4")).await;
         assert_eq!(ask(&identity, "u").await, None);

@@ -25,14 +25,29 @@ impl RedisIdentity {
     ///
     /// # Errors
     /// When a template is none, then why.
-    pub fn new(link: RedisLink, key: &str, field: Option<&str>, cache: CacheSettings) -> Result<Self, String> {
+    pub fn new(
+        link: RedisLink,
+        key: &str,
+        field: Option<&str>,
+        cache: CacheSettings,
+    ) -> Result<Self, String> {
         let key = Template::parse(key)?;
         let field = field.map(Template::parse).transpose()?;
         let cache = Arc::new(OpenIdCache::new(cache));
         let tracking = cache.is_used().then(|| {
-            tokio::spawn(tracking::listen(link.clone(), key.prefix().to_owned(), Arc::clone(&cache)))
+            tokio::spawn(tracking::listen(
+                link.clone(),
+                key.prefix().to_owned(),
+                Arc::clone(&cache),
+            ))
         });
-        Ok(Self { link, key, field, cache, tracking })
+        Ok(Self {
+            link,
+            key,
+            field,
+            cache,
+            tracking,
+        })
     }
 }
 
@@ -50,7 +65,9 @@ impl Identity for RedisIdentity {
         let key = self.key.fill(app, user);
         let field = self.field.as_ref().map(|field| field.fill(app, user));
         // A key cannot hold the separator that is put between it and a field here, since neither id can.
-        let entry = field.as_ref().map_or_else(|| key.clone(), |field| format!("{key}\0{field}"));
+        let entry = field
+            .as_ref()
+            .map_or_else(|| key.clone(), |field| format!("{key}\0{field}"));
         if let Some(openid) = self.cache.get(&key, &entry) {
             return Ok(Some(openid));
         }
@@ -59,8 +76,11 @@ impl Identity for RedisIdentity {
             None => redis::Cmd::get(&key),
             Some(field) => redis::Cmd::hget(&key, field),
         };
-        let found: Option<String> =
-            self.link.read(&command).await.map_err(|error| LookupError::Unreachable(error.to_string()))?;
+        let found: Option<String> = self
+            .link
+            .read(&command)
+            .await
+            .map_err(|error| LookupError::Unreachable(error.to_string()))?;
         let Some(found) = found else { return Ok(None) };
         let openid = OpenId::parse(&found).map_err(|rule| LookupError::NotAnOpenId {
             key: format!("{} of user {user}", self.key.prefix()),
@@ -71,6 +91,9 @@ impl Identity for RedisIdentity {
     }
 
     async fn ready(&self) -> Result<(), LookupError> {
-        self.link.ready().await.map_err(|error| LookupError::Unreachable(error.to_string()))
+        self.link
+            .ready()
+            .await
+            .map_err(|error| LookupError::Unreachable(error.to_string()))
     }
 }

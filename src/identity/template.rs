@@ -27,11 +27,17 @@ impl Template {
             if !literal.is_empty() {
                 pieces.push(Piece::Literal(literal.to_owned()));
             }
-            let (name, after) = after.split_once('}').ok_or_else(|| format!("{text:?} has a {{ that is not closed"))?;
+            let (name, after) = after
+                .split_once('}')
+                .ok_or_else(|| format!("{text:?} has a {{ that is not closed"))?;
             pieces.push(match name {
                 "wxAppId" => Piece::WxAppId,
                 "userId" => Piece::UserId,
-                _ => return Err(format!("{text:?} has the unknown placeholder {{{name}}}: use {{wxAppId}} and {{userId}}")),
+                _ => {
+                    return Err(format!(
+                        "{text:?} has the unknown placeholder {{{name}}}: use {{wxAppId}} and {{userId}}"
+                    ));
+                }
             });
             rest = after;
         }
@@ -71,9 +77,16 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_and_unknown_ones_named() {
-        let (app, user) = (WxAppId::parse("wx1").unwrap(), UserId::parse("{wxAppId}").unwrap());
+        let (app, user) = (
+            WxAppId::parse("wx1").unwrap(),
+            UserId::parse("{wxAppId}").unwrap(),
+        );
         let key = Template::parse("openid:{wxAppId}:{userId}!").unwrap();
-        assert_eq!(key.fill(&app, &user), "openid:wx1:{wxAppId}!", "what is filled in is not filled again");
+        assert_eq!(
+            key.fill(&app, &user),
+            "openid:wx1:{wxAppId}!",
+            "what is filled in is not filled again"
+        );
         assert_eq!(key.prefix(), "openid:");
         assert_eq!(Template::parse("{userId}").unwrap().prefix(), "");
         assert!(Template::parse("a{openid}").unwrap_err().contains("{openid}"));

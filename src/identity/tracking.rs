@@ -1,6 +1,11 @@
 //! News of changed keys: a connection of its own to every master, on which Redis broadcasts what changes under the key's
 //! prefix (`CLIENT TRACKING ON BCAST`). While any of them is missing, the cache keeps nothing.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's enum is not ours to list"
+)]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,31 +102,44 @@ async fn follow(
     if !prefix.is_empty() {
         tracking.arg("PREFIX").arg(prefix);
     }
-    tracking.query_async::<Value>(&mut connection).await.map_err(|error| error.to_string())?;
+    tracking
+        .query_async::<Value>(&mut connection)
+        .await
+        .map_err(|error| error.to_string())?;
     Ok(connection)
 }
 
 async fn masters(link: &RedisLink) -> Result<BTreeSet<Node>, String> {
     match &link.url().topology {
         Topology::Standalone | Topology::Sentinel { .. } => {
-            Ok([dial::master(link.url(), link.options()).await?].into_iter().collect())
+            Ok([dial::master(link.url(), link.options()).await?]
+                .into_iter()
+                .collect())
         }
         Topology::Cluster => {
             let mut slots = redis::cmd("CLUSTER");
             slots.arg("SLOTS");
             let slots: Vec<Vec<Value>> = link.read(&slots).await.map_err(|error| error.to_string())?;
             let master_of = |range: &Vec<Value>| -> Option<Node> {
-                let Some(Value::Array(node)) = range.get(2) else { return None };
+                let Some(Value::Array(node)) = range.get(2) else {
+                    return None;
+                };
                 let host = match node.first()? {
                     Value::BulkString(host) => String::from_utf8_lossy(host).into_owned(),
                     Value::SimpleString(host) => host.clone(),
                     _ => return None,
                 };
-                let Value::Int(port) = node.get(1)? else { return None };
+                let Value::Int(port) = node.get(1)? else {
+                    return None;
+                };
                 Some((host, u16::try_from(*port).ok()?))
             };
             let masters: BTreeSet<Node> = slots.iter().filter_map(master_of).collect();
-            if masters.is_empty() { Err("the cluster has no masters".to_owned()) } else { Ok(masters) }
+            if masters.is_empty() {
+                Err("the cluster has no masters".to_owned())
+            } else {
+                Ok(masters)
+            }
         }
     }
 }

@@ -18,10 +18,16 @@ impl<'a> Difference<'a> {
         let before = previous.map_or(&[][..], |order| &order.charges);
         let after = next.map_or(&[][..], |order| &order.charges);
         let is_in = |charges: &[Charge], charge: &Charge| {
-            charges.iter().any(|other| other.name == charge.name && other.amount == charge.amount)
+            charges
+                .iter()
+                .any(|other| other.name == charge.name && other.amount == charge.amount)
         };
         Self {
-            charged: after.iter().enumerate().filter(|(_, charge)| !is_in(before, charge)).collect(),
+            charged: after
+                .iter()
+                .enumerate()
+                .filter(|(_, charge)| !is_in(before, charge))
+                .collect(),
             returned: before.iter().filter(|charge| !is_in(after, charge)).collect(),
         }
     }

@@ -30,8 +30,14 @@ struct Format {
 /// # Errors
 /// When the order cannot be written as JSON, which no order can bring about.
 pub fn encode(order: &Order) -> Result<String, StoreError> {
-    serde_json::to_string(&Written { format: FORMAT, order })
-        .map_err(|error| StoreError { unsure: false, text: format!("the record of {} cannot be written: {error}", order.key) })
+    serde_json::to_string(&Written {
+        format: FORMAT,
+        order,
+    })
+    .map_err(|error| StoreError {
+        unsure: false,
+        text: format!("the record of {} cannot be written: {error}", order.key),
+    })
 }
 
 /// The order of a record's text, which must be the order that was asked for.
@@ -41,14 +47,17 @@ pub fn encode(order: &Order) -> Result<String, StoreError> {
 pub fn decode(text: &[u8], key: &OrderKey) -> Result<Order, StoreError> {
     let damaged = |why: String| StoreError {
         unsure: false,
-        text: format!("the record of {key} {why}: it was left as it is, and decides nothing until a person has looked at it"),
+        text: format!(
+            "the record of {key} {why}: it was left as it is, and decides nothing until a person has looked at it"
+        ),
     };
     match serde_json::from_slice::<Format>(text) {
         Ok(Format { format: FORMAT }) => {}
         Ok(Format { format }) => return Err(damaged(format!("has the unknown format {format}"))),
         Err(error) => return Err(damaged(format!("cannot be read ({error})"))),
     }
-    let read: Read = serde_json::from_slice(text).map_err(|error| damaged(format!("cannot be read ({error})")))?;
+    let read: Read =
+        serde_json::from_slice(text).map_err(|error| damaged(format!("cannot be read ({error})")))?;
     if read.order.key != *key {
         return Err(damaged(format!("says that it is {}'s", read.order.key)));
     }
@@ -76,7 +85,11 @@ mod tests {
         let key = order("A1", 100).key;
         let order = decode(text.as_bytes(), &key).unwrap();
         assert_eq!(order, settled(&suite::order("A1", 100)));
-        assert_eq!(encode(&order).unwrap(), text, "what is written has changed: raise the format number");
+        assert_eq!(
+            encode(&order).unwrap(),
+            text,
+            "what is written has changed: raise the format number"
+        );
     }
 
     #[test]
@@ -87,15 +100,24 @@ mod tests {
             (text.replace("\"format\":1", "\"format\":2"), "unknown format 2"),
             (text.replace("\"amount\":100", "\"amount\":0"), "cannot be read"),
             (text.replace("A1", "A2"), "says that it is"),
-            (text.replace("\"attempts\":1", "\"attempts\":1,\"new\":1"), "cannot be read"),
+            (
+                text.replace("\"attempts\":1", "\"attempts\":1,\"new\":1"),
+                "cannot be read",
+            ),
             (text.get(..text.len() / 2).unwrap().to_owned(), "cannot be read"),
             (String::new(), "cannot be read"),
         ] {
             let error = decode(damaged.as_bytes(), &order.key).unwrap_err();
-            assert!(error.text.contains(says) && error.text.contains(&order.key.to_string()), "{error}");
+            assert!(
+                error.text.contains(says) && error.text.contains(&order.key.to_string()),
+                "{error}"
+            );
         }
         let mut changed = order.clone();
-        changed.history.push(Change { why: "x".into(), ..changed.history.first().unwrap().clone() });
+        changed.history.push(Change {
+            why: "x".into(),
+            ..changed.history.first().unwrap().clone()
+        });
         assert_ne!(encode(&changed).unwrap(), text);
     }
 }

@@ -12,7 +12,10 @@ use crate::rules::order::{Order, StateName, UpstreamKind};
 use crate::rules::outcome::{Class, Evidence};
 use crate::rules::term::{Fen, MchId, Millis, OrderNo};
 
-const POLICY: Policy = Policy { refuses_doubles: true, not_found_after: Duration::from_secs(86_400) };
+const POLICY: Policy = Policy {
+    refuses_doubles: true,
+    not_found_after: Duration::from_secs(86_400),
+};
 
 pub(crate) fn order(no: &str, amount: i64) -> Order {
     let mut order = claimed(UpstreamKind::Handler);
@@ -31,7 +34,10 @@ fn of_merchant(no: &str, mch_id: &str, created_ms: i64) -> Order {
 }
 
 fn next(order: &Order, evidence: Evidence) -> Order {
-    let event = Event::Attempted { version: order.version, evidence };
+    let event = Event::Attempted {
+        version: order.version,
+        evidence,
+    };
     match step(order, event, POLICY, order.created_at, 0) {
         Step::Become(next) => *next,
         other => panic!("{other:?}"),
@@ -45,17 +51,33 @@ pub(crate) fn settled(order: &Order) -> Order {
 }
 
 fn refused(order: &Order) -> Order {
-    next(order, Evidence::Declined { class: Class::Refused, code: "NOTENOUGH".into(), text: "余额不足".into() })
+    next(
+        order,
+        Evidence::Declined {
+            class: Class::Refused,
+            code: "NOTENOUGH".into(),
+            text: "余额不足".into(),
+        },
+    )
 }
 
 fn unknown(order: &Order) -> Order {
-    next(order, Evidence::NoAnswer { why: "time-out".into() })
+    next(
+        order,
+        Evidence::NoAnswer {
+            why: "time-out".into(),
+        },
+    )
 }
 
 fn charged(no: &str, amount: i64, limit: i64) -> Order {
     let mut order = order(no, amount);
-    order.charges =
-        vec![Charge { counter: Counter::UserFen, name: "user-fen:20780:wx1:u".into(), amount, limit }];
+    order.charges = vec![Charge {
+        counter: Counter::UserFen,
+        name: "user-fen:20780:wx1:u".into(),
+        amount,
+        limit,
+    }];
     order
 }
 
@@ -79,7 +101,10 @@ async fn writes_follow_versions(ledger: &dyn Ledger) {
     let first = order("V1", 100);
     assert!(ledger.get(&first.key).await.unwrap().is_none());
     assert!(matches!(ledger.insert(&first).await.unwrap(), Inserted::Done));
-    assert!(matches!(ledger.insert(&first).await.unwrap(), Inserted::Done), "the very same claim, written again");
+    assert!(
+        matches!(ledger.insert(&first).await.unwrap(), Inserted::Done),
+        "the very same claim, written again"
+    );
     let mut other = first.clone();
     other.amount = Fen::new(101).unwrap();
     match ledger.insert(&other).await.unwrap() {
@@ -89,37 +114,74 @@ async fn writes_follow_versions(ledger: &dyn Ledger) {
     let second = unknown(&first);
     let third = settled(&first);
     assert!(is_done(&ledger.replace(&first, &second).await.unwrap()));
-    assert!(is_done(&ledger.replace(&first, &second).await.unwrap()), "the very same change, written again");
+    assert!(
+        is_done(&ledger.replace(&first, &second).await.unwrap()),
+        "the very same change, written again"
+    );
     match ledger.replace(&first, &third).await.unwrap() {
         Replaced::Moved(Some(found)) => assert_eq!(*found, second),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(ledger.remove(&first).await.unwrap(), Replaced::Moved(Some(_))));
+    assert!(matches!(
+        ledger.remove(&first).await.unwrap(),
+        Replaced::Moved(Some(_))
+    ));
     assert_eq!(ledger.get(&first.key).await.unwrap().unwrap(), second);
     assert!(is_done(&ledger.remove(&second).await.unwrap()));
-    assert!(matches!(ledger.remove(&second).await.unwrap(), Replaced::Moved(None)));
-    assert!(matches!(ledger.replace(&first, &second).await.unwrap(), Replaced::Moved(None)));
+    assert!(matches!(
+        ledger.remove(&second).await.unwrap(),
+        Replaced::Moved(None)
+    ));
+    assert!(matches!(
+        ledger.replace(&first, &second).await.unwrap(),
+        Replaced::Moved(None)
+    ));
     assert!(ledger.get(&first.key).await.unwrap().is_none());
 }
 
 async fn limits_are_charged_with_the_claim(ledger: &dyn Ledger) {
-    let (first, second, third) = (charged("L1", 60, 100), charged("L2", 41, 100), charged("L3", 40, 100));
+    let (first, second, third) = (
+        charged("L1", 60, 100),
+        charged("L2", 41, 100),
+        charged("L3", 40, 100),
+    );
     assert!(matches!(ledger.insert(&first).await.unwrap(), Inserted::Done));
-    assert!(matches!(ledger.insert(&first).await.unwrap(), Inserted::Done), "not charged again");
-    assert!(matches!(ledger.insert(&second).await.unwrap(), Inserted::OverLimit(0)));
-    assert!(ledger.get(&second.key).await.unwrap().is_none(), "what is over a limit is not recorded");
-    assert!(matches!(ledger.insert(&third).await.unwrap(), Inserted::Done), "exactly the limit");
+    assert!(
+        matches!(ledger.insert(&first).await.unwrap(), Inserted::Done),
+        "not charged again"
+    );
+    assert!(matches!(
+        ledger.insert(&second).await.unwrap(),
+        Inserted::OverLimit(0)
+    ));
+    assert!(
+        ledger.get(&second.key).await.unwrap().is_none(),
+        "what is over a limit is not recorded"
+    );
+    assert!(
+        matches!(ledger.insert(&third).await.unwrap(), Inserted::Done),
+        "exactly the limit"
+    );
     // A refusal gives back; a claim of it again is charged again, and refused where there is no room any more.
     let given_back = refused(&first);
     assert!(is_done(&ledger.replace(&first, &given_back).await.unwrap()));
-    assert!(is_done(&ledger.replace(&first, &given_back).await.unwrap()), "not given back twice");
+    assert!(
+        is_done(&ledger.replace(&first, &given_back).await.unwrap()),
+        "not given back twice"
+    );
     assert!(matches!(ledger.insert(&second).await.unwrap(), Inserted::Done) == (40 + 41 <= 100));
     let mut again = given_back.clone();
     again.version += 1;
     again.charges = first.charges.clone();
-    assert!(matches!(ledger.replace(&given_back, &again).await.unwrap(), Replaced::OverLimit(0)));
+    assert!(matches!(
+        ledger.replace(&given_back, &again).await.unwrap(),
+        Replaced::OverLimit(0)
+    ));
     assert_eq!(ledger.get(&first.key).await.unwrap().unwrap(), given_back);
-    assert!(is_done(&ledger.remove(&second).await.unwrap()), "a claim that is taken back gives back too");
+    assert!(
+        is_done(&ledger.remove(&second).await.unwrap()),
+        "a claim that is taken back gives back too"
+    );
     assert!(is_done(&ledger.replace(&given_back, &again).await.unwrap()));
     for order in [&again, &third] {
         assert!(is_done(&ledger.remove(order).await.unwrap()));
@@ -136,26 +198,68 @@ async fn due_orders_are_handed_out_once(ledger: &dyn Ledger) {
     let now = pending.due_at().unwrap();
     let before = Millis(asked.due_at().unwrap().0 - 1);
     assert_eq!(ledger.due(before, now, 9).await.unwrap(), []);
-    assert_eq!(ledger.due(now, Millis(now.0 + 1000), 1).await.unwrap(), [asked.key.clone()], "the oldest first");
-    assert_eq!(ledger.due(now, Millis(now.0 + 1000), 9).await.unwrap(), [pending.key.clone()]);
-    assert_eq!(ledger.due(Millis(now.0 + 999), now, 9).await.unwrap(), [], "hidden");
-    let mut again = ledger.due(Millis(now.0 + 1000), Millis(now.0 + 2000), 9).await.unwrap();
+    assert_eq!(
+        ledger.due(now, Millis(now.0 + 1000), 1).await.unwrap(),
+        [asked.key.clone()],
+        "the oldest first"
+    );
+    assert_eq!(
+        ledger.due(now, Millis(now.0 + 1000), 9).await.unwrap(),
+        [pending.key.clone()]
+    );
+    assert_eq!(
+        ledger.due(Millis(now.0 + 999), now, 9).await.unwrap(),
+        [],
+        "hidden"
+    );
+    let mut again = ledger
+        .due(Millis(now.0 + 1000), Millis(now.0 + 2000), 9)
+        .await
+        .unwrap();
     again.sort();
-    assert_eq!(again, [pending.key.clone(), asked.key.clone()], "nobody settled them");
+    assert_eq!(
+        again,
+        [pending.key.clone(), asked.key.clone()],
+        "nobody settled them"
+    );
     let after = settled(&pending);
     assert!(is_done(&ledger.replace(&pending, &after).await.unwrap()));
-    assert_eq!(ledger.due(Millis(now.0 + 9000), Millis(now.0 + 9999), 9).await.unwrap(), [asked.key.clone()]);
+    assert_eq!(
+        ledger
+            .due(Millis(now.0 + 9000), Millis(now.0 + 9999), 9)
+            .await
+            .unwrap(),
+        [asked.key.clone()]
+    );
     for order in [&after, &asked, &done] {
         assert!(is_done(&ledger.remove(order).await.unwrap()));
     }
-    assert_eq!(ledger.due(Millis(i64::MAX / 2), Millis(i64::MAX / 2), 9).await.unwrap(), []);
+    assert_eq!(
+        ledger
+            .due(Millis(i64::MAX / 2), Millis(i64::MAX / 2), 9)
+            .await
+            .unwrap(),
+        []
+    );
 }
 
 async fn lists_come_newest_first(ledger: &dyn Ledger) {
     let base = order("X", 1).created_at.0;
     let orders: Vec<Order> = (0..25)
-        .map(|n| of_merchant(&format!("N{n:02}"), if n % 2 == 0 { "19" } else { "20" }, base + n))
-        .map(|order| if order.created_at.0 % 5 == 0 { settled(&order) } else { order })
+        .map(|n| {
+            of_merchant(
+                &format!("N{n:02}"),
+                if n % 2 == 0 { "19" } else { "20" },
+                base + n,
+            )
+        })
+        .map(|order| {
+            if order.created_at.0 % 5 == 0 {
+                settled(&order)
+            } else {
+                order
+            }
+        })
         .collect();
     for order in &orders {
         assert!(matches!(ledger.insert(order).await.unwrap(), Inserted::Done));
@@ -165,7 +269,11 @@ async fn lists_come_newest_first(ledger: &dyn Ledger) {
         loop {
             let page = ledger.list(&filter).await.unwrap();
             assert!(page.orders.len() <= filter.limit);
-            found.extend(page.orders.iter().map(|order| order.key.order_no.as_str().to_owned()));
+            found.extend(
+                page.orders
+                    .iter()
+                    .map(|order| order.key.order_no.as_str().to_owned()),
+            );
             filter.cursor = page.next;
             if filter.cursor.is_none() {
                 return found;
@@ -173,17 +281,46 @@ async fn lists_come_newest_first(ledger: &dyn Ledger) {
         }
     };
     let expected = |keep: &dyn Fn(&Order) -> bool| -> Vec<String> {
-        orders.iter().rev().filter(|order| keep(order)).map(|order| order.key.order_no.as_str().to_owned()).collect()
+        orders
+            .iter()
+            .rev()
+            .filter(|order| keep(order))
+            .map(|order| order.key.order_no.as_str().to_owned())
+            .collect()
     };
-    let all = ListFilter { limit: 7, ..ListFilter::default() };
+    let all = ListFilter {
+        limit: 7,
+        ..ListFilter::default()
+    };
     assert_eq!(pages(all.clone()).await, expected(&|_| true));
     let mch_id = MchId::parse("20").ok();
-    assert_eq!(pages(ListFilter { mch_id: mch_id.clone(), ..all.clone() }).await, expected(&|o| o.key.mch_id == mch_id.clone().unwrap()));
+    assert_eq!(
+        pages(ListFilter {
+            mch_id: mch_id.clone(),
+            ..all.clone()
+        })
+        .await,
+        expected(&|o| o.key.mch_id == mch_id.clone().unwrap())
+    );
     let since = Some(Millis(base + 10));
-    assert_eq!(pages(ListFilter { since, ..all.clone() }).await, expected(&|o| o.created_at.0 >= base + 10));
+    assert_eq!(
+        pages(ListFilter { since, ..all.clone() }).await,
+        expected(&|o| o.created_at.0 >= base + 10)
+    );
     let state = Some(StateName::Succeeded);
-    assert_eq!(pages(ListFilter { state, ..all.clone() }).await, expected(&|o| o.state.name() == StateName::Succeeded));
-    assert!(ledger.list(&ListFilter { cursor: Some("nonsense".into()), ..all }).await.is_err());
+    assert_eq!(
+        pages(ListFilter { state, ..all.clone() }).await,
+        expected(&|o| o.state.name() == StateName::Succeeded)
+    );
+    assert!(
+        ledger
+            .list(&ListFilter {
+                cursor: Some("nonsense".into()),
+                ..all
+            })
+            .await
+            .is_err()
+    );
     for order in &orders {
         assert!(is_done(&ledger.remove(order).await.unwrap()));
     }
@@ -198,7 +335,10 @@ async fn one_of_many_claims_wins(ledger: &dyn Ledger) {
         })
         .collect();
     let all = futures_util::future::join_all(claims.iter().map(|order| ledger.insert(order))).await;
-    let won = all.iter().filter(|inserted| matches!(inserted, Ok(Inserted::Done))).count();
+    let won = all
+        .iter()
+        .filter(|inserted| matches!(inserted, Ok(Inserted::Done)))
+        .count();
     assert_eq!(won, 1);
     assert!(all.iter().all(Result::is_ok));
     let stored = ledger.get(&claims.first().unwrap().key).await.unwrap().unwrap();
@@ -208,8 +348,12 @@ async fn one_of_many_claims_wins(ledger: &dyn Ledger) {
 async fn limits_hold_in_a_race(ledger: &dyn Ledger) {
     let orders: Vec<Order> = (0..60).map(|n| charged(&format!("C{n}"), 7, 100)).collect();
     let all = futures_util::future::join_all(orders.iter().map(|order| ledger.insert(order))).await;
-    let taken: Vec<&Order> =
-        orders.iter().zip(&all).filter(|(_, inserted)| matches!(inserted, Ok(Inserted::Done))).map(|(o, _)| o).collect();
+    let taken: Vec<&Order> = orders
+        .iter()
+        .zip(&all)
+        .filter(|(_, inserted)| matches!(inserted, Ok(Inserted::Done)))
+        .map(|(o, _)| o)
+        .collect();
     assert_eq!(taken.len(), 14, "14 times 7 fen are within 100");
     for order in taken {
         assert!(is_done(&ledger.remove(order).await.unwrap()));

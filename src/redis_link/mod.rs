@@ -9,6 +9,11 @@
 //! serves all three, so that it cannot be zero. The ledger's scripts are made for that: writing the very same again
 //! changes nothing.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's enum is not ours to list"
+)]
+
 pub mod dial;
 
 pub mod url;
@@ -93,8 +98,15 @@ impl RedisLink {
     /// A link that is not connected yet.
     #[must_use]
     pub fn new(url: RedisUrl, options: Options) -> Self {
-        let inner = Inner { url, options, state: Mutex::default(), dialing: tokio::sync::Mutex::default() };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            url,
+            options,
+            state: Mutex::default(),
+            dialing: tokio::sync::Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Where it leads to; shows no password.
@@ -161,10 +173,14 @@ impl RedisLink {
         };
         let (value, acknowledged) = done?;
         match (acknowledged, replicas) {
-            (Some(acknowledged), Some((count, _))) if acknowledged < count => Err(LinkError::Unanswered(format!(
-                "the write is on the master, but only {acknowledged} of {count} replicas have acknowledged it"
-            ))),
-            (None, Some(_)) => Err(LinkError::Unanswered("the master did not say how many replicas have the write".into())),
+            (Some(acknowledged), Some((count, _))) if acknowledged < count => {
+                Err(LinkError::Unanswered(format!(
+                    "the write is on the master, but only {acknowledged} of {count} replicas have acknowledged it"
+                )))
+            }
+            (None, Some(_)) => Err(LinkError::Unanswered(
+                "the master did not say how many replicas have the write".into(),
+            )),
             (_, _) => typed(value),
         }
     }
@@ -256,7 +272,11 @@ impl RedisLink {
 
     fn forget(&self, generation: u64) {
         let mut state = self.state();
-        if state.current.as_ref().is_some_and(|(current, _)| *current == generation) {
+        if state
+            .current
+            .as_ref()
+            .is_some_and(|(current, _)| *current == generation)
+        {
             state.current = None;
         }
     }
@@ -267,8 +287,10 @@ impl RedisLink {
 }
 
 fn typed<T: FromRedisValue>(value: Value) -> Result<T, LinkError> {
-    T::from_redis_value(value)
-        .map_err(|error| LinkError::Refused { code: "TYPE".into(), text: format!("an answer of another type: {error}") })
+    T::from_redis_value(value).map_err(|error| LinkError::Refused {
+        code: "TYPE".into(),
+        text: format!("an answer of another type: {error}"),
+    })
 }
 
 /// What an error of a command that was handed to a connection means. In doubt, that it may have taken effect.

@@ -44,7 +44,9 @@ impl RedisUrl {
     pub fn parse(text: &str) -> Result<Self, String> {
         const FORMS: &str = "write redis://[user:password@]host:port[/db], redis+sentinel://host:port,host:port/MASTER[/db] \
                              or redis+cluster://host:port,host:port; rediss for TLS";
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("it is no URL: {FORMS}"))?;
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| format!("it is no URL: {FORMS}"))?;
         let (tls, kind) = match scheme {
             "redis" => (false, ""),
             "rediss" => (true, ""),
@@ -58,20 +60,29 @@ impl RedisUrl {
         if path.contains(['?', '#']) {
             return Err("it must not have a query or a fragment".to_owned());
         }
-        let (credentials, hosts) = authority.rsplit_once('@').map_or((None, authority), |(c, h)| (Some(c), h));
+        let (credentials, hosts) = authority
+            .rsplit_once('@')
+            .map_or((None, authority), |(c, h)| (Some(c), h));
         let (user, password) = match credentials.map(|c| c.split_once(':').unwrap_or(("", c))) {
             None => (None, None),
             Some((user, password)) => {
                 let user = decode(user)?;
-                ((!user.is_empty()).then_some(user), Some(Secret::new(decode(password)?)))
+                (
+                    (!user.is_empty()).then_some(user),
+                    Some(Secret::new(decode(password)?)),
+                )
             }
         };
         let hosts = hosts.split(',').map(host).collect::<Result<Vec<_>, _>>()?;
         let mut path = path.split('/').filter(|part| !part.is_empty());
         let topology = match kind {
             "sentinel" => {
-                let master = path.next().ok_or_else(|| format!("the master's name is missing: {FORMS}"))?;
-                Topology::Sentinel { master: decode(master)? }
+                let master = path
+                    .next()
+                    .ok_or_else(|| format!("the master's name is missing: {FORMS}"))?;
+                Topology::Sentinel {
+                    master: decode(master)?,
+                }
             }
             "cluster" => Topology::Cluster,
             _ if hosts.len() > 1 => return Err(format!("several hosts need +sentinel or +cluster: {FORMS}")),
@@ -79,7 +90,9 @@ impl RedisUrl {
         };
         let database = match path.next() {
             None => 0,
-            Some(number) => number.parse().map_err(|_| format!("the database {number:?} is no number"))?,
+            Some(number) => number
+                .parse()
+                .map_err(|_| format!("the database {number:?} is no number"))?,
         };
         if path.next().is_some() {
             return Err(format!("the path is too long: {FORMS}"));
@@ -87,20 +100,32 @@ impl RedisUrl {
         if topology == Topology::Cluster && database != 0 {
             return Err("a cluster has no databases".to_owned());
         }
-        Ok(Self { topology, tls, hosts, user, password, database })
+        Ok(Self {
+            topology,
+            tls,
+            hosts,
+            user,
+            password,
+            database,
+        })
     }
 }
 
 fn host(text: &str) -> Result<(String, u16), String> {
     let (host, port) = match text.rsplit_once(':') {
         // An IPv6 address without brackets has colons of its own.
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            (host, port.parse().map_err(|_| format!("the port {port:?} is none"))?)
-        }
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (
+            host,
+            port.parse().map_err(|_| format!("the port {port:?} is none"))?,
+        ),
         _ => (text, 6379),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() { Err("a host is missing".to_owned()) } else { Ok((host.to_owned(), port)) }
+    if host.is_empty() {
+        Err("a host is missing".to_owned())
+    } else {
+        Ok((host.to_owned(), port))
+    }
 }
 
 /// Undoes percent-encoding.
@@ -112,7 +137,10 @@ fn decode(text: &str) -> Result<String, String> {
             bytes.push(byte);
             continue;
         }
-        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        let digit = |byte: Option<u8>| {
+            byte.and_then(|byte| char::from(byte).to_digit(16))
+                .and_then(|d| u8::try_from(d).ok())
+        };
         match (digit(rest.next()), digit(rest.next())) {
             (Some(high), Some(low)) => bytes.push(high.wrapping_shl(4) | low),
             _ => return Err("a % in it is not followed by two hexadecimal digits".to_owned()),
@@ -153,10 +181,19 @@ mod tests {
     fn every_form_is_read_and_no_password_is_shown() {
         for (text, shown) in [
             ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379"),
-            ("rediss://user:p%40ss@redis.example.com", "rediss://redis.example.com:6379"),
+            (
+                "rediss://user:p%40ss@redis.example.com",
+                "rediss://redis.example.com:6379",
+            ),
             ("redis://:secret@[::1]:7000/3", "redis://::1:7000"),
-            ("redis+sentinel://a:1,b:2/mymaster", "redis+sentinel://a:1,b:2/mymaster"),
-            ("redis+sentinel://u:secret@a:1/mymaster/2", "redis+sentinel://a:1/mymaster"),
+            (
+                "redis+sentinel://a:1,b:2/mymaster",
+                "redis+sentinel://a:1,b:2/mymaster",
+            ),
+            (
+                "redis+sentinel://u:secret@a:1/mymaster/2",
+                "redis+sentinel://a:1/mymaster",
+            ),
             ("rediss+cluster://a,b:2", "rediss+cluster://a:6379,b:2"),
         ] {
             let url = RedisUrl::parse(text).unwrap();

@@ -74,13 +74,19 @@ impl Books {
     /// How often an order was paid.
     #[must_use]
     pub fn times_paid(&self, order_no: &str) -> usize {
-        self.payments.iter().filter(|payment| payment.order_no == order_no).count()
+        self.payments
+            .iter()
+            .filter(|payment| payment.order_no == order_no)
+            .count()
     }
 
     /// How often a call was made for an order.
     #[must_use]
     pub fn times_asked(&self, endpoint: &str, order_no: &str) -> usize {
-        self.requests.iter().filter(|asked| asked.endpoint == endpoint && asked.order_no == order_no).count()
+        self.requests
+            .iter()
+            .filter(|asked| asked.endpoint == endpoint && asked.order_no == order_no)
+            .count()
     }
 
     pub(super) fn note(&mut self, asked: Asked) {
@@ -106,7 +112,9 @@ impl Books {
     }
 
     pub(super) fn find(&self, mch_id: &str, order_no: &str) -> Option<&Payment> {
-        self.payments.iter().find(|payment| payment.mch_id == mch_id && payment.order_no == order_no)
+        self.payments
+            .iter()
+            .find(|payment| payment.mch_id == mch_id && payment.order_no == order_no)
     }
 
     pub(super) fn set_status(&mut self, order_no: &str, status: &str) {

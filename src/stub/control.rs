@@ -9,7 +9,13 @@ use super::World;
 use super::serve::pairs;
 use super::wire::{Body, full};
 
-pub(super) fn answer(method: &Method, path: &str, query: &str, body: &Bytes, world: &World) -> Response<Body> {
+pub(super) fn answer(
+    method: &Method,
+    path: &str,
+    query: &str,
+    body: &Bytes,
+    world: &World,
+) -> Response<Body> {
     let json = |value: serde_json::Value| full(StatusCode::OK, "application/json", value.to_string());
     let said = |status, text: &str| full(status, "text/plain", format!("{text}\n"));
     match (method.as_str(), path) {
@@ -24,7 +30,11 @@ pub(super) fn answer(method: &Method, path: &str, query: &str, body: &Bytes, wor
         },
         ("POST", "status") => {
             let given = |name: &str| {
-                query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name).map(|(_, value)| value)
+                query
+                    .split('&')
+                    .filter_map(|pair| pair.split_once('='))
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, value)| value)
             };
             match (given("order"), given("status")) {
                 (Some(order), Some(status)) => {
@@ -34,7 +44,10 @@ pub(super) fn answer(method: &Method, path: &str, query: &str, body: &Bytes, wor
                 _ => said(StatusCode::BAD_REQUEST, "write ?order=NO&status=WORD"),
             }
         }
-        _ => said(StatusCode::NOT_FOUND, "GET payments, GET requests, POST faults, POST status"),
+        _ => said(
+            StatusCode::NOT_FOUND,
+            "GET payments, GET requests, POST faults, POST status",
+        ),
     }
 }
 

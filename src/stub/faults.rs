@@ -79,9 +79,10 @@ impl Faults {
                 continue;
             }
             rule.times = rule.times.map(|times| times.saturating_sub(1));
-            match &rule.action {
-                Action::Delay(more) => delay = delay.saturating_add(*more),
-                action => return (delay, Some(action.clone())),
+            if let Action::Delay(more) = &rule.action {
+                delay = delay.saturating_add(*more);
+            } else {
+                return (delay, Some(rule.action.clone()));
             }
         }
         (delay, None)
@@ -104,25 +105,49 @@ impl FromStr for Faults {
     type Err = String;
 
     fn from_str(spec: &str) -> Result<Self, String> {
-        let rules = spec.split(';').map(str::trim).filter(|rule| !rule.is_empty()).map(rule).collect::<Result<_, _>>()?;
+        let rules = spec
+            .split(';')
+            .map(str::trim)
+            .filter(|rule| !rule.is_empty())
+            .map(rule)
+            .collect::<Result<_, _>>()?;
         Ok(Self { rules })
     }
 }
 
 fn rule(text: &str) -> Result<Rule, String> {
-    let (target, what) = text.split_once('=').ok_or_else(|| format!("{text:?}: write CALL=ACTION"))?;
+    let (target, what) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?}: write CALL=ACTION"))?;
     let (call, prefix) = target.split_once('/').unwrap_or((target, ""));
     if !matches!(call, "any" | "pay" | "query") && !PAYING.contains(&call) && !ASKING.contains(&call) {
         return Err(format!("{call:?} is no call"));
     }
     let (what, times) = match what.rsplit_once('*') {
-        Some((what, times)) => (what, Some(times.parse().map_err(|_| format!("{times:?} is no number of times"))?)),
+        Some((what, times)) => (
+            what,
+            Some(
+                times
+                    .parse()
+                    .map_err(|_| format!("{times:?} is no number of times"))?,
+            ),
+        ),
         None => (what, None),
     };
     let (name, argument) = what.split_once(':').unwrap_or((what, ""));
     let span = || humantime::parse_duration(argument).map_err(|error| format!("{text:?}: {error}"));
-    let status = || argument.parse().map_err(|_| format!("{text:?}: {argument:?} is no HTTP status"));
-    let code = || if argument.is_empty() { Err(format!("{text:?}: a code is missing")) } else { Ok(argument.to_owned()) };
+    let status = || {
+        argument
+            .parse()
+            .map_err(|_| format!("{text:?}: {argument:?} is no HTTP status"))
+    };
+    let code = || {
+        if argument.is_empty() {
+            Err(format!("{text:?}: a code is missing"))
+        } else {
+            Ok(argument.to_owned())
+        }
+    };
     let action = match name {
         "delay" => Action::Delay(span()?),
         "reset-before" => Action::Reset(Moment::Before),
@@ -144,7 +169,12 @@ fn rule(text: &str) -> Result<Rule, String> {
         "wrong-amount" => Action::WrongAmount,
         _ => return Err(format!("{name:?} is no action")),
     };
-    Ok(Rule { call: call.to_owned(), prefix: prefix.to_owned(), action, times })
+    Ok(Rule {
+        call: call.to_owned(),
+        prefix: prefix.to_owned(),
+        action,
+        times,
+    })
 }
 
 #[cfg(test)]
@@ -153,18 +183,34 @@ mod tests {
 
     #[test]
     fn rules_are_taken_in_order_and_counted() {
-        let mut faults: Faults = "pay/A=delay:1s*1;sendredpack/A=error-after:SYSTEMERROR*2;query=hang-before".parse().unwrap();
+        let mut faults: Faults = "pay/A=delay:1s*1;sendredpack/A=error-after:SYSTEMERROR*2;query=hang-before"
+            .parse()
+            .unwrap();
         let error = Some(Action::Error(Moment::After, "SYSTEMERROR".into()));
-        assert_eq!(faults.take("sendredpack", "A1"), (Duration::from_secs(1), error.clone()));
+        assert_eq!(
+            faults.take("sendredpack", "A1"),
+            (Duration::from_secs(1), error.clone())
+        );
         assert_eq!(faults.take("sendredpack", "B1"), (Duration::ZERO, None));
         assert_eq!(faults.take("sendredpack", "A2"), (Duration::ZERO, error));
         assert_eq!(faults.take("sendredpack", "A3"), (Duration::ZERO, None));
-        assert_eq!(faults.take("gethbinfo", "A3"), (Duration::ZERO, Some(Action::Hang(Moment::Before))));
+        assert_eq!(
+            faults.take("gethbinfo", "A3"),
+            (Duration::ZERO, Some(Action::Hang(Moment::Before)))
+        );
     }
 
     #[test]
     fn what_is_no_fault_is_refused() {
-        for spec in ["pay", "nosuch=garbage", "pay=nosuch", "pay=delay:x", "pay=status:x", "pay=error:", "pay=garbage*x"] {
+        for spec in [
+            "pay",
+            "nosuch=garbage",
+            "pay=nosuch",
+            "pay=delay:x",
+            "pay=status:x",
+            "pay=error:",
+            "pay=garbage*x",
+        ] {
             assert!(spec.parse::<Faults>().is_err(), "{spec}");
         }
         assert!("".parse::<Faults>().is_ok());

@@ -22,7 +22,10 @@ pub(super) fn answer(call: &Call, world: &World, wrong_amount: bool) -> Response
         return status(call, world, wrong_amount);
     }
     let (Ok(amount), false) = (call.field("amount").parse::<i64>(), call.order_no.is_empty()) else {
-        return call.respond(&[("returnCode", "FAIL"), ("returnMsg", "amount and mchBillno are required")]);
+        return call.respond(&[
+            ("returnCode", "FAIL"),
+            ("returnMsg", "amount and mchBillno are required"),
+        ]);
     };
     let payment = Payment {
         endpoint: call.name.to_owned(),
@@ -41,7 +44,12 @@ pub(super) fn answer(call: &Call, world: &World, wrong_amount: bool) -> Response
     let Paid::Once(payment) = paid else {
         return failure(call, "PARAM_ERROR", "the number is known with other parameters");
     };
-    let amount = if wrong_amount { payment.amount.saturating_add(1) } else { payment.amount }.to_string();
+    let amount = if wrong_amount {
+        payment.amount.saturating_add(1)
+    } else {
+        payment.amount
+    }
+    .to_string();
     call.respond(&[
         ("returnCode", "SUCCESS"),
         ("resultCode", "SUCCESS"),
@@ -58,7 +66,12 @@ fn status(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
     let Some(payment) = books.find(call.field("mchId"), &call.order_no) else {
         return failure(call, "NOT_FOUND", "no such order");
     };
-    let amount = if wrong_amount { payment.amount.saturating_add(1) } else { payment.amount }.to_string();
+    let amount = if wrong_amount {
+        payment.amount.saturating_add(1)
+    } else {
+        payment.amount
+    }
+    .to_string();
     call.respond(&[
         ("returnCode", "SUCCESS"),
         ("resultCode", "SUCCESS"),

@@ -92,7 +92,10 @@ impl Options {
 #[expect(missing_docs, reason = "each variant says it in its text")]
 pub enum StartError {
     #[error("the stub cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("the stub's certificates cannot be made: {0}")]
     Certificates(String),
 }
@@ -154,7 +157,13 @@ impl Stub {
             tls_addr = Some(addr);
             tasks.push(task);
         }
-        Ok(Self { world, pki, addr, tls_addr, tasks })
+        Ok(Self {
+            world,
+            pki,
+            addr,
+            tls_addr,
+            tasks,
+        })
     }
 
     /// Where HTTP is served.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -20,14 +23,21 @@ impl Pki {
     pub(super) fn make() -> Result<Self, String> {
         let ca_key = KeyPair::generate().map_err(|error| error.to_string())?;
         let mut ca = CertificateParams::new(Vec::new()).map_err(|error| error.to_string())?;
-        ca.distinguished_name.push(DnType::CommonName, "payout-sidecar stub CA");
+        ca.distinguished_name
+            .push(DnType::CommonName, "payout-sidecar stub CA");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca_pem = ca.self_signed(&ca_key).map_err(|error| error.to_string())?.pem();
         let issuer = Issuer::new(ca, ca_key);
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-        let (server_pem, server_key) = leaf(&issuer, names, "localhost", ExtendedKeyUsagePurpose::ServerAuth)?;
-        Ok(Self { ca_pem, issuer, server_pem, server_key })
+        let (server_pem, server_key) =
+            leaf(&issuer, names, "localhost", ExtendedKeyUsagePurpose::ServerAuth)?;
+        Ok(Self {
+            ca_pem,
+            issuer,
+            server_pem,
+            server_key,
+        })
     }
 
     pub(super) fn ca_pem(&self) -> &str {
@@ -35,7 +45,12 @@ impl Pki {
     }
 
     pub(super) fn client(&self, name: &str) -> Result<(String, String), String> {
-        leaf(&self.issuer, Vec::new(), name, ExtendedKeyUsagePurpose::ClientAuth)
+        leaf(
+            &self.issuer,
+            Vec::new(),
+            name,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        )
     }
 
     /// Accepts TLS, and takes a client certificate where one is given; who needs one is decided per call.
@@ -48,8 +63,10 @@ impl Pki {
             .allow_unauthenticated()
             .build()
             .map_err(|error| error.to_string())?;
-        let chain = CertificateDer::from_pem_slice(self.server_pem.as_bytes()).map_err(|error| error.to_string())?;
-        let key = PrivateKeyDer::from_pem_slice(self.server_key.as_bytes()).map_err(|error| error.to_string())?;
+        let chain =
+            CertificateDer::from_pem_slice(self.server_pem.as_bytes()).map_err(|error| error.to_string())?;
+        let key =
+            PrivateKeyDer::from_pem_slice(self.server_key.as_bytes()).map_err(|error| error.to_string())?;
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
@@ -70,13 +87,21 @@ fn leaf(
     let mut params = CertificateParams::new(names).map_err(|error| error.to_string())?;
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.extended_key_usages = vec![usage];
-    let cert = params.signed_by(&key, issuer).map_err(|error| error.to_string())?;
+    let cert = params
+        .signed_by(&key, issuer)
+        .map_err(|error| error.to_string())?;
     Ok((cert.pem(), key.serialize_pem()))
 }
 
 /// The common name of a certificate.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+    let name = certificate
+        .subject()
+        .iter_common_name()
+        .next()?
+        .as_str()
+        .ok()?
+        .to_owned();
     Some(name)
 }

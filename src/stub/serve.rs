@@ -44,7 +44,9 @@ pub(super) async fn listen(
         // Dropped with this task, and the connections with it.
         let mut connections = JoinSet::new();
         loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
+            let Ok((stream, _)) = listener.accept().await else {
+                continue;
+            };
             while connections.try_join_next().is_some() {}
             connections.spawn(connection(stream, tls.clone(), Arc::clone(&world)));
         }
@@ -57,31 +59,44 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, world: Arc<Worl
         return;
     }
     // A second handle on the socket, by which it can be reset however deep the stream is wrapped.
-    let Ok(socket) = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned() else { return };
+    let Ok(socket) = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned() else {
+        return;
+    };
     let socket = std::net::TcpStream::from(socket);
     let served = match tls {
         None => http(TokioIo::new(stream), None, world).await,
         Some(acceptor) => {
-            let Ok(tls) = acceptor.accept(stream).await else { return };
+            let Ok(tls) = acceptor.accept(stream).await else {
+                return;
+            };
             let certificates = tls.get_ref().1.peer_certificates();
-            let peer = certificates.and_then(|chain| chain.first()).and_then(|cert| pki::common_name(cert));
+            let peer = certificates
+                .and_then(|chain| chain.first())
+                .and_then(|cert| pki::common_name(cert));
             http(TokioIo::new(tls), Some(peer), world).await
         }
     };
-    if served.is_err() {
-        if let Ok(socket) = TcpStream::from_std(socket) {
-            // Closing then sends RST instead of FIN.
-            let _reset = socket.set_zero_linger().is_ok();
-        }
+    if served.is_err()
+        && let Ok(socket) = TcpStream::from_std(socket)
+    {
+        // Closing then sends RST instead of FIN.
+        let _reset = socket.set_zero_linger().is_ok();
     }
 }
 
-async fn http<S>(stream: TokioIo<S>, peer: Option<Option<String>>, world: Arc<World>) -> Result<(), hyper::Error>
+async fn http<S>(
+    stream: TokioIo<S>,
+    peer: Option<Option<String>>,
+    world: Arc<World>,
+) -> Result<(), hyper::Error>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request| answer(request, peer.clone(), Arc::clone(&world)));
-    hyper::server::conn::http1::Builder::new().half_close(true).serve_connection(stream, service).await
+    hyper::server::conn::http1::Builder::new()
+        .half_close(true)
+        .serve_connection(stream, service)
+        .await
 }
 
 async fn answer(
@@ -91,10 +106,18 @@ async fn answer(
 ) -> Result<Response<Body>, Cut> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
-    let Ok(body) = body.collect().await else { return Err(Cut) };
+    let Ok(body) = body.collect().await else {
+        return Err(Cut);
+    };
     let body = body.to_bytes();
     if let Some(control) = path.strip_prefix("/_stub/") {
-        return Ok(control::answer(&head.method, control, head.uri.query().unwrap_or_default(), &body, &world));
+        return Ok(control::answer(
+            &head.method,
+            control,
+            head.uri.query().unwrap_or_default(),
+            &body,
+            &world,
+        ));
     }
     let name = match path.as_str() {
         "/mmpaymkttransfers/sendredpack" => "sendredpack",
@@ -107,7 +130,11 @@ async fn answer(
         _ => return Ok(control::echo(&head, &body)),
     };
     if head.method != Method::POST {
-        return Ok(full(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "POST only".into()));
+        return Ok(full(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "text/plain",
+            "POST only".into(),
+        ));
     }
     let call = read(name, &body, peer);
     world.books().note(super::books::Asked {
@@ -121,29 +148,50 @@ async fn answer(
 
 fn read(name: &'static str, body: &Bytes, peer: Option<Option<String>>) -> Call {
     let is_json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    let fields = if is_json { super::wire::read_json(body) } else { super::wire::read_xml(body) };
+    let fields = if is_json {
+        super::wire::read_json(body)
+    } else {
+        super::wire::read_xml(body)
+    };
     let fields = fields.unwrap_or_default();
-    let order_no = ["mch_billno", "partner_trade_no", "mchBillno"].iter().find_map(|name| fields.get(*name));
-    Call { name, order_no: order_no.cloned().unwrap_or_default(), fields, is_json, peer }
+    let order_no = ["mch_billno", "partner_trade_no", "mchBillno"]
+        .iter()
+        .find_map(|name| fields.get(*name));
+    Call {
+        name,
+        order_no: order_no.cloned().unwrap_or_default(),
+        fields,
+        is_json,
+        peer,
+    }
 }
 
 pub(super) fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
 }
 
 /// Does what the call asks for, or what a fault makes of it.
 async fn act(call: Call, world: Arc<World>) -> Result<Response<Body>, Cut> {
     let (delay, action) = world.faults().take(call.name, &call.order_no);
     tokio::time::sleep(delay).await;
-    let Some(action) = action else { return Ok(normal(&call, &world, false)) };
+    let Some(action) = action else {
+        return Ok(normal(&call, &world, false));
+    };
     let pays = |moment: Moment| {
         if moment == Moment::After {
             drop(normal(&call, &world, false));
         }
     };
     let html = |status: u16, text: &str| {
-        full(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY), "text/html", format!("<html>{text}</html>"))
+        full(
+            StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
+            "text/html",
+            format!("<html>{text}</html>"),
+        )
     };
     match action {
         Action::Delay(_) => Ok(normal(&call, &world, false)),
@@ -178,8 +226,16 @@ async fn act(call: Call, world: Arc<World>) -> Result<Response<Body>, Cut> {
         Action::Truncate => {
             let answer = normal(&call, &world, false);
             let (head, body) = answer.into_parts();
-            let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            let media = if call.is_json { "application/json" } else { "application/xml" };
+            let text = body
+                .collect()
+                .await
+                .map(|body| body.to_bytes())
+                .unwrap_or_default();
+            let media = if call.is_json {
+                "application/json"
+            } else {
+                "application/xml"
+            };
             drop(head);
             Ok(half(media, &String::from_utf8_lossy(&text)))
         }
@@ -201,11 +257,19 @@ async fn act(call: Call, world: Arc<World>) -> Result<Response<Body>, Cut> {
 }
 
 fn normal(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
-    if call.is_wechat() { wechat_v2::answer(call, world, wrong_amount) } else { handler::answer(call, world, wrong_amount) }
+    if call.is_wechat() {
+        wechat_v2::answer(call, world, wrong_amount)
+    } else {
+        handler::answer(call, world, wrong_amount)
+    }
 }
 
 fn failure(call: &Call, code: &str, text: &str) -> Response<Body> {
-    if call.is_wechat() { wechat_v2::failure(call, code, text) } else { handler::failure(call, code, text) }
+    if call.is_wechat() {
+        wechat_v2::failure(call, code, text)
+    } else {
+        handler::failure(call, code, text)
+    }
 }
 
 impl Call {
@@ -219,7 +283,11 @@ impl Call {
 
     pub(super) fn respond(&self, fields: &[(&str, &str)]) -> Response<Body> {
         if self.is_json {
-            full(StatusCode::OK, "application/json", super::wire::write_json(fields))
+            full(
+                StatusCode::OK,
+                "application/json",
+                super::wire::write_json(fields),
+            )
         } else {
             full(StatusCode::OK, "application/xml", super::wire::write_xml(fields))
         }

@@ -12,28 +12,65 @@ use super::wire::{Body, Map};
 type Field = (&'static str, usize, bool);
 
 const SENDREDPACK: &[Field] = &[
-    ("nonce_str", 32, true), ("sign", 32, true), ("mch_billno", 28, true), ("mch_id", 32, true), ("wxappid", 32, true),
-    ("send_name", 32, true), ("re_openid", 32, true), ("total_amount", 10, true), ("total_num", 1, true),
-    ("wishing", 128, true), ("client_ip", 15, true), ("act_name", 32, true), ("remark", 256, true),
-    ("scene_id", 32, false), ("risk_info", 128, false),
+    ("nonce_str", 32, true),
+    ("sign", 32, true),
+    ("mch_billno", 28, true),
+    ("mch_id", 32, true),
+    ("wxappid", 32, true),
+    ("send_name", 32, true),
+    ("re_openid", 32, true),
+    ("total_amount", 10, true),
+    ("total_num", 1, true),
+    ("wishing", 128, true),
+    ("client_ip", 15, true),
+    ("act_name", 32, true),
+    ("remark", 256, true),
+    ("scene_id", 32, false),
+    ("risk_info", 128, false),
 ];
 const SENDMINIPROGRAMHB: &[Field] = &[
-    ("nonce_str", 32, true), ("sign", 32, true), ("mch_billno", 28, true), ("mch_id", 32, true), ("wxappid", 32, true),
-    ("send_name", 32, true), ("re_openid", 32, true), ("total_amount", 10, true), ("total_num", 1, true),
-    ("wishing", 128, true), ("act_name", 32, true), ("remark", 256, true), ("notify_way", 32, true),
+    ("nonce_str", 32, true),
+    ("sign", 32, true),
+    ("mch_billno", 28, true),
+    ("mch_id", 32, true),
+    ("wxappid", 32, true),
+    ("send_name", 32, true),
+    ("re_openid", 32, true),
+    ("total_amount", 10, true),
+    ("total_num", 1, true),
+    ("wishing", 128, true),
+    ("act_name", 32, true),
+    ("remark", 256, true),
+    ("notify_way", 32, true),
     ("scene_id", 32, false),
 ];
 const TRANSFERS: &[Field] = &[
-    ("nonce_str", 32, true), ("sign", 32, true), ("mch_appid", 128, true), ("mchid", 32, true),
-    ("partner_trade_no", 32, true), ("openid", 64, true), ("check_name", 16, true), ("amount", 10, true),
-    ("desc", 100, true), ("spbill_create_ip", 32, true), ("re_user_name", 64, false), ("device_info", 32, false),
+    ("nonce_str", 32, true),
+    ("sign", 32, true),
+    ("mch_appid", 128, true),
+    ("mchid", 32, true),
+    ("partner_trade_no", 32, true),
+    ("openid", 64, true),
+    ("check_name", 16, true),
+    ("amount", 10, true),
+    ("desc", 100, true),
+    ("spbill_create_ip", 32, true),
+    ("re_user_name", 64, false),
+    ("device_info", 32, false),
 ];
 const GETHBINFO: &[Field] = &[
-    ("nonce_str", 32, true), ("sign", 32, true), ("mch_billno", 28, true), ("mch_id", 32, true), ("appid", 32, true),
+    ("nonce_str", 32, true),
+    ("sign", 32, true),
+    ("mch_billno", 28, true),
+    ("mch_id", 32, true),
+    ("appid", 32, true),
     ("bill_type", 32, true),
 ];
 const GETTRANSFERINFO: &[Field] = &[
-    ("nonce_str", 32, true), ("sign", 32, true), ("partner_trade_no", 32, true), ("mch_id", 32, true),
+    ("nonce_str", 32, true),
+    ("sign", 32, true),
+    ("partner_trade_no", 32, true),
+    ("mch_id", 32, true),
     ("appid", 128, true),
 ];
 
@@ -55,7 +92,11 @@ pub(super) fn failure(call: &Call, code: &str, text: &str) -> Response<Body> {
         ("result_code", "FAIL"),
         ("err_code", code),
         ("err_code_des", text),
-        if call.name == "transfers" { ("partner_trade_no", &call.order_no) } else { ("mch_billno", &call.order_no) },
+        if call.name == "transfers" {
+            ("partner_trade_no", &call.order_no)
+        } else {
+            ("mch_billno", &call.order_no)
+        },
     ])
 }
 
@@ -74,8 +115,16 @@ fn check(call: &Call, world: &World) -> Result<(), (&'static str, &'static str)>
     if call.fields.is_empty() {
         return Err(("XML_ERROR", "请求的xml格式错误"));
     }
-    let mch_id = if call.name == "transfers" { call.field("mchid") } else { call.field("mch_id") };
-    if call.peer.as_ref().is_some_and(|peer| peer.as_deref() != Some(mch_id)) {
+    let mch_id = if call.name == "transfers" {
+        call.field("mchid")
+    } else {
+        call.field("mch_id")
+    };
+    if call
+        .peer
+        .as_ref()
+        .is_some_and(|peer| peer.as_deref() != Some(mch_id))
+    {
         return Err(("CA_ERROR", "商户API证书校验出错"));
     }
     let fields = documented(call.name);
@@ -96,15 +145,22 @@ fn check(call: &Call, world: &World) -> Result<(), (&'static str, &'static str)>
         }
     }
     let is_number = !call.order_no.is_empty() && call.order_no.bytes().all(|b| b.is_ascii_alphanumeric());
-    let address_ok = call.name != "sendredpack" || call.field("client_ip").parse::<std::net::Ipv4Addr>().is_ok();
+    let address_ok =
+        call.name != "sendredpack" || call.field("client_ip").parse::<std::net::Ipv4Addr>().is_ok();
     let constants_ok = match call.name {
         "sendredpack" => call.field("total_num") == "1",
-        "sendminiprogramhb" => call.field("total_num") == "1" && call.field("notify_way") == "MINI_PROGRAM_JSAPI",
+        "sendminiprogramhb" => {
+            call.field("total_num") == "1" && call.field("notify_way") == "MINI_PROGRAM_JSAPI"
+        }
         "transfers" => matches!(call.field("check_name"), "NO_CHECK" | "FORCE_CHECK"),
         "gethbinfo" => call.field("bill_type") == "MCHT",
         _ => true,
     };
-    if is_number && address_ok && constants_ok { Ok(()) } else { Err(("PARAM_ERROR", "参数错误")) }
+    if is_number && address_ok && constants_ok {
+        Ok(())
+    } else {
+        Err(("PARAM_ERROR", "参数错误"))
+    }
 }
 
 fn pay(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
@@ -119,25 +175,43 @@ fn pay(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
     if !transfer && !(100..=20_000).contains(&amount) && call.field("scene_id").is_empty() {
         return failure(call, "MONEY_LIMIT", "红包金额发放限制");
     }
-    let parameters =
-        call.fields.iter().filter(|(name, _)| !matches!(name.as_str(), "nonce_str" | "sign"));
+    let parameters = call
+        .fields
+        .iter()
+        .filter(|(name, _)| !matches!(name.as_str(), "nonce_str" | "sign"));
     let payment = Payment {
         endpoint: call.name.to_owned(),
         mch_id: call.field(if transfer { "mchid" } else { "mch_id" }).to_owned(),
         order_no: call.order_no.clone(),
-        openid: call.field(if transfer { "openid" } else { "re_openid" }).to_owned(),
+        openid: call
+            .field(if transfer { "openid" } else { "re_openid" })
+            .to_owned(),
         amount,
         number: String::new(),
         paid_at: String::new(),
-        parameters: parameters.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        parameters: parameters
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
     };
     let payment = match world.books().pay_once(payment) {
         Paid::Once(payment) => payment,
         Paid::Conflict => return failure(call, "FATAL_ERROR", "此单号已存在, 参数与首次请求不一致"),
     };
-    let amount = if wrong_amount { payment.amount.saturating_add(1) } else { payment.amount }.to_string();
-    let mut fields = vec![("return_code", "SUCCESS"), ("return_msg", ""), ("result_code", "SUCCESS")];
-    let package = format!("sendid={}&ver=8&sign=stub&mchid={}", payment.number, payment.mch_id);
+    let amount = if wrong_amount {
+        payment.amount.saturating_add(1)
+    } else {
+        payment.amount
+    }
+    .to_string();
+    let mut fields = vec![
+        ("return_code", "SUCCESS"),
+        ("return_msg", ""),
+        ("result_code", "SUCCESS"),
+    ];
+    let package = format!(
+        "sendid={}&ver=8&sign=stub&mchid={}",
+        payment.number, payment.mch_id
+    );
     if transfer {
         fields.extend([
             ("mch_appid", call.field("mch_appid")),
@@ -168,9 +242,18 @@ fn query(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
     let Some(payment) = books.find(call.field("mch_id"), &call.order_no) else {
         return failure(call, "NOT_FOUND", "指定单号数据不存在");
     };
-    let amount = if wrong_amount { payment.amount.saturating_add(1) } else { payment.amount }.to_string();
+    let amount = if wrong_amount {
+        payment.amount.saturating_add(1)
+    } else {
+        payment.amount
+    }
+    .to_string();
     let parameter = |name: &str| payment.parameters.get(name).map_or("", String::as_str);
-    let head = [("return_code", "SUCCESS"), ("return_msg", "OK"), ("result_code", "SUCCESS")];
+    let head = [
+        ("return_code", "SUCCESS"),
+        ("return_msg", "OK"),
+        ("result_code", "SUCCESS"),
+    ];
     if call.name == "gettransferinfo" {
         let status = books.status(&call.order_no).unwrap_or("SUCCESS");
         return call.respond(

@@ -15,19 +15,32 @@ pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 pub(super) type Map = BTreeMap<String, String>;
 
 pub(super) fn full(status: StatusCode, media: &'static str, text: String) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync());
+    let mut response = Response::new(
+        Full::new(Bytes::from(text))
+            .map_err(|never| match never {})
+            .boxed_unsync(),
+    );
     *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media));
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media));
     response
 }
 
 /// The first half of a text, and then a broken connection.
 pub(super) fn half(media: &'static str, text: &str) -> Response<Body> {
     let half = Bytes::copy_from_slice(text.as_bytes().get(..text.len() / 2).unwrap_or_default());
-    let frames = [Ok(Frame::data(half)), Err(std::io::Error::other("cut on purpose"))];
+    let frames = [
+        Ok(Frame::data(half)),
+        Err(std::io::Error::other("cut on purpose")),
+    ];
     let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync());
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media));
-    response.headers_mut().insert(http::header::CONTENT_LENGTH, http::HeaderValue::from(text.len()));
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media));
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_LENGTH, http::HeaderValue::from(text.len()));
     response
 }
 
@@ -68,7 +81,10 @@ pub(super) fn read_xml(body: &[u8]) -> Option<Map> {
 pub(super) fn write_xml(fields: &[(&str, &str)]) -> String {
     let mut text = String::from("<xml>");
     for (name, value) in fields {
-        let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let value = value
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
         text.push_str(&format!("<{name}>{value}</{name}>"));
     }
     text.push_str("</xml>");
@@ -81,11 +97,18 @@ pub(super) fn read_json(body: &[u8]) -> Option<Map> {
         serde_json::Value::String(text) => text,
         other => other.to_string(),
     };
-    Some(object.into_iter().map(|(name, value)| (name, text(value))).collect())
+    Some(
+        object
+            .into_iter()
+            .map(|(name, value)| (name, text(value)))
+            .collect(),
+    )
 }
 
 pub(super) fn write_json(fields: &[(&str, &str)]) -> String {
-    let object: serde_json::Map<String, serde_json::Value> =
-        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+    let object: serde_json::Map<String, serde_json::Value> = fields
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).into()))
+        .collect();
     serde_json::Value::Object(object).to_string()
 }

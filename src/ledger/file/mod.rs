@@ -76,23 +76,42 @@ impl FileLedger {
         let database = Arc::new(database);
         let (operations, queue) = mpsc::channel(QUEUE);
         let health = Arc::new(Health::default());
-        let writer = Writer { database: Arc::clone(&database), health: Arc::clone(&health), retention, clock };
+        let writer = Writer {
+            database: Arc::clone(&database),
+            health: Arc::clone(&health),
+            retention,
+            clock,
+        };
         // A thread of its own, since every commit waits for the disk.
         let writer = std::thread::spawn(move || writer.run(queue));
-        Self { database, operations: Some(operations), writer: Some(writer), health }
+        Self {
+            database,
+            operations: Some(operations),
+            writer: Some(writer),
+            health,
+        }
     }
 
     /// How many syncs and how many operations there were: operations per sync is what group commit gains.
     #[must_use]
     pub fn syncs_and_operations(&self) -> (u64, u64) {
-        (self.health.commits.load(Ordering::Relaxed), self.health.operations.load(Ordering::Relaxed))
+        (
+            self.health.commits.load(Ordering::Relaxed),
+            self.health.operations.load(Ordering::Relaxed),
+        )
     }
 
     async fn write(&self, operation: Operation) -> Result<Answer, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let gone = || StoreError { unsure: true, text: "the ledger file's writer has ended: restart the process".into() };
+        let gone = || StoreError {
+            unsure: true,
+            text: "the ledger file's writer has ended: restart the process".into(),
+        };
         let operations = self.operations.as_ref().ok_or_else(gone)?;
-        operations.send(Waiting { operation, answer }).await.map_err(|_| gone())?;
+        operations
+            .send(Waiting { operation, answer })
+            .await
+            .map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -102,10 +121,14 @@ impl FileLedger {
     ) -> Result<T, StoreError> {
         let database = Arc::clone(&self.database);
         let task = tokio::task::spawn_blocking(move || {
-            let transaction = redb::ReadableDatabase::begin_read(&*database).map_err(|error| tables::failed(&error))?;
+            let transaction =
+                redb::ReadableDatabase::begin_read(&*database).map_err(|error| tables::failed(&error))?;
             read(&transaction)
         });
-        task.await.map_err(|error| StoreError { unsure: false, text: format!("a read of the ledger file ended: {error}") })?
+        task.await.map_err(|error| StoreError {
+            unsure: false,
+            text: format!("a read of the ledger file ended: {error}"),
+        })?
     }
 }
 
@@ -141,7 +164,13 @@ impl Writer {
         };
         if let Err(error) = transaction.commit() {
             let error = tables::failed(&error);
-            return self.fail(batch, &StoreError { unsure: true, text: error.text });
+            return self.fail(
+                batch,
+                &StoreError {
+                    unsure: true,
+                    text: error.text,
+                },
+            );
         }
         self.health.commits.fetch_add(1, Ordering::Relaxed);
         for (waiting, answer) in batch.into_iter().zip(answers) {
@@ -157,8 +186,13 @@ impl Writer {
         operations: impl Iterator<Item = &'a Operation>,
         clear: Option<Millis>,
     ) -> Result<(redb::WriteTransaction, Vec<Result<Answer, StoreError>>), StoreError> {
-        let mut transaction = self.database.begin_write().map_err(|error| tables::failed(&error))?;
-        transaction.set_durability(Durability::Immediate).map_err(|error| tables::failed(&error))?;
+        let mut transaction = self
+            .database
+            .begin_write()
+            .map_err(|error| tables::failed(&error))?;
+        transaction
+            .set_durability(Durability::Immediate)
+            .map_err(|error| tables::failed(&error))?;
         let answers = {
             let mut tables = tables::Tables::open(&transaction)?;
             let mut answers = Vec::new();
@@ -177,7 +211,10 @@ impl Writer {
         self.health.has_failed.store(true, Ordering::Relaxed);
         tracing::error!(%error, operations = batch.len(), "the ledger file could not be written");
         for waiting in batch {
-            let error = StoreError { unsure: error.unsure, text: error.text.clone() };
+            let error = StoreError {
+                unsure: error.unsure,
+                text: error.text.clone(),
+            };
             let _told = waiting.answer.send(Err(error)).is_ok();
         }
     }
@@ -185,7 +222,10 @@ impl Writer {
 
 /// An answer of another kind than the operation: cannot happen, and is an error rather than a panic.
 fn mismatched() -> StoreError {
-    StoreError { unsure: true, text: "the ledger file's writer answered another question".into() }
+    StoreError {
+        unsure: true,
+        text: "the ledger file's writer answered another question".into(),
+    }
 }
 
 #[async_trait]
@@ -216,10 +256,25 @@ impl Ledger for FileLedger {
         self.read(move |transaction| tables::get(transaction, &key)).await
     }
 
-    async fn due(&self, now: Millis, hidden_until: Millis, limit: usize) -> Result<Vec<OrderKey>, StoreError> {
+    async fn due(
+        &self,
+        now: Millis,
+        hidden_until: Millis,
+        limit: usize,
+    ) -> Result<Vec<OrderKey>, StoreError> {
         // Most of the time nothing is due, and looking costs no sync.
-        if self.read(move |transaction| tables::has_due(transaction, now)).await? {
-            match self.write(Operation::Due { now, hidden_until, limit }).await? {
+        if self
+            .read(move |transaction| tables::has_due(transaction, now))
+            .await?
+        {
+            match self
+                .write(Operation::Due {
+                    now,
+                    hidden_until,
+                    limit,
+                })
+                .await?
+            {
                 Answer::Due(keys) => Ok(keys),
                 Answer::Inserted(_) | Answer::Replaced(_) => Err(mismatched()),
             }
@@ -230,15 +285,19 @@ impl Ledger for FileLedger {
 
     async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
         let filter = filter.clone();
-        self.read(move |transaction| tables::list(transaction, &filter)).await
+        self.read(move |transaction| tables::list(transaction, &filter))
+            .await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
         if self.health.has_failed.load(Ordering::Relaxed) {
-            let text = "a write to the ledger file has failed: see the log, mend the disk, restart".to_owned();
+            let text =
+                "a write to the ledger file has failed: see the log, mend the disk, restart".to_owned();
             return Err(StoreError { unsure: false, text });
         }
-        self.read(|transaction| tables::has_due(transaction, Millis(0))).await.map(|_| ())
+        self.read(|transaction| tables::has_due(transaction, Millis(0)))
+            .await
+            .map(|_| ())
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {

@@ -1,5 +1,10 @@
 //! Opens the ledger file, makes it where there is none, and refuses what is not one. It never overwrites anything.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's enum is not ours to list"
+)]
+
 use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, DatabaseError, StorageError};
@@ -13,7 +18,9 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant says it in its text")]
 pub enum OpenError {
-    #[error("{path} is in use by another process: a ledger file is for one process; use Redis for several replicas")]
+    #[error(
+        "{path} is in use by another process: a ledger file is for one process; use Redis for several replicas"
+    )]
     InUse { path: PathBuf },
     #[error(
         "{path} is empty: a ledger that was written to is not. Restore it from a copy; if there never was one, remove the file"
@@ -26,16 +33,26 @@ pub enum OpenError {
 }
 
 pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
-    let unusable = |error: std::io::Error| OpenError::Unusable { path: path.to_owned(), why: error.to_string() };
+    let unusable = |error: std::io::Error| OpenError::Unusable {
+        path: path.to_owned(),
+        why: error.to_string(),
+    };
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.len() == 0 => return Err(OpenError::Empty { path: path.to_owned() }),
+        Ok(metadata) if metadata.len() == 0 => {
+            return Err(OpenError::Empty {
+                path: path.to_owned(),
+            });
+        }
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(path)?,
         Err(error) => return Err(unusable(error)),
     }
     let database = builder().open(path).map_err(|error| refusal(path, error))?;
     // Makes sure that this is a ledger, and not some other program's database.
-    tables::check(&database).map_err(|why| OpenError::Damaged { path: path.to_owned(), why })?;
+    tables::check(&database).map_err(|why| OpenError::Damaged {
+        path: path.to_owned(),
+        why,
+    })?;
     Ok(database)
 }
 
@@ -52,7 +69,10 @@ fn make(path: &Path) -> Result<(), OpenError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let fresh = path.with_file_name(name);
-    let unusable = |why: String| OpenError::Unusable { path: path.to_owned(), why };
+    let unusable = |why: String| OpenError::Unusable {
+        path: path.to_owned(),
+        why,
+    };
     match std::fs::remove_file(&fresh) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -62,23 +82,39 @@ fn make(path: &Path) -> Result<(), OpenError> {
     tables::create(&database).map_err(|error| unusable(error.text))?;
     database.close().map_err(|error| refusal(&fresh, error))?;
     std::fs::rename(&fresh, path).map_err(|error| unusable(error.to_string()))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     // The name must survive a power loss as well as the content.
-    std::fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(|error| unusable(error.to_string()))
+    std::fs::File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| unusable(error.to_string()))
 }
 
 fn refusal(path: &Path, error: DatabaseError) -> OpenError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path },
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => {
+        DatabaseError::Storage(StorageError::Io(error))
+            if error.kind() != std::io::ErrorKind::InvalidData =>
+        {
             // A file that ends too early is met as an I/O error as well.
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                OpenError::Damaged { path, why: error.to_string() }
+                OpenError::Damaged {
+                    path,
+                    why: error.to_string(),
+                }
             } else {
-                OpenError::Unusable { path, why: error.to_string() }
+                OpenError::Unusable {
+                    path,
+                    why: error.to_string(),
+                }
             }
         }
-        error => OpenError::Damaged { path, why: error.to_string() },
+        error => OpenError::Damaged {
+            path,
+            why: error.to_string(),
+        },
     }
 }

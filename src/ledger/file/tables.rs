@@ -33,7 +33,11 @@ pub(super) enum Operation {
     Insert(Order),
     Replace(Order),
     Remove(Order),
-    Due { now: Millis, hidden_until: Millis, limit: usize },
+    Due {
+        now: Millis,
+        hidden_until: Millis,
+        limit: usize,
+    },
 }
 
 /// What came of it.
@@ -45,7 +49,10 @@ pub(super) enum Answer {
 
 /// An error of the file, before anything was committed.
 pub(super) fn failed(error: &dyn std::error::Error) -> StoreError {
-    StoreError { unsure: false, text: format!("the ledger file: {error}") }
+    StoreError {
+        unsure: false,
+        text: format!("the ledger file: {error}"),
+    }
 }
 
 /// The tables of one write transaction.
@@ -73,9 +80,13 @@ impl<'t> Tables<'t> {
             Operation::Insert(order) => self.insert(order).map(|done| done.map(Answer::Inserted)),
             Operation::Replace(next) => self.replace(next).map(|done| done.map(Answer::Replaced)),
             Operation::Remove(order) => self.remove(order).map(|done| done.map(Answer::Replaced)),
-            Operation::Due { now, hidden_until, limit } => {
-                self.take_due(*now, *hidden_until, *limit).map(|keys| Ok(Answer::Due(keys)))
-            }
+            Operation::Due {
+                now,
+                hidden_until,
+                limit,
+            } => self
+                .take_due(*now, *hidden_until, *limit)
+                .map(|keys| Ok(Answer::Due(keys))),
         }
     }
 
@@ -87,12 +98,18 @@ impl<'t> Tables<'t> {
         if let Some(stored) = stored {
             // The very same claim, written again after its acknowledgement was lost.
             let same = stored == *order;
-            return Ok(Ok(if same { Inserted::Done } else { Inserted::Exists(Box::new(stored)) }));
+            return Ok(Ok(if same {
+                Inserted::Done
+            } else {
+                Inserted::Exists(Box::new(stored))
+            }));
         }
         if let Some(at) = self.charge(&order.key, &Difference::between(None, Some(order)))? {
             return Ok(Ok(Inserted::OverLimit(at)));
         }
-        self.log.insert((order.created_at.0, &*order.key.to_string()), ()).map_err(|error| failed(&error))?;
+        self.log
+            .insert((order.created_at.0, &*order.key.to_string()), ())
+            .map_err(|error| failed(&error))?;
         self.put(order)?;
         Ok(Ok(Inserted::Done))
     }
@@ -130,7 +147,12 @@ impl<'t> Tables<'t> {
         }
     }
 
-    fn take_due(&mut self, now: Millis, hidden_until: Millis, limit: usize) -> Result<Vec<OrderKey>, StoreError> {
+    fn take_due(
+        &mut self,
+        now: Millis,
+        hidden_until: Millis,
+        limit: usize,
+    ) -> Result<Vec<OrderKey>, StoreError> {
         let mut due = Vec::new();
         for entry in self.due.iter().map_err(|error| failed(&error))? {
             let (key, at) = entry.map_err(|error| failed(&error))?;
@@ -142,7 +164,9 @@ impl<'t> Tables<'t> {
         due.truncate(limit);
         let mut keys = Vec::with_capacity(due.len());
         for (_, text) in due {
-            self.due.insert(&*text, hidden_until.0).map_err(|error| failed(&error))?;
+            self.due
+                .insert(&*text, hidden_until.0)
+                .map_err(|error| failed(&error))?;
             keys.push(key_of(&text)?);
         }
         Ok(keys)
@@ -150,14 +174,19 @@ impl<'t> Tables<'t> {
 
     /// The outer error is the file's, the inner one says that the record is damaged.
     fn stored(&self, key: &OrderKey) -> Result<Result<Option<Order>, StoreError>, StoreError> {
-        let text = self.orders.get(&*key.to_string()).map_err(|error| failed(&error))?;
+        let text = self
+            .orders
+            .get(&*key.to_string())
+            .map_err(|error| failed(&error))?;
         Ok(text.map(|text| record::decode(text.value(), key)).transpose())
     }
 
     fn put(&mut self, order: &Order) -> Result<(), StoreError> {
         let key = order.key.to_string();
         let text = record::encode(order)?;
-        self.orders.insert(&*key, text.as_bytes()).map_err(|error| failed(&error))?;
+        self.orders
+            .insert(&*key, text.as_bytes())
+            .map_err(|error| failed(&error))?;
         match order.due_at() {
             Some(at) => self.due.insert(&*key, at.0).map_err(|error| failed(&error))?,
             None => self.due.remove(&*key).map_err(|error| failed(&error))?,
@@ -169,7 +198,9 @@ impl<'t> Tables<'t> {
         let key = order.key.to_string();
         self.orders.remove(&*key).map_err(|error| failed(&error))?;
         self.due.remove(&*key).map_err(|error| failed(&error))?;
-        self.log.remove((order.created_at.0, &*key)).map_err(|error| failed(&error))?;
+        self.log
+            .remove((order.created_at.0, &*key))
+            .map_err(|error| failed(&error))?;
         Ok(())
     }
 
@@ -177,28 +208,47 @@ impl<'t> Tables<'t> {
     fn charge(&mut self, key: &OrderKey, difference: &Difference<'_>) -> Result<Option<usize>, StoreError> {
         for (at, charge) in &difference.charged {
             let sum = self.sum(key, &charge.name)?;
-            if sum.checked_add(charge.amount).is_none_or(|sum| sum > charge.limit) {
+            if sum
+                .checked_add(charge.amount)
+                .is_none_or(|sum| sum > charge.limit)
+            {
                 return Ok(Some(*at));
             }
         }
-        let added = difference.charged.iter().map(|(_, charge)| (&charge.name, charge.amount));
-        let returned = difference.returned.iter().map(|charge| (&charge.name, charge.amount.saturating_neg()));
+        let added = difference
+            .charged
+            .iter()
+            .map(|(_, charge)| (&charge.name, charge.amount));
+        let returned = difference
+            .returned
+            .iter()
+            .map(|charge| (&charge.name, charge.amount.saturating_neg()));
         for (name, amount) in added.chain(returned) {
             let sum = std::cmp::max(self.sum(key, name)?.saturating_add(amount), 0);
-            self.sums.insert(&*sum_name(key, name), sum).map_err(|error| failed(&error))?;
+            self.sums
+                .insert(&*sum_name(key, name), sum)
+                .map_err(|error| failed(&error))?;
         }
         Ok(None)
     }
 
     fn sum(&self, key: &OrderKey, name: &str) -> Result<i64, StoreError> {
-        let sum = self.sums.get(&*sum_name(key, name)).map_err(|error| failed(&error))?;
+        let sum = self
+            .sums
+            .get(&*sum_name(key, name))
+            .map_err(|error| failed(&error))?;
         Ok(sum.map_or(0, |sum| sum.value()))
     }
 
     /// Clears away settled records past their retention, and sums of days gone by. Unsettled records stay.
     pub(super) fn clear(&mut self, now: Millis, retention: std::time::Duration) -> Result<(), StoreError> {
         let mut old = Vec::new();
-        for entry in self.log.iter().map_err(|error| failed(&error))?.take(CLEAR_AT_MOST) {
+        for entry in self
+            .log
+            .iter()
+            .map_err(|error| failed(&error))?
+            .take(CLEAR_AT_MOST)
+        {
             let (at, ()) = entry.map(|(key, _)| (key, ())).map_err(|error| failed(&error))?;
             let (created, key) = at.value();
             if now.since(Millis(created)) < retention {
@@ -207,15 +257,18 @@ impl<'t> Tables<'t> {
             old.push(key_of(key)?);
         }
         for key in old {
-            if let Ok(Some(order)) = self.stored(&key)? {
-                if order.settled_at().is_some_and(|at| now.since(at) >= retention) {
-                    self.forget(&order)?;
-                }
+            if let Ok(Some(order)) = self.stored(&key)?
+                && order.settled_at().is_some_and(|at| now.since(at) >= retention)
+            {
+                self.forget(&order)?;
             }
         }
         let today = BeijingDay::of(now);
-        let is_over = |name: &str| day_of(name).is_some_and(|day| today.days_after(BeijingDay(day)) > SUM_DAYS);
-        self.sums.retain(|name, _| !is_over(name)).map_err(|error| failed(&error))
+        let is_over =
+            |name: &str| day_of(name).is_some_and(|day| today.days_after(BeijingDay(day)) > SUM_DAYS);
+        self.sums
+            .retain(|name, _| !is_over(name))
+            .map_err(|error| failed(&error))
     }
 }
 
@@ -225,7 +278,10 @@ fn sum_name(key: &OrderKey, name: &str) -> String {
 }
 
 fn key_of(text: &str) -> Result<OrderKey, StoreError> {
-    let damaged = || StoreError { unsure: false, text: format!("the ledger file has a key that is none: {text}") };
+    let damaged = || StoreError {
+        unsure: false,
+        text: format!("the ledger file has a key that is none: {text}"),
+    };
     let (mch_id, order_no) = text.split_once(':').ok_or_else(damaged)?;
     let mch_id = crate::rules::term::MchId::parse(mch_id).map_err(|_| damaged())?;
     let order_no = crate::rules::term::OrderNo::parse(order_no).map_err(|_| damaged())?;
@@ -246,13 +302,17 @@ pub(super) fn create(database: &redb::Database) -> Result<(), StoreError> {
 /// Makes sure that a file is a ledger.
 pub(super) fn check(database: &redb::Database) -> Result<(), String> {
     let transaction = database.begin_read().map_err(|error| error.to_string())?;
-    let about = transaction.open_table(ABOUT).map_err(|_| "it is another program's database".to_owned())?;
+    let about = transaction
+        .open_table(ABOUT)
+        .map_err(|_| "it is another program's database".to_owned())?;
     let kind = about.get("kind").map_err(|error| error.to_string())?;
     match kind.as_ref().map(redb::AccessGuard::value) {
         Some(KIND) => {}
         kind => return Err(format!("it says that it is {kind:?}, not {KIND:?}")),
     }
-    transaction.open_table(ORDERS).map_err(|error| error.to_string())?;
+    transaction
+        .open_table(ORDERS)
+        .map_err(|error| error.to_string())?;
     transaction.open_table(DUE).map_err(|error| error.to_string())?;
     transaction.open_table(LOG).map_err(|error| error.to_string())?;
     transaction.open_table(SUMS).map_err(|error| error.to_string())?;
@@ -286,16 +346,19 @@ pub(super) fn list(transaction: &ReadTransaction, filter: &ListFilter) -> Result
         Some((created, key)) => log.range((since, "")..(*created, key.as_str())),
         None => log.range((since, "")..),
     };
-    let mut page = Page { orders: Vec::new(), next: None };
+    let mut page = Page {
+        orders: Vec::new(),
+        next: None,
+    };
     for (looked_at, entry) in range.map_err(|error| failed(&error))?.rev().enumerate() {
         let (at, _) = entry.map_err(|error| failed(&error))?;
         let (created, text) = at.value();
         let key = key_of(text)?;
         let wanted = filter.mch_id.as_ref().is_none_or(|mch_id| *mch_id == key.mch_id);
-        if let Some(order) = if wanted { get(transaction, &key)? } else { None } {
-            if filter.state.is_none_or(|state| state == order.state.name()) {
-                page.orders.push(order);
-            }
+        if let Some(order) = if wanted { get(transaction, &key)? } else { None }
+            && filter.state.is_none_or(|state| state == order.state.name())
+        {
+            page.orders.push(order);
         }
         if page.orders.len() >= filter.limit || looked_at >= LIST_AT_MOST {
             page.next = Some(format!("{created}.{text}"));
@@ -306,6 +369,11 @@ pub(super) fn list(transaction: &ReadTransaction, filter: &ListFilter) -> Result
 }
 
 fn cursor_of(cursor: &str) -> Result<(i64, String), StoreError> {
-    let place = cursor.split_once('.').and_then(|(created, key)| Some((created.parse().ok()?, key.to_owned())));
-    place.ok_or_else(|| StoreError { unsure: false, text: "the cursor is not one of this ledger's".to_owned() })
+    let place = cursor
+        .split_once('.')
+        .and_then(|(created, key)| Some((created.parse().ok()?, key.to_owned())));
+    place.ok_or_else(|| StoreError {
+        unsure: false,
+        text: "the cursor is not one of this ledger's".to_owned(),
+    })
 }

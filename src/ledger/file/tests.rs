@@ -28,7 +28,10 @@ async fn keeps_everything_when_it_is_opened_again() {
     let first = order("A1", 100);
     ledger.insert(&first).await.unwrap();
     ledger.replace(&first, &settled(&first)).await.unwrap();
-    assert!(matches!(open(&path), Err(OpenError::InUse { .. })), "one process, one ledger");
+    assert!(
+        matches!(open(&path), Err(OpenError::InUse { .. })),
+        "one process, one ledger"
+    );
     drop(ledger);
     let ledger = open(&path).unwrap();
     assert_eq!(ledger.get(&first.key).await.unwrap(), Some(settled(&first)));
@@ -107,22 +110,32 @@ async fn a_damaged_file_is_refused_and_left_as_it_is() {
 fn another_programs_database_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("other.redb");
-    Database::create(&path).unwrap().begin_write().unwrap().commit().unwrap();
+    Database::create(&path)
+        .unwrap()
+        .begin_write()
+        .unwrap()
+        .commit()
+        .unwrap();
     assert!(matches!(open(&path), Err(OpenError::Damaged { .. })));
 }
 
 #[test]
 fn a_missing_folder_is_said_and_not_made() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(open(&dir.path().join("no/such/payouts.redb")), Err(OpenError::Unusable { .. })));
+    assert!(matches!(
+        open(&dir.path().join("no/such/payouts.redb")),
+        Err(OpenError::Unusable { .. })
+    ));
 }
 
-/// A disk: what was synced, and what was only written.
+/// A disk: what was written, and what it held at each sync.
 #[derive(Debug, Default, Clone)]
-struct Disk(Arc<Mutex<(Vec<u8>, Vec<Vec<u8>>)>>);
+struct Disk(Arc<Mutex<Platter>>);
+
+type Platter = (Vec<u8>, Vec<Vec<u8>>);
 
 impl Disk {
-    fn with<T>(&self, f: impl FnOnce(&mut (Vec<u8>, Vec<Vec<u8>>)) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut Platter) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -181,17 +194,26 @@ async fn a_power_loss_forgets_nothing_that_was_acknowledged() {
         acknowledged.push((disk.synced().len(), done));
     }
     let synced = disk.synced();
-    assert!(synced.len() >= 40, "{} syncs for 40 changes, one after the other", synced.len());
+    assert!(
+        synced.len() >= 40,
+        "{} syncs for 40 changes, one after the other",
+        synced.len()
+    );
     let mut looked_at = 0;
     for (syncs, bytes) in synced.iter().enumerate().map(|(at, bytes)| (at + 1, bytes)) {
-        let Some((_, newest)) = acknowledged.iter().rev().find(|(at, _)| *at <= syncs) else { continue };
+        let Some((_, newest)) = acknowledged.iter().rev().find(|(at, _)| *at <= syncs) else {
+            continue;
+        };
         let survivor = Disk::holding(bytes.clone());
         let database = redb::Builder::new().create_with_backend(survivor).unwrap();
         tables::check(&database).unwrap();
         let ledger = FileLedger::over(database, RETENTION, Arc::new(SystemClock));
         let found = ledger.get(&newest.key).await.unwrap().unwrap();
         assert!(found.version >= newest.version, "after sync {syncs}");
-        assert!(matches!(ledger.insert(&order("NEW", 1)).await, Ok(Inserted::Done)));
+        assert!(matches!(
+            ledger.insert(&order("NEW", 1)).await,
+            Ok(Inserted::Done)
+        ));
         looked_at += 1;
     }
     assert!(looked_at >= 40, "only {looked_at} power losses were tried");

@@ -1,0 +1,194 @@
+//! From a configuration to a flow: the one place that knows both.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::clock::Clock;
+use crate::config::{self, ClientIp, Config, IdentitySource, LedgerStore, RedisServer, To};
+use crate::identity::cache::CacheSettings;
+use crate::identity::file::FileIdentity;
+use crate::identity::redis::RedisIdentity;
+use crate::ledger::file::FileLedger;
+use crate::ledger::redis::{RedisLedger, RedisSettings};
+use crate::payout::merchant::{Merchant, MerchantKind};
+use crate::payout::ports::{Identity, Ledger};
+use crate::payout::{Payouts, Settings};
+use crate::redis_link::{Options, RedisLink, RedisUrl};
+use crate::rules::contract::answer::Disclosure;
+use crate::rules::encoding::Encoding;
+use crate::rules::order::step::Policy;
+use crate::rules::route::MerchantPattern;
+use crate::rules::wechat::v2::Texts;
+use crate::upstream::client::Client;
+use crate::upstream::dial::{ClientCertificate, Dialer};
+use crate::upstream::handler::{HandlerFormat, HandlerUpstream};
+use crate::upstream::target::Target;
+use crate::upstream::wechat::{Hosts, WechatUpstream};
+
+/// How long a connection to a handler may take to open: it stands beside us, or close by.
+const HANDLER_CONNECT: std::time::Duration = std::time::Duration::from_secs(3);
+/// The same towards Redis, and how long Redis may take to answer. Longer than a command needs, shorter than a caller's
+/// patience.
+const REDIS_CONNECT: std::time::Duration = std::time::Duration::from_secs(1);
+const REDIS_RESPONSE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What of the configuration the flow uses.
+///
+/// # Errors
+/// When a URL, a certificate or a key cannot be used, then which, and why.
+pub(super) fn settings(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Settings> {
+    let merchants = config
+        .merchants
+        .iter()
+        .map(|entry| merchant(config, entry, clock))
+        .collect::<anyhow::Result<_>>()?;
+    let client_ip: Option<IpAddr> = match config.client_ip {
+        ClientIp::Keep => None,
+        ClientIp::Value(address) => Some(address),
+    };
+    Ok(Settings {
+        merchants,
+        client_ip,
+        limits: config.limits,
+        disclosure: Disclosure {
+            reveal_openid: config.reveal_openid,
+        },
+        request_timeout: config.server.request_timeout,
+    })
+}
+
+fn merchant(
+    config: &Config,
+    entry: &config::Merchant,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<(MerchantPattern, Arc<Merchant>)> {
+    let merchant = match &entry.to {
+        To::Handler(handler) => handler_merchant(handler, clock),
+        To::Wechat(merchant) => wechat_merchant(config, merchant, clock),
+    };
+    let merchant = merchant.with_context(|| entry.name.clone())?;
+    Ok((entry.pattern.clone(), Arc::new(merchant)))
+}
+
+fn handler_merchant(handler: &config::Handler, clock: &Arc<dyn Clock>) -> anyhow::Result<Merchant> {
+    let dialer = Dialer::new(Target::parse(&handler.url)?, None, None, HANDLER_CONNECT)?;
+    let format = match handler.format {
+        config::HandlerFormat::Json => Some(Encoding::Json),
+        config::HandlerFormat::Xml => Some(Encoding::Xml),
+        config::HandlerFormat::Same => None,
+    };
+    let upstream = HandlerUpstream {
+        client: Client::new(dialer, handler.timeout),
+        format: format.map_or(HandlerFormat::Same, HandlerFormat::Always),
+        longest: HANDLER_CONNECT.saturating_add(handler.timeout),
+        clock: Arc::clone(clock),
+    };
+    Ok(Merchant {
+        kind: MerchantKind::Handler { format },
+        upstream: Arc::new(upstream),
+        policy: Policy {
+            refuses_doubles: handler.idempotent,
+            not_found_after: handler.not_found_after,
+        },
+        takes_credentials: handler.forward_credentials,
+    })
+}
+
+fn wechat_merchant(
+    config: &Config,
+    merchant: &config::WechatMerchant,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Merchant> {
+    let wechat = &config.wechat;
+    let hosts = Hosts {
+        base: Target::parse(&wechat.base_url)?,
+        backup: wechat.backup_url.as_deref().map(Target::parse).transpose()?,
+        ca_pem: wechat.ca_pem.clone(),
+        connect_timeout: wechat.connect_timeout,
+        timeout: wechat.timeout,
+    };
+    let certificate = merchant.certificate.as_ref().map(|c| ClientCertificate {
+        chain: c.chain(),
+        key: c.key(),
+    });
+    let upstream = WechatUpstream::new(
+        hosts,
+        merchant.api_key.clone(),
+        certificate.as_ref(),
+        Arc::clone(clock),
+    )?;
+    let texts = Texts {
+        send_name: merchant.send_name.clone(),
+        wishing: merchant.wishing.clone(),
+        scene_id: merchant.scene_id.clone(),
+    };
+    Ok(Merchant {
+        kind: MerchantKind::Wechat {
+            product: merchant.product,
+            texts,
+        },
+        upstream: Arc::new(upstream),
+        policy: Policy {
+            refuses_doubles: true,
+            not_found_after: wechat.not_found_after,
+        },
+        takes_credentials: merchant.request_credentials,
+    })
+}
+
+/// The whole flow, on the configured stores.
+///
+/// # Errors
+/// When a store cannot be opened or is misnamed, then which, and why. A Redis that is down is no error here: readiness
+/// says so, and it may come.
+pub(super) async fn payouts(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Payouts> {
+    let settings = settings(config, &clock)?;
+    let identity: Arc<dyn Identity> = match &config.identity {
+        IdentitySource::Redis {
+            server,
+            key,
+            field,
+            cache_ttl,
+            cache_entries,
+        } => {
+            let cache = CacheSettings {
+                ttl: *cache_ttl,
+                entries: *cache_entries,
+            };
+            let identity = RedisIdentity::new(link(server)?, key, field.as_deref(), cache);
+            Arc::new(identity.map_err(anyhow::Error::msg).context("[identity]")?)
+        }
+        IdentitySource::File { path } => Arc::new(FileIdentity::open(path).await.context("[identity] path")?),
+    };
+    let ledger: Arc<dyn Ledger> = match &config.ledger.store {
+        LedgerStore::Redis {
+            server,
+            prefix,
+            wait_replicas,
+        } => {
+            let settings = RedisSettings {
+                prefix: prefix.clone(),
+                retention: config.ledger.retention,
+                wait_replicas: *wait_replicas,
+            };
+            Arc::new(RedisLedger::new(link(server)?, settings))
+        }
+        LedgerStore::File { path } => {
+            let ledger = FileLedger::open(path, config.ledger.retention, Arc::clone(&clock));
+            Arc::new(ledger.context("[ledger] path")?)
+        }
+    };
+    Ok(Payouts::new(ledger, identity, clock, settings))
+}
+
+fn link(server: &RedisServer) -> anyhow::Result<RedisLink> {
+    let url = RedisUrl::parse(server.url.expose()).map_err(anyhow::Error::msg)?;
+    let options = Options {
+        connect_timeout: REDIS_CONNECT,
+        response_timeout: REDIS_RESPONSE,
+        ca_pem: server.ca_pem.clone(),
+    };
+    Ok(RedisLink::new(url, options))
+}

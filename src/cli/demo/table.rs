@@ -1,0 +1,80 @@
+//! Prints what was sent and what came back, a line each, coloured on a terminal.
+
+use std::io::IsTerminal as _;
+
+use super::script::Scene;
+use crate::rules::fields::Fields;
+
+/// One line of the table.
+pub(super) struct Row {
+    title: &'static str,
+    encoding: &'static str,
+    answer: String,
+    /// Whether the answer was as it should be.
+    pub(super) is_right: bool,
+    missing: String,
+}
+
+/// The fields of an answer that are worth a column, in this order.
+const SHOWN: [&str; 11] = [
+    "returnCode",
+    "resultCode",
+    "errCode",
+    "mchBillno",
+    "reOpenid",
+    "totalAmount",
+    "sendListid",
+    "hbpackage",
+    "paymentNo",
+    "status",
+    "errCodeDes",
+];
+/// How many characters of an answer are shown.
+const ANSWER_CHARS: usize = 150;
+
+impl Row {
+    /// Holds an answer against what was expected.
+    pub(super) fn of(scene: &Scene, answer: &Fields<'_>) -> Self {
+        let missing: Vec<String> = scene
+            .expected
+            .iter()
+            .filter(|(name, value)| answer.characters(name) != Some(value))
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let shown: Vec<String> = SHOWN
+            .iter()
+            .filter_map(|name| answer.characters(name).map(|text| format!("{name}={text}")))
+            .collect();
+        let mut text = shown.join(" ");
+        if let Some((cut, _)) = text.char_indices().nth(ANSWER_CHARS) {
+            text.truncate(cut);
+            text.push('…');
+        }
+        Self {
+            title: scene.title,
+            encoding: if scene.is_xml { "XML" } else { "JSON" },
+            answer: text,
+            is_right: missing.is_empty(),
+            missing: missing.join(" "),
+        }
+    }
+}
+
+/// Prints the table.
+#[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
+pub(super) fn print(rows: &[Row]) {
+    let colours = std::io::stdout().is_terminal();
+    for row in rows {
+        let mark = if row.is_right { "ok  " } else { "BAD " };
+        let (on, off) = match (colours, row.is_right) {
+            (false, _) => ("", ""),
+            (true, true) => ("\x1b[32m", "\x1b[0m"),
+            (true, false) => ("\x1b[31m", "\x1b[0m"),
+        };
+        println!("{on}{mark}{off} {} ({})", row.title, row.encoding);
+        println!("     {}", row.answer);
+        if !row.is_right {
+            println!("     expected {}", row.missing);
+        }
+    }
+}

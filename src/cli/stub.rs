@@ -1,0 +1,86 @@
+//! `payout-sidecar stub`: the stand-in upstream on its own, for staging.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Ending;
+use crate::stub::{HandlerKind, Options, Stub};
+
+#[derive(Args)]
+pub(super) struct StubArguments {
+    /// Where to serve HTTP: WeChat's v2 calls, a customer's handler, and /_stub/….
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9443")]
+    listen: SocketAddr,
+    /// Where to serve the same over TLS; WeChat's calls need a client certificate there.
+    #[arg(long, value_name = "ADDR")]
+    tls_listen: Option<SocketAddr>,
+    /// Faults to inject, e.g. `sendredpack=error-after:SYSTEMERROR*1;query=delay:2s`.
+    #[arg(long, value_name = "SPEC", default_value = "")]
+    faults: String,
+    /// The API key of merchants that --merchant does not name (32 characters).
+    #[arg(long, value_name = "KEY", default_value = "stub-api-key-0123456789abcdefghi")]
+    api_key: String,
+    /// A merchant with an API key of its own; may be given several times.
+    #[arg(long, value_name = "MCH_ID:KEY")]
+    merchant: Vec<String>,
+    /// The handler pays on each call, instead of once per order number.
+    #[arg(long)]
+    pays_each_call: bool,
+    /// Write stub-ca.crt and the merchants' client certificates to this directory.
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "whoever starts it by hand wants to know where it is"
+)]
+pub(super) async fn stub(arguments: StubArguments) -> Ending {
+    let mut merchants = Vec::new();
+    for given in &arguments.merchant {
+        match given.split_once(':') {
+            Some((mch_id, key)) => merchants.push((mch_id.to_owned(), key.to_owned())),
+            None => return Ending::Misconfigured(anyhow::anyhow!("--merchant {given}: write MCH_ID:KEY")),
+        }
+    }
+    let faults = match arguments.faults.parse() {
+        Ok(faults) => faults,
+        Err(error) => return Ending::Misconfigured(anyhow::anyhow!("--faults: {error}")),
+    };
+    let names: Vec<String> = merchants.iter().map(|(mch_id, _)| mch_id.clone()).collect();
+    let handler = if arguments.pays_each_call {
+        HandlerKind::PaysEachCall
+    } else {
+        HandlerKind::Idempotent
+    };
+    let options = Options {
+        listen: arguments.listen,
+        tls_listen: arguments.tls_listen,
+        faults,
+        api_key: arguments.api_key,
+        merchants,
+        handler,
+    };
+    let stub = match Stub::start(options).await {
+        Ok(stub) => stub,
+        Err(error) => return Ending::Failed(error.into()),
+    };
+    if let Some(dir) = &arguments.pki {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        if let Err(error) = stub.write_pki(dir, &names) {
+            return Ending::Failed(anyhow::Error::new(error).context(format!("--pki {}", dir.display())));
+        }
+    }
+    println!("stub upstream on http://{}", stub.addr());
+    if let Some(address) = stub.tls_addr() {
+        println!("           and on https://{address}");
+    }
+    println!("payments: http://{}/_stub/payments", stub.addr());
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        return Ending::Failed(error.into());
+    }
+    stub.shutdown().await;
+    Ending::Done
+}

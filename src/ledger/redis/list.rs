@@ -1,0 +1,149 @@
+//! A page of orders from Redis: newest first over all merchants, merged from each one's log.
+
+use std::collections::BTreeMap;
+
+use super::{RedisLedger, failed};
+use crate::payout::ports::{Ledger as _, ListFilter, Page, StoreError};
+use crate::rules::order::Order;
+use crate::rules::term::{MchId, OrderKey, OrderNo};
+
+/// How many order numbers are taken from a merchant's log at a time.
+const BITE: isize = 128;
+/// How many records one page looks at.
+const AT_MOST: usize = 10_000;
+
+/// A cursor names the place of the last order that was looked at: its time, merchant and number.
+type Place = (i64, String, String);
+
+pub(super) async fn list(ledger: &RedisLedger, filter: &ListFilter) -> Result<Page, StoreError> {
+    let end = filter.cursor.as_deref().map(cursor_of).transpose()?;
+    let merchants = match &filter.mch_id {
+        Some(mch_id) => vec![mch_id.clone()],
+        None => ledger.merchants().await?,
+    };
+    let mut logs: Vec<Log> = merchants
+        .into_iter()
+        .map(|mch_id| Log::new(mch_id, end.as_ref(), filter))
+        .collect();
+    let mut newest: BTreeMap<Place, usize> = BTreeMap::new();
+    for (at, log) in logs.iter_mut().enumerate() {
+        if let Some(place) = log.next(ledger, end.as_ref()).await? {
+            newest.insert(place, at);
+        }
+    }
+    let mut page = Page {
+        orders: Vec::new(),
+        next: None,
+    };
+    let mut looked_at: usize = 0;
+    while let Some((place, at)) = newest.pop_last() {
+        if let Some(log) = logs.get_mut(at) {
+            if let Some(order) = log.order(ledger, &place).await?
+                && filter.state.is_none_or(|state| state == order.state.name())
+            {
+                page.orders.push(order);
+            }
+            if let Some(next) = log.next(ledger, end.as_ref()).await? {
+                newest.insert(next, at);
+            }
+        }
+        looked_at = looked_at.saturating_add(1);
+        if page.orders.len() >= filter.limit || looked_at >= AT_MOST {
+            let (created, mch_id, number) = place;
+            page.next = Some(format!("{created}.{mch_id}.{number}"));
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// One merchant's log, read from the newest down.
+struct Log {
+    mch_id: MchId,
+    most: String,
+    least: String,
+    taken: isize,
+    waiting: Vec<(String, i64)>,
+    is_over: bool,
+}
+
+impl Log {
+    fn new(mch_id: MchId, end: Option<&Place>, filter: &ListFilter) -> Self {
+        let most = end.map_or_else(|| "+inf".to_owned(), |(created, _, _)| created.to_string());
+        let least = filter
+            .since
+            .map_or_else(|| "-inf".to_owned(), |since| since.0.to_string());
+        Self {
+            mch_id,
+            most,
+            least,
+            taken: 0,
+            waiting: Vec::new(),
+            is_over: false,
+        }
+    }
+
+    /// The next place below the end.
+    async fn next(&mut self, ledger: &RedisLedger, end: Option<&Place>) -> Result<Option<Place>, StoreError> {
+        loop {
+            while let Some((number, created)) = self.waiting.pop() {
+                let place = (created, self.mch_id.as_str().to_owned(), number);
+                if end.is_none_or(|end| place < *end) {
+                    return Ok(Some(place));
+                }
+            }
+            if self.is_over {
+                return Ok(None);
+            }
+            let mut command = redis::cmd("ZREVRANGEBYSCORE");
+            command
+                .arg(ledger.key(&self.mch_id, "log"))
+                .arg(&self.most)
+                .arg(&self.least)
+                .arg("WITHSCORES");
+            command.arg("LIMIT").arg(self.taken).arg(BITE);
+            let bite: Vec<(String, i64)> =
+                ledger.link.read(&command).await.map_err(|error| failed(&error))?;
+            self.taken = self.taken.saturating_add(BITE);
+            self.is_over = bite.len() < usize::try_from(BITE).unwrap_or(usize::MAX);
+            self.waiting = bite;
+            self.waiting.reverse();
+        }
+    }
+
+    /// The record at a place. One that is past its retention is gone, and leaves the log as it is met.
+    async fn order(&self, ledger: &RedisLedger, place: &Place) -> Result<Option<Order>, StoreError> {
+        let Ok(order_no) = OrderNo::parse(&place.2) else {
+            return Ok(None);
+        };
+        let key = OrderKey {
+            mch_id: self.mch_id.clone(),
+            order_no,
+        };
+        let order = ledger.get(&key).await?;
+        if order.is_none() {
+            let trim = redis::Cmd::zrem(ledger.key(&self.mch_id, "log"), &place.2);
+            ledger
+                .link
+                .read::<redis::Value>(&trim)
+                .await
+                .map_err(|error| failed(&error))?;
+        }
+        Ok(order)
+    }
+}
+
+fn cursor_of(cursor: &str) -> Result<Place, StoreError> {
+    let mut parts = cursor.splitn(3, '.');
+    let place = (|| {
+        Some((
+            parts.next()?.parse().ok()?,
+            parts.next()?.to_owned(),
+            parts.next()?.to_owned(),
+        ))
+    })();
+    place.ok_or_else(|| StoreError {
+        unsure: false,
+        text: "the cursor is not one of this ledger's".to_owned(),
+    })
+}

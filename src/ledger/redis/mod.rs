@@ -1,0 +1,332 @@
+//! The ledger in Redis, for any number of replicas: standalone, Sentinel or Cluster.
+//!
+//! Every change is one script, so that it is atomic, with its charges. All keys of one merchant carry the same hash tag
+//! (`{mchId}`) and so live in one slot of a Cluster; which merchants there are is a set of its own.
+//!
+//! | key | type | what |
+//! |---|---|---|
+//! | `{prefix}{mchId}:order:<no>` (braces literal around the number) | hash | `v` version, `r` record |
+//! | `…:due` | sorted set | unsettled order numbers by when somebody must look at them (ms) |
+//! | `…:log` | sorted set | all order numbers by their first claim (ms) |
+//! | `…:sum:<name>` | number | a sum of the limits; goes after three days |
+//! | `<prefix>merchants` | set | the merchants |
+
+mod list;
+mod settings;
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{Script, Value};
+
+use super::charges::Difference;
+use super::record;
+use crate::payout::ports::{Inserted, Ledger, ListFilter, Page, Replaced, StoreError};
+use crate::redis_link::{LinkError, RedisLink};
+use crate::rules::limits::Charge;
+use crate::rules::order::{Order, State};
+use crate::rules::term::{MchId, Millis, OrderKey, OrderNo};
+
+/// How long a sum is kept: its Beijing day, and time to give back.
+const SUM_EXPIRY: Duration = Duration::from_secs(3 * 86_400);
+/// How long a claim waits for the replicas that it is to reach.
+const REPLICAS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// `[ledger]`, as far as it is about Redis.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// What every key begins with; no braces.
+    pub prefix: String,
+    /// How long settled records are kept.
+    pub retention: Duration,
+    /// How many replicas each claim waits for.
+    pub wait_replicas: usize,
+}
+
+/// The ledger in Redis.
+pub struct RedisLedger {
+    link: RedisLink,
+    settings: RedisSettings,
+    scripts: Scripts,
+    known_merchants: Mutex<HashSet<MchId>>,
+}
+
+struct Scripts {
+    insert: Script,
+    replace: Script,
+    remove: Script,
+    due: Script,
+}
+
+impl RedisLedger {
+    /// A ledger over a link; does not connect yet.
+    #[must_use]
+    pub fn new(link: RedisLink, settings: RedisSettings) -> Self {
+        let scripts = Scripts {
+            insert: Script::new(include_str!("insert.lua")),
+            replace: Script::new(include_str!("replace.lua")),
+            remove: Script::new(include_str!("remove.lua")),
+            due: Script::new(include_str!("due.lua")),
+        };
+        Self {
+            link,
+            settings,
+            scripts,
+            known_merchants: Mutex::default(),
+        }
+    }
+
+    fn key(&self, mch_id: &MchId, what: &str) -> String {
+        format!("{}{{{mch_id}}}:{what}", self.settings.prefix)
+    }
+
+    fn order_key(&self, key: &OrderKey) -> String {
+        self.key(&key.mch_id, &format!("order:{}", key.order_no))
+    }
+
+    fn merchants_key(&self) -> String {
+        format!("{}merchants", self.settings.prefix)
+    }
+
+    /// The three keys of an order, and those of the sums that it touches.
+    fn keys<'a>(&self, key: &OrderKey, charges: impl Iterator<Item = &'a Charge>) -> Vec<String> {
+        let mut keys = vec![
+            self.order_key(key),
+            self.key(&key.mch_id, "due"),
+            self.key(&key.mch_id, "log"),
+        ];
+        keys.extend(charges.map(|charge| self.key(&key.mch_id, &format!("sum:{}", charge.name))));
+        keys
+    }
+
+    /// Makes the merchant known before its first order, so that no order can be overlooked. Once per process: whoever
+    /// forgets the set has forgotten the orders too, and every process says it again at its start.
+    async fn introduce(&self, mch_id: &MchId) -> Result<(), StoreError> {
+        if self.known().contains(mch_id) {
+            return Ok(());
+        }
+        let command = redis::Cmd::sadd(self.merchants_key(), mch_id.as_str());
+        // Saying it twice changes nothing, so that it may be said again where it was not answered.
+        self.link
+            .read::<Value>(&command)
+            .await
+            .map_err(|error| StoreError {
+                unsure: false,
+                ..failed(&error)
+            })?;
+        self.known().insert(mch_id.clone());
+        Ok(())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashSet<MchId>> {
+        self.known_merchants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims wait for replicas, where they are to; what follows them can be found out again.
+    fn replicas(&self, order: &Order) -> Option<(usize, Duration)> {
+        let claim = matches!(order.state, State::Pending(_));
+        (claim && self.settings.wait_replicas > 0).then_some((self.settings.wait_replicas, REPLICAS_PATIENCE))
+    }
+
+    /// When the record may go, from now: a settled one after its retention.
+    fn expiry(&self, order: &Order) -> String {
+        order
+            .settled_at()
+            .map_or_else(String::new, |_| self.settings.retention.as_millis().to_string())
+    }
+
+    async fn run(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[String],
+        replicas: Option<(usize, Duration)>,
+    ) -> Result<(String, Option<Vec<u8>>), StoreError> {
+        let answer: Vec<Vec<u8>> = self
+            .link
+            .script(script, keys, arguments, replicas)
+            .await
+            .map_err(|error| failed(&error))?;
+        let mut parts = answer.into_iter();
+        let word = parts
+            .next()
+            .map(|word| String::from_utf8_lossy(&word).into_owned())
+            .unwrap_or_default();
+        Ok((word, parts.next()))
+    }
+
+    async fn merchants(&self) -> Result<Vec<MchId>, StoreError> {
+        let names: Vec<String> = self
+            .link
+            .read(&redis::Cmd::smembers(self.merchants_key()))
+            .await
+            .map_err(|error| failed(&error))?;
+        Ok(names.iter().filter_map(|name| MchId::parse(name).ok()).collect())
+    }
+}
+
+fn failed(error: &LinkError) -> StoreError {
+    StoreError {
+        unsure: error.is_unsure(),
+        text: error.to_string(),
+    }
+}
+
+/// An answer that no script of ours gives. The write may have taken effect.
+fn unexpected(word: &str) -> StoreError {
+    StoreError {
+        unsure: true,
+        text: format!("a script of the ledger answered {word:?}: is another program using its keys?"),
+    }
+}
+
+fn due_text(order: &Order) -> String {
+    order.due_at().map_or_else(String::new, |at| at.0.to_string())
+}
+
+fn charge_arguments(charged: &[(usize, &Charge)]) -> impl Iterator<Item = String> {
+    charged.iter().flat_map(|(at, charge)| {
+        [
+            charge.amount.to_string(),
+            charge.limit.to_string(),
+            at.to_string(),
+            SUM_EXPIRY.as_millis().to_string(),
+        ]
+    })
+}
+
+fn place(text: Option<Vec<u8>>) -> Result<usize, StoreError> {
+    let text = text.and_then(|text| String::from_utf8(text).ok());
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| unexpected("over"))
+}
+
+#[async_trait]
+impl Ledger for RedisLedger {
+    async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
+        self.introduce(&order.key.mch_id).await?;
+        let difference = Difference::between(None, Some(order));
+        let keys = self.keys(&order.key, difference.charged.iter().map(|(_, charge)| *charge));
+        let mut arguments = vec![
+            record::encode(order)?,
+            due_text(order),
+            order.key.order_no.as_str().to_owned(),
+            order.created_at.0.to_string(),
+            self.expiry(order),
+        ];
+        arguments.extend(charge_arguments(&difference.charged));
+        let (word, rest) = self
+            .run(&self.scripts.insert, &keys, &arguments, self.replicas(order))
+            .await?;
+        match (word.as_str(), rest) {
+            ("done", _) => Ok(Inserted::Done),
+            ("exists", Some(text)) => Ok(Inserted::Exists(Box::new(record::decode(&text, &order.key)?))),
+            ("over", rest) => Ok(Inserted::OverLimit(place(rest)?)),
+            (word, _) => Err(unexpected(word)),
+        }
+    }
+
+    async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
+        let difference = Difference::between(Some(previous), Some(next));
+        let touched = difference
+            .charged
+            .iter()
+            .map(|(_, charge)| *charge)
+            .chain(difference.returned.iter().copied());
+        let keys = self.keys(&next.key, touched);
+        let mut arguments = vec![
+            record::encode(next)?,
+            due_text(next),
+            next.key.order_no.as_str().to_owned(),
+            next.version.saturating_sub(1).to_string(),
+            next.version.to_string(),
+            self.expiry(next),
+            difference.charged.len().to_string(),
+        ];
+        arguments.extend(charge_arguments(&difference.charged));
+        arguments.extend(difference.returned.iter().map(|charge| charge.amount.to_string()));
+        let (word, rest) = self
+            .run(&self.scripts.replace, &keys, &arguments, self.replicas(next))
+            .await?;
+        replaced(&word, rest, &next.key)
+    }
+
+    async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
+        let difference = Difference::between(Some(order), None);
+        let keys = self.keys(&order.key, difference.returned.iter().copied());
+        let mut arguments = vec![order.version.to_string(), order.key.order_no.as_str().to_owned()];
+        arguments.extend(difference.returned.iter().map(|charge| charge.amount.to_string()));
+        let (word, rest) = self.run(&self.scripts.remove, &keys, &arguments, None).await?;
+        replaced(&word, rest, &order.key)
+    }
+
+    async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
+        let command = redis::Cmd::hget(self.order_key(key), "r");
+        let text: Option<Vec<u8>> = self.link.read(&command).await.map_err(|error| failed(&error))?;
+        text.map(|text| record::decode(&text, key)).transpose()
+    }
+
+    async fn due(
+        &self,
+        now: Millis,
+        hidden_until: Millis,
+        limit: usize,
+    ) -> Result<Vec<OrderKey>, StoreError> {
+        let mut due: Vec<(i64, OrderKey)> = Vec::new();
+        for mch_id in self.merchants().await? {
+            let left = limit.saturating_sub(due.len());
+            if left == 0 {
+                break;
+            }
+            let keys = [self.key(&mch_id, "due")];
+            let arguments = [now.0.to_string(), hidden_until.0.to_string(), left.to_string()];
+            let members: Vec<String> = self
+                .link
+                .script(&self.scripts.due, &keys, &arguments, None)
+                .await
+                .map_err(|error| failed(&error))?;
+            for pair in members.chunks(2) {
+                let [number, score] = pair else { continue };
+                let Ok(order_no) = OrderNo::parse(number) else {
+                    continue;
+                };
+                let at = score.parse().unwrap_or(i64::MAX);
+                due.push((
+                    at,
+                    OrderKey {
+                        mch_id: mch_id.clone(),
+                        order_no,
+                    },
+                ));
+            }
+        }
+        due.sort_by_key(|(at, _)| *at);
+        Ok(due.into_iter().map(|(_, key)| key).collect())
+    }
+
+    async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
+        list::list(self, filter).await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.link.ready().await.map_err(|error| failed(&error))
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        settings::warnings(&self.link).await
+    }
+}
+
+fn replaced(word: &str, rest: Option<Vec<u8>>, key: &OrderKey) -> Result<Replaced, StoreError> {
+    match (word, rest) {
+        ("done", _) => Ok(Replaced::Done),
+        ("gone", _) => Ok(Replaced::Moved(None)),
+        ("moved", Some(text)) => Ok(Replaced::Moved(Some(Box::new(record::decode(&text, key)?)))),
+        ("over", rest) => Ok(Replaced::OverLimit(place(rest)?)),
+        (word, _) => Err(unexpected(word)),
+    }
+}

@@ -1,0 +1,83 @@
+//! The one body type of the main port: an answer of ours, or the backend's as it comes.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A body of the main port.
+pub struct Body {
+    content: Content,
+    // Given back when the body has been sent or dropped.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+enum Content {
+    Full(Full<Bytes>),
+    Stream(Incoming),
+}
+
+impl Body {
+    /// A whole body.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            content: Content::Full(Full::new(bytes.into())),
+            _place: None,
+        }
+    }
+
+    /// No body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    /// The backend's body.
+    #[must_use]
+    pub fn stream(incoming: Incoming) -> Self {
+        Self {
+            content: Content::Stream(incoming),
+            _place: None,
+        }
+    }
+
+    /// Keeps a request's place among those in flight until the body is gone.
+    #[must_use]
+    pub fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
+        self._place = Some(place);
+        self
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.get_mut().content {
+            Content::Full(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
+            Content::Stream(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Full(full) => full.is_end_stream(),
+            Content::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Full(full) => full.size_hint(),
+            Content::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
