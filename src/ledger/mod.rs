@@ -13,4 +13,4 @@ pub mod file;
 pub mod redis;
 
 #[cfg(test)]
-mod suite;
+mod samples;

@@ -42,6 +42,17 @@ pub struct Options {
     pub ca_pem: Option<String>,
 }
 
+/// How many replicas must have a write.
+#[derive(Clone, Copy)]
+pub struct Replicas {
+    /// So many.
+    pub count: usize,
+    /// For at most this long.
+    pub patience: Duration,
+    /// Whether a script's answer says that it wrote; where it did not, there is nothing to wait for.
+    pub has_written: fn(&Value) -> bool,
+}
+
 /// Why a command was not done, or perhaps was.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LinkError {
@@ -143,7 +154,7 @@ impl RedisLink {
     }
 
     /// Runs a script by its digest, and loads it first where Redis does not know it. With `replicas`, the same connection
-    /// then waits until so many replicas have the write, for at most this long.
+    /// then waits until so many replicas have what it wrote.
     ///
     /// # Errors
     /// When it was not done, or perhaps was (too few replicas included), then [`LinkError`].
@@ -152,7 +163,7 @@ impl RedisLink {
         script: &Script,
         keys: &[K],
         arguments: &[A],
-        replicas: Option<(usize, Duration)>,
+        replicas: Option<Replicas>,
     ) -> Result<T, LinkError>
     where
         T: FromRedisValue,
@@ -172,37 +183,35 @@ impl RedisLink {
             done => done,
         };
         let (value, acknowledged) = done?;
-        match (acknowledged, replicas) {
-            (Some(acknowledged), Some((count, _))) if acknowledged < count => {
-                Err(LinkError::Unanswered(format!(
-                    "the write is on the master, but only {acknowledged} of {count} replicas have acknowledged it"
-                )))
-            }
-            (None, Some(_)) => Err(LinkError::Unanswered(
+        match acknowledged {
+            Some((Some(acknowledged), count)) if acknowledged < count => Err(LinkError::Unanswered(format!(
+                "the write is on the master, but only {acknowledged} of {count} replicas have acknowledged it"
+            ))),
+            Some((None, _)) => Err(LinkError::Unanswered(
                 "the master did not say how many replicas have the write".into(),
             )),
-            (_, _) => typed(value),
+            Some((Some(_), _)) | None => typed(value),
         }
     }
 
     async fn invoke(
         &self,
         invocation: &redis::ScriptInvocation<'_>,
-        replicas: Option<(usize, Duration)>,
-    ) -> Result<(Value, Option<usize>), LinkError> {
+        replicas: Option<Replicas>,
+    ) -> Result<(Value, Option<(Option<usize>, usize)>), LinkError> {
         let (generation, mut connection) = self.connection().await?;
         let value = invocation.invoke_async::<Value>(&mut connection).await;
         let value = self.judge(generation, value)?;
-        let acknowledged = match replicas {
-            Some((count, patience)) => {
-                let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-                let mut wait = redis::cmd("WAIT");
-                wait.arg(count).arg(patience);
-                wait.query_async::<usize>(&mut connection).await.ok()
-            }
-            None => None,
+        let Some(Replicas { count, patience, .. }) =
+            replicas.filter(|replicas| (replicas.has_written)(&value))
+        else {
+            return Ok((value, None));
         };
-        Ok((value, acknowledged))
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(count).arg(patience);
+        let acknowledged = wait.query_async::<usize>(&mut connection).await.ok();
+        Ok((value, Some((acknowledged, count))))
     }
 
     /// Whether Redis answers.

@@ -6,18 +6,12 @@ use redb::StorageBackend;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::ledger::suite::{self, order, settled};
+use crate::ledger::samples::{order, settled};
 
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
 fn open(path: &Path) -> Result<FileLedger, OpenError> {
     FileLedger::open(path, RETENTION, Arc::new(SystemClock))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn does_what_every_store_must() {
-    let dir = tempfile::tempdir().unwrap();
-    suite::run(&open(&dir.path().join("payouts.redb")).unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

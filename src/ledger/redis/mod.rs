@@ -24,7 +24,7 @@ use redis::{Script, Value};
 use super::charges::Difference;
 use super::record;
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Page, Replaced, StoreError};
-use crate::redis_link::{LinkError, RedisLink};
+use crate::redis_link::{LinkError, RedisLink, Replicas};
 use crate::rules::limits::Charge;
 use crate::rules::order::{Order, State};
 use crate::rules::term::{MchId, Millis, OrderKey, OrderNo};
@@ -127,9 +127,14 @@ impl RedisLedger {
     }
 
     /// Claims wait for replicas, where they are to; what follows them can be found out again.
-    fn replicas(&self, order: &Order) -> Option<(usize, Duration)> {
+    fn replicas(&self, order: &Order) -> Option<Replicas> {
         let claim = matches!(order.state, State::Pending(_));
-        (claim && self.settings.wait_replicas > 0).then_some((self.settings.wait_replicas, REPLICAS_PATIENCE))
+        let replicas = Replicas {
+            count: self.settings.wait_replicas,
+            patience: REPLICAS_PATIENCE,
+            has_written: is_done,
+        };
+        (claim && replicas.count > 0).then_some(replicas)
     }
 
     /// When the record may go, from now: a settled one after its retention.
@@ -144,7 +149,7 @@ impl RedisLedger {
         script: &Script,
         keys: &[String],
         arguments: &[String],
-        replicas: Option<(usize, Duration)>,
+        replicas: Option<Replicas>,
     ) -> Result<(String, Option<Vec<u8>>), StoreError> {
         let answer: Vec<Vec<u8>> = self
             .link
@@ -167,6 +172,12 @@ impl RedisLedger {
             .map_err(|error| failed(&error))?;
         Ok(names.iter().filter_map(|name| MchId::parse(name).ok()).collect())
     }
+}
+
+/// Whether a script says that the record is there as it was to be written.
+fn is_done(answer: &Value) -> bool {
+    let Value::Array(parts) = answer else { return false };
+    matches!(parts.first(), Some(Value::BulkString(word)) if word == b"done")
 }
 
 fn failed(error: &LinkError) -> StoreError {
@@ -217,6 +228,7 @@ impl Ledger for RedisLedger {
             order.key.order_no.as_str().to_owned(),
             order.created_at.0.to_string(),
             self.expiry(order),
+            order.version.to_string(),
         ];
         arguments.extend(charge_arguments(&difference.charged));
         let (word, rest) = self

@@ -3,27 +3,46 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::payout::ports::{Inserted, Ledger, ListFilter, Replaced};
-use crate::rules::fields::Fields;
-use crate::rules::limits::{Charge, Counter};
-use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::tests::claimed;
-use crate::rules::order::{Order, StateName, UpstreamKind};
-use crate::rules::outcome::{Class, Evidence};
-use crate::rules::term::{Fen, MchId, Millis, OrderNo};
+use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Replaced};
+use payout_sidecar::rules::contract::send::SendRequest;
+use payout_sidecar::rules::encoding::Encoding;
+use payout_sidecar::rules::fields::Fields;
+use payout_sidecar::rules::json;
+use payout_sidecar::rules::limits::{Charge, Counter};
+use payout_sidecar::rules::order::step::{Event, Policy, Step, step};
+use payout_sidecar::rules::order::{AttemptToken, Lease, NewOrder, Order, StateName, UpstreamKind};
+use payout_sidecar::rules::outcome::{Class, Evidence};
+use payout_sidecar::rules::term::{Fen, MchId, Millis, OpenId, OrderNo};
 
 const POLICY: Policy = Policy {
     refuses_doubles: true,
     not_found_after: Duration::from_secs(86_400),
 };
 
-pub(crate) fn order(no: &str, amount: i64) -> Order {
-    let mut order = claimed(UpstreamKind::Handler);
-    order.key.order_no = OrderNo::parse(no).unwrap();
-    order.amount = Fen::new(amount).unwrap();
-    order.parameters.set("remark", "备注\r\n\"]]>");
-    order.parameters.set_number("amount", amount);
-    order
+pub fn order(no: &str, amount: i64) -> Order {
+    let text = format!(
+        r#"{{"wxAppId":"wx1","mchId":"19","mchBillno":"{no}","openid":"user-1","amount":{amount},"actName":"a","remark":"r","tradeRecordId":7}}"#
+    );
+    let mut parameters = Fields::new();
+    parameters.set("remark", "备注\r\n\"]]>");
+    parameters.set_number("amount", amount);
+    let new = NewOrder {
+        upstream: UpstreamKind::Handler,
+        encoding: Encoding::Json,
+        openid: OpenId::parse("oX12abcdefghijk9f").unwrap(),
+        parameters,
+        charges: vec![],
+    };
+    let lease = Lease {
+        token: AttemptToken("t1".into()),
+        length: Duration::from_secs(30),
+    };
+    Order::claimed(
+        &SendRequest::read(json::decode(&text).unwrap()).unwrap(),
+        new,
+        lease,
+        Millis(1_795_449_599_999),
+    )
 }
 
 fn of_merchant(no: &str, mch_id: &str, created_ms: i64) -> Order {
@@ -44,7 +63,7 @@ fn next(order: &Order, evidence: Evidence) -> Order {
     }
 }
 
-pub(crate) fn settled(order: &Order) -> Order {
+pub fn settled(order: &Order) -> Order {
     let mut fields = Fields::new();
     fields.set("sendListid", "100000000020150520314766074200");
     next(order, Evidence::Accepted { fields })
@@ -86,7 +105,7 @@ fn is_done(replaced: &Replaced) -> bool {
 }
 
 /// Runs everything over an empty store.
-pub(crate) async fn run(ledger: &dyn Ledger) {
+pub async fn run(ledger: &dyn Ledger) {
     ledger.ready().await.unwrap();
     writes_follow_versions(ledger).await;
     limits_are_charged_with_the_claim(ledger).await;
@@ -399,10 +418,9 @@ async fn a_plain_model_agrees(ledger: &dyn Ledger) {
             }
             _ => {}
         }
-        for (name, order) in &model {
-            let key = &order.key;
-            assert_eq!(ledger.get(key).await.unwrap().as_ref(), Some(order), "{name}");
-        }
+    }
+    for order in model.values() {
+        assert_eq!(ledger.get(&order.key).await.unwrap().as_ref(), Some(order));
     }
     for order in model.values() {
         assert!(is_done(&ledger.remove(order).await.unwrap()));
