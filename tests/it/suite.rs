@@ -12,7 +12,7 @@ use payout_sidecar::rules::limits::{Charge, Counter};
 use payout_sidecar::rules::order::step::{Event, Policy, Step, step};
 use payout_sidecar::rules::order::{AttemptToken, Lease, NewOrder, Order, StateName, UpstreamKind};
 use payout_sidecar::rules::outcome::{Class, Evidence};
-use payout_sidecar::rules::term::{Fen, MchId, Millis, OpenId, OrderNo};
+use payout_sidecar::rules::term::{Fen, MchId, Millis, OpenId};
 
 const POLICY: Policy = Policy {
     refuses_doubles: true,
