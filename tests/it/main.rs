@@ -13,6 +13,8 @@
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::type_complexity,
+    clippy::cloned_ref_to_slice_refs,
     missing_docs,
     unreachable_pub,
     reason = "a test that meets what it did not expect fails, as it should"

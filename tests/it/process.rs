@@ -8,11 +8,18 @@ use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstre
 use crate::support::until;
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_payout-sidecar")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_payout-sidecar"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn printed(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 #[test]
@@ -52,17 +59,27 @@ fn commands_end_with_the_documented_codes() {
 async fn check_connects_and_healthcheck_asks() {
     let redis = Redis::start();
     let upstream = Upstream::start(To::Redpack).await;
-    let mut sidecar = Sidecar::start(&format!("{}{}", in_redis(&redis.url()), upstream.configuration())).await;
+    let mut sidecar =
+        Sidecar::start(&format!("{}{}", in_redis(&redis.url()), upstream.configuration())).await;
     let config = sidecar.dir.path().join("config.toml").display().to_string();
     let ask = |arguments: &[&str], admin: std::net::SocketAddr| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_payout-sidecar"));
-        command.args(arguments).args(["--config", &config]).env("PAYOUT_SIDECAR__ADMIN__LISTEN", admin.to_string());
+        command
+            .args(arguments)
+            .args(["--config", &config])
+            .env("PAYOUT_SIDECAR__ADMIN__LISTEN", admin.to_string());
         command.output().unwrap().status.code()
     };
-    until("healthy", async || ask(&["healthcheck"], sidecar.admin) == Some(0)).await;
+    until("healthy", async || {
+        ask(&["healthcheck"], sidecar.admin) == Some(0)
+    })
+    .await;
     assert_eq!(ask(&["check", "--connect"], sidecar.admin), Some(0));
     drop(redis);
-    until("unhealthy", async || ask(&["healthcheck"], sidecar.admin) == Some(1)).await;
+    until("unhealthy", async || {
+        ask(&["healthcheck"], sidecar.admin) == Some(1)
+    })
+    .await;
     assert_eq!(ask(&["healthcheck", "--live"], sidecar.admin), Some(0));
     assert_eq!(ask(&["check", "--connect"], sidecar.admin), Some(1));
     sidecar.kill();
@@ -71,17 +88,27 @@ async fn check_connects_and_healthcheck_asks() {
 
 /// Killed in the middle of payouts, over and over: every order is paid once in the end, whatever was under way.
 async fn survives_kills(upstream: &Upstream, mut sidecar: Sidecar, tag: &str) {
-    upstream.stub.set_faults(format!("pay/{tag}=delay:80ms").parse().unwrap());
+    upstream
+        .stub
+        .set_faults(format!("pay/{tag}=delay:80ms").parse().unwrap());
     let orders: Vec<Payout> = (0..40).map(|n| Payout::new(&format!("{tag}{n}"))).collect();
     for round in 0..4 {
         let address = sidecar.main;
-        let bodies: Vec<Vec<u8>> = orders.iter().map(|order| order.body(Encoding::Json).into_bytes()).collect();
+        let bodies: Vec<Vec<u8>> = orders
+            .iter()
+            .map(|order| order.body(Encoding::Json).into_bytes())
+            .collect();
         let calls: Vec<_> = bodies
             .into_iter()
             .enumerate()
             .filter(|(n, _)| n % 4 == round)
             .map(|(_, body)| {
-                let bytes = crate::support::http::request("POST", "/pay/sendApiRedPack", &[("Content-Type", "application/json")], &body);
+                let bytes = crate::support::http::request(
+                    "POST",
+                    "/pay/sendApiRedPack",
+                    &[("Content-Type", "application/json")],
+                    &body,
+                );
                 tokio::spawn(async move { crate::support::http::exchange(address, &bytes).await })
             })
             .collect();
@@ -96,11 +123,19 @@ async fn survives_kills(upstream: &Upstream, mut sidecar: Sidecar, tag: &str) {
     for order in &orders {
         until("paid in the end", async || {
             let code = sidecar.pay(Encoding::Json, order).await.code();
-            assert!(["SUCCESS", "SYSTEMERROR", "PROCESSING"].contains(&code.as_str()), "{code}");
+            assert!(
+                ["SUCCESS", "SYSTEMERROR", "PROCESSING"].contains(&code.as_str()),
+                "{code}"
+            );
             code == "SUCCESS"
         })
         .await;
-        assert_eq!(upstream.stub.books().times_paid(&order.order_no), 1, "{}", order.order_no);
+        assert_eq!(
+            upstream.stub.books().times_paid(&order.order_no),
+            1,
+            "{}",
+            order.order_no
+        );
     }
 }
 
@@ -128,7 +163,10 @@ async fn a_damaged_ledger_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let configuration = format!("{}{}", embedded(&dir), upstream.configuration());
     let mut sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
-    assert_eq!(sidecar.pay(Encoding::Json, &Payout::new("DMG1")).await.code(), "SUCCESS");
+    assert_eq!(
+        sidecar.pay(Encoding::Json, &Payout::new("DMG1")).await.code(),
+        "SUCCESS"
+    );
     sidecar.kill();
     let ledger = sidecar.dir.path().join("payouts.redb");
     let config = sidecar.dir.path().join("config.toml").display().to_string();
@@ -138,7 +176,10 @@ async fn a_damaged_ledger_is_refused_and_left_as_it_is() {
         let ended = run(&["run", "--config", &config]);
         assert_eq!(ended.status.code(), Some(1));
         let said = printed(&ended);
-        assert!(said.contains("payouts.redb") && (said.contains("damaged") || said.contains("is empty")), "{said}");
+        assert!(
+            said.contains("payouts.redb") && (said.contains("damaged") || said.contains("is empty")),
+            "{said}"
+        );
         assert_eq!(std::fs::read(&ledger).unwrap(), damaged, "never overwritten");
     }
 }
@@ -147,17 +188,32 @@ async fn a_damaged_ledger_is_refused_and_left_as_it_is() {
 async fn sigterm_ends_in_order() {
     let upstream = Upstream::start(To::Redpack).await;
     let dir = tempfile::tempdir().unwrap();
-    let configuration = format!("{}[server]\nlame_duck = \"600ms\"\n{}", embedded(&dir), upstream.configuration());
+    let configuration = format!(
+        "{}[server]\nlame_duck = \"600ms\"\n{}",
+        embedded(&dir),
+        upstream.configuration()
+    );
     let mut sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
     upstream.stub.set_faults("pay/SLOW=delay:900ms".parse().unwrap());
     let (main, body) = (sidecar.main, Payout::new("SLOW1").body(Encoding::Json));
     let slow = tokio::spawn(async move {
-        call(main, "POST", "/pay/sendApiRedPack", &[("Content-Type", "application/json")], body.as_bytes()).await
+        call(
+            main,
+            "POST",
+            "/pay/sendApiRedPack",
+            &[("Content-Type", "application/json")],
+            body.as_bytes(),
+        )
+        .await
     });
     until("it is under way", async || upstream.times_sent("SLOW1") == 1).await;
     sidecar.signal("TERM");
     until("not ready", async || !sidecar.is_ready().await).await;
-    assert_eq!(sidecar.pay(Encoding::Json, &Payout::new("LATE1")).await.code(), "SUCCESS", "calls are still taken");
+    assert_eq!(
+        sidecar.pay(Encoding::Json, &Payout::new("LATE1")).await.code(),
+        "SUCCESS",
+        "calls are still taken"
+    );
     assert_eq!(slow.await.unwrap().code(), "SUCCESS", "what runs is finished");
     assert_eq!(sidecar.ended().await, Some(0));
     assert!(sidecar.log().contains("everything under way was finished"));

@@ -21,23 +21,58 @@ async fn before(backend: &str) -> Sidecar {
 async fn requests_pass_byte_for_byte_with_our_headers_set() {
     let upstream = Upstream::start(To::Redpack).await;
     let sidecar = before(&upstream.stub.addr().to_string()).await;
-    for (method, path) in [("GET", "/a/../b//c%2F?x=%20&y"), ("POST", "/pay/other"), ("DELETE", "/pay/sendApiRedPack/x"), ("PATCH", "/")] {
-        let headers = [("X-Forwarded-For", "1.2.3.4"), ("Cookie", "a=b"), ("Authorization", "Bearer theirs")];
+    for (method, path) in [
+        ("GET", "/a/../b//c%2F?x=%20&y"),
+        ("POST", "/pay/other"),
+        ("DELETE", "/pay/sendApiRedPack/x"),
+        ("PATCH", "/"),
+    ] {
+        let headers = [
+            ("X-Forwarded-For", "1.2.3.4"),
+            ("Cookie", "a=b"),
+            ("Authorization", "Bearer theirs"),
+        ];
         let answer = call(sidecar.main, method, path, &headers, b"12345").await;
         assert_eq!(answer.status, 200);
-        let seen: serde_json::Value = serde_json::from_str(answer.body.trim_start_matches(|c| c != '{')).unwrap_or_else(|_| {
-            serde_json::from_str(&answer.body[answer.body.find('{').unwrap()..=answer.body.rfind('}').unwrap()]).unwrap()
-        });
-        assert_eq!((seen["method"].as_str(), seen["path"].as_str()), (Some(method), Some(path)));
+        let seen: serde_json::Value = serde_json::from_str(answer.body.trim_start_matches(|c| c != '{'))
+            .unwrap_or_else(|_| {
+                serde_json::from_str(
+                    &answer.body[answer.body.find('{').unwrap()..=answer.body.rfind('}').unwrap()],
+                )
+                .unwrap()
+            });
+        assert_eq!(
+            (seen["method"].as_str(), seen["path"].as_str()),
+            (Some(method), Some(path))
+        );
         assert_eq!(seen["bodyBytes"], 5);
         let header = |name: &str| {
-            let all: Vec<&str> = seen["headers"].as_array().unwrap().iter().filter(|h| h[0] == name).map(|h| h[1].as_str().unwrap()).collect();
+            let all: Vec<&str> = seen["headers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|h| h[0] == name)
+                .map(|h| h[1].as_str().unwrap())
+                .collect();
             all.join("|")
         };
         assert_eq!(header("x-forwarded-for"), "127.0.0.1", "a stranger's is replaced");
-        assert_eq!((header("host"), header("x-forwarded-host"), header("x-forwarded-proto")), ("sidecar".into(), "sidecar".into(), "http".into()));
-        assert_eq!((header("cookie"), header("authorization")), ("a=b".into(), "Bearer theirs".into()));
-        assert_eq!((header("x-request-id").len(), header("traceparent").len()), (32, 55));
+        assert_eq!(
+            (
+                header("host"),
+                header("x-forwarded-host"),
+                header("x-forwarded-proto")
+            ),
+            ("sidecar".into(), "sidecar".into(), "http".into())
+        );
+        assert_eq!(
+            (header("cookie"), header("authorization")),
+            ("a=b".into(), "Bearer theirs".into())
+        );
+        assert_eq!(
+            (header("x-request-id").len(), header("traceparent").len()),
+            (32, 55)
+        );
         assert_eq!(header("connection"), "", "hop-by-hop headers end here");
     }
     assert_eq!(upstream.stub.books().requests(), [], "nothing of it was a payout");
@@ -57,17 +92,31 @@ async fn websockets_pass() {
         }
     });
     let sidecar = before(&backend.to_string()).await;
-    let (mut socket, answer) = tokio_tungstenite::connect_async(format!("ws://{}/live", sidecar.main)).await.unwrap();
+    let (mut socket, answer) = tokio_tungstenite::connect_async(format!("ws://{}/live", sidecar.main))
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 101);
     for text in ["你好", "again"] {
         socket.send(Message::text(text)).await.unwrap();
-        assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap().as_str(), text);
+        assert_eq!(
+            socket
+                .next()
+                .await
+                .unwrap()
+                .unwrap()
+                .into_text()
+                .unwrap()
+                .as_str(),
+            text
+        );
     }
     socket.close(None).await.unwrap();
 }
 
 /// A backend that takes connections one after the other and plays a scene on each.
-async fn backend<F: Future<Output = ()> + Send + 'static>(play: impl Fn(TcpStream) -> F + Send + 'static) -> String {
+async fn backend<F: Future<Output = ()> + Send + 'static>(
+    play: impl Fn(TcpStream) -> F + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -97,7 +146,10 @@ async fn bodies_stream_and_wait_for_a_slow_reader() {
         let counter = counter.clone();
         async move {
             read_head(&mut stream).await;
-            stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {ALL}\r\n\r\n").as_bytes()).await.unwrap();
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {ALL}\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
             for _ in 0..ALL / CHUNK {
                 if stream.write_all(&[b'x'; CHUNK]).await.is_err() {
                     return;
@@ -121,7 +173,10 @@ async fn bodies_stream_and_wait_for_a_slow_reader() {
         }
         last = now;
     }
-    assert!(last < ALL / 2, "{last} of {ALL} bytes went into a body that nobody reads");
+    assert!(
+        last < ALL / 2,
+        "{last} of {ALL} bytes went into a body that nobody reads"
+    );
     let mut got = 0;
     let mut buffer = vec![0; CHUNK];
     while got < ALL {
@@ -134,12 +189,20 @@ async fn bodies_stream_and_wait_for_a_slow_reader() {
 async fn a_backend_that_breaks_off_is_never_a_whole_answer() {
     let address = backend(|mut stream| async move {
         read_head(&mut stream).await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            .await
+            .unwrap();
     })
     .await;
     let sidecar = before(&address).await;
-    let answer = exchange(sidecar.main, &request("GET", "/half", &[], b"")).await.unwrap();
-    assert_eq!((answer.headers["content-length"].as_str(), answer.body.as_str()), ("100", "half"));
+    let answer = exchange(sidecar.main, &request("GET", "/half", &[], b""))
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.headers["content-length"].as_str(), answer.body.as_str()),
+        ("100", "half")
+    );
     let nowhere = before(&format!("127.0.0.1:{}", crate::support::free_port())).await;
     let answer = call(nowhere.main, "GET", "/", &[], b"").await;
     assert_eq!(answer.status, 502);
@@ -174,7 +237,14 @@ async fn heads_and_empty_answers_have_no_body() {
     .await;
     let sidecar = before(&address).await;
     let head = call(sidecar.main, "HEAD", "/", &[], b"").await;
-    assert_eq!((head.status, head.headers["content-length"].as_str(), head.body.as_str()), (200, "5", ""));
+    assert_eq!(
+        (
+            head.status,
+            head.headers["content-length"].as_str(),
+            head.body.as_str()
+        ),
+        (200, "5", "")
+    );
     let empty = call(sidecar.main, "GET", "/", &[], b"").await;
     assert_eq!((empty.status, empty.body.as_str()), (204, ""));
 }

@@ -5,6 +5,7 @@
 //! does, [`open`] how the file is made and what is refused.
 
 mod open;
+mod rehearsal;
 mod tables;
 
 use std::path::Path;
@@ -180,7 +181,6 @@ impl Writer {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "a transaction with its answers, used once")]
     fn apply<'a>(
         &self,
         operations: impl Iterator<Item = &'a Operation>,
