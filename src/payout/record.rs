@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ports::{Replaced, StoreError};
 use super::reply::Reply;
-use super::{Payouts, audit, jitter};
+use super::{Payouts, audit};
 use crate::rules::contract::fault::Fault;
 use crate::rules::order::step::{Event, Policy, Step, step};
 use crate::rules::order::{Order, State};
@@ -41,7 +41,13 @@ impl Payouts {
             Ok(written) => self.reply_to(written, never_sent.as_deref()),
             Err(error) => {
                 tracing::warn!(order = %claimed.key, %error, "an outcome was not recorded yet");
-                let reply = match step(&claimed, event.clone(), policy, self.inner.clock.now(), jitter()) {
+                let reply = match step(
+                    &claimed,
+                    event.clone(),
+                    policy,
+                    self.inner.clock.now(),
+                    self.jitter(),
+                ) {
                     Step::Become(next) => Written::Recorded(next),
                     Step::Stay => Written::Recorded(Box::new(claimed.clone())),
                     Step::Remove => Written::Removed,
@@ -98,7 +104,7 @@ impl Payouts {
         let mut current = order.clone();
         loop {
             let now = self.inner.clock.now();
-            let replaced = match step(&current, event.clone(), policy, now, jitter()) {
+            let replaced = match step(&current, event.clone(), policy, now, self.jitter()) {
                 Step::Stay => return Ok(Written::Recorded(Box::new(current))),
                 Step::Become(next) => match self.replace(&current, &next).await? {
                     Replaced::Done => {
@@ -172,7 +178,7 @@ impl Payouts {
                 Written::Removed => asked.clone(),
             });
         }
-        match step(asked, event, policy, self.inner.clock.now(), jitter()) {
+        match step(asked, event, policy, self.inner.clock.now(), self.jitter()) {
             Step::Stay | Step::Remove => Ok(asked.clone()),
             Step::Become(next) => match self.replace(asked, &next).await? {
                 Replaced::Done => {

@@ -237,8 +237,11 @@ impl Ledger for FileLedger {
         }
     }
 
-    async fn replace(&self, _previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
-        match self.write(Operation::Replace(next.clone())).await? {
+    async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
+        match self
+            .write(Operation::Replace(previous.version, next.clone()))
+            .await?
+        {
             Answer::Replaced(replaced) => Ok(replaced),
             Answer::Inserted(_) | Answer::Due(_) => Err(mismatched()),
         }

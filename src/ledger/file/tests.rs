@@ -203,7 +203,10 @@ async fn a_power_loss_forgets_nothing_that_was_acknowledged() {
         tables::check(&database).unwrap();
         let ledger = FileLedger::over(database, RETENTION, Arc::new(SystemClock));
         let found = ledger.get(&newest.key).await.unwrap().unwrap();
-        assert!(found.version >= newest.version, "after sync {syncs}");
+        assert!(
+            found.version.number >= newest.version.number,
+            "after sync {syncs}"
+        );
         assert!(matches!(
             ledger.insert(&order("NEW", 1)).await,
             Ok(Inserted::Done)

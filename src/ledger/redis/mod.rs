@@ -254,7 +254,7 @@ impl Ledger for RedisLedger {
             record::encode(next)?,
             due_text(next),
             next.key.order_no.as_str().to_owned(),
-            next.version.saturating_sub(1).to_string(),
+            previous.version.to_string(),
             next.version.to_string(),
             self.expiry(next),
             difference.charged.len().to_string(),

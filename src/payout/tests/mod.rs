@@ -1,5 +1,6 @@
 //! The flow against a scripted world: what is sent, what is recorded, what callers are told.
 
+mod simulation;
 mod world;
 
 use std::time::Duration;
@@ -73,6 +74,7 @@ async fn a_repeat_on_another_replica_waits_for_the_first_ones_answer() {
         world.ledger.clone(),
         world.mapping.clone(),
         std::sync::Arc::clone(&world.payouts.inner.clock),
+        std::sync::Arc::new(crate::chance::SystemChance),
         super::Settings {
             merchants: world.payouts.settings().merchants.clone(),
             client_ip: world.payouts.settings().client_ip,
