@@ -54,6 +54,15 @@ pub struct StoreError {
     pub text: String,
 }
 
+impl StoreError {
+    /// The error of a write that was tried twice, the first time without an answer: the second failure does not make the
+    /// first try less unsure.
+    #[must_use]
+    pub fn after_unsure(self) -> Self {
+        Self { unsure: true, ..self }
+    }
+}
+
 /// What became of an insert.
 #[derive(Debug)]
 pub enum Inserted {

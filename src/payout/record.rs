@@ -205,14 +205,24 @@ impl Payouts {
     /// Writes, and once more where the acknowledgement was lost: a ledger answers `Done` to the very same write.
     pub(super) async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
         match self.inner.ledger.replace(previous, next).await {
-            Err(error) if error.unsure => self.inner.ledger.replace(previous, next).await,
+            Err(error) if error.unsure => self
+                .inner
+                .ledger
+                .replace(previous, next)
+                .await
+                .map_err(StoreError::after_unsure),
             written => written,
         }
     }
 
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
         match self.inner.ledger.remove(order).await {
-            Err(error) if error.unsure => self.inner.ledger.remove(order).await,
+            Err(error) if error.unsure => self
+                .inner
+                .ledger
+                .remove(order)
+                .await
+                .map_err(StoreError::after_unsure),
             written => written,
         }
     }

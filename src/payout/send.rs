@@ -168,7 +168,12 @@ impl Payouts {
     /// Claims, and once more where the acknowledgement was lost: a ledger answers `Done` to the very same claim.
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
         match self.inner.ledger.insert(order).await {
-            Err(error) if error.unsure => self.inner.ledger.insert(order).await,
+            Err(error) if error.unsure => self
+                .inner
+                .ledger
+                .insert(order)
+                .await
+                .map_err(StoreError::after_unsure),
             inserted => inserted,
         }
     }

@@ -30,4 +30,5 @@ mod ledger;
 mod process;
 mod proxy;
 mod send;
+mod stub;
 mod suite;

@@ -302,6 +302,7 @@ async fn a_payout_costs_two_round_trips_before_the_upstream_and_no_connection_of
         );
     }
     let connections = redis.info("clients", "connected_clients");
+    let to_upstream = upstream.stub.connections();
     redis.cli(&["CONFIG", "RESETSTAT"]);
     for n in 0..20 {
         assert_eq!(
@@ -325,6 +326,11 @@ async fn a_payout_costs_two_round_trips_before_the_upstream_and_no_connection_of
             redis.calls("sadd")
         ),
         (0, 0, 0)
+    );
+    assert_eq!(
+        upstream.stub.connections(),
+        to_upstream,
+        "the connection to the upstream is used again"
     );
     assert_eq!(redis.info("clients", "connected_clients"), connections);
 }
@@ -473,4 +479,108 @@ async fn credentials_of_the_request_are_used_where_that_is_configured() {
         "never stored"
     );
     assert!(!sidecar.log().contains("PRIVATE KEY") && !sidecar.log().contains(payout_sidecar::stub::API_KEY));
+}
+
+/// The status answer carries WeChat's words in the contract's names, for both products, and what becomes of the order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_answer_has_every_field_of_its_product() {
+    for (to, fields) in [
+        (
+            To::Redpack,
+            &[
+                "detailId",
+                "sendType",
+                "hbType",
+                "totalNum",
+                "totalAmount",
+                "sendTime",
+                "wishing",
+                "remark",
+                "actName",
+            ][..],
+        ),
+        (
+            To::Transfer,
+            &[
+                "partnerTradeNo",
+                "appid",
+                "openid",
+                "paymentAmount",
+                "transferTime",
+                "paymentTime",
+                "desc",
+            ],
+        ),
+    ] {
+        let upstream = Upstream::start(to).await;
+        let dir = tempfile::tempdir().unwrap();
+        let configuration = format!("{}{}", embedded(&dir), upstream.configuration());
+        let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
+        let payout = Payout::new("STAT1");
+        assert_eq!(sidecar.pay(Encoding::Json, &payout).await.code(), "SUCCESS");
+        for encoding in BOTH {
+            let status = sidecar.status(encoding, &payout).await.fields();
+            for name in fields {
+                assert!(
+                    status.get(*name).is_some_and(|value| !value.is_empty()),
+                    "{to:?}: {name} in {status:?}"
+                );
+            }
+            assert_eq!(
+                (status["mchBillno"].as_str(), status["mchId"].as_str()),
+                ("STAT1", MERCHANT)
+            );
+            assert!(
+                !format!("{status:?}").contains(OPENID),
+                "the openid is not revealed"
+            );
+        }
+        let later = if to == To::Transfer {
+            "PROCESSING"
+        } else {
+            "RECEIVED"
+        };
+        upstream.stub.set_status("STAT1", later);
+        assert_eq!(
+            sidecar.status(Encoding::Xml, &payout).await.field("status"),
+            later
+        );
+        // Where the upstream says nothing, the record answers.
+        upstream.stub.set_faults("query=status:502".parse().unwrap());
+        let remembered = sidecar.status(Encoding::Json, &payout).await;
+        assert_eq!(
+            (remembered.code(), remembered.field("status")),
+            ("SUCCESS".into(), later.into())
+        );
+        upstream
+            .stub
+            .set_faults("pay=reset-before;query=status:502".parse().unwrap());
+        let unsettled = Payout::new("STAT2");
+        assert_eq!(
+            sidecar.pay(Encoding::Json, &unsettled).await.code(),
+            "SYSTEMERROR"
+        );
+        assert_eq!(
+            sidecar.status(Encoding::Json, &unsettled).await.code(),
+            "SYSTEMERROR"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openid_is_revealed_only_where_that_is_configured() {
+    let upstream = Upstream::start(To::Transfer).await;
+    let dir = tempfile::tempdir().unwrap();
+    let configuration = format!(
+        "{}[answer]\nreveal_openid = true\n{}",
+        embedded(&dir),
+        upstream.configuration()
+    );
+    let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
+    let payout = Payout::new("REV1");
+    assert_eq!(sidecar.pay(Encoding::Json, &payout).await.code(), "SUCCESS");
+    assert_eq!(
+        sidecar.status(Encoding::Json, &payout).await.field("openid"),
+        OPENID
+    );
 }

@@ -305,6 +305,18 @@ async fn a_claim_that_is_never_acknowledged_is_not_sent_and_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_that_was_lost_first_and_refused_then_is_taken_back_too() {
+    let world = world(false);
+    world
+        .ledger
+        .next_writes(&[Some(StoreFault::LosesAcknowledgement), Some(StoreFault::Refuses)]);
+    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+    assert_eq!((state(&world), world.upstream.attempted()), ("pending", 0));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(state(&world), "none");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outcome_that_cannot_be_recorded_is_told_and_recorded_later() {
     let world = world(false);
     world

@@ -444,8 +444,7 @@ async fn run(seed: u64) -> Vec<String> {
         let _ = caller.await;
     }
     judge(&shared);
-    let trace = shared.trace.lock().unwrap().clone();
-    trace
+    shared.trace.lock().unwrap().clone()
 }
 
 /// A caller's request, and what it may be told at that very moment.
