@@ -113,3 +113,56 @@ async fn a_damaged_record_is_refused_and_left_alone() {
         "{\"format\":9}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_has_forgotten_takes_no_more_orders() {
+    let redis = Redis::start();
+    let (one, other) = (ledger(&redis.url()), ledger(&redis.url()));
+    one.ready().await.unwrap();
+    one.ready().await.unwrap();
+    other.ready().await.unwrap();
+    redis.cli(&["FLUSHALL"]);
+    let error = one.ready().await.unwrap_err();
+    assert!(error.text.contains("was reset"), "{error}");
+    assert!(one.insert(&suite::order("A1", 100)).await.is_err());
+    // A fresh process makes a new mark; one that knew the old one is not fooled by it.
+    ledger(&redis.url()).ready().await.unwrap();
+    assert!(other.ready().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merchants_that_were_lost_are_added_again() {
+    let redis = Redis::start();
+    let (one, other) = (ledger(&redis.url()), ledger(&redis.url()));
+    let order = suite::order("A1", 100);
+    one.insert(&order).await.unwrap();
+    redis.cli(&["DEL", "payout:merchants"]);
+    let at = order.due_at().unwrap();
+    assert_eq!(one.due(at, at, 5).await.unwrap(), std::slice::from_ref(&order.key));
+    assert_eq!(
+        other.due(at, at, 5).await.unwrap(),
+        [order.key],
+        "also by who never saw it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_are_due_first_whosever_they_are() {
+    let redis = Redis::start();
+    let ledger = ledger(&redis.url());
+    let mut orders = Vec::new();
+    for n in 0..12_i64 {
+        let mut order = suite::order(&format!("A{n}"), 100);
+        order.key.mch_id = serde_json::from_value(serde_json::json!(format!("{}", 20 + n % 3))).unwrap();
+        if let payout_sidecar::rules::order::State::Pending(pending) = &mut order.state {
+            pending.lease_until = payout_sidecar::rules::term::Millis(1000 + n);
+        }
+        ledger.insert(&order).await.unwrap();
+        orders.push(order.key);
+    }
+    let now = payout_sidecar::rules::term::Millis(2000);
+    let later = payout_sidecar::rules::term::Millis(9000);
+    for five in orders.chunks(5) {
+        assert_eq!(ledger.due(now, later, 5).await.unwrap(), five);
+    }
+}

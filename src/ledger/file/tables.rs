@@ -296,7 +296,8 @@ fn key_of(text: &str) -> Result<OrderKey, StoreError> {
 
 /// Makes the tables of a new file.
 pub(super) fn create(database: &redb::Database) -> Result<(), StoreError> {
-    let transaction = database.begin_write().map_err(|error| failed(&error))?;
+    let mut transaction = database.begin_write().map_err(|error| failed(&error))?;
+    transaction.set_two_phase_commit(true);
     Tables::open(&transaction)?;
     {
         let mut about = transaction.open_table(ABOUT).map_err(|error| failed(&error))?;
