@@ -138,7 +138,10 @@ async fn merchants_that_were_lost_are_added_again() {
     one.insert(&order).await.unwrap();
     redis.cli(&["DEL", "payout:merchants"]);
     let at = order.due_at().unwrap();
-    assert_eq!(one.due(at, at, 5).await.unwrap(), std::slice::from_ref(&order.key));
+    assert_eq!(
+        one.due(at, at, 5).await.unwrap(),
+        std::slice::from_ref(&order.key)
+    );
     assert_eq!(
         other.due(at, at, 5).await.unwrap(),
         [order.key],

@@ -4,8 +4,12 @@
 --       then per charge: amount, limit, its place, its expiry ms.
 local stored = redis.call('HGET', KEYS[1], 'r')
 if stored then
-    -- The very same claim, written again after its acknowledgement was lost.
-    if stored == ARGV[1] then return {'done'} end
+    -- The very same claim, written again after its acknowledgement was lost. It is written once more, so that waiting for
+    -- replicas on this connection waits for it.
+    if stored == ARGV[1] then
+        redis.call('HSET', KEYS[1], 'r', ARGV[1])
+        return {'done'}
+    end
     return {'exists', stored}
 end
 for i = 4, #KEYS do
