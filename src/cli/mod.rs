@@ -2,10 +2,12 @@
 //!
 //! Exit codes: 0, 1 (failed), 2 (usage or configuration).
 
+mod admin_port;
 mod assemble;
 mod check;
 mod demo;
 mod health;
+mod payout;
 mod run;
 mod schema;
 mod stub;
@@ -50,6 +52,9 @@ enum Command {
         #[arg(long)]
         live: bool,
     },
+    /// Look payouts up in a running sidecar, or settle an unknown one by hand.
+    #[command(subcommand)]
+    Payout(payout::PayoutCommand),
     /// Print the JSON Schema of config.toml.
     Schema,
     /// Print a completion script.
@@ -100,6 +105,7 @@ fn start(line: Line) -> Ending {
             Command::Demo { once } => demo::demo(once).await,
             Command::Stub(arguments) => stub::stub(arguments).await,
             Command::Healthcheck { live } => health::check(&line.config, live).await,
+            Command::Payout(command) => payout::payout(&line.config, command).await,
             Command::Schema => schema::print(),
             Command::Completions { shell } => {
                 clap_complete::generate(

@@ -16,6 +16,8 @@ pub mod merchant;
 
 pub mod reply;
 
+pub mod operator;
+
 mod record;
 
 pub mod send;

@@ -27,6 +27,7 @@ mod door;
 mod faults;
 mod identity;
 mod ledger;
+mod operator;
 mod process;
 mod proxy;
 mod send;
