@@ -71,7 +71,7 @@ impl Api {
 
     /// Answers a request under `/api`.
     pub(super) async fn answer(&self, asked: Asked) -> Response<Full<Bytes>> {
-        if !self.admits(&asked) {
+        if !self.admits(asked.peer, &asked.headers) {
             return refuse(
                 StatusCode::UNAUTHORIZED,
                 "the admin token is missing or wrong, or the caller is not on loopback",
@@ -96,14 +96,12 @@ impl Api {
         }
     }
 
-    fn admits(&self, asked: &Asked) -> bool {
+    /// Whether the caller has the token, or, where there is none, is on loopback.
+    pub(super) fn admits(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else {
-            return asked.peer.is_loopback();
+            return peer.is_loopback();
         };
-        let given = asked
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
+        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         given
             .and_then(|value| value.strip_prefix("Bearer "))
             .is_some_and(|given| token.matches(given.trim()))

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 
@@ -50,6 +50,9 @@ impl Admin {
 
     async fn answer(self, peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
+        if path == "/api/drain" && *request.method() == Method::POST {
+            return self.begin_drain(peer, request.headers());
+        }
         if path == "/api" || path.starts_with("/api/") {
             return self.ask_api(peer, path, request).await;
         }
@@ -70,6 +73,19 @@ impl Admin {
                 "see /livez, /readyz and /api/payouts\n".into(),
             ),
         }
+    }
+
+    /// What `payout-sidecar drain` asks for: the orderly end, as SIGTERM begins it.
+    fn begin_drain(&self, peer: IpAddr, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        if !self.api.admits(peer, headers) {
+            return text(
+                StatusCode::UNAUTHORIZED,
+                "the admin token is missing or wrong\n".into(),
+            );
+        }
+        tracing::info!("asked over the admin port to stop");
+        self.drain.enter(Phase::LameDuck);
+        text(StatusCode::ACCEPTED, "draining\n".into())
     }
 
     async fn ask_api(&self, peer: IpAddr, path: String, request: Request<Incoming>) -> Response<Full<Bytes>> {

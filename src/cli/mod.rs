@@ -6,6 +6,7 @@ mod admin_port;
 mod assemble;
 mod check;
 mod demo;
+mod drain;
 mod health;
 mod payout;
 mod run;
@@ -52,6 +53,8 @@ enum Command {
         #[arg(long)]
         live: bool,
     },
+    /// Begin a running sidecar's orderly end and wait for it: for a preStop hook in an image without a shell.
+    Drain,
     /// Look payouts up in a running sidecar, or settle an unknown one by hand.
     #[command(subcommand)]
     Payout(payout::PayoutCommand),
@@ -105,6 +108,7 @@ fn start(line: Line) -> Ending {
             Command::Demo { once } => demo::demo(once).await,
             Command::Stub(arguments) => stub::stub(arguments).await,
             Command::Healthcheck { live } => health::check(&line.config, live).await,
+            Command::Drain => drain::drain(&line.config).await,
             Command::Payout(command) => payout::payout(&line.config, command).await,
             Command::Schema => schema::print(),
             Command::Completions { shell } => {

@@ -185,6 +185,63 @@ async fn a_damaged_ledger_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn drain_begins_the_same_end_and_waits_for_it() {
+    let upstream = Upstream::start(To::Redpack).await;
+    let dir = tempfile::tempdir().unwrap();
+    let configuration = format!(
+        "{}[server]\nlame_duck = \"300ms\"\n{}",
+        embedded(&dir),
+        upstream.configuration()
+    );
+    let mut sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
+    let mut drain = Command::new(env!("CARGO_BIN_EXE_payout-sidecar"));
+    drain.args([
+        "drain",
+        "--config",
+        &sidecar.dir.path().join("config.toml").display().to_string(),
+    ]);
+    drain.env("PAYOUT_SIDECAR__ADMIN__LISTEN", sidecar.admin.to_string());
+    let drained = tokio::task::spawn_blocking(move || drain.output().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(drained.status.code(), Some(0), "{}", printed(&drained));
+    assert_eq!(sidecar.ended().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_is_written_at_any_level() {
+    let upstream = Upstream::start(To::Redpack).await;
+    let dir = tempfile::tempdir().unwrap();
+    let configuration = format!(
+        "{}[log]\nlevel = \"error\"\n{}",
+        embedded(&dir),
+        upstream.configuration()
+    );
+    let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
+    assert_eq!(
+        sidecar.pay(Encoding::Json, &Payout::new("AUD1")).await.code(),
+        "SUCCESS"
+    );
+    let log = sidecar.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let states: Vec<_> = lines
+        .iter()
+        .map(|line| (line["target"].as_str(), line["state"].as_str()))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            (Some("audit"), Some("pending")),
+            (Some("audit"), Some("succeeded"))
+        ],
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_in_order() {
     let upstream = Upstream::start(To::Redpack).await;
     let dir = tempfile::tempdir().unwrap();
