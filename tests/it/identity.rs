@@ -238,3 +238,33 @@ async fn tls_with_an_acl_user() {
         "the public roots do not know this server"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_text_are_no_openid() {
+    let redis = Redis::start();
+    let link = link(&redis.url());
+    link.query::<()>(redis::cmd("SET").arg("openid:wx1:u").arg(&b"o\xFF1"[..]))
+        .await
+        .unwrap();
+    let identity = RedisIdentity::new(link, KEY, None, CACHE).unwrap();
+    let (app, user) = (WxAppId::parse("wx1").unwrap(), UserId::parse("u").unwrap());
+    let error = identity.openid(&app, &user).await.unwrap_err();
+    assert!(matches!(error, LookupError::NotAnOpenId { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_news_of_changes_every_lookup_asks_redis() {
+    let redis = Redis::start();
+    redis.cli(&["SET", "openid:wx1:u", "o1"]);
+    redis.cli(&["ACL", "SETUSER", "default", "-client|tracking"]);
+    let identity = RedisIdentity::new(link(&redis.url()), KEY, None, CACHE).unwrap();
+    let refused = || redis.cli(&["INFO", "errorstats"]).contains("errorstat_NOPERM");
+    until("the subscription is refused", async || refused()).await;
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    for _ in 0..5 {
+        assert_eq!(ask(&identity, "u").await.as_deref(), Some("o1"));
+    }
+    assert_eq!(redis.calls("get"), 5);
+    redis.cli(&["ACL", "SETUSER", "default", "+client|tracking"]);
+    is_cached(&redis, &identity, "get").await;
+}

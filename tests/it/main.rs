@@ -30,6 +30,7 @@ mod ledger;
 mod operator;
 mod process;
 mod proxy;
+mod redis_link;
 mod send;
 mod stub;
 mod suite;

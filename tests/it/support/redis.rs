@@ -255,26 +255,7 @@ impl Sentinels {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
-        let sentinel = |_| {
-            let dir = tempfile::tempdir().unwrap();
-            let port = free_port();
-            let text = format!(
-                "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor shop 127.0.0.1 {} 2\n\
-                 sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n",
-                dir.path().display(),
-                master.port
-            );
-            let config = dir.path().join("sentinel.conf");
-            std::fs::write(&config, text).unwrap();
-            Redis::launch(
-                "redis-sentinel",
-                port,
-                vec![config.display().to_string()],
-                dir,
-                None,
-            )
-        };
-        let sentinels: Vec<Redis> = (0..3).map(sentinel).collect();
+        let sentinels: Vec<Redis> = (0..3).map(|_| sentinel(master.port, 2, None)).collect();
         let begun = Instant::now();
         let knows_all = |sentinel: &Redis| {
             let known = sentinel.cli(&["SENTINEL", "MASTER", "shop"]);
@@ -325,4 +306,27 @@ impl Sentinels {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// A sentinel of the master `shop` on this port; with a password, it and its servers ask for it.
+pub fn sentinel(master_port: u16, quorum: usize, password: Option<&str>) -> Redis {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let guarded = password.map_or(String::new(), |password| {
+        format!("requirepass {password}\nsentinel auth-pass shop {password}\n")
+    });
+    let text = format!(
+        "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor shop 127.0.0.1 {master_port} {quorum}\n\
+         sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n{guarded}",
+        dir.path().display(),
+    );
+    let config = dir.path().join("sentinel.conf");
+    std::fs::write(&config, text).unwrap();
+    Redis::launch(
+        "redis-sentinel",
+        port,
+        vec![config.display().to_string()],
+        dir,
+        password,
+    )
 }
