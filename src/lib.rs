@@ -59,6 +59,8 @@ pub mod telemetry;
 
 pub mod clock;
 
+pub mod chance;
+
 pub mod secret;
 
 pub mod redact;

@@ -323,12 +323,39 @@ fn the_grace_period_is_long_enough_for_an_orderly_end() {
     );
 }
 
+/// Loads a configuration as the sidecar would, with secrets of the right form in place of the Secret's.
+fn loads(text: &str) {
+    let secrets = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(Vec::new())
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    for (name, content) in [
+        ("token", "t".to_owned()),
+        ("1900000109-api-key", "k".repeat(32)),
+        ("1900000109-apiclient_cert.pem", certificate.pem()),
+        ("1900000109-apiclient_key.pem", key.serialize_pem()),
+    ] {
+        std::fs::write(secrets.path().join(name), content).unwrap();
+    }
+    let path = secrets.path().join("config.toml");
+    std::fs::write(
+        &path,
+        text.replace("/secrets/", &format!("{}/", secrets.path().display())),
+    )
+    .unwrap();
+    if let Err(errors) = payout_sidecar::config::load(&path, std::iter::empty()) {
+        panic!("{errors}");
+    }
+}
+
 #[test]
 fn the_example_configuration_fits_the_pod_it_runs_in() {
     let overlay = render("overlay");
     let (text, config) = example_config(&overlay);
     assert_eq!(text, read("deploy/kustomize/example/overlay/config.toml"));
-    // Here: payout_sidecar::config::load of `text`, once it exists.
+    loads(&text);
 
     let application = &the("Deployment", &overlay)["spec"]["template"]["spec"]["containers"][0];
     let backend = format!("http://127.0.0.1:{}", application["ports"][0]["containerPort"]);

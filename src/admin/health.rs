@@ -1,22 +1,26 @@
-//! `/livez` and `/readyz`. Document: specification, section 8; ecosystem.md, section 1.1.
+//! The admin port's service: `/livez` and `/readyz` here, everything under `/api` handed on. Document: specification, section 8; ecosystem.md, section 1.1.
 //!
 //! Liveness never touches a store: a store that is down must not restart every pod. Readiness does, and says no while
 //! draining.
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 
+use super::api::{Api, Asked};
 use crate::http::drain::{Drain, Phase};
 use crate::payout::Payouts;
 
+/// The most bytes of a request's body.
+const MAX_BODY_BYTES: usize = 16 * 1024;
 /// How long a store may take to say that it is there.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -25,17 +29,34 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Admin {
     payouts: Payouts,
     drain: Drain,
+    api: Api,
 }
 
 impl Admin {
     /// Answers for this flow.
     #[must_use]
-    pub fn new(payouts: Payouts, drain: Drain) -> Self {
-        Self { payouts, drain }
+    pub fn new(payouts: Payouts, drain: Drain, api: Api) -> Self {
+        Self { payouts, drain, api }
     }
 
-    async fn answer(self, method: Method, path: String) -> Response<Full<Bytes>> {
-        if !matches!(method, Method::GET | Method::HEAD) {
+    /// The service of one connection.
+    #[must_use]
+    pub fn for_peer(&self, peer: SocketAddr) -> ForPeer {
+        ForPeer {
+            admin: self.clone(),
+            peer: peer.ip().to_canonical(),
+        }
+    }
+
+    async fn answer(self, peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        if path == "/api/drain" && *request.method() == Method::POST {
+            return self.begin_drain(peer, request.headers());
+        }
+        if path == "/api" || path.starts_with("/api/") {
+            return self.ask_api(peer, path, request).await;
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "only GET is answered here\n".into(),
@@ -47,8 +68,43 @@ impl Admin {
                 None => text(StatusCode::OK, "ok\n".into()),
                 Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
-            _ => text(StatusCode::NOT_FOUND, "see /livez and /readyz\n".into()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "see /livez, /readyz and /api/payouts\n".into(),
+            ),
         }
+    }
+
+    /// What `payout-sidecar drain` asks for: the orderly end, as SIGTERM begins it.
+    fn begin_drain(&self, peer: IpAddr, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        if !self.api.admits(peer, headers) {
+            return text(
+                StatusCode::UNAUTHORIZED,
+                "the admin token is missing or wrong\n".into(),
+            );
+        }
+        tracing::info!("asked over the admin port to stop");
+        self.drain.enter(Phase::LameDuck);
+        text(StatusCode::ACCEPTED, "draining\n".into())
+    }
+
+    async fn ask_api(&self, peer: IpAddr, path: String, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
+            return text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is too large, or broke off\n".into(),
+            );
+        };
+        let asked = Asked {
+            method: head.method,
+            path,
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            headers: head.headers,
+            body: body.to_bytes(),
+            peer,
+        };
+        self.api.answer(asked).await
     }
 
     /// Why no call should be sent here now.
@@ -80,7 +136,14 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     response
 }
 
-impl tower::Service<Request<Incoming>> for Admin {
+/// The admin port for one connection.
+#[derive(Clone)]
+pub struct ForPeer {
+    admin: Admin,
+    peer: IpAddr,
+}
+
+impl tower::Service<Request<Incoming>> for ForPeer {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -90,8 +153,7 @@ impl tower::Service<Request<Incoming>> for Admin {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let admin = self.clone();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        Box::pin(async move { Ok(admin.answer(method, path).await) })
+        let (admin, peer) = (self.admin.clone(), self.peer);
+        Box::pin(async move { Ok(admin.answer(peer, request).await) })
     }
 }

@@ -1,3 +1,9 @@
-//! The admin port: probes now; metrics, the API and the console later. Document: specification, section 8.
+//! The admin port: probes and the operators' API now; metrics and the console later. Document: specification, section 8.
+//!
+//! [`health`] is the port's service and answers the probes, [`api`] is what operators ask, [`view`] how they see an order.
+
+pub mod api;
 
 pub mod health;
+
+pub mod view;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::chance::SystemChance;
 use crate::clock::Clock;
 use crate::config::{self, ClientIp, Config, IdentitySource, LedgerStore, RedisServer, To};
 use crate::identity::cache::CacheSettings;
@@ -180,7 +181,13 @@ pub(super) async fn payouts(config: &Config, clock: Arc<dyn Clock>) -> anyhow::R
             Arc::new(ledger.context("[ledger] path")?)
         }
     };
-    Ok(Payouts::new(ledger, identity, clock, settings))
+    Ok(Payouts::new(
+        ledger,
+        identity,
+        clock,
+        Arc::new(SystemChance),
+        settings,
+    ))
 }
 
 fn link(server: &RedisServer) -> anyhow::Result<RedisLink> {

@@ -2,10 +2,13 @@
 //!
 //! Exit codes: 0, 1 (failed), 2 (usage or configuration).
 
+mod admin_port;
 mod assemble;
 mod check;
 mod demo;
+mod drain;
 mod health;
+mod payout;
 mod run;
 mod schema;
 mod stub;
@@ -50,6 +53,11 @@ enum Command {
         #[arg(long)]
         live: bool,
     },
+    /// Begin a running sidecar's orderly end and wait for it: for a preStop hook in an image without a shell.
+    Drain,
+    /// Look payouts up in a running sidecar, or settle an unknown one by hand.
+    #[command(subcommand)]
+    Payout(payout::PayoutCommand),
     /// Print the JSON Schema of config.toml.
     Schema,
     /// Print a completion script.
@@ -100,6 +108,8 @@ fn start(line: Line) -> Ending {
             Command::Demo { once } => demo::demo(once).await,
             Command::Stub(arguments) => stub::stub(arguments).await,
             Command::Healthcheck { live } => health::check(&line.config, live).await,
+            Command::Drain => drain::drain(&line.config).await,
+            Command::Payout(command) => payout::payout(&line.config, command).await,
             Command::Schema => schema::print(),
             Command::Completions { shell } => {
                 clap_complete::generate(

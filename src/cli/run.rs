@@ -9,8 +9,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Ending, assemble};
+use crate::admin::api::Api;
 use crate::admin::health::Admin;
 use crate::clock::{Clock, SystemClock};
+use crate::config::redacted::redacted;
 use crate::config::{Config, LogFormat};
 use crate::http::drain::{Drain, Phase};
 use crate::http::listen::{self, ConnectionLimits};
@@ -46,6 +48,7 @@ pub(super) async fn run(path: &Path) -> Ending {
 pub(super) struct Sidecar {
     payouts: Payouts,
     stack: Stack,
+    api: Api,
     main: TcpListener,
     admin: TcpListener,
     drain: Drain,
@@ -64,6 +67,7 @@ impl Sidecar {
         let stack = Stack::new(config, payouts.clone())?;
         let drain = Drain::default();
         let sidecar = Self {
+            api: Api::new(payouts.clone(), config.admin.token.clone(), redacted(config)),
             payouts,
             stack,
             main: listen::bind(config.server.listen)
@@ -92,6 +96,7 @@ impl Sidecar {
         let Self {
             payouts,
             stack,
+            api,
             main,
             admin,
             drain,
@@ -110,9 +115,11 @@ impl Sidecar {
                     .settle_until(async move { drain.reached(Phase::Draining).await }),
             )
         };
-        let probes = Admin::new(payouts.clone(), drain.clone());
+        let probes = Admin::new(payouts.clone(), drain.clone(), api);
         // The admin port answers to the very end: a probe must see the draining.
-        let admin = tokio::spawn(listen::serve(admin, limits, end.clone(), move |_| probes.clone()));
+        let admin = tokio::spawn(listen::serve(admin, limits, end.clone(), move |peer| {
+            probes.for_peer(peer)
+        }));
         let main = tokio::spawn(listen::serve(main, limits, drain.clone(), move |peer| {
             stack.for_peer(peer)
         }));

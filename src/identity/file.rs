@@ -1,6 +1,8 @@
 //! Openids in a CSV file `wx_app_id,user_id,openid`, re-read when it changes. Document: specification, section 4.
 //!
-//! A bad new version is refused, by line, and the last good one stays.
+//! A bad new version is refused, by line, and the last good one stays. A version that is still being written must never
+//! count: an openid that is cut off is an openid too, of somebody else or of nobody. So the file must have stopped changing
+//! and must end with a line break.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,8 +19,10 @@ use crate::rules::term::{OpenId, UserId, WxAppId};
 
 /// How often the file is looked at even if nobody says that it changed (network file systems do not).
 const LOOK: Duration = Duration::from_secs(10);
-/// How long changes are gathered before the file is read: a writer needs more than one.
-const GATHER: Duration = Duration::from_millis(100);
+/// How long the file must not have changed before it is read.
+const STILL: Duration = Duration::from_millis(100);
+/// How often that is waited for before the version is refused.
+const STILL_TRIES: u32 = 100;
 
 type Mapping = HashMap<(WxAppId, UserId), OpenId>;
 
@@ -48,11 +52,11 @@ impl FileIdentity {
     /// # Errors
     /// When the file cannot be read or has a bad line, then [`FileError`].
     pub async fn open(path: &Path) -> Result<Self, FileError> {
-        let owned = path.to_owned();
-        let (text, first) = read(owned).await?;
-        let mapping = Arc::new(ArcSwap::from_pointee(first));
+        // Watched before it is read: a change in between must not wait for the next look.
         let (changed, changes) = mpsc::channel(1);
         let watcher = watch(path, changed);
+        let (text, first) = read(path).await?;
+        let mapping = Arc::new(ArcSwap::from_pointee(first));
         let reader = tokio::spawn(follow(path.to_owned(), text, Arc::clone(&mapping), changes));
         Ok(Self {
             mapping,
@@ -75,9 +79,9 @@ fn watch(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWa
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
         .to_owned();
-    let watching = notify::recommended_watcher(move |_event| {
+    let watching = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // A full channel has a change in it already.
-        let _noted = changed.try_send(()).is_ok();
+        let _noted = is_change(&event) && changed.try_send(()).is_ok();
     })
     .and_then(|mut watcher| {
         watcher
@@ -87,6 +91,11 @@ fn watch(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWa
     watching
         .inspect_err(|error| tracing::warn!(%error, folder = %folder.display(), "a folder is not watched; it is looked at every 10 s"))
         .ok()
+}
+
+/// Reading the file is an event as well, which must not have it read again. An error may have swallowed a change.
+fn is_change(event: &notify::Result<notify::Event>) -> bool {
+    event.as_ref().map_or(true, |event| !event.kind.is_access())
 }
 
 async fn follow(
@@ -105,9 +114,8 @@ async fn follow(
         })
         .await
         .is_ok();
-        tokio::time::sleep(GATHER).await;
-        match read_if_other(path.clone(), &text).await {
-            Ok(None) => {}
+        match read_if_other(&path, &text).await {
+            Ok(None) => refused = None,
             Ok(Some((new_text, new_mapping))) => {
                 tracing::info!(path = %path.display(), rows = new_mapping.len(), "the mapping was read again");
                 mapping.store(Arc::new(new_mapping));
@@ -128,26 +136,61 @@ async fn follow(
     }
 }
 
-async fn read_if_other(path: PathBuf, known: &str) -> Result<Option<(String, Mapping)>, FileError> {
-    let text = load(&path).await?;
+async fn read_if_other(path: &Path, known: &str) -> Result<Option<(String, Mapping)>, FileError> {
+    let text = load(path).await?;
     if text == known {
         return Ok(None);
     }
-    parse(&path, &text).map(|mapping| Some((text, mapping)))
+    parse_apart(path, text).await.map(Some)
 }
 
-async fn read(path: PathBuf) -> Result<(String, Mapping), FileError> {
-    let text = load(&path).await?;
-    let mapping = parse(&path, &text)?;
-    Ok((text, mapping))
+async fn read(path: &Path) -> Result<(String, Mapping), FileError> {
+    let text = load(path).await?;
+    parse_apart(path, text).await
 }
 
-async fn load(path: &Path) -> Result<String, FileError> {
-    let unreadable = |error: std::io::Error| FileError::Unreadable {
+/// A million lines take longer than a task may hold its thread.
+async fn parse_apart(path: &Path, text: String) -> Result<(String, Mapping), FileError> {
+    let owned = path.to_owned();
+    let parsed = tokio::task::spawn_blocking(move || parse(&owned, &text).map(|mapping| (text, mapping)));
+    parsed
+        .await
+        .unwrap_or_else(|error| Err(unreadable(path, &error.to_string())))
+}
+
+fn unreadable(path: &Path, why: &str) -> FileError {
+    FileError::Unreadable {
         path: path.to_owned(),
-        why: error.to_string(),
-    };
-    tokio::fs::read_to_string(path).await.map_err(unreadable)
+        why: why.to_owned(),
+    }
+}
+
+/// The text, once the file has not changed for a while, neither before it was read nor meanwhile.
+async fn load(path: &Path) -> Result<String, FileError> {
+    let mut before = state_of(path).await?;
+    for _ in 0..STILL_TRIES {
+        tokio::time::sleep(STILL).await;
+        if state_of(path).await? == before {
+            let text = tokio::fs::read_to_string(path).await;
+            let text = text.map_err(|error| unreadable(path, &error.to_string()))?;
+            if state_of(path).await? == before {
+                return Ok(text);
+            }
+        }
+        before = state_of(path).await?;
+    }
+    Err(unreadable(
+        path,
+        "it is being written all the time: replace it by renaming a finished file",
+    ))
+}
+
+/// Which file it is, how long and when it was last written to.
+async fn state_of(path: &Path) -> Result<(u64, u64, std::time::SystemTime), FileError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let failed = |error: std::io::Error| unreadable(path, &error.to_string());
+    let found = tokio::fs::metadata(path).await.map_err(failed)?;
+    Ok((found.ino(), found.len(), found.modified().map_err(failed)?))
 }
 
 fn parse(path: &Path, text: &str) -> Result<Mapping, FileError> {
@@ -166,6 +209,13 @@ fn parse(path: &Path, text: &str) -> Result<Mapping, FileError> {
         .ne(["wx_app_id", "user_id", "openid"])
     {
         return Err(header());
+    }
+    if !text.ends_with('\n') {
+        return Err(FileError::Row {
+            path: path.to_owned(),
+            line: u64::try_from(text.lines().count()).unwrap_or(u64::MAX),
+            why: "the last line does not end with a line break, so it may be cut off: add one".to_owned(),
+        });
     }
     let mut mapping = Mapping::new();
     for record in reader.records() {
@@ -245,6 +295,10 @@ mod tests {
             ("wx_app_id,user_id,openid\nwx1,,o\n", "line 2: user_id must be"),
             ("wx_app_id,user_id,openid\nwx1,u,o o\n", "line 2: openid must be"),
             (
+                "wx_app_id,user_id,openid\nwx1,u,o1\nwx1,v,o2",
+                "line 3: the last line does not end",
+            ),
+            (
                 "wx_app_id,user_id,openid\nwx1,u,o1\nwx1,u,o2\n",
                 "line 3: this user has another openid",
             ),
@@ -294,5 +348,33 @@ mod tests {
         swap("v4");
         until(&identity, "v", Some("o4")).await;
         assert_eq!(ask(&identity, "u").await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_version_that_is_being_written_is_read_when_it_is_done() {
+        use std::io::Write as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("openids.csv");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let writing = async {
+            for n in 0..40 {
+                // Half of the file would be a good file too.
+                writeln!(file, "line {n}").unwrap();
+                tokio::time::sleep(STILL / 4).await;
+            }
+        };
+        let (text, ()) = tokio::join!(load(&path), writing);
+        assert_eq!(text.unwrap().lines().count(), 40);
+    }
+
+    #[test]
+    fn reading_the_file_is_no_reason_to_read_it_again() {
+        use notify::event::{AccessKind, AccessMode, CreateKind, EventKind};
+        let event = |kind| Ok(notify::Event::new(kind));
+        assert!(!is_change(&event(EventKind::Access(AccessKind::Open(
+            AccessMode::Any
+        )))));
+        assert!(is_change(&event(EventKind::Create(CreateKind::File))));
+        assert!(is_change(&Err(notify::Error::generic("the queue was full"))));
     }
 }

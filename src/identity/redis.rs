@@ -76,12 +76,14 @@ impl Identity for RedisIdentity {
             None => redis::Cmd::get(&key),
             Some(field) => redis::Cmd::hget(&key, field),
         };
-        let found: Option<String> = self
+        let found: Option<Vec<u8>> = self
             .link
             .read(&command)
             .await
             .map_err(|error| LookupError::Unreachable(error.to_string()))?;
         let Some(found) = found else { return Ok(None) };
+        // What is no text is no openid either.
+        let found = String::from_utf8_lossy(&found);
         let openid = OpenId::parse(&found).map_err(|rule| LookupError::NotAnOpenId {
             key: format!("{} of user {user}", self.key.prefix()),
             rule: rule.0,

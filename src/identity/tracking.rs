@@ -21,21 +21,32 @@ use crate::redis_link::url::Topology;
 
 /// The pause before subscribing again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How often it is looked at who the masters are, and whether they are still there.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often it is looked at whether the masters are still there, and who they are: the longest that a change can stay
+/// unheard where a cluster has just given slots to a new master, or a peer has vanished without a word.
+const LOOK: Duration = Duration::from_secs(2);
+/// Every so many looks the sentinels are asked, which takes two connections; a master they demote says so by closing.
+const SENTINEL_LOOKS: u32 = 5;
 
 /// Listens for ever.
 pub(super) async fn listen(link: RedisLink, prefix: String, cache: Arc<OpenIdCache>) {
+    let mut told = None;
     loop {
-        let why = subscribe(&link, &prefix, &cache).await;
+        let why = subscribe(&link, &prefix, &cache, &mut told).await;
         cache.unsubscribed();
-        tracing::debug!(redis = %link.url(), why, "changes of the mapping are not heard of; openids are not cached");
+        // Each reason once, not with every try: a Redis that forbids CLIENT TRACKING does so for ever.
+        if told.as_ref() != Some(&why) {
+            tracing::warn!(
+                redis = %link.url(), why,
+                "changes of the mapping are not heard of; every lookup asks Redis until they are"
+            );
+            told = Some(why);
+        }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
 /// Subscribes to all masters and hands on what they say, until one of them is lost or they are others; returns why.
-async fn subscribe(link: &RedisLink, prefix: &str, cache: &OpenIdCache) -> String {
+async fn subscribe(link: &RedisLink, prefix: &str, cache: &OpenIdCache, told: &mut Option<String>) -> String {
     let (sender, mut pushes) = mpsc::unbounded_channel();
     let masters = match masters(link).await {
         Ok(masters) => masters,
@@ -45,33 +56,58 @@ async fn subscribe(link: &RedisLink, prefix: &str, cache: &OpenIdCache) -> Strin
     for master in &masters {
         match follow(link, master, prefix, sender.clone()).await {
             Ok(connection) => connections.push(connection),
-            Err(why) => return why,
+            Err(why) => return format!("{}:{}: {why}", master.0, master.1),
         }
     }
     cache.subscribed();
-    let mut look = tokio::time::interval(LOOK);
-    look.reset();
+    if told.take().is_some() {
+        tracing::info!(redis = %link.url(), "changes of the mapping are heard of again");
+    }
+    // Beside the news, not between them: a look that takes long must not hold up what has changed.
+    let changed = look_after(link, &masters, connections);
+    tokio::pin!(changed);
     loop {
         tokio::select! {
+            biased;
             push = pushes.recv() => match push {
                 Some(push) if push.kind == PushKind::Invalidate => hand_on(&push.data, cache),
                 Some(push) if push.kind == PushKind::Disconnection => return "a connection was lost".to_owned(),
                 Some(_) => {}
                 None => return "all connections were lost".to_owned(),
             },
-            _ = look.tick() => {
-                for connection in &mut connections {
-                    // A peer that vanished without a word is noticed by asking.
-                    if let Err(error) = redis::cmd("PING").query_async::<Value>(connection).await {
-                        return error.to_string();
-                    }
-                }
-                match self::masters(link).await {
-                    Ok(now) if now == masters => {}
-                    Ok(_) => return "the masters are others now".to_owned(),
-                    Err(why) => return why,
-                }
+            why = &mut changed => return why,
+        }
+    }
+}
+
+/// Holds the connections until one of them is lost or the masters are others; returns why.
+async fn look_after(
+    link: &RedisLink,
+    known: &BTreeSet<Node>,
+    mut connections: Vec<MultiplexedConnection>,
+) -> String {
+    let looks = match link.url().topology {
+        Topology::Standalone | Topology::Cluster => 1,
+        Topology::Sentinel { .. } => SENTINEL_LOOKS,
+    };
+    let mut left = looks;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        for connection in &mut connections {
+            // A peer that vanished without a word is noticed by asking.
+            if let Err(error) = redis::cmd("PING").query_async::<Value>(connection).await {
+                return error.to_string();
             }
+        }
+        left = left.saturating_sub(1);
+        if left > 0 {
+            continue;
+        }
+        left = looks;
+        match masters(link).await {
+            Ok(now) if now == *known => {}
+            Ok(_) => return "the masters are others now".to_owned(),
+            Err(why) => return why,
         }
     }
 }
@@ -96,7 +132,8 @@ async fn follow(
     prefix: &str,
     sender: mpsc::UnboundedSender<redis::PushInfo>,
 ) -> Result<MultiplexedConnection, String> {
-    let mut connection = dial::node_connection(link.url(), link.options(), master, Some(sender)).await?;
+    let mut connection =
+        dial::node_connection(link.url(), link.options(), master, Some(Arc::new(sender))).await?;
     let mut tracking = redis::cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST");
     if !prefix.is_empty() {
@@ -129,12 +166,17 @@ async fn masters(link: &RedisLink) -> Result<BTreeSet<Node>, String> {
                     Value::SimpleString(host) => host.clone(),
                     _ => return None,
                 };
+                if host.is_empty() {
+                    return None;
+                }
                 let Value::Int(port) = node.get(1)? else {
                     return None;
                 };
                 Some((host, u16::try_from(*port).ok()?))
             };
-            let masters: BTreeSet<Node> = slots.iter().filter_map(master_of).collect();
+            // One that cannot be read is an error: its changes would be missed without anybody knowing.
+            let masters: Option<BTreeSet<Node>> = slots.iter().map(master_of).collect();
+            let masters = masters.ok_or("the cluster names a master without an address")?;
             if masters.is_empty() {
                 Err("the cluster has no masters".to_owned())
             } else {

@@ -1,7 +1,7 @@
 //! The stores of payouts. They hold no rules: they write what the state machine decided, if the record is still the one
 //! that the decision was about (see [`Ledger`](crate::payout::ports::Ledger)).
 //!
-//! [`record`] is the stored form, [`charges`] what a change owes to or gets back from the limits; [`file`] is the embedded
+//! [`record`] is the stored form, [`charges`] what a change owes to or gets back from the limits; [`mod@file`] is the embedded
 //! store for one process, [`redis`] the one for many.
 
 pub mod record;
@@ -13,4 +13,4 @@ pub mod file;
 pub mod redis;
 
 #[cfg(test)]
-mod suite;
+mod samples;

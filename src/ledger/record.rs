@@ -67,7 +67,7 @@ pub fn decode(text: &[u8], key: &OrderKey) -> Result<Order, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::suite::{self, order, settled};
+    use crate::ledger::samples::{self, order, settled};
     use crate::rules::order::Change;
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         let text = include_str!("../../tests/data/record-1.json").trim_end();
         let key = order("A1", 100).key;
         let order = decode(text.as_bytes(), &key).unwrap();
-        assert_eq!(order, settled(&suite::order("A1", 100)));
+        assert_eq!(order, settled(&samples::order("A1", 100)));
         assert_eq!(
             encode(&order).unwrap(),
             text,

@@ -20,7 +20,7 @@ pub(super) fn changed(order: &Order) {
         openid = %order.openid,
         upstream = ?order.upstream,
         attempts = order.attempts,
-        version = order.version,
+        version = %order.version,
         why = change.why,
         "payout changed"
     );

@@ -16,6 +16,8 @@ pub mod merchant;
 
 pub mod reply;
 
+pub mod operator;
+
 mod record;
 
 pub mod send;
@@ -41,6 +43,7 @@ use tokio_util::task::TaskTracker;
 use self::merchant::Merchant;
 use self::ports::{Identity, Ledger};
 use self::waiters::Waiters;
+use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::rules::contract::answer::Disclosure;
 use crate::rules::limits::Limits;
@@ -83,6 +86,7 @@ struct Inner {
     ledger: Arc<dyn Ledger>,
     identity: Arc<dyn Identity>,
     clock: Arc<dyn Clock>,
+    chance: Arc<dyn Chance>,
     settings: ArcSwap<Settings>,
     waiters: Waiters,
     tasks: TaskTracker,
@@ -95,12 +99,14 @@ impl Payouts {
         ledger: Arc<dyn Ledger>,
         identity: Arc<dyn Identity>,
         clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
         settings: Settings,
     ) -> Self {
         let inner = Inner {
             ledger,
             identity,
             clock,
+            chance,
             settings: ArcSwap::from_pointee(settings),
             waiters: Waiters::default(),
             tasks: TaskTracker::new(),
@@ -122,6 +128,11 @@ impl Payouts {
         &self.inner.tasks
     }
 
+    /// A random number, to seal a version and to spread what would otherwise happen at once.
+    fn jitter(&self) -> u64 {
+        self.inner.chance.number().unwrap_or_default()
+    }
+
     /// The ledger.
     #[must_use]
     pub fn ledger(&self) -> &dyn Ledger {
@@ -133,9 +144,4 @@ impl Payouts {
     pub fn identity(&self) -> &dyn Identity {
         &*self.inner.identity
     }
-}
-
-/// A random number, to spread what would otherwise happen at once. Not for secrets.
-fn jitter() -> u64 {
-    getrandom::u64().unwrap_or_default()
 }

@@ -54,6 +54,15 @@ pub struct StoreError {
     pub text: String,
 }
 
+impl StoreError {
+    /// The error of a write that was tried twice, the first time without an answer: the second failure does not make the
+    /// first try less unsure.
+    #[must_use]
+    pub fn after_unsure(self) -> Self {
+        Self { unsure: true, ..self }
+    }
+}
+
 /// What became of an insert.
 #[derive(Debug)]
 pub enum Inserted {
@@ -107,7 +116,8 @@ pub struct Page {
 /// * `insert`, `replace` and `remove` are atomic across everything that uses the store, the charges included: either
 ///   the record and all charges change, or nothing does.
 /// * When they return `Ok`, the change survives a crash of this process (and what else the store promises).
-/// * A version is replaced by its successor only: `replace(next)` asks that the stored version is `next.version - 1`.
+/// * Exactly the version that a decision was about is replaced: number and seal, since a claim that was never written has
+///   the number of another one that was.
 /// * Repeating a write whose acknowledgement was lost is harmless: where the stored record is already the very one that
 ///   is to be written, `insert` and `replace` make sure that it is durable and answer `Done`, without charging again.
 /// * A replaced record gives back the charges that it had and the new one has not, and is charged those that are new.
@@ -123,7 +133,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// The write may or may not happen when the future is dropped.
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError>;
 
-    /// Replaces version `next.version - 1` of the order by `next`. `previous` is that version, for its charges.
+    /// Replaces `previous`, if it is what is stored, by `next`.
     ///
     /// # Errors
     /// As [`Ledger::insert`].

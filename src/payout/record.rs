@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ports::{Replaced, StoreError};
 use super::reply::Reply;
-use super::{Payouts, audit, jitter};
+use super::{Payouts, audit};
 use crate::rules::contract::fault::Fault;
 use crate::rules::order::step::{Event, Policy, Step, step};
 use crate::rules::order::{Order, State};
@@ -41,7 +41,13 @@ impl Payouts {
             Ok(written) => self.reply_to(written, never_sent.as_deref()),
             Err(error) => {
                 tracing::warn!(order = %claimed.key, %error, "an outcome was not recorded yet");
-                let reply = match step(&claimed, event.clone(), policy, self.inner.clock.now(), jitter()) {
+                let reply = match step(
+                    &claimed,
+                    event.clone(),
+                    policy,
+                    self.inner.clock.now(),
+                    self.jitter(),
+                ) {
                     Step::Become(next) => Written::Recorded(next),
                     Step::Stay => Written::Recorded(Box::new(claimed.clone())),
                     Step::Remove => Written::Removed,
@@ -98,7 +104,7 @@ impl Payouts {
         let mut current = order.clone();
         loop {
             let now = self.inner.clock.now();
-            let replaced = match step(&current, event.clone(), policy, now, jitter()) {
+            let replaced = match step(&current, event.clone(), policy, now, self.jitter()) {
                 Step::Stay => return Ok(Written::Recorded(Box::new(current))),
                 Step::Become(next) => match self.replace(&current, &next).await? {
                     Replaced::Done => {
@@ -172,7 +178,7 @@ impl Payouts {
                 Written::Removed => asked.clone(),
             });
         }
-        match step(asked, event, policy, self.inner.clock.now(), jitter()) {
+        match step(asked, event, policy, self.inner.clock.now(), self.jitter()) {
             Step::Stay | Step::Remove => Ok(asked.clone()),
             Step::Become(next) => match self.replace(asked, &next).await? {
                 Replaced::Done => {
@@ -199,14 +205,24 @@ impl Payouts {
     /// Writes, and once more where the acknowledgement was lost: a ledger answers `Done` to the very same write.
     pub(super) async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
         match self.inner.ledger.replace(previous, next).await {
-            Err(error) if error.unsure => self.inner.ledger.replace(previous, next).await,
+            Err(error) if error.unsure => self
+                .inner
+                .ledger
+                .replace(previous, next)
+                .await
+                .map_err(StoreError::after_unsure),
             written => written,
         }
     }
 
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
         match self.inner.ledger.remove(order).await {
-            Err(error) if error.unsure => self.inner.ledger.remove(order).await,
+            Err(error) if error.unsure => self
+                .inner
+                .ledger
+                .remove(order)
+                .await
+                .map_err(StoreError::after_unsure),
             written => written,
         }
     }

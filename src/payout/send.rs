@@ -18,7 +18,7 @@ use crate::rules::contract::send::{CLIENT_IP, RequestCredentials, SendRequest};
 use crate::rules::encoding::Encoding;
 use crate::rules::order::repeat::Repeat;
 use crate::rules::order::step::Event;
-use crate::rules::order::{AttemptToken, Lease, NewOrder, Order, State};
+use crate::rules::order::{Lease, NewOrder, Order, State};
 use crate::rules::outcome::Evidence;
 use crate::rules::term::{Millis, OpenId};
 
@@ -137,7 +137,7 @@ impl Payouts {
 
     async fn claim(&self, journey: &Journey, openid: &OpenId) -> Reply {
         let now = self.inner.clock.now();
-        let order = match compose(journey, openid, now) {
+        let order = match compose(journey, openid, self.lease(&journey.merchant), now) {
             Ok(order) => order,
             Err(otherwise) => return self.answer_existing(journey, otherwise).await,
         };
@@ -168,7 +168,12 @@ impl Payouts {
     /// Claims, and once more where the acknowledgement was lost: a ledger answers `Done` to the very same claim.
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
         match self.inner.ledger.insert(order).await {
-            Err(error) if error.unsure => self.inner.ledger.insert(order).await,
+            Err(error) if error.unsure => self
+                .inner
+                .ledger
+                .insert(order)
+                .await
+                .map_err(StoreError::after_unsure),
             inserted => inserted,
         }
     }
@@ -246,7 +251,9 @@ impl Payouts {
         let now = self.inner.clock.now();
         let limits = &journey.settings.limits;
         let charges = limits.charges(&order.wx_app_id, &order.user_id, order.amount, now);
-        let next = lease(&journey.merchant).and_then(|lease| order.claimed_again(lease, charges, now));
+        let next = self
+            .lease(&journey.merchant)
+            .and_then(|lease| order.claimed_again(lease, charges, now));
         let Some(next) = next else {
             return Ok(Err(Reply::Failed(Fault::processing())));
         };
@@ -276,6 +283,15 @@ impl Payouts {
                 Err(Moved::Failed(error))
             }
         }
+    }
+
+    /// A lease with a seal of its own; `None` where the machine has no randomness, without which no claim can be told
+    /// from another.
+    fn lease(&self, merchant: &Merchant) -> Option<Lease> {
+        Some(Lease {
+            seal: self.inner.chance.number()?,
+            length: merchant.lease(),
+        })
     }
 
     /// Looks at a pending order until it is no longer the same claim; `None` when the time is over.
@@ -341,7 +357,7 @@ async fn wait(mut replies: watch::Receiver<Option<Reply>>, deadline: Deadline, f
 }
 
 /// The order that a request becomes if it is new; else the reply to a request that cannot become one.
-fn compose(journey: &Journey, openid: &OpenId, now: Millis) -> Result<Order, Reply> {
+fn compose(journey: &Journey, openid: &OpenId, lease: Option<Lease>, now: Millis) -> Result<Order, Reply> {
     let Journey {
         request,
         settings,
@@ -361,8 +377,7 @@ fn compose(journey: &Journey, openid: &OpenId, now: Millis) -> Result<Order, Rep
     let (upstream, parameters) = merchant
         .compose(request, openid, client_ip, journey.asked)
         .map_err(Reply::NotTaken)?;
-    let lease =
-        lease(merchant).ok_or_else(|| Reply::Failed(Fault::not_sent("the machine has no randomness")))?;
+    let lease = lease.ok_or_else(|| Reply::Failed(Fault::not_sent("the machine has no randomness")))?;
     let new = NewOrder {
         upstream,
         encoding: journey.asked,
@@ -373,16 +388,6 @@ fn compose(journey: &Journey, openid: &OpenId, now: Millis) -> Result<Order, Rep
             .charges(&request.wx_app_id, &request.user_id, request.amount, now),
     };
     Ok(Order::claimed(request, new, lease, now))
-}
-
-/// A lease with a token of its own; `None` where the machine has no randomness, without which no claim can be told from
-/// another.
-fn lease(merchant: &Merchant) -> Option<Lease> {
-    let number = u128::from(getrandom::u64().ok()?) << 64 | u128::from(getrandom::u64().ok()?);
-    Some(Lease {
-        token: AttemptToken(format!("{number:032x}")),
-        length: merchant.lease(),
-    })
 }
 
 fn over_limit(order: &Order, at: usize) -> Reply {

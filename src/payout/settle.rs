@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::ports::{OrderQuestion, StoreError};
-use super::{Payouts, audit, jitter};
+use super::{Payouts, audit};
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::order::{Order, State};
 use crate::rules::outcome::{Finding, Found};
@@ -28,8 +28,9 @@ impl Payouts {
         tokio::pin!(stop);
         let mut pause = PAUSE;
         loop {
-            let spread = Duration::from_millis(jitter().checked_rem(250).unwrap_or(0));
+            let spread = Duration::from_millis(self.jitter().checked_rem(250).unwrap_or(0));
             tokio::select! {
+                biased;
                 () = &mut stop => return,
                 () = sleep(pause.saturating_add(spread)) => {}
             }

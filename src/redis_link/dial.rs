@@ -5,22 +5,27 @@
     reason = "the library's enum is not ours to list"
 )]
 
-use redis::aio::MultiplexedConnection;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{AsyncPushSender, ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo};
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
     ProtocolVersion, RedisConnectionInfo, RedisError, TlsCertificates, Value,
 };
 
 use super::Options;
+use super::redirect;
 use super::url::{RedisUrl, Topology};
 
-/// How often a cluster's client may follow `MOVED` and `ASK` or repeat after a lost connection.
-pub const CLUSTER_RETRIES: u32 = 3;
-/// The pauses between these, in milliseconds.
-const CLUSTER_PAUSE_MS: (u64, u64) = (10, 100);
+/// How many commands may wait for a connection's writer; more wait for room.
+const WAITING_COMMANDS: usize = 256;
+/// A peer that vanished without a word is noticed within about this time, on an idle connection and on a busy one.
+const VANISHED: Duration = Duration::from_secs(15);
 
 /// A connection that many tasks share.
 #[derive(Clone)]
@@ -32,6 +37,22 @@ pub enum Connection {
 }
 
 impl Connection {
+    /// Whether the server, or one of the cluster's masters, answers.
+    pub(super) async fn ping(&mut self) -> Result<(), RedisError> {
+        let ping = redis::cmd("PING");
+        match self {
+            Self::Node(node) => ping.exec_async(node).await,
+            Self::Cluster(cluster) => {
+                let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary);
+                cluster
+                    .route_command(ping, any)
+                    .await?
+                    .extract_error()
+                    .map(|_| ())
+            }
+        }
+    }
+
     pub(super) async fn ask_every_master(&mut self, command: &Cmd) -> Result<Vec<Value>, RedisError> {
         match self {
             Self::Node(node) => Ok(vec![command.query_async(node).await?]),
@@ -47,16 +68,44 @@ impl Connection {
     }
 }
 
-/// Opens a connection.
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> redis::RedisFuture<'a, Value> {
+        match self {
+            Self::Node(node) => node.req_packed_command(cmd),
+            Self::Cluster(cluster) => Box::pin(redirect::send(cluster, cmd)),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        cmd: &'a redis::Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> redis::RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Node(node) => node.req_packed_commands(cmd, offset, count),
+            Self::Cluster(cluster) => cluster.req_packed_commands(cmd, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Node(node) => node.get_db(),
+            Self::Cluster(cluster) => cluster.get_db(),
+        }
+    }
+}
+
+/// Opens a connection. `pushes` is told when one to a single server is lost; a cluster's mends itself.
 ///
 /// # Errors
 /// When nobody answers who is the master, then why.
-pub async fn dial(url: &RedisUrl, options: &Options) -> Result<Connection, String> {
+pub async fn dial(url: &RedisUrl, options: &Options, pushes: Pushes) -> Result<Connection, String> {
     match &url.topology {
         Topology::Standalone | Topology::Sentinel { .. } => {
             let node = master(url, options).await?;
             Ok(Connection::Node(
-                node_connection(url, options, &node, None).await?,
+                node_connection(url, options, &node, Some(pushes)).await?,
             ))
         }
         Topology::Cluster => cluster(url, options).await.map(Connection::Cluster),
@@ -66,6 +115,9 @@ pub async fn dial(url: &RedisUrl, options: &Options) -> Result<Connection, Strin
 /// `host` and `port` of one server.
 pub type Node = (String, u16);
 
+/// Who gets what a server sends unasked, the end of the connection included. Must not block.
+pub type Pushes = Arc<dyn AsyncPushSender>;
+
 /// Opens a connection to one server. `pushes` gets what it sends unasked.
 ///
 /// # Errors
@@ -74,19 +126,42 @@ pub async fn node_connection(
     url: &RedisUrl,
     options: &Options,
     node: &Node,
-    pushes: Option<tokio::sync::mpsc::UnboundedSender<redis::PushInfo>>,
+    pushes: Option<Pushes>,
 ) -> Result<MultiplexedConnection, String> {
-    let client = client(url, options, node, true).map_err(|error| error.to_string())?;
+    connect(url, options, node, Peer::Server, pushes)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Whom a connection greets, and with what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    /// User, password and database.
+    Server,
+    /// Nothing.
+    Sentinel,
+    /// User and password.
+    GuardedSentinel,
+}
+
+async fn connect(
+    url: &RedisUrl,
+    options: &Options,
+    node: &Node,
+    peer: Peer,
+    pushes: Option<Pushes>,
+) -> Result<MultiplexedConnection, RedisError> {
+    // Left at the library's: how many commands may be under way at once (no limit), its resolver, its write buffer.
     let mut config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(options.connect_timeout))
-        .set_response_timeout(Some(options.response_timeout));
+        .set_response_timeout(Some(options.response_timeout))
+        .set_pipeline_buffer_size(WAITING_COMMANDS);
     if let Some(pushes) = pushes {
         config = config.set_push_sender(pushes);
     }
-    client
+    client(url, options, node, peer)?
         .get_multiplexed_async_connection_with_config(&config)
         .await
-        .map_err(|error| error.to_string())
 }
 
 /// The server itself, or whom the sentinels call the master and who says so too.
@@ -117,11 +192,13 @@ async fn ask_sentinel(
     sentinel: &Node,
     master: &str,
 ) -> Result<Node, String> {
-    let client = client(url, options, sentinel, false).map_err(|error| error.to_string())?;
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(options.connect_timeout))
-        .set_response_timeout(Some(options.response_timeout));
-    let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+    let connected = match connect(url, options, sentinel, Peer::Sentinel, None).await {
+        // Sentinels with a password have the servers' own, as a rule. It is told to those only that ask for one.
+        Err(error) if error.code() == Some("NOAUTH") && url.password.is_some() => {
+            connect(url, options, sentinel, Peer::GuardedSentinel, None).await
+        }
+        connected => connected,
+    };
     let mut connection = connected.map_err(|error| error.to_string())?;
     let mut question = redis::cmd("SENTINEL");
     question.arg("get-master-addr-by-name").arg(master);
@@ -150,16 +227,15 @@ async fn cluster(url: &RedisUrl, options: &Options) -> Result<ClusterConnection,
     let nodes = url
         .hosts
         .iter()
-        .map(|node| info(url, node, true))
+        .map(|node| info(url, node, Peer::Server))
         .collect::<Result<Vec<_>, _>>();
-    let (least, most) = CLUSTER_PAUSE_MS;
+    // No `retries`: what may be sent again, `redirect` sends again. Lost nodes are connected to again without a limit.
     let mut builder = ClusterClientBuilder::new(nodes.map_err(|error| error.to_string())?)
-        .retries(CLUSTER_RETRIES)
-        .min_retry_wait(least)
-        .max_retry_wait(most)
+        .retries(0)
         .connection_timeout(options.connect_timeout)
         .response_timeout(options.response_timeout)
-        .overall_response_timeout(Some(options.response_timeout.saturating_mul(2)))
+        .overall_response_timeout(Some(options.response_timeout))
+        .tcp_settings(tcp_settings())
         .use_protocol(ProtocolVersion::RESP3);
     if url.tls {
         builder = builder.certs(certificates(options));
@@ -171,13 +247,8 @@ async fn cluster(url: &RedisUrl, options: &Options) -> Result<ClusterConnection,
         .map_err(|error| error.to_string())
 }
 
-fn client(
-    url: &RedisUrl,
-    options: &Options,
-    node: &Node,
-    with_credentials: bool,
-) -> Result<Client, RedisError> {
-    let info = info(url, node, with_credentials)?;
+fn client(url: &RedisUrl, options: &Options, node: &Node, peer: Peer) -> Result<Client, RedisError> {
+    let info = info(url, node, peer)?;
     if url.tls {
         Client::build_with_tls(info, certificates(options))
     } else {
@@ -196,7 +267,19 @@ fn certificates(options: &Options) -> TlsCertificates {
     }
 }
 
-fn info(url: &RedisUrl, node: &Node, with_credentials: bool) -> Result<ConnectionInfo, RedisError> {
+/// The library's default leaves Nagle's algorithm on, which delays small commands that share a connection.
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(VANISHED.checked_div(3).unwrap_or(VANISHED))
+        .with_interval(VANISHED.checked_div(3).unwrap_or(VANISHED))
+        .with_retries(2);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(VANISHED);
+    settings
+}
+
+fn info(url: &RedisUrl, node: &Node, peer: Peer) -> Result<ConnectionInfo, RedisError> {
     let (host, port) = (node.0.clone(), node.1);
     let address = if url.tls {
         ConnectionAddr::TcpTls {
@@ -208,9 +291,13 @@ fn info(url: &RedisUrl, node: &Node, with_credentials: bool) -> Result<Connectio
     } else {
         ConnectionAddr::Tcp(host, port)
     };
-    let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
-    if with_credentials {
+    let mut settings = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_skip_set_lib_name();
+    if peer == Peer::Server {
         settings = settings.set_db(url.database);
+    }
+    if peer != Peer::Sentinel {
         if let Some(user) = &url.user {
             settings = settings.set_username(user);
         }
@@ -218,5 +305,6 @@ fn info(url: &RedisUrl, node: &Node, with_credentials: bool) -> Result<Connectio
             settings = settings.set_password(password.expose());
         }
     }
-    Ok(address.into_connection_info()?.set_redis_settings(settings))
+    let info = address.into_connection_info()?;
+    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp_settings()))
 }

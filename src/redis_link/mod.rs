@@ -4,32 +4,35 @@
 //! is written out here, since a default that changes could change what happens to money.
 //!
 //! # What may be sent twice
-//! Towards one node nothing: a command whose connection breaks is an error, and the caller decides. A cluster's client
-//! repeats a command after `MOVED`, `ASK` and a lost connection, at most [`dial::CLUSTER_RETRIES`] times; the same budget
-//! serves all three, so that it cannot be zero. The ledger's scripts are made for that: writing the very same again
-//! changes nothing.
-
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the library's enum is not ours to list"
-)]
+//! Nothing whose effect is unsure: a command whose connection breaks or whose time is over is an error, and the caller
+//! decides. Sent again is only what a server has turned away (`READONLY`, `NOSCRIPT`; in a cluster see [`redirect`]), and
+//! what [`RedisLink::read`] asks.
 
 pub mod dial;
 
+mod error;
+
+mod redirect;
+
 pub mod url;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::ConnectionLike;
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, ToRedisArgs, Value};
+use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Script, ToRedisArgs, Value};
 use tokio::time::Instant;
 
 use self::dial::Connection;
+pub use self::error::LinkError;
+use self::error::classify;
 pub use self::url::RedisUrl;
 
 /// How long callers fail at once after a connection could not be opened, so that a dead Redis costs little.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
+
+/// How many scripts may wait for replicas at once, each on a connection of its own.
+const WAITING_SCRIPTS: usize = 8;
 
 /// How connections are made.
 #[derive(Clone, Debug)]
@@ -42,36 +45,15 @@ pub struct Options {
     pub ca_pem: Option<String>,
 }
 
-/// Why a command was not done, or perhaps was.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum LinkError {
-    /// No connection: the command was certainly not sent.
-    #[error("Redis cannot be reached: {0}")]
-    NotSent(String),
-    /// The connection broke or the time was over: the command may have taken effect.
-    #[error("Redis did not answer: {0}")]
-    Unanswered(String),
-    /// Redis answered with an error: the command took no effect.
-    #[error("Redis refused: {code} {text}")]
-    Refused {
-        /// `READONLY`, `OOM`, `LOADING`, `NOPERM`, …
-        code: String,
-        /// The rest of its words.
-        text: String,
-    },
-}
-
-impl LinkError {
-    /// Whether the command may have taken effect.
-    #[must_use]
-    pub fn is_unsure(&self) -> bool {
-        matches!(self, Self::Unanswered(_))
-    }
-
-    /// Whether this is a demoted master's word: the present one must be looked for.
-    fn is_read_only(&self) -> bool {
-        matches!(self, Self::Refused { code, .. } if code == "READONLY")
-    }
+/// How many replicas must have a write.
+#[derive(Clone, Copy)]
+pub struct Replicas {
+    /// So many.
+    pub count: usize,
+    /// For at most this long.
+    pub patience: Duration,
+    /// Whether a script's answer says that it wrote; where it did not, there is nothing to wait for.
+    pub has_written: fn(&Value) -> bool,
 }
 
 /// A link to one Redis, however it is made up. Cheap to clone; connects when it is first used, and again when needed.
@@ -85,13 +67,22 @@ struct Inner {
     options: Options,
     state: Mutex<State>,
     dialing: tokio::sync::Mutex<()>,
+    turns: tokio::sync::Semaphore,
 }
 
 #[derive(Default)]
 struct State {
-    current: Option<(u64, Connection)>,
+    current: Option<Current>,
+    own: Vec<Current>,
     generation: u64,
     failed: Option<(Instant, String)>,
+}
+
+/// A connection that is used until it fails a command, or is lost while nobody uses it.
+struct Current {
+    generation: u64,
+    connection: Connection,
+    is_lost: Arc<AtomicBool>,
 }
 
 impl RedisLink {
@@ -103,6 +94,7 @@ impl RedisLink {
             options,
             state: Mutex::default(),
             dialing: tokio::sync::Mutex::default(),
+            turns: tokio::sync::Semaphore::new(WAITING_SCRIPTS),
         };
         Self {
             inner: Arc::new(inner),
@@ -143,7 +135,7 @@ impl RedisLink {
     }
 
     /// Runs a script by its digest, and loads it first where Redis does not know it. With `replicas`, the same connection
-    /// then waits until so many replicas have the write, for at most this long.
+    /// then waits until so many replicas have what it wrote.
     ///
     /// # Errors
     /// When it was not done, or perhaps was (too few replicas included), then [`LinkError`].
@@ -152,7 +144,7 @@ impl RedisLink {
         script: &Script,
         keys: &[K],
         arguments: &[A],
-        replicas: Option<(usize, Duration)>,
+        replicas: Option<Replicas>,
     ) -> Result<T, LinkError>
     where
         T: FromRedisValue,
@@ -172,37 +164,76 @@ impl RedisLink {
             done => done,
         };
         let (value, acknowledged) = done?;
-        match (acknowledged, replicas) {
-            (Some(acknowledged), Some((count, _))) if acknowledged < count => {
-                Err(LinkError::Unanswered(format!(
-                    "the write is on the master, but only {acknowledged} of {count} replicas have acknowledged it"
-                )))
-            }
-            (None, Some(_)) => Err(LinkError::Unanswered(
+        match acknowledged {
+            Some((Some(acknowledged), count)) if acknowledged < count => Err(LinkError::Unanswered(format!(
+                "the write is on the master, but only {acknowledged} of {count} replicas have acknowledged it"
+            ))),
+            Some((None, _)) => Err(LinkError::Unanswered(
                 "the master did not say how many replicas have the write".into(),
             )),
-            (_, _) => typed(value),
+            Some((Some(_), _)) | None => typed(value),
         }
     }
 
     async fn invoke(
         &self,
         invocation: &redis::ScriptInvocation<'_>,
-        replicas: Option<(usize, Duration)>,
-    ) -> Result<(Value, Option<usize>), LinkError> {
+        replicas: Option<Replicas>,
+    ) -> Result<(Value, Option<(Option<usize>, usize)>), LinkError> {
+        if let Some(replicas) = replicas {
+            return self.invoke_and_wait(invocation, replicas).await;
+        }
         let (generation, mut connection) = self.connection().await?;
         let value = invocation.invoke_async::<Value>(&mut connection).await;
-        let value = self.judge(generation, value)?;
-        let acknowledged = match replicas {
-            Some((count, patience)) => {
-                let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-                let mut wait = redis::cmd("WAIT");
-                wait.arg(count).arg(patience);
-                wait.query_async::<usize>(&mut connection).await.ok()
+        Ok((self.judge(generation, value)?, None))
+    }
+
+    /// On a connection that nobody shares, since `WAIT` holds up whatever comes behind it. One that was dropped half way
+    /// is not used again.
+    async fn invoke_and_wait(
+        &self,
+        invocation: &redis::ScriptInvocation<'_>,
+        replicas: Replicas,
+    ) -> Result<(Value, Option<(Option<usize>, usize)>), LinkError> {
+        let _turn = self.inner.turns.acquire().await;
+        let mut own = self.own_connection().await?;
+        let value = invocation.invoke_async::<Value>(&mut own.connection).await;
+        let value = self.judge(own.generation, value)?;
+        if !(replicas.has_written)(&value) {
+            self.state().own.push(own);
+            return Ok((value, None));
+        }
+        let patience = u64::try_from(replicas.patience.as_millis()).unwrap_or(u64::MAX);
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(replicas.count).arg(patience);
+        let acknowledged = wait.query_async::<usize>(&mut own.connection).await.ok();
+        if acknowledged.is_some() {
+            self.state().own.push(own);
+        }
+        Ok((value, Some((acknowledged, replicas.count))))
+    }
+
+    /// One to whom the shared connection leads too: where that was given up, the present master is looked for.
+    async fn own_connection(&self) -> Result<Current, LinkError> {
+        let (generation, _) = self.connection().await?;
+        {
+            let mut state = self.state();
+            state
+                .own
+                .retain(|own| own.generation == generation && !own.is_lost.load(Ordering::Acquire));
+            if let Some(own) = state.own.pop() {
+                return Ok(own);
             }
-            None => None,
-        };
-        Ok((value, acknowledged))
+        }
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let dialed = dial::dial(&self.inner.url, &self.inner.options, notice(&is_lost)).await;
+        let connection =
+            dialed.map_err(|error| LinkError::NotSent(format!("{}: {error}", self.inner.url)))?;
+        Ok(Current {
+            generation,
+            connection,
+            is_lost,
+        })
     }
 
     /// Whether Redis answers.
@@ -210,7 +241,10 @@ impl RedisLink {
     /// # Errors
     /// When it does not, then [`LinkError`].
     pub async fn ready(&self) -> Result<(), LinkError> {
-        self.read::<Value>(&redis::cmd("PING")).await.map(|_| ())
+        // In a cluster the answer of any master will do: one that is down stops the orders of its slots only.
+        let (generation, mut connection) = self.connection().await?;
+        let answered = connection.ping().await;
+        self.judge(generation, answered)
     }
 
     /// Asks every master the same, and returns the answers.
@@ -226,7 +260,7 @@ impl RedisLink {
     /// What came of a command; a connection that failed it is not used again.
     fn judge<T>(&self, generation: u64, answered: Result<T, RedisError>) -> Result<T, LinkError> {
         answered.map_err(|error| {
-            let error = classify(&error);
+            let error = classify(&error, &self.inner.url.topology);
             if error.is_unsure() || error.is_read_only() {
                 self.forget(generation);
             }
@@ -243,15 +277,20 @@ impl RedisLink {
         if let Some(connected) = self.connected()? {
             return Ok(connected);
         }
-        let dialed = dial::dial(&self.inner.url, &self.inner.options).await;
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let dialed = dial::dial(&self.inner.url, &self.inner.options, notice(&is_lost)).await;
         let mut state = self.state();
         match dialed {
             Ok(connection) => {
                 state.generation = state.generation.wrapping_add(1);
                 state.failed = None;
-                let connected = (state.generation, connection);
-                state.current = Some(connected.clone());
-                Ok(connected)
+                let generation = state.generation;
+                state.current = Some(Current {
+                    generation,
+                    connection: connection.clone(),
+                    is_lost,
+                });
+                Ok((generation, connection))
             }
             Err(error) => {
                 let text = format!("{}: {error}", self.inner.url);
@@ -264,9 +303,11 @@ impl RedisLink {
     fn connected(&self) -> Result<Option<(u64, Connection)>, LinkError> {
         let state = self.state();
         match (&state.current, &state.failed) {
-            (Some(connected), _) => Ok(Some(connected.clone())),
-            (None, Some((at, text))) if at.elapsed() < AFTER_FAILURE => Err(LinkError::NotSent(text.clone())),
-            (None, _) => Ok(None),
+            (Some(current), _) if !current.is_lost.load(Ordering::Acquire) => {
+                Ok(Some((current.generation, current.connection.clone())))
+            }
+            (_, Some((at, text))) if at.elapsed() < AFTER_FAILURE => Err(LinkError::NotSent(text.clone())),
+            (_, _) => Ok(None),
         }
     }
 
@@ -275,7 +316,7 @@ impl RedisLink {
         if state
             .current
             .as_ref()
-            .is_some_and(|(current, _)| *current == generation)
+            .is_some_and(|current| current.generation == generation)
         {
             state.current = None;
         }
@@ -286,54 +327,21 @@ impl RedisLink {
     }
 }
 
+/// A command that was answered with something else than it has as an answer may have taken effect.
 fn typed<T: FromRedisValue>(value: Value) -> Result<T, LinkError> {
-    T::from_redis_value(value).map_err(|error| LinkError::Refused {
-        code: "TYPE".into(),
-        text: format!("an answer of another type: {error}"),
+    T::from_redis_value(value).map_err(|error| {
+        LinkError::Unanswered(format!("its answer is of another type than expected: {error}"))
     })
 }
 
-/// What an error of a command that was handed to a connection means. In doubt, that it may have taken effect.
-fn classify(error: &RedisError) -> LinkError {
-    let is_refusal = match error.kind() {
-        // The cluster's client gives up with the last node's word after it has repeated the command.
-        ErrorKind::Server(ServerErrorKind::TryAgain | ServerErrorKind::MasterDown) => false,
-        ErrorKind::Server(_) | ErrorKind::Extension => true,
-        _ => false,
-    };
-    if is_refusal {
-        let code = error.code().unwrap_or("ERR").to_owned();
-        let text = error.detail().map_or_else(|| error.to_string(), str::to_owned);
-        LinkError::Refused { code, text }
-    } else {
-        LinkError::Unanswered(error.to_string())
-    }
-}
-
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> redis::RedisFuture<'a, Value> {
-        match self {
-            Self::Node(node) => node.req_packed_command(cmd),
-            Self::Cluster(cluster) => cluster.req_packed_command(cmd),
+/// Notes that a connection was lost, so that no command is tried on it: a command that was not sent is surer than one
+/// that was not answered.
+fn notice(is_lost: &Arc<AtomicBool>) -> dial::Pushes {
+    let is_lost = Arc::clone(is_lost);
+    Arc::new(move |push: PushInfo| {
+        if push.kind == PushKind::Disconnection {
+            is_lost.store(true, Ordering::Release);
         }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        cmd: &'a redis::Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> redis::RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::Node(node) => node.req_packed_commands(cmd, offset, count),
-            Self::Cluster(cluster) => cluster.req_packed_commands(cmd, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::Node(node) => node.get_db(),
-            Self::Cluster(cluster) => cluster.get_db(),
-        }
-    }
+        Ok::<(), ()>(())
+    })
 }

@@ -30,7 +30,7 @@ pub struct RedisUrl {
     pub hosts: Vec<(String, u16)>,
     /// ACL user.
     pub user: Option<String>,
-    /// Password of the server; sentinels are asked without one.
+    /// Password of the server; told to sentinels too if they ask for one.
     pub password: Option<Secret>,
     /// Database number.
     pub database: i64,
@@ -56,23 +56,18 @@ impl RedisUrl {
             "rediss+cluster" => (true, "cluster"),
             _ => return Err(format!("the scheme {scheme} is unknown: {FORMS}")),
         };
+        // Nothing that is given is repeated in a refusal: what was meant as a host may be a password.
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if path.contains('@') {
+            return Err("a / in the user or the password must be written %2F".to_owned());
+        }
         if path.contains(['?', '#']) {
             return Err("it must not have a query or a fragment".to_owned());
         }
         let (credentials, hosts) = authority
             .rsplit_once('@')
             .map_or((None, authority), |(c, h)| (Some(c), h));
-        let (user, password) = match credentials.map(|c| c.split_once(':').unwrap_or(("", c))) {
-            None => (None, None),
-            Some((user, password)) => {
-                let user = decode(user)?;
-                (
-                    (!user.is_empty()).then_some(user),
-                    Some(Secret::new(decode(password)?)),
-                )
-            }
-        };
+        let (user, password) = credentials.map_or(Ok((None, None)), credentials_of)?;
         let hosts = hosts.split(',').map(host).collect::<Result<Vec<_>, _>>()?;
         let mut path = path.split('/').filter(|part| !part.is_empty());
         let topology = match kind {
@@ -91,8 +86,9 @@ impl RedisUrl {
         let database = match path.next() {
             None => 0,
             Some(number) => number
-                .parse()
-                .map_err(|_| format!("the database {number:?} is no number"))?,
+                .parse::<u16>()
+                .map_err(|_| "the database is no number from 0 to 65535".to_owned())?
+                .into(),
         };
         if path.next().is_some() {
             return Err(format!("the path is too long: {FORMS}"));
@@ -111,20 +107,42 @@ impl RedisUrl {
     }
 }
 
+/// `user:password` or `:password`. One word alone is a user to some clients and a password to others, so it is neither.
+fn credentials_of(text: &str) -> Result<(Option<String>, Option<Secret>), String> {
+    let (user, password) = text
+        .split_once(':')
+        .ok_or("before the @, write user:password, or :password without a user")?;
+    let (user, password) = (decode(user)?, decode(password)?);
+    let user = (!user.is_empty()).then_some(user);
+    // A user may be one that needs no password; without a user an empty password is none.
+    let password = (user.is_some() || !password.is_empty()).then(|| Secret::new(password));
+    Ok((user, password))
+}
+
 fn host(text: &str) -> Result<(String, u16), String> {
     let (host, port) = match text.rsplit_once(':') {
         // An IPv6 address without brackets has colons of its own.
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (
-            host,
-            port.parse().map_err(|_| format!("the port {port:?} is none"))?,
-        ),
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port_of(port)?),
         _ => (text, 6379),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() {
-        Err("a host is missing".to_owned())
-    } else {
-        Ok((host.to_owned(), port))
+        return Err("a host is missing".to_owned());
+    }
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte) || !byte.is_ascii();
+    if !host.bytes().all(is_host) {
+        return Err(
+            "a host has a character that no host has; % and : in a password are written %25 and %3A"
+                .to_owned(),
+        );
+    }
+    Ok((host.to_owned(), port))
+}
+
+fn port_of(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port) if port != 0 => Ok(port),
+        Ok(_) | Err(_) => Err("the port of a host is no number from 1 to 65535".to_owned()),
     }
 }
 
@@ -158,7 +176,12 @@ impl fmt::Display for RedisUrl {
         };
         write!(f, "{}{kind}://", if self.tls { "rediss" } else { "redis" })?;
         for (at, (host, port)) in self.hosts.iter().enumerate() {
-            write!(f, "{}{host}:{port}", if at == 0 { "" } else { "," })?;
+            f.write_str(if at == 0 { "" } else { "," })?;
+            if host.contains(':') {
+                write!(f, "[{host}]:{port}")?;
+            } else {
+                write!(f, "{host}:{port}")?;
+            }
         }
         match &self.topology {
             Topology::Sentinel { master } => write!(f, "/{master}"),
@@ -185,7 +208,7 @@ mod tests {
                 "rediss://user:p%40ss@redis.example.com",
                 "rediss://redis.example.com:6379",
             ),
-            ("redis://:secret@[::1]:7000/3", "redis://::1:7000"),
+            ("redis://:secret@[::1]:7000/3", "redis://[::1]:7000"),
             (
                 "redis+sentinel://a:1,b:2/mymaster",
                 "redis+sentinel://a:1,b:2/mymaster",
@@ -212,14 +235,39 @@ mod tests {
             ("http://a", "scheme http is unknown"),
             ("redis://", "a host is missing"),
             ("redis://a:x", "the port"),
+            ("redis://a:0", "the port"),
             ("redis://a,b", "several hosts"),
+            ("redis://a?db=1", "a character that no host has"),
+            ("redis://a b", "a character that no host has"),
             ("redis://a/x", "is no number"),
+            ("redis://a/-1", "is no number"),
+            ("redis://a/1/2", "the path is too long"),
+            ("redis://word@a", "write user:password"),
             ("redis+sentinel://a:1", "master's name is missing"),
             ("redis+cluster://a:1/2", "no databases"),
             ("redis://:%zz@a", "two hexadecimal digits"),
         ] {
             match RedisUrl::parse(text) {
                 Err(error) => assert!(error.contains(says), "{text}: {error}"),
+                Ok(url) => panic!("{text} was read as {url}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_repeats_nothing_that_may_be_a_password() {
+        for text in [
+            "redis://:s3cret/part@h:6379/0",
+            "redis://:s3cret/s3cret",
+            "redis://h:s3cret",
+            "redis://s3cret@h",
+            "redis://user:s3cret?@h:x",
+            "redis://h/s3cret",
+            "redis://:%s3cret@h",
+            "s3cret",
+        ] {
+            match RedisUrl::parse(text) {
+                Err(error) => assert!(!error.contains("s3cret"), "{text}: {error}"),
                 Ok(url) => panic!("{text} was read as {url}"),
             }
         }

@@ -34,6 +34,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinHandle;
@@ -107,6 +108,7 @@ pub(crate) struct World {
     pub(crate) api_key: String,
     pub(crate) merchants: Vec<(String, String)>,
     pub(crate) handler: HandlerKind,
+    pub(crate) connections: AtomicU64,
 }
 
 impl World {
@@ -146,6 +148,7 @@ impl Stub {
             api_key: options.api_key,
             merchants: options.merchants,
             handler: options.handler,
+            connections: AtomicU64::new(0),
         });
         let mut tasks = Vec::new();
         let (addr, task) = serve::listen(options.listen, None, Arc::clone(&world)).await?;
@@ -198,6 +201,12 @@ impl Stub {
         self.world.books().clone()
     }
 
+    /// How many connections were accepted so far.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.world.connections.load(Ordering::Relaxed)
+    }
+
     /// Replaces what goes wrong.
     pub fn set_faults(&self, faults: Faults) {
         *self.world.faults() = faults;
@@ -241,6 +250,3 @@ impl Drop for Stub {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

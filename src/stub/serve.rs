@@ -47,6 +47,9 @@ pub(super) async fn listen(
             let Ok((stream, _)) = listener.accept().await else {
                 continue;
             };
+            world
+                .connections
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             while connections.try_join_next().is_some() {}
             connections.spawn(connection(stream, tls.clone(), Arc::clone(&world)));
         }

@@ -93,10 +93,7 @@ pub(super) fn write_xml(fields: &[(&str, &str)]) -> String {
 
 pub(super) fn read_json(body: &[u8]) -> Option<Map> {
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
-    let text = |value: serde_json::Value| match value {
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
-    };
+    let text = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     Some(
         object
             .into_iter()

@@ -18,7 +18,8 @@ pub enum LogFormat {
 /// # Errors
 /// When the level is neither, then the parser's error.
 pub fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(level)?;
+    // The audit is no matter of taste: it is written at any level, unless it is switched off by its own name.
+    let filter = EnvFilter::builder().parse(format!("audit=info,{level}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(true);

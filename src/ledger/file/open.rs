@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, DatabaseError, StorageError};
 
+use super::rehearsal::Rehearsal;
 use super::tables;
 
 /// How much of the file is kept in memory. Records are read seldom; what is written must be on disk anyway.
@@ -47,20 +48,48 @@ pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(path)?,
         Err(error) => return Err(unusable(error)),
     }
+    rehearse(path)?;
     let database = builder().open(path).map_err(|error| refusal(path, error))?;
+    Ok(database)
+}
+
+/// Recovers and checks the file in memory, page by page, so that a damaged one is refused now, not met later, and left as
+/// it is.
+fn rehearse(path: &Path) -> Result<(), OpenError> {
+    let unusable = |error: std::io::Error| OpenError::Unusable {
+        path: path.to_owned(),
+        why: error.to_string(),
+    };
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            return Err(OpenError::InUse {
+                path: path.to_owned(),
+            });
+        }
+        Err(std::fs::TryLockError::Error(error)) => return Err(unusable(error)),
+    }
+    let rehearsal = Rehearsal::of(file).map_err(unusable)?;
+    let mut checking = builder();
+    checking.set_check_integrity_on_open(true);
+    let database = checking
+        .create_with_backend(rehearsal)
+        .map_err(|error| refusal(path, error))?;
     // Makes sure that this is a ledger, and not some other program's database.
     tables::check(&database).map_err(|why| OpenError::Damaged {
         path: path.to_owned(),
         why,
-    })?;
-    Ok(database)
+    })
 }
 
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES);
-    // Reads the whole file once, so that a damaged one is refused now and not met later.
-    builder.set_check_integrity_on_open(true);
     builder
 }
 

@@ -6,7 +6,7 @@ use crate::ledger::charges::{Difference, day_of};
 use crate::ledger::record;
 use crate::payout::ports::{Inserted, ListFilter, Page, Replaced, StoreError};
 use crate::rules::day::BeijingDay;
-use crate::rules::order::Order;
+use crate::rules::order::{Order, Version};
 use crate::rules::term::{Millis, OrderKey};
 
 /// `mchId:mchBillno` to the record's text.
@@ -31,7 +31,7 @@ const LIST_AT_MOST: usize = 10_000;
 /// Something to write.
 pub(super) enum Operation {
     Insert(Order),
-    Replace(Order),
+    Replace(Version, Order),
     Remove(Order),
     Due {
         now: Millis,
@@ -78,7 +78,9 @@ impl<'t> Tables<'t> {
     pub(super) fn apply(&mut self, operation: &Operation) -> Result<Result<Answer, StoreError>, StoreError> {
         match operation {
             Operation::Insert(order) => self.insert(order).map(|done| done.map(Answer::Inserted)),
-            Operation::Replace(next) => self.replace(next).map(|done| done.map(Answer::Replaced)),
+            Operation::Replace(previous, next) => self
+                .replace(*previous, next)
+                .map(|done| done.map(Answer::Replaced)),
             Operation::Remove(order) => self.remove(order).map(|done| done.map(Answer::Replaced)),
             Operation::Due {
                 now,
@@ -114,14 +116,18 @@ impl<'t> Tables<'t> {
         Ok(Ok(Inserted::Done))
     }
 
-    fn replace(&mut self, next: &Order) -> Result<Result<Replaced, StoreError>, StoreError> {
+    fn replace(
+        &mut self,
+        previous: Version,
+        next: &Order,
+    ) -> Result<Result<Replaced, StoreError>, StoreError> {
         let stored = match self.stored(&next.key)? {
             Ok(stored) => stored,
             Err(damaged) => return Ok(Err(damaged)),
         };
         match stored {
             Some(stored) if stored == *next => Ok(Ok(Replaced::Done)),
-            Some(stored) if stored.version.checked_add(1) == Some(next.version) => {
+            Some(stored) if stored.version == previous => {
                 if let Some(at) = self.charge(&next.key, &Difference::between(Some(&stored), Some(next)))? {
                     return Ok(Ok(Replaced::OverLimit(at)));
                 }
@@ -290,7 +296,8 @@ fn key_of(text: &str) -> Result<OrderKey, StoreError> {
 
 /// Makes the tables of a new file.
 pub(super) fn create(database: &redb::Database) -> Result<(), StoreError> {
-    let transaction = database.begin_write().map_err(|error| failed(&error))?;
+    let mut transaction = database.begin_write().map_err(|error| failed(&error))?;
+    transaction.set_two_phase_commit(true);
     Tables::open(&transaction)?;
     {
         let mut about = transaction.open_table(ABOUT).map_err(|error| failed(&error))?;

@@ -10,21 +10,24 @@
 //! | `…:log` | sorted set | all order numbers by their first claim (ms) |
 //! | `…:sum:<name>` | number | a sum of the limits; goes after three days |
 //! | `<prefix>merchants` | set | the merchants |
+//! | `<prefix>ledger` | string | the mark: made once, and gone if Redis has forgotten |
 
 mod list;
+mod mark;
 mod settings;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use redis::{Script, Value};
 
 use super::charges::Difference;
 use super::record;
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Page, Replaced, StoreError};
-use crate::redis_link::{LinkError, RedisLink};
+use crate::redis_link::{LinkError, RedisLink, Replicas};
 use crate::rules::limits::Charge;
 use crate::rules::order::{Order, State};
 use crate::rules::term::{MchId, Millis, OrderKey, OrderNo};
@@ -51,6 +54,7 @@ pub struct RedisLedger {
     settings: RedisSettings,
     scripts: Scripts,
     known_merchants: Mutex<HashSet<MchId>>,
+    mark: mark::Mark,
 }
 
 struct Scripts {
@@ -72,6 +76,7 @@ impl RedisLedger {
         };
         Self {
             link,
+            mark: mark::Mark::new(&settings.prefix),
             settings,
             scripts,
             known_merchants: Mutex::default(),
@@ -127,9 +132,14 @@ impl RedisLedger {
     }
 
     /// Claims wait for replicas, where they are to; what follows them can be found out again.
-    fn replicas(&self, order: &Order) -> Option<(usize, Duration)> {
+    fn replicas(&self, order: &Order) -> Option<Replicas> {
         let claim = matches!(order.state, State::Pending(_));
-        (claim && self.settings.wait_replicas > 0).then_some((self.settings.wait_replicas, REPLICAS_PATIENCE))
+        let replicas = Replicas {
+            count: self.settings.wait_replicas,
+            patience: REPLICAS_PATIENCE,
+            has_written: is_done,
+        };
+        (claim && replicas.count > 0).then_some(replicas)
     }
 
     /// When the record may go, from now: a settled one after its retention.
@@ -144,7 +154,7 @@ impl RedisLedger {
         script: &Script,
         keys: &[String],
         arguments: &[String],
-        replicas: Option<(usize, Duration)>,
+        replicas: Option<Replicas>,
     ) -> Result<(String, Option<Vec<u8>>), StoreError> {
         let answer: Vec<Vec<u8>> = self
             .link
@@ -159,14 +169,67 @@ impl RedisLedger {
         Ok((word, parts.next()))
     }
 
+    /// All merchants that are known here or in Redis. Their set is in a slot of its own, so that a fail-over may lose what
+    /// was added to it and keep the orders: whatever this process has ever known is added again.
     async fn merchants(&self) -> Result<Vec<MchId>, StoreError> {
-        let names: Vec<String> = self
+        let stored: HashSet<String> = self
             .link
             .read(&redis::Cmd::smembers(self.merchants_key()))
             .await
             .map_err(|error| failed(&error))?;
-        Ok(names.iter().filter_map(|name| MchId::parse(name).ok()).collect())
+        let (all, lost) = {
+            let mut known = self.known();
+            known.extend(stored.iter().filter_map(|name| MchId::parse(name).ok()));
+            let all: Vec<MchId> = known.iter().cloned().collect();
+            let lost: Vec<String> = all
+                .iter()
+                .map(|id| id.as_str().to_owned())
+                .filter(|id| !stored.contains(id))
+                .collect();
+            (all, lost)
+        };
+        if !lost.is_empty() {
+            tracing::warn!(
+                count = lost.len(),
+                "merchants were missing in the ledger and were added again"
+            );
+            self.link
+                .read::<Value>(&redis::Cmd::sadd(self.merchants_key(), lost))
+                .await
+                .map_err(|error| failed(&error))?;
+        }
+        Ok(all)
     }
+
+    /// How many of each merchant's orders are among the `limit` oldest that are due, so that none waits for another's.
+    async fn shares(&self, now: Millis, limit: usize) -> Result<BTreeMap<MchId, usize>, StoreError> {
+        let merchants = self.merchants().await?;
+        let looks = merchants.iter().map(async |mch_id| {
+            let mut look = redis::cmd("ZRANGEBYSCORE");
+            look.arg(self.key(mch_id, "due")).arg("-inf").arg(now.0);
+            look.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
+            self.link.read::<Vec<(String, String)>>(&look).await
+        });
+        let mut waiting = Vec::new();
+        for (mch_id, found) in merchants.iter().zip(join_all(looks).await) {
+            for (_, at) in found.map_err(|error| failed(&error))? {
+                waiting.push((at.parse().unwrap_or(i64::MAX), mch_id));
+            }
+        }
+        waiting.sort();
+        let mut shares = BTreeMap::<MchId, usize>::new();
+        for (_, mch_id) in waiting.into_iter().take(limit) {
+            let share = shares.entry(mch_id.clone()).or_default();
+            *share = share.saturating_add(1);
+        }
+        Ok(shares)
+    }
+}
+
+/// Whether a script says that the record is there as it was to be written.
+fn is_done(answer: &Value) -> bool {
+    let Value::Array(parts) = answer else { return false };
+    matches!(parts.first(), Some(Value::BulkString(word)) if word == b"done")
 }
 
 fn failed(error: &LinkError) -> StoreError {
@@ -208,6 +271,7 @@ fn place(text: Option<Vec<u8>>) -> Result<usize, StoreError> {
 #[async_trait]
 impl Ledger for RedisLedger {
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
+        self.mark.refuse_if_reset()?;
         self.introduce(&order.key.mch_id).await?;
         let difference = Difference::between(None, Some(order));
         let keys = self.keys(&order.key, difference.charged.iter().map(|(_, charge)| *charge));
@@ -217,6 +281,7 @@ impl Ledger for RedisLedger {
             order.key.order_no.as_str().to_owned(),
             order.created_at.0.to_string(),
             self.expiry(order),
+            order.version.to_string(),
         ];
         arguments.extend(charge_arguments(&difference.charged));
         let (word, rest) = self
@@ -242,7 +307,7 @@ impl Ledger for RedisLedger {
             record::encode(next)?,
             due_text(next),
             next.key.order_no.as_str().to_owned(),
-            next.version.saturating_sub(1).to_string(),
+            previous.version.to_string(),
             next.version.to_string(),
             self.expiry(next),
             difference.charged.len().to_string(),
@@ -277,13 +342,9 @@ impl Ledger for RedisLedger {
         limit: usize,
     ) -> Result<Vec<OrderKey>, StoreError> {
         let mut due: Vec<(i64, OrderKey)> = Vec::new();
-        for mch_id in self.merchants().await? {
-            let left = limit.saturating_sub(due.len());
-            if left == 0 {
-                break;
-            }
+        for (mch_id, share) in self.shares(now, limit).await? {
             let keys = [self.key(&mch_id, "due")];
-            let arguments = [now.0.to_string(), hidden_until.0.to_string(), left.to_string()];
+            let arguments = [now.0.to_string(), hidden_until.0.to_string(), share.to_string()];
             let members: Vec<String> = self
                 .link
                 .script(&self.scripts.due, &keys, &arguments, None)
@@ -313,7 +374,8 @@ impl Ledger for RedisLedger {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.link.ready().await.map_err(|error| failed(&error))
+        self.link.ready().await.map_err(|error| failed(&error))?;
+        self.mark.check(&self.link).await
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {

@@ -4,7 +4,11 @@
 --       then per charge: amount, limit, its place, its expiry ms; then per return: amount.
 local stored = redis.call('HMGET', KEYS[1], 'v', 'r')
 if not stored[1] then return {'gone'} end
-if stored[2] == ARGV[1] then return {'done'} end
+if stored[2] == ARGV[1] then
+    -- Written again after its acknowledgement was lost: once more, for those who wait for replicas.
+    redis.call('HSET', KEYS[1], 'r', ARGV[1])
+    return {'done'}
+end
 if stored[1] ~= ARGV[4] then return {'moved', stored[2]} end
 local charges = tonumber(ARGV[7])
 for i = 1, charges do

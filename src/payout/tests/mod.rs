@@ -1,5 +1,6 @@
 //! The flow against a scripted world: what is sent, what is recorded, what callers are told.
 
+mod simulation;
 mod world;
 
 use std::time::Duration;
@@ -73,6 +74,7 @@ async fn a_repeat_on_another_replica_waits_for_the_first_ones_answer() {
         world.ledger.clone(),
         world.mapping.clone(),
         std::sync::Arc::clone(&world.payouts.inner.clock),
+        std::sync::Arc::new(crate::chance::SystemChance),
         super::Settings {
             merchants: world.payouts.settings().merchants.clone(),
             client_ip: world.payouts.settings().client_ip,
@@ -300,6 +302,18 @@ async fn a_claim_that_is_never_acknowledged_is_not_sent_and_taken_back() {
     assert_eq!((state(&world), world.upstream.attempted()), ("pending", 0));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(state(&world), "none", "it blocks nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_lost_first_and_refused_then_is_taken_back_too() {
+    let world = world(false);
+    world
+        .ledger
+        .next_writes(&[Some(StoreFault::LosesAcknowledgement), Some(StoreFault::Refuses)]);
+    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+    assert_eq!((state(&world), world.upstream.attempted()), ("pending", 0));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(state(&world), "none");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use crate::chance::SystemChance;
 use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::merchant::{Merchant, MerchantKind};
@@ -27,7 +28,7 @@ use crate::rules::route::MerchantPattern;
 use crate::rules::term::{Millis, OpenId, OrderKey, UserId, WxAppId};
 
 /// Tokio's clock as a wall clock, so that pausing one pauses both.
-pub(super) struct PausedClock(Instant);
+pub(super) struct PausedClock(pub(super) Instant);
 
 impl Clock for PausedClock {
     fn now(&self) -> Millis {
@@ -331,6 +332,7 @@ pub(super) fn world(refuses_doubles: bool) -> World {
         Arc::clone(&ledger) as Arc<dyn Ledger>,
         Arc::clone(&mapping) as Arc<dyn Identity>,
         clock,
+        Arc::new(SystemChance),
         settings,
     );
     World {

@@ -40,10 +40,53 @@ pub enum UpstreamKind {
     Handler,
 }
 
-/// A random text that tells one claim from every other, so that a claim whose acknowledgement was lost is recognised.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct AttemptToken(pub String);
+/// Which change of an order a record is: the how-many-th, and a random seal that tells it from any other claim to be that.
+///
+/// The number alone would not do: a replica whose claim was never written may believe that version 1 is its own, while
+/// another replica's claim is version 1 now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Version {
+    /// Counts the changes, from 1.
+    pub number: u64,
+    /// Random.
+    pub seal: u64,
+}
+
+impl Version {
+    /// The next change's version, not sealed yet.
+    fn next(self) -> Self {
+        Self {
+            number: self.number.saturating_add(1),
+            seal: 0,
+        }
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{:016x}", self.number, self.seal)
+    }
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> Self {
+        version.to_string()
+    }
+}
+
+impl TryFrom<String> for Version {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let parts = text.split_once('-').and_then(|(number, seal)| {
+            Some(Self {
+                number: number.parse().ok()?,
+                seal: u64::from_str_radix(seal, 16).ok()?,
+            })
+        });
+        parts.ok_or("a version is written as number-seal")
+    }
+}
 
 /// One order as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,8 +94,8 @@ pub struct AttemptToken(pub String);
 pub struct Order {
     /// Merchant and order number.
     pub key: OrderKey,
-    /// Counts the changes, from 1. A store replaces version `n` by `n + 1` and nothing else.
-    pub version: u64,
+    /// Which change this is. A store replaces exactly the version that a decision was about.
+    pub version: Version,
     /// The app; compared with a repeat's.
     pub wx_app_id: WxAppId,
     /// The user id; compared with a repeat's.
@@ -105,8 +148,6 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pending {
-    /// Whose attempt it is.
-    pub token: AttemptToken,
     /// When the attempt counts as lost.
     pub lease_until: Millis,
     /// What the order was before this claim, to return to when nothing was sent.
@@ -229,11 +270,11 @@ pub struct NewOrder {
     pub charges: Vec<Charge>,
 }
 
-/// A lease on an order: whose, and until when.
+/// A lease on an order: by which seal, and for how long.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// Tells this claim from every other.
-    pub token: AttemptToken,
+    /// Seals the claim's version.
+    pub seal: u64,
     /// How long the attempt may take before it counts as lost.
     pub length: Duration,
 }
@@ -247,7 +288,10 @@ impl Order {
                 mch_id: request.mch_id.clone(),
                 order_no: request.order_no.clone(),
             },
-            version: 1,
+            version: Version {
+                number: 1,
+                seal: lease.seal,
+            },
             wx_app_id: request.wx_app_id.clone(),
             user_id: request.user_id.clone(),
             amount: request.amount,
@@ -261,7 +305,6 @@ impl Order {
             attempted_at: now,
             attempts: 1,
             state: State::Pending(Pending {
-                token: lease.token,
                 lease_until: now.after(lease.length),
                 before: Before::Fresh,
             }),
@@ -272,12 +315,6 @@ impl Order {
                 why: "claimed".to_owned(),
             }],
         }
-    }
-
-    /// Whether the latest attempt is this lease's and still open.
-    #[must_use]
-    pub fn is_held_by(&self, token: &AttemptToken) -> bool {
-        matches!(&self.state, State::Pending(pending) if pending.token == *token)
     }
 
     /// When somebody must look at the order: a pending one when its lease ends, an unknown one at its next query.
@@ -300,10 +337,10 @@ impl Order {
         }
     }
 
-    /// The next version of the record in another state.
+    /// The next version of the record in another state; whoever returns it seals it.
     fn become_state(&self, state: State, why: impl Into<String>, now: Millis) -> Self {
         let mut next = self.clone();
-        next.version = self.version.saturating_add(1);
+        next.version = self.version.next();
         next.history.push(Change {
             at: now,
             state: state.name(),

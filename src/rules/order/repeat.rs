@@ -91,11 +91,11 @@ impl Order {
             State::Refused(_) | State::Pending(_) | State::Succeeded(_) => return None,
         };
         let pending = Pending {
-            token: lease.token,
             lease_until: now.after(lease.length),
             before,
         };
         let mut next = self.become_state(State::Pending(pending), "claimed again", now);
+        next.version.seal = lease.seal;
         next.charges = charges;
         next.attempted_at = now;
         next.attempts = self.attempts.saturating_add(1);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Before, Order, Pending, Refused, State, Succeeded, Unknown};
+use super::{Before, Order, Pending, Refused, State, Succeeded, Unknown, Version};
 use crate::rules::outcome::{Evidence, Finding, Found, Refusal, Verdict, weigh};
 use crate::rules::pace;
 use crate::rules::term::Millis;
@@ -22,10 +22,10 @@ pub struct Policy {
 /// Something that happened to an order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The attempt that `version` of the record began has ended.
+    /// The attempt that a claim began has ended.
     Attempted {
         /// The version that the claim wrote.
-        version: u64,
+        version: Version,
         /// What the attempt proves.
         evidence: Evidence,
     },
@@ -53,12 +53,22 @@ pub enum Step {
     Remove,
 }
 
-/// Applies an event. `jitter` spreads the next query (see [`pace::before_query`]).
+/// Applies an event. `chance` is a random number: it seals the next version, and spreads the next query.
 #[must_use]
-pub fn step(order: &Order, event: Event, policy: Policy, now: Millis, jitter: u64) -> Step {
+pub fn step(order: &Order, event: Event, policy: Policy, now: Millis, chance: u64) -> Step {
+    match apply(order, event, policy, now, chance) {
+        Step::Become(mut next) => {
+            next.version.seal = chance;
+            Step::Become(next)
+        }
+        step @ (Step::Stay | Step::Remove) => step,
+    }
+}
+
+fn apply(order: &Order, event: Event, policy: Policy, now: Millis, chance: u64) -> Step {
     match event {
-        Event::Attempted { version, evidence } => attempted(order, version, evidence, now, jitter),
-        Event::Asked(finding) => asked(order, finding, policy, now, jitter),
+        Event::Attempted { version, evidence } => attempted(order, version, evidence, now, chance),
+        Event::Asked(finding) => asked(order, finding, policy, now, chance),
         Event::LeaseLapsed => match &order.state {
             State::Pending(pending) if pending.lease_until <= now => {
                 let why = "the lease ran out before an answer was recorded";
@@ -85,7 +95,7 @@ pub fn step(order: &Order, event: Event, policy: Policy, now: Millis, jitter: u6
     }
 }
 
-fn attempted(order: &Order, version: u64, evidence: Evidence, now: Millis, jitter: u64) -> Step {
+fn attempted(order: &Order, version: Version, evidence: Evidence, now: Millis, chance: u64) -> Step {
     match &order.state {
         State::Pending(pending) if order.version == version => {
             let doubt = matches!(pending.before, Before::Unknown(_));
@@ -96,7 +106,7 @@ fn attempted(order: &Order, version: u64, evidence: Evidence, now: Millis, jitte
                     order.refused(refusal, why, now)
                 }
                 Verdict::Unknown { why } => {
-                    let next = now.after(pace::before_query(0, jitter));
+                    let next = now.after(pace::before_query(0, chance));
                     Step::Become(Box::new(order.doubtful(why, now, next)))
                 }
                 Verdict::TakenBack { why } => order.taken_back(pending, &why, now),
@@ -113,9 +123,9 @@ fn attempted(order: &Order, version: u64, evidence: Evidence, now: Millis, jitte
     }
 }
 
-fn asked(order: &Order, finding: Finding, policy: Policy, now: Millis, jitter: u64) -> Step {
+fn asked(order: &Order, finding: Finding, policy: Policy, now: Millis, chance: u64) -> Step {
     match &order.state {
-        State::Unknown(unknown) => unsettled(order, unknown, finding, policy, now, jitter),
+        State::Unknown(unknown) => unsettled(order, unknown, finding, policy, now, chance),
         State::Pending(_) | State::Refused(_) => match finding.found {
             Found::Accepted { fields } => {
                 let step = order.accepted(fields, "the upstream says that it accepted it", now);
@@ -145,7 +155,7 @@ fn unsettled(
     finding: Finding,
     policy: Policy,
     now: Millis,
-    jitter: u64,
+    chance: u64,
 ) -> Step {
     let absent_since = match finding.found {
         Found::Accepted { fields } => {
@@ -180,12 +190,12 @@ fn unsettled(
     };
     let queries = unknown.queries.saturating_add(1);
     let mut next = order.clone();
-    next.version = order.version.saturating_add(1);
+    next.version = order.version.next();
     next.upstream_status = finding.status.or_else(|| order.upstream_status.clone());
     next.state = State::Unknown(Unknown {
         queries,
         absent_since,
-        next_query_at: now.after(pace::before_query(queries, jitter)),
+        next_query_at: now.after(pace::before_query(queries, chance)),
         ..unknown.clone()
     });
     Step::Become(Box::new(next))

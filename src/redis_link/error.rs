@@ -1,0 +1,125 @@
+//! Why a command was not done, or perhaps was: the difference is somebody's money.
+
+use redis::{ErrorKind, RedisError};
+
+use super::redirect;
+use super::url::Topology;
+
+/// Why a command was not done, or perhaps was.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No connection: the command was certainly not sent.
+    #[error("Redis cannot be reached, nothing was sent: {0}")]
+    NotSent(String),
+    /// The connection broke or the time was over: the command may have taken effect.
+    #[error("Redis did not answer, the command may have taken effect: {0}")]
+    Unanswered(String),
+    /// Redis answered with an error: the command took no effect.
+    #[error("Redis refused: {code} {text}")]
+    Refused {
+        /// `READONLY`, `OOM`, `LOADING`, `NOPERM`, …
+        code: String,
+        /// The rest of its words.
+        text: String,
+    },
+}
+
+impl LinkError {
+    /// Whether the command may have taken effect.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        matches!(self, Self::Unanswered(_))
+    }
+
+    /// Whether this is a demoted master's word: the present one must be looked for.
+    pub(super) fn is_read_only(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "READONLY")
+    }
+}
+
+/// What an error of a command that was handed to a connection means. In doubt, that it may have taken effect.
+pub(super) fn classify(error: &RedisError, topology: &Topology) -> LinkError {
+    let is_refusal = match topology {
+        Topology::Standalone | Topology::Sentinel { .. } => {
+            matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+        }
+        Topology::Cluster => is_refusal_of_a_cluster(error),
+    };
+    if is_refusal {
+        let code = error.code().unwrap_or("ERR").to_owned();
+        let text = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+        LinkError::Refused { code, text }
+    } else {
+        LinkError::Unanswered(error.to_string())
+    }
+}
+
+/// A cluster's client that fails to look at the slots anew hands that failure to commands that are under way, which may
+/// have taken effect all the same. So only what `CLUSTER SLOTS` is never answered with is sure to be the command's own.
+fn is_refusal_of_a_cluster(error: &RedisError) -> bool {
+    const OF_WRITES: [&str; 7] = [
+        "OOM",
+        "MISCONF",
+        "NOREPLICAS",
+        "WRONGTYPE",
+        "NOSCRIPT",
+        "CROSSSLOT",
+        "EXECABORT",
+    ];
+    redirect::was_turned_away(error) || error.code().is_some_and(|code| OF_WRITES.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::ServerErrorKind;
+
+    use super::*;
+
+    fn cluster_and_node(kind: ErrorKind) -> (bool, bool) {
+        let error = RedisError::from((kind, "words"));
+        let node = classify(&error, &Topology::Standalone);
+        (classify(&error, &Topology::Cluster).is_unsure(), node.is_unsure())
+    }
+
+    #[test]
+    fn what_is_not_surely_a_refusal_may_have_taken_effect() {
+        for kind in [
+            ErrorKind::Io,
+            ErrorKind::Parse,
+            ErrorKind::Client,
+            ErrorKind::UnexpectedReturnType,
+            ErrorKind::ClusterConnectionNotFound,
+        ] {
+            assert_eq!(cluster_and_node(kind), (true, true), "{kind:?}");
+        }
+        for kind in [
+            ServerErrorKind::Moved,
+            ServerErrorKind::Ask,
+            ServerErrorKind::TryAgain,
+            ServerErrorKind::ReadOnly,
+            ServerErrorKind::ClusterDown,
+            ServerErrorKind::NoScript,
+            ServerErrorKind::CrossSlot,
+            ServerErrorKind::ExecAbort,
+        ] {
+            assert_eq!(
+                cluster_and_node(ErrorKind::Server(kind)),
+                (false, false),
+                "{kind:?}"
+            );
+        }
+        // A node that is asked for the slots may say these, and a cluster's client tells them to others.
+        for kind in [
+            ServerErrorKind::ResponseError,
+            ServerErrorKind::BusyLoading,
+            ServerErrorKind::MasterDown,
+            ServerErrorKind::NoPerm,
+        ] {
+            assert_eq!(
+                cluster_and_node(ErrorKind::Server(kind)),
+                (true, false),
+                "{kind:?}"
+            );
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! The stub over its sockets.

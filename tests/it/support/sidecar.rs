@@ -1,0 +1,319 @@
+//! A real sidecar process with a configuration of its own, and the platform's requests to it.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use payout_sidecar::stub::{API_KEY, HandlerKind, Options, Stub};
+use tempfile::TempDir;
+
+use super::http::{Answer, call};
+use super::{free_port, until};
+
+pub const APP: &str = "wx8888888888888888";
+pub const MERCHANT: &str = "1900000109";
+pub const OPENID: &str = "oTEST0000000000000000000001";
+
+/// A running sidecar. Killed when dropped.
+pub struct Sidecar {
+    pub main: SocketAddr,
+    pub admin: SocketAddr,
+    pub dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Sidecar {
+    /// Starts with a configuration (without `[server]` and `[admin]` listeners) and waits until it lives.
+    pub async fn start(configuration: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), configuration, &[]).await
+    }
+
+    pub async fn start_in(dir: TempDir, configuration: &str, environment: &[(&str, &str)]) -> Self {
+        let (main, admin) = (free_port(), free_port());
+        std::fs::write(dir.path().join("config.toml"), configuration).unwrap();
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut sidecar = Self {
+            main: address(main),
+            admin: address(admin),
+            dir,
+            child: None,
+        };
+        sidecar.launch(environment).await;
+        sidecar
+    }
+
+    pub async fn launch(&mut self, environment: &[(&str, &str)]) {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_payout-sidecar"))
+            .args(["run", "--config"])
+            .arg(self.dir.path().join("config.toml"))
+            .env("PAYOUT_SIDECAR__SERVER__LISTEN", self.main.to_string())
+            .env("PAYOUT_SIDECAR__ADMIN__LISTEN", self.admin.to_string())
+            .envs(environment.iter().copied())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let log = self.dir.path().join("log");
+        until("the sidecar lives", async || {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(
+                ended.is_none(),
+                "{}",
+                std::fs::read_to_string(&log).unwrap_or_default()
+            );
+            super::http::exchange(self.admin, &super::http::request("GET", "/livez", &[], b""))
+                .await
+                .is_some()
+        })
+        .await;
+    }
+
+    pub async fn is_ready(&self) -> bool {
+        call(self.admin, "GET", "/readyz", &[], b"").await.status == 200
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([format!("-{name}"), id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for the process's own end.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().unwrap();
+        let mut code = None;
+        until("the sidecar ends", async || {
+            code = child.try_wait().unwrap();
+            code.is_some()
+        })
+        .await;
+        code.unwrap().code()
+    }
+
+    pub async fn post(&self, path: &str, encoding: Encoding, body: &str) -> Answer {
+        call(
+            self.main,
+            "POST",
+            path,
+            &[("Content-Type", encoding.media())],
+            body.as_bytes(),
+        )
+        .await
+    }
+
+    pub async fn pay(&self, encoding: Encoding, payout: &Payout) -> Answer {
+        self.post("/pay/sendApiRedPack", encoding, &payout.body(encoding))
+            .await
+    }
+
+    pub async fn status(&self, encoding: Encoding, payout: &Payout) -> Answer {
+        let fields = [
+            ("wxAppId", payout.app.as_str()),
+            ("mchId", &payout.mch_id),
+            ("mchBillno", &payout.order_no),
+            ("tradeRecordId", "1"),
+        ];
+        self.post("/pay/getApiRedPacketStatus", encoding, &encoding.write(&fields))
+            .await
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- the sidecar's log:\n{}", self.log());
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Encoding {
+    Json,
+    Xml,
+}
+
+pub const BOTH: [Encoding; 2] = [Encoding::Json, Encoding::Xml];
+
+impl Encoding {
+    pub fn media(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Xml => "application/xml",
+        }
+    }
+
+    pub fn write(self, fields: &[(&str, &str)]) -> String {
+        match self {
+            Self::Json => {
+                let parts: Vec<String> = fields
+                    .iter()
+                    .map(|(name, value)| format!("\"{name}\":{}", serde_json::Value::from(*value)))
+                    .collect();
+                format!("{{{}}}", parts.join(","))
+            }
+            Self::Xml => {
+                let parts: Vec<String> = fields
+                    .iter()
+                    .map(|(name, value)| format!("<{name}><![CDATA[{value}]]></{name}>"))
+                    .collect();
+                format!("<xml>{}</xml>", parts.concat())
+            }
+        }
+    }
+}
+
+/// One order, as the platform sends it.
+#[derive(Clone, Debug)]
+pub struct Payout {
+    pub app: String,
+    pub mch_id: String,
+    pub order_no: String,
+    pub user: String,
+    pub amount: String,
+    pub more: Vec<(&'static str, String)>,
+}
+
+impl Payout {
+    pub fn new(order_no: &str) -> Self {
+        Self {
+            app: APP.into(),
+            mch_id: MERCHANT.into(),
+            order_no: order_no.into(),
+            user: "user-1".into(),
+            amount: "100".into(),
+            more: vec![],
+        }
+    }
+
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.more.push((name, value.to_owned()));
+        self
+    }
+
+    pub fn body(&self, encoding: Encoding) -> String {
+        let mut fields = vec![
+            ("wxAppId", self.app.as_str()),
+            ("mchId", &self.mch_id),
+            ("mchBillno", &self.order_no),
+            ("openid", &self.user),
+            ("amount", &self.amount),
+            ("clientIp", "10.0.0.1"),
+            ("actName", "新年抽奖"),
+            ("remark", "恭喜中奖 <&>"),
+            ("tradeRecordId", "1"),
+        ];
+        fields.extend(self.more.iter().map(|(name, value)| (*name, value.as_str())));
+        encoding.write(&fields)
+    }
+}
+
+/// Where payouts go in a test.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum To {
+    Redpack,
+    Transfer,
+    Handler { idempotent: bool },
+}
+
+/// A stub, and the configuration that sends payouts to it.
+pub struct Upstream {
+    pub stub: Stub,
+    pub dir: TempDir,
+    pub to: To,
+}
+
+impl Upstream {
+    pub async fn start(to: To) -> Self {
+        let handler = match to {
+            To::Handler { idempotent: false } => HandlerKind::PaysEachCall,
+            _ => HandlerKind::Idempotent,
+        };
+        let stub = Stub::start(Options {
+            handler,
+            ..Options::loopback()
+        })
+        .await
+        .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        stub.write_pki(dir.path(), &[MERCHANT]).unwrap();
+        Self { stub, dir, to }
+    }
+
+    /// `[client_ip]`, `[wechat]`, `[backend]` and the merchant.
+    pub fn configuration(&self) -> String {
+        let pki = self.dir.path().display();
+        let merchant = match self.to {
+            To::Handler { idempotent } => format!(
+                "[[merchant]]\nmch_id = \"{MERCHANT}\"\nto = \"handler\"\nhandler_url = \"http://{}\"\nidempotent = {idempotent}\n\
+                 timeout = \"1s\"\n",
+                self.stub.addr()
+            ),
+            To::Redpack | To::Transfer => {
+                let product = if self.to == To::Transfer {
+                    "product = \"transfer\""
+                } else {
+                    "product = \"redpack\"\nsend_name = \"商户\"\nwishing = \"恭喜发财\""
+                };
+                format!(
+                    "[[merchant]]\nmch_id = \"{MERCHANT}\"\nto = \"wechat\"\n{product}\napi_key = \"{API_KEY}\"\n\
+                     cert = {{ file = \"{pki}/{MERCHANT}/apiclient_cert.pem\" }}\n\
+                     key = {{ file = \"{pki}/{MERCHANT}/apiclient_key.pem\" }}\n"
+                )
+            }
+        };
+        format!(
+            "[client_ip]\nvalue = \"203.0.113.7\"\n[backend]\nurl = \"http://{}\"\n\
+             [wechat]\nbase_url = \"https://localhost:{}\"\nca = \"{pki}/stub-ca.crt\"\nconnect_timeout = \"1s\"\ntimeout = \"1s\"\n{merchant}",
+            self.stub.addr(),
+            self.stub.tls_addr().unwrap().port(),
+        )
+    }
+
+    /// How often the paying call was made for an order.
+    pub fn times_sent(&self, order_no: &str) -> usize {
+        let call = match self.to {
+            To::Redpack => "sendredpack",
+            To::Transfer => "transfers",
+            To::Handler { .. } => "send",
+        };
+        self.stub.books().times_asked(call, order_no)
+    }
+}
+
+/// `[identity]` and `[ledger]` on files in `dir`.
+pub fn embedded(dir: &TempDir) -> String {
+    std::fs::write(
+        dir.path().join("openids.csv"),
+        format!("wx_app_id,user_id,openid\n{APP},user-1,{OPENID}\n"),
+    )
+    .unwrap();
+    "[identity]\nsource = \"file\"\npath = \"openids.csv\"\n[ledger]\nstore = \"file\"\npath = \"payouts.redb\"\n".to_owned()
+}
+
+/// `[identity]` and `[ledger]` in Redis.
+pub fn in_redis(url: &str) -> String {
+    format!("[identity]\nsource = \"redis\"\nurl = \"{url}\"\n[ledger]\nstore = \"redis\"\nurl = \"{url}\"\n")
+}
