@@ -27,3 +27,6 @@ type Passed<F> = Either<Ready<Result<Response<Body>, Infallible>>, F>;
 fn refused<F>(response: Response<Body>) -> Passed<F> {
     Either::Left(ready(Ok(response)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,10 @@
-//! `max_in_flight`: one request too many is turned away at once, with 503 and `Retry-After`.
+//! `max_in_flight`: one request too many is turned away at once, with 503 and `Retry-After`. Document: specification,
+//! section 7, `[server]`; code-style.md, section 4 (limits per connection, limits that hanging up releases).
 //!
-//! The semaphore is one for all connections. A request's place is given back when its answer's body is gone.
+//! The semaphore is one for all connections, however often the layer is applied or cloned. A request's [`Place`] is given
+//! back when its answer's body is gone, and not before everybody else who holds it, too, is done: work that outlives its
+//! caller takes a clone out of the request's extensions. An upgraded connection holds none: idle WebSockets must not keep
+//! payouts out.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,6 +21,16 @@ use tower::{Layer, Service};
 use super::{Passed, Refuse, refused};
 use crate::proxy::body::Body;
 
+/// When a caller that was turned away may try again, in seconds.
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+
+/// A place among the requests in flight; free again once every clone is dropped. Every admitted request carries its own as
+/// an extension.
+#[derive(Clone, Debug)]
+pub struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
 /// The rule.
 #[derive(Clone)]
 pub struct OverloadLayer {
@@ -28,11 +42,9 @@ impl OverloadLayer {
     /// Serves at most `max_in_flight` requests at the same time.
     #[must_use]
     pub fn new(max_in_flight: usize, refuse: Refuse) -> Self {
+        let places = std::cmp::min(max_in_flight, Semaphore::MAX_PERMITS);
         Self {
-            places: Arc::new(Semaphore::new(std::cmp::min(
-                max_in_flight,
-                Semaphore::MAX_PERMITS,
-            ))),
+            places: Arc::new(Semaphore::new(places)),
             refuse,
         }
     }
@@ -67,22 +79,23 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        match Arc::clone(&self.rule.places).try_acquire_owned() {
-            Ok(place) => Passed::Right(InPlace {
-                answer: self.inner.call(request),
-                place: Some(place),
-            }),
-            Err(_) => {
-                let text = "too many requests at the same time";
-                let mut response =
-                    (self.rule.refuse)(StatusCode::SERVICE_UNAVAILABLE, request.headers(), text);
-                response
-                    .headers_mut()
-                    .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                refused(response)
-            }
-        }
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Ok(permit) = Arc::clone(&self.rule.places).try_acquire_owned() else {
+            // Counted by whoever counts answers: a line for each would be more load.
+            tracing::debug!("a request was turned away, since too many are in flight");
+            let text = "too many requests at the same time";
+            let mut response = (self.rule.refuse)(StatusCode::SERVICE_UNAVAILABLE, request.headers(), text);
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S);
+            return refused(response);
+        };
+        let place = Place {
+            _permit: Arc::new(permit),
+        };
+        request.extensions_mut().insert(place.clone());
+        Passed::Right(InPlace {
+            answer: self.inner.call(request),
+            place: Some(place),
+        })
     }
 }
 
@@ -91,7 +104,7 @@ pin_project! {
     pub struct InPlace<F> {
         #[pin]
         answer: F,
-        place: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
     }
 }
 
@@ -106,5 +119,98 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for InPlace<
             Some(place) => response.map(|body| body.holding(place)),
             None => response,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::door::tests::{plainly, text};
+
+    fn request() -> Request<()> {
+        Request::new(())
+    }
+
+    fn answers()
+    -> impl Service<Request<()>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone {
+        tower::service_fn(|request: Request<()>| {
+            drop(request);
+            std::future::ready(Ok(Response::new(Body::full("served"))))
+        })
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_for_all_clones_and_connections_together() {
+        let layer = OverloadLayer::new(2, plainly);
+        let (one, other) = (layer.layer(answers()), layer.layer(answers()));
+        let first = one.clone().oneshot(request()).await.unwrap();
+        let second = other.clone().oneshot(request()).await.unwrap();
+        let third = one.clone().oneshot(request()).await.unwrap();
+        assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(third.headers()[RETRY_AFTER], "1");
+        assert_eq!(text(third).await, "503 too many requests at the same time");
+
+        assert_eq!(first.status(), StatusCode::OK);
+        assert_eq!(
+            text(first).await,
+            "served",
+            "a body that was read to its end frees the place"
+        );
+        let fourth = other.clone().oneshot(request()).await.unwrap();
+        assert_eq!(fourth.status(), StatusCode::OK);
+        drop(second);
+        let fifth = other.oneshot(request()).await.unwrap();
+        assert_eq!(fifth.status(), StatusCode::OK, "so does one that was dropped");
+    }
+
+    #[tokio::test]
+    async fn hanging_up_frees_the_place_unless_work_goes_on() {
+        let (works, mut working) = tokio::sync::mpsc::unbounded_channel();
+        let never_answers = tower::service_fn(move |request: Request<()>| {
+            let goes_on = request.uri() == "/goes-on";
+            works
+                .send(request.extensions().get::<Place>().filter(|_| goes_on).cloned())
+                .unwrap();
+            std::future::pending::<Result<Response<Body>, Infallible>>()
+        });
+        let service = OverloadLayer::new(1, plainly).layer(never_answers);
+
+        let mut asked = begun(service.clone().oneshot(request())).await;
+        assert!(working.recv().await.unwrap().is_none());
+        assert_eq!(refusal(&service).await, Some(StatusCode::SERVICE_UNAVAILABLE));
+        asked.take();
+
+        let mut goes_on = request();
+        *goes_on.uri_mut() = "/goes-on".parse().unwrap();
+        let mut asked = begun(service.clone().oneshot(goes_on)).await;
+        let place = working.recv().await.unwrap().unwrap();
+        asked.take();
+        assert_eq!(
+            refusal(&service).await,
+            Some(StatusCode::SERVICE_UNAVAILABLE),
+            "the caller is gone, its work is not"
+        );
+        drop(place);
+        assert_eq!(refusal(&service).await, None);
+    }
+
+    /// Polls a future once, so that its request is on its way.
+    async fn begun<F: Future>(future: F) -> Option<Pin<Box<F>>> {
+        let mut future = Box::pin(future);
+        let is_pending = futures_util::poll!(&mut future).is_pending();
+        is_pending.then_some(future)
+    }
+
+    /// The status of a refusal, where a further request is refused at once.
+    async fn refusal<S>(service: &S) -> Option<StatusCode>
+    where
+        S: Service<Request<()>, Response = Response<Body>, Error = Infallible> + Clone,
+    {
+        match futures_util::poll!(Box::pin(service.clone().oneshot(request()))) {
+            Poll::Ready(answer) => Some(answer.unwrap().status()),
+            Poll::Pending => None,
+        }
     }
 }

@@ -1,17 +1,21 @@
-//! `token`: `Authorization: Bearer …`, or `?token=…`, which is taken out of the request before anything logs or forwards
-//! it. 401 otherwise.
+//! `token`: `Authorization: Bearer …`, or `?token=…`. 401 otherwise. Document: specification, section 7, `[access]`.
+//!
+//! The token is taken out of the request before anything further in logs or forwards it; without a configured one both
+//! places are the backend's and stay as they are.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 use tower::{Layer, Service};
 
 use super::{Passed, Refuse, refused};
 use crate::proxy::body::Body;
+use crate::proxy::target::percent_decode;
+use crate::rules::handler::{SEND_PATH, STATUS_PATH};
 use crate::secret::Secret;
 
 /// The rule; without a token everybody is known.
@@ -62,54 +66,172 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(token) = self.rule.token.clone() else {
+        let Some(token) = &self.rule.token else {
             return Passed::Right(self.inner.call(request));
         };
-        let by_query = match without_token(request.uri()) {
-            Some((uri, given)) => {
-                *request.uri_mut() = uri;
-                token.matches(&given)
-            }
-            None => false,
-        };
-        let bearer = request
-            .headers()
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        let by_header = bearer
-            .and_then(|value| value.split_once(' '))
-            .is_some_and(|(scheme, given)| {
-                scheme.eq_ignore_ascii_case("bearer") && token.matches(given.trim())
-            });
-        if by_header {
-            // It was meant for us; any other one is the backend's.
+        let by_query = take_from_query(&mut request).is_some_and(|given| token.matches(&given));
+        let by_header = bearer(request.headers()).is_some_and(|given| token.matches(given));
+        if by_header || matches!(request.uri().path(), SEND_PATH | STATUS_PATH) {
+            // It was meant for us; with any other one, beside a right token in the query, the backend may have something
+            // to do, but a payout has not.
             request.headers_mut().remove(AUTHORIZATION);
         }
         if by_header || by_query {
             return Passed::Right(self.inner.call(request));
         }
         tracing::warn!("a call without the right token was refused");
-        refused((self.rule.refuse)(
-            StatusCode::UNAUTHORIZED,
-            request.headers(),
-            "the token is missing or wrong",
-        ))
+        let text = "the token is missing or wrong";
+        let mut response = (self.rule.refuse)(StatusCode::UNAUTHORIZED, request.headers(), text);
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        refused(response)
     }
 }
 
-/// The URI without its `token` parameters, and the first one's value. Other parameters stay byte for byte. Tokens that need
-/// percent-encoding are for the header.
-fn without_token(uri: &Uri) -> Option<(Uri, String)> {
-    let query = uri.query()?;
-    let (tokens, others): (Vec<&str>, Vec<&str>) =
-        query.split('&').partition(|pair| pair.starts_with("token="));
-    let given = tokens.first()?.strip_prefix("token=")?.to_owned();
-    let text = if others.is_empty() {
+/// The bearer token of the one `Authorization`; of two, nobody knows which one is meant.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let only = given.next().filter(|_| given.next().is_none())?;
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Takes the `token` parameters out of a request's query and returns the first one's value, percent-decoded (`+` is a plus:
+/// base64 has it, and no token has a space). Other parameters stay byte for byte.
+fn take_from_query<B>(request: &mut Request<B>) -> Option<String> {
+    let uri = request.uri();
+    let (tokens, others): (Vec<&str>, Vec<&str>) = uri
+        .query()?
+        .split('&')
+        .partition(|pair| pair.split('=').next() == Some("token"));
+    let first = tokens.first()?;
+    let value = first.split_once('=').map_or("", |(_, value)| value);
+    let given = String::from_utf8(percent_decode(value.as_bytes())).ok();
+    let rest = if others.is_empty() {
         uri.path().to_owned()
     } else {
         format!("{}?{}", uri.path(), others.join("&"))
     };
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(text).ok()?);
-    Some((Uri::from_parts(parts).ok()?, given))
+    // A part of a valid path and query is one; were it not, a request without a path must not show the token either.
+    parts.path_and_query =
+        Some(PathAndQuery::try_from(rest).unwrap_or_else(|_| PathAndQuery::from_static("/")));
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    given
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::tests::{Passage, pass, plainly, text};
+
+    fn layer(token: &str) -> TokenLayer {
+        TokenLayer::new(Some(Secret::new(token.to_owned())), plainly)
+    }
+
+    fn request(uri: &str, authorization: &[&str]) -> Request<()> {
+        let mut request = Request::builder().uri(uri);
+        for value in authorization {
+            request = request.header(AUTHORIZATION, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    /// The URI and the `Authorization` that reach the inside; `None` for a refusal.
+    async fn reached(layer: &TokenLayer, uri: &str, authorization: &[&str]) -> Option<(String, Vec<String>)> {
+        match pass(layer, request(uri, authorization)).await {
+            Passage::Reached(parts) => {
+                let values = parts.headers.get_all(AUTHORIZATION).iter();
+                let values = values.map(|value| value.to_str().unwrap().to_owned());
+                Some((parts.uri.to_string(), values.collect()))
+            }
+            Passage::Refused(response) => {
+                assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+                assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
+                assert_eq!(text(response).await, "401 the token is missing or wrong");
+                None
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_right_bearer_passes_and_goes_no_further() {
+        for value in ["Bearer k3y", "bearer k3y", "BEARER  k3y "] {
+            let (_, inside) = reached(&layer("k3y"), "/a", &[value]).await.unwrap();
+            assert!(inside.is_empty(), "{value}");
+        }
+    }
+
+    #[tokio::test]
+    async fn anything_else_is_refused() {
+        let cases: [(&str, &[&str]); 13] = [
+            ("/a", &[]),
+            ("/a", &["Bearer"]),
+            ("/a", &["Bearer "]),
+            ("/a", &["Bearer k3"]),
+            ("/a", &["Bearer k3yy"]),
+            ("/a", &["k3y"]),
+            ("/a", &["Basic k3y"]),
+            ("/a", &["Bearer k3y", "Bearer k3y"]),
+            ("/a?token", &[]),
+            ("/a?token=", &[]),
+            ("/a?token=k3", &[]),
+            ("/a?Token=k3y&xtoken=k3y", &[]),
+            ("/a?token=k3&token=k3y", &[]),
+        ];
+        for (uri, authorization) in cases {
+            assert_eq!(
+                reached(&layer("k3y"), uri, authorization).await,
+                None,
+                "{uri} {authorization:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_token_leaves_the_query_and_the_rest_stays_byte_for_byte() {
+        for (uri, inside) in [
+            ("/a?token=k3y", "/a"),
+            ("/a?x=%2f+%20&token=k3y&&y=1=2", "/a?x=%2f+%20&&y=1=2"),
+            ("/a?token=k3y&x", "/a?x"),
+            ("/a?x&token=k3y&token=other&token", "/a?x"),
+            ("/a//b/../c?token=%6B3y&tokens=1", "/a//b/../c?tokens=1"),
+            ("http://shop:1/a?token=k3y", "http://shop:1/a"),
+        ] {
+            let (reached, _) = reached(&layer("k3y"), uri, &[]).await.unwrap();
+            assert_eq!(reached, inside);
+        }
+        assert!(reached(&layer("a+b/c=="), "/?token=a+b/c==", &[]).await.is_some());
+        assert!(
+            reached(&layer("a+b/c=="), "/?token=a%2Bb%2Fc%3D%3D", &[])
+                .await
+                .is_some()
+        );
+    }
+
+    #[tokio::test]
+    async fn another_authorization_is_the_backends_but_no_payouts() {
+        let (_, inside) = reached(&layer("k3y"), "/a?token=k3y", &["Basic eA=="])
+            .await
+            .unwrap();
+        assert_eq!(inside, ["Basic eA=="]);
+        for path in [SEND_PATH, STATUS_PATH] {
+            let uri = format!("{path}?token=k3y");
+            let (_, inside) = reached(&layer("k3y"), &uri, &["Basic eA=="]).await.unwrap();
+            assert!(inside.is_empty(), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_token_nothing_is_touched() {
+        let open = TokenLayer::new(None, plainly);
+        let (uri, inside) = reached(&open, "/a?token=theirs", &["Bearer theirs"])
+            .await
+            .unwrap();
+        assert_eq!(
+            (uri.as_str(), inside),
+            ("/a?token=theirs", vec!["Bearer theirs".to_owned()])
+        );
+    }
 }

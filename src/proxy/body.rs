@@ -6,13 +6,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Frame, Incoming, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 
-/// A body of the main port.
+use crate::door::overload::Place;
+
+/// A body of the main port. Dropping it half-way cuts the exchange with the backend that it comes from.
 pub struct Body {
     content: Content,
     // Given back when the body has been sent or dropped.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 enum Content {
@@ -47,7 +48,7 @@ impl Body {
 
     /// Keeps a request's place among those in flight until the body is gone.
     #[must_use]
-    pub fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
+    pub fn holding(mut self, place: Place) -> Self {
         self._place = Some(place);
         self
     }

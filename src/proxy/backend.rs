@@ -1,0 +1,214 @@
+//! The backend's address, and the one constructor of the client that reaches it. What is done with an exchange is
+//! `forward.rs`.
+
+use std::time::Duration;
+
+use http::Uri;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+/// How long the backend, which stands beside us, may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an unused connection to the backend is kept: less than the 5 s after which Node.js and uvicorn close theirs.
+const IDLE: Duration = Duration::from_secs(4);
+/// The most unused connections that are kept.
+const MAX_IDLE: usize = 128;
+/// The most bytes of an answer's head, and of a body that are read ahead of a slow caller.
+const MAX_READ_BUFFER: usize = 64 * 1024;
+/// After how long a silent connection is asked whether the other side still lives: an upgraded one may be silent for hours.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// The client that speaks to the backend.
+pub(super) type BackendClient = Client<HttpConnector, Incoming>;
+
+/// Where requests are forwarded to: `http://host:port`, and a path that is put before theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    authority: Authority,
+    /// Empty, or with a leading and without a trailing slash.
+    base: String,
+}
+
+/// Why a backend's URL cannot be used. The URL itself is shown only where it cannot hold a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// It is no URL, or one without a host.
+    #[error("[backend] url {0:?} is not a URL: write http://host:port")]
+    NotAUrl(String),
+    /// Another scheme than `http`.
+    #[error(
+        "[backend] url {0:?} is not http: the backend stands beside the sidecar and is spoken to without TLS; write http://host:port"
+    )]
+    Scheme(String),
+    /// A query, which could not be put before a request's own.
+    #[error("[backend] url {0:?} has a query: leave out what follows the question mark")]
+    Query(String),
+    /// A user name or password, which would be sent nowhere.
+    #[error(
+        "[backend] url has a user name before the host: leave it out, callers' own headers pass unchanged"
+    )]
+    UserInfo,
+}
+
+impl Backend {
+    /// Reads `http://host[:port][/base]`.
+    ///
+    /// # Errors
+    /// When it is anything else, then what, as [`BackendError`].
+    pub fn parse(url: &str) -> Result<Self, BackendError> {
+        if url.contains('@') {
+            return Err(BackendError::UserInfo);
+        }
+        let uri: Uri = url.parse().map_err(|_| BackendError::NotAUrl(url.to_owned()))?;
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            return Err(BackendError::NotAUrl(url.to_owned()));
+        };
+        if *scheme != Scheme::HTTP {
+            return Err(BackendError::Scheme(url.to_owned()));
+        }
+        if uri.query().is_some() {
+            return Err(BackendError::Query(url.to_owned()));
+        }
+        Ok(Self {
+            authority: authority.clone(),
+            base: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Its host and port, as configured.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The backend's URI for a request's: the same path and query byte for byte, after the base path. `None` where the
+    /// request names no path, as `CONNECT` does.
+    #[must_use]
+    pub fn uri(&self, asked: &Uri) -> Option<Uri> {
+        let asked_path = asked.path_and_query()?;
+        // `OPTIONS *` is about the server as a whole, which has no base path.
+        let path = if self.base.is_empty() || asked_path.path() == "*" {
+            asked_path.clone()
+        } else {
+            let text = match asked_path.query() {
+                Some(query) => format!("{}{}?{query}", self.base, asked_path.path()),
+                None => format!("{}{}", self.base, asked_path.path()),
+            };
+            PathAndQuery::try_from(text).ok()?
+        };
+        Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+            .ok()
+    }
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.base)
+    }
+}
+
+/// The client, every option written although some equal today's defaults.
+pub(super) fn client() -> BackendClient {
+    let mut connector = HttpConnector::new();
+    // A backend that does not accept is told to the caller, not waited for.
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    // Heads and chunks are written whole: waiting for more only delays them.
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.enforce_http(true);
+    Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(MAX_IDLE)
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        // What backends speak; HTTP/2 without TLS would need to be agreed on.
+        .http2_only(false)
+        // The caller's Host passes unchanged.
+        .set_host(false)
+        // Only a request of which not one byte was written goes to another connection; any other one is the caller's to
+        // repeat.
+        .retry_canceled_requests(true)
+        .http1_max_buf_size(MAX_READ_BUFFER)
+        // A backend's broken head is an error, and nothing to be guessed at.
+        .http1_allow_obsolete_multiline_headers_in_responses(false)
+        .http1_allow_spaces_after_header_name_in_responses(false)
+        .http1_ignore_invalid_headers_in_responses(false)
+        .http09_responses(false)
+        .http1_title_case_headers(false)
+        .build(connector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read_or_refused_with_what_to_do() {
+        for (url, shown) in [
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("http://app", "http://app"),
+            ("http://[::1]:80/", "http://[::1]:80"),
+            ("http://app:1/base/", "http://app:1/base"),
+        ] {
+            assert_eq!(Backend::parse(url).unwrap().to_string(), shown);
+        }
+        let url = |url: &str| url.to_owned();
+        for (bad, error) in [
+            ("", BackendError::NotAUrl(url(""))),
+            ("app:8000", BackendError::NotAUrl(url("app:8000"))),
+            ("/app", BackendError::NotAUrl(url("/app"))),
+            ("http://a b", BackendError::NotAUrl(url("http://a b"))),
+            ("https://app", BackendError::Scheme(url("https://app"))),
+            ("unix://app", BackendError::Scheme(url("unix://app"))),
+            ("http://app/?a=1", BackendError::Query(url("http://app/?a=1"))),
+            ("http://me:pw@app", BackendError::UserInfo),
+        ] {
+            assert_eq!(Backend::parse(bad), Err(error), "{bad}");
+        }
+        assert!(!BackendError::UserInfo.to_string().contains("pw"));
+    }
+
+    #[test]
+    fn paths_pass_byte_for_byte_after_the_base() {
+        let asked = [
+            "/",
+            "/a//b/../c;x=1/%2F%zz?q=%20+&&a=/?",
+            "/?",
+            "/a?b",
+            "*",
+            "http://other:9/x?y",
+            "http://other?y",
+        ];
+        let plain = ["/", asked[1], "/?", "/a?b", "*", "/x?y", "/?y"];
+        let based = [
+            "/base/".to_owned(),
+            format!("/base{}", asked[1]),
+            "/base/?".to_owned(),
+            "/base/a?b".to_owned(),
+            "*".to_owned(),
+            "/base/x?y".to_owned(),
+            "/base/?y".to_owned(),
+        ];
+        let (root, base) = (
+            Backend::parse("http://app:1").unwrap(),
+            Backend::parse("http://app:1/base").unwrap(),
+        );
+        for ((asked, plain), based) in asked.iter().zip(plain).zip(based) {
+            let asked: Uri = asked.parse().unwrap();
+            for (backend, path) in [(&root, plain), (&base, based.as_str())] {
+                let uri = backend.uri(&asked).unwrap();
+                assert_eq!(uri.authority().unwrap(), "app:1");
+                let sent = uri.path_and_query().unwrap().to_string();
+                assert_eq!(sent, path);
+            }
+        }
+        assert_eq!(root.uri(&"app:443".parse().unwrap()), None, "CONNECT");
+    }
+}

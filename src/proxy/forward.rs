@@ -1,0 +1,221 @@
+//! The way of one request to the backend, and of its answer back. The rules about heads are `headers.rs`, `target.rs`,
+//! `trace.rs`; the client is `backend.rs`.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+
+use super::backend::{Backend, BackendClient, BackendError, client};
+use super::body::Body;
+use super::target::{self, TargetError};
+use super::trace::{self, Ids};
+use super::{headers, upgrade};
+use crate::door::peer::Peer;
+
+/// Forwards requests to one backend. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Proxy {
+    client: BackendClient,
+    backend: Arc<Backend>,
+}
+
+/// An upgrade that a caller has asked for.
+struct Asked {
+    protocol: HeaderValue,
+    caller: OnUpgrade,
+}
+
+impl Proxy {
+    /// Forwards to `http://host[:port][/base]`.
+    ///
+    /// # Errors
+    /// When the URL is another one, then why it cannot be used.
+    pub fn new(url: &str) -> Result<Self, BackendError> {
+        Ok(Self {
+            client: client(),
+            backend: Arc::new(Backend::parse(url)?),
+        })
+    }
+
+    /// Forwards one request. Whatever goes wrong is an answer: 4xx or 501 where the request cannot be forwarded
+    /// faithfully, 502 or 504 where the backend cannot be reached or breaks off before it answers. One that breaks off
+    /// later ends the answer's body by an error, which aborts the caller's connection.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cuts the exchange with the backend, which is what a caller that hangs up wants.
+    pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+        let ids = random_ids();
+        let id = trace::identify(request.headers_mut(), ids);
+        let asked = match self.prepare(&mut request, peer, ids, &id) {
+            Ok(asked) => asked,
+            Err(error) => {
+                tracing::debug!(request_id = shown(&id), %error, "a request was not forwarded");
+                let mut response = said(error.status(), &error.to_string());
+                // What else such a caller sends on this connection is not worth guessing at.
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+                return response;
+            }
+        };
+        let method = request.method().clone();
+        match self.client.request(request).await {
+            Ok(response) => self.pass_back(response, asked, &id),
+            Err(error) => self.failed(&error, &method, &id),
+        }
+    }
+
+    /// Makes the caller's request one to the backend.
+    fn prepare(
+        &self,
+        request: &mut Request<Incoming>,
+        peer: &Peer,
+        ids: Ids,
+        id: &HeaderValue,
+    ) -> Result<Option<Asked>, TargetError> {
+        let host = target::check(
+            request.method(),
+            request.uri(),
+            request.version(),
+            request.headers(),
+            self.backend.authority(),
+        )?;
+        let uri = self.backend.uri(request.uri()).ok_or(TargetError::NoPath)?;
+        let asked = upgrade::wanted(request).map(|protocol| Asked {
+            protocol,
+            caller: hyper::upgrade::on(&mut *request),
+        });
+        // Only the caller's connection needs what hangs on the request; a place among those in flight, for one, is given
+        // back by the answer.
+        request.extensions_mut().clear();
+        let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+        let headers = request.headers_mut();
+        headers::clean_request(headers, peer);
+        headers.insert(http::header::HOST, host);
+        headers::announce(headers, peer);
+        // Connection may have named the id: it is set again.
+        headers.insert(trace::X_REQUEST_ID, id.clone());
+        trace::continue_trace(headers, ids);
+        if is_chunked {
+            // The client leaves the body of a GET out unless it is told of it.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        if let Some(asked) = &asked {
+            upgrade::announce(headers, asked.protocol.clone());
+        }
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        Ok(asked)
+    }
+
+    /// Makes the backend's answer one to the caller.
+    fn pass_back(
+        &self,
+        mut response: Response<Incoming>,
+        asked: Option<Asked>,
+        id: &HeaderValue,
+    ) -> Response<Body> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return match asked {
+                Some(asked) if upgrade::is_granted(&asked.protocol, response.headers()) => {
+                    tokio::spawn(upgrade::tunnel(asked.caller, hyper::upgrade::on(&mut response)));
+                    headers::clean_response(response.headers_mut());
+                    upgrade::announce(response.headers_mut(), asked.protocol);
+                    response.map(|_| Body::empty())
+                }
+                _ => self.broken(id, "it changed to a protocol that it was not asked for"),
+            };
+        }
+        if !target::is_plainly_chunked(response.headers()) {
+            return self.broken(id, "its body has a transfer coding other than chunked");
+        }
+        headers::clean_response(response.headers_mut());
+        // An HTTP/1.0 backend is no reason to speak it to the caller: an aborted body would look like a whole one.
+        *response.version_mut() = Version::HTTP_11;
+        response.map(Body::stream)
+    }
+
+    fn broken(&self, id: &HeaderValue, error: &str) -> Response<Body> {
+        tracing::warn!(backend = %self.backend, request_id = shown(id), error, "an answer of the backend was not passed on");
+        let text = format!(
+            "the backend {} gave an answer that cannot be passed on",
+            self.backend
+        );
+        said(StatusCode::BAD_GATEWAY, &text)
+    }
+
+    fn failed(
+        &self,
+        error: &hyper_util::client::legacy::Error,
+        method: &Method,
+        id: &HeaderValue,
+    ) -> Response<Body> {
+        if causes(error).any(|cause| {
+            cause
+                .downcast_ref::<hyper::Error>()
+                .is_some_and(hyper::Error::is_user)
+        }) {
+            tracing::debug!(
+                request_id = shown(id),
+                error = chain(error),
+                "a caller's body broke off"
+            );
+            return said(StatusCode::BAD_REQUEST, "the request's body broke off");
+        }
+        tracing::warn!(
+            backend = %self.backend, request_id = shown(id), %method, error = chain(error),
+            "the backend did not answer"
+        );
+        let is_late = causes(error)
+            .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+            .any(|cause| cause.kind() == std::io::ErrorKind::TimedOut);
+        let (status, what) = match (error.is_connect(), is_late) {
+            (true, true) => (StatusCode::GATEWAY_TIMEOUT, "cannot be reached in time"),
+            (true, false) => (StatusCode::BAD_GATEWAY, "cannot be reached"),
+            (false, _) => (StatusCode::BAD_GATEWAY, "broke off before it answered"),
+        };
+        said(status, &format!("the backend {} {what}", self.backend))
+    }
+}
+
+/// An answer of our own to a proxied request.
+#[must_use]
+pub fn said(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::full(format!("payout-sidecar: {text}\n")));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+fn random_ids() -> Ids {
+    let (mut request, mut trace, mut span) = ([0; 16], [0; 16], [0; 8]);
+    for bytes in [&mut request[..], &mut trace[..], &mut span[..]] {
+        if let Err(error) = getrandom::fill(bytes) {
+            // Ids that are all alike are better than no answer.
+            tracing::error!(%error, "the system gave no randomness for ids");
+        }
+    }
+    Ids::new(request, trace, span)
+}
+
+/// A request id, for the log.
+fn shown(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or_default()
+}
+
+fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |cause| (*cause).source())
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    for cause in causes(error) {
+        text = format!("{text}: {cause}");
+    }
+    text
+}

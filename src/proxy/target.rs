@@ -1,0 +1,290 @@
+//! What a request is aimed at: its `Host`, its path, the codings of its body. Pure.
+//! Documents: RFC 9112, sections 3.2, 3.3 and 6.1; ecosystem.md, section 3.1.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::Authority;
+use http::{Method, StatusCode, Uri, Version};
+
+use crate::rules::handler::{SEND_PATH, STATUS_PATH};
+
+/// Why a request is not forwarded, before anything is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// `CONNECT` would make the sidecar a tunnel to anywhere.
+    #[error("CONNECT is not forwarded")]
+    Connect,
+    /// The target has no path.
+    #[error("the request names no path")]
+    NoPath,
+    /// None, several, or an unreadable one: the backend might see another host than whoever stands before us.
+    #[error("the request must have exactly one valid Host")]
+    Host,
+    /// The absolute-form target names another host than `Host` does.
+    #[error("the request's target and its Host name different hosts")]
+    TwoHosts,
+    /// A transfer coding besides `chunked`, which would be lost on the way.
+    #[error("the body has a transfer coding other than chunked")]
+    Coding,
+    /// A payout's path in disguise. A backend that straightens paths out would pay without a claim.
+    #[error("the path is another spelling of a path of the payout contract: call that one")]
+    Disguised,
+}
+
+impl TargetError {
+    /// What the caller is told.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoPath | Self::Host | Self::TwoHosts => StatusCode::BAD_REQUEST,
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
+            Self::Disguised => StatusCode::NOT_FOUND,
+        }
+    }
+}
+
+/// Checks a request's head, and says which `Host` the backend is told: the request's own, byte for byte; of an HTTP/1.0
+/// request without one, the backend's.
+///
+/// # Errors
+/// When the request must not be forwarded, then why.
+pub fn check(
+    method: &Method,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+    backend: &Authority,
+) -> Result<HeaderValue, TargetError> {
+    if method == Method::CONNECT {
+        return Err(TargetError::Connect);
+    }
+    if uri.path_and_query().is_none() {
+        return Err(TargetError::NoPath);
+    }
+    if !is_plainly_chunked(headers) {
+        return Err(TargetError::Coding);
+    }
+    if is_disguised(uri.path()) {
+        return Err(TargetError::Disguised);
+    }
+    host(uri, version, headers, backend)
+}
+
+fn host(
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+    backend: &Authority,
+) -> Result<HeaderValue, TargetError> {
+    let mut given = headers.get_all(header::HOST).iter();
+    let named = uri.authority().map(Authority::as_str);
+    if named.is_some_and(|named| !is_host(named.as_bytes())) {
+        return Err(TargetError::Host);
+    }
+    match (given.next(), given.next(), named) {
+        (_, Some(_), _) => Err(TargetError::Host),
+        (Some(host), None, _) if !is_host(host.as_bytes()) => Err(TargetError::Host),
+        (Some(host), None, Some(named)) if !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()) => {
+            Err(TargetError::TwoHosts)
+        }
+        (Some(host), None, _) => Ok(host.clone()),
+        (None, None, Some(named)) => HeaderValue::from_str(named).map_err(|_| TargetError::Host),
+        (None, None, None) if version == Version::HTTP_10 => {
+            HeaderValue::from_str(backend.as_str()).map_err(|_| TargetError::Host)
+        }
+        (None, None, None) => Err(TargetError::Host),
+    }
+}
+
+/// The characters of a host and port, without the user name, the lists and the paths that some readers see in one.
+fn is_host(host: &[u8]) -> bool {
+    host.iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%:[]!$&'()*+;=".contains(byte))
+}
+
+/// Whether a message's body has no transfer coding, or `chunked` alone. That one is undone and made anew on the way.
+#[must_use]
+pub fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Whether a backend that decodes, joins slashes, resolves dots, cuts parameters or suffixes, or ignores case could read
+/// this path as one of the contract's. The handler and the backend are often one server: such a request would reach it
+/// without a claim in the ledger. (The contract's paths themselves never come here.)
+fn is_disguised(path: &str) -> bool {
+    let decoded = decode(path);
+    let mut segments: Vec<&[u8]> = Vec::new();
+    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
+        let bare = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        match bare.trim_ascii() {
+            b"" | b"." => {}
+            b".." => {
+                segments.pop();
+            }
+            bare => segments.push(bare),
+        }
+    }
+    let is = |contract: &str| {
+        let mut expected = contract.bytes().skip(1).collect::<Vec<u8>>();
+        expected.push(b'.');
+        let mut given = segments.join(&b'/');
+        // `/pay/sendApiRedPack.json` is the same path to frameworks that match suffixes.
+        given.push(b'.');
+        given
+            .get(..expected.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(&expected))
+    };
+    is(SEND_PATH) || is(STATUS_PATH)
+}
+
+/// Percent-decodes as often as it changes something, within reason: some servers decode twice.
+fn decode(path: &str) -> Vec<u8> {
+    let mut bytes = path.as_bytes().to_vec();
+    for _ in 0..3 {
+        if !bytes.contains(&b'%') {
+            break;
+        }
+        bytes = percent_decode(&bytes);
+    }
+    // Where a C string would end.
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+}
+
+/// Undoes `%XX`; what only looks like it stays.
+#[must_use]
+pub fn percent_decode(bytes: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&first, others)) = rest.split_first() {
+        rest = others;
+        if let (b'%', [high, low, after @ ..]) = (first, others)
+            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
+        {
+            decoded.push((high << 4) | low);
+            rest = after;
+        } else {
+            decoded.push(first);
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_get(target: &str, version: Version, given: &[(&str, &str)]) -> Result<String, TargetError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            headers.append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        let backend = Authority::from_static("backend:8000");
+        let uri = target.parse().unwrap();
+        check(&Method::GET, &uri, version, &headers, &backend).map(|host| host.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn one_valid_host_passes_unchanged() {
+        use TargetError::{Host, TwoHosts};
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<&'a str, TargetError>);
+        let cases: [Case<'_>; 13] = [
+            ("/", &[("host", "Shop.example:80")], Ok("Shop.example:80")),
+            ("/", &[("host", "[::1]:80")], Ok("[::1]:80")),
+            ("/", &[("host", "")], Ok("")),
+            ("/", &[], Err(Host)),
+            ("/", &[("host", "a"), ("host", "a")], Err(Host)),
+            ("/", &[("host", "a,b")], Err(Host)),
+            ("/", &[("host", "me@a")], Err(Host)),
+            ("/", &[("host", "a/b")], Err(Host)),
+            ("/", &[("host", "a b")], Err(Host)),
+            ("http://a/x", &[("host", "A")], Ok("A")),
+            ("http://a/x", &[], Ok("a")),
+            ("http://a/x", &[("host", "b")], Err(TwoHosts)),
+            ("http://me@a/x", &[], Err(Host)),
+        ];
+        for (target, headers, expected) in cases {
+            assert_eq!(
+                check_get(target, Version::HTTP_11, headers),
+                expected.map(str::to_owned),
+                "{target} {headers:?}"
+            );
+        }
+        assert_eq!(
+            check_get("/", Version::HTTP_10, &[]).as_deref(),
+            Ok("backend:8000")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_forwarded_faithfully_is_refused() {
+        let host = ("host", "a");
+        let coded = |coding| check_get("/", Version::HTTP_11, &[host, ("transfer-encoding", coding)]);
+        assert!(coded("Chunked").is_ok());
+        for coding in ["gzip, chunked", "chunked, chunked", "identity", "chunked;x=1", ""] {
+            assert_eq!(coded(coding), Err(TargetError::Coding), "{coding}");
+        }
+        let connect = check(
+            &Method::CONNECT,
+            &"a:443".parse().unwrap(),
+            Version::HTTP_11,
+            &HeaderMap::new(),
+            &Authority::from_static("b"),
+        );
+        assert_eq!(connect, Err(TargetError::Connect));
+    }
+
+    #[test]
+    fn a_payout_in_disguise_is_not_forwarded() {
+        for path in [
+            "/pay/sendApiRedPack/",
+            "//pay/sendApiRedPack",
+            "/pay//sendApiRedPack",
+            "/./pay/sendApiRedPack",
+            "/x/../pay/sendApiRedPack",
+            "/../pay/sendApiRedPack",
+            "/pay/%73endApiRedPack",
+            "/pay%2FsendApiRedPack",
+            "/pay%252fsendApiRedPack",
+            "/x/%2e%2E/pay/sendApiRedPack",
+            "/pay\\sendApiRedPack",
+            "/PAY/SENDAPIREDPACK",
+            "/pay;v=1/sendApiRedPack;jsessionid=1",
+            "/pay/sendApiRedPack.json",
+            "/pay/sendApiRedPack%00.png",
+            "/pay/sendApiRedPack%20",
+            "/pay/getApiRedPacketStatus/",
+        ] {
+            assert!(is_disguised(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/pay",
+            "/pay/",
+            "/pay/sendApiRedPacks",
+            "/pay/sendApiRedPack/1",
+            "/x/pay/sendApiRedPack",
+            "/pay/../sendApiRedPack",
+            "/%",
+            "/%zz%2",
+            "*",
+        ] {
+            assert!(!is_disguised(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn percent_decoding_leaves_what_is_none() {
+        assert_eq!(percent_decode(b"a%2Bb%2b+%zz%4"), b"a+b++%zz%4");
+        assert_eq!(percent_decode(b"%E7%BA%A2"), "红".as_bytes());
+    }
+}
