@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use crate::door::overload::Place;
 use crate::door::signature;
 use crate::payout::Payouts;
 use crate::rules::contract::answer;
@@ -115,13 +116,22 @@ impl Contract {
             }
         };
         let fields = match asked.decode(&body) {
-            Ok(fields) => self.call(call, fields, asked).await,
+            Ok(fields) => {
+                self.call(call, fields, asked, head.extensions.get().cloned())
+                    .await
+            }
             Err(why) => answer::not_taken(&Fault::body(&why), None),
         };
         respond(StatusCode::OK, asked.of_answer(accept), &fields)
     }
 
-    async fn call(&self, call: Call, mut fields: Fields<'_>, asked: Encoding) -> Fields<'static> {
+    async fn call(
+        &self,
+        call: Call,
+        mut fields: Fields<'_>,
+        asked: Encoding,
+        place: Option<Place>,
+    ) -> Fields<'static> {
         // A number that is too long to be one is still told, but not at any length.
         let order_no = fields
             .characters("mchBillno")
@@ -132,7 +142,7 @@ impl Contract {
             return answer::not_taken(&fault, order_no.as_deref());
         }
         let answered = match call {
-            Call::Send => self.send(fields, asked).await,
+            Call::Send => self.send(fields, asked, place).await,
             Call::Status => match StatusRequest::read(fields) {
                 Ok(request) => self.payouts.status(request, asked).await,
                 Err(fault) => Err(fault),
@@ -141,14 +151,19 @@ impl Contract {
         answered.unwrap_or_else(|fault| answer::not_taken(&fault, order_no.as_deref()))
     }
 
-    async fn send(&self, fields: Fields<'_>, asked: Encoding) -> Result<Fields<'static>, Fault> {
+    async fn send(
+        &self,
+        fields: Fields<'_>,
+        asked: Encoding,
+        place: Option<Place>,
+    ) -> Result<Fields<'static>, Fault> {
         let request = SendRequest::read(fields)?;
         let key = OrderKey {
             mch_id: request.mch_id.clone(),
             order_no: request.order_no.clone(),
         };
         let disclosure = self.payouts.settings().disclosure;
-        let reply = self.payouts.send(request, asked).await?;
+        let reply = self.payouts.send(request, asked, place).await?;
         Ok(reply.into_fields(&key, disclosure))
     }
 

@@ -39,14 +39,20 @@ struct Journey {
 }
 
 impl Payouts {
-    /// Pays, or answers a repeat. `asked` is the request's encoding.
+    /// Pays, or answers a repeat. `asked` is the request's encoding; `held` is kept until the payout is recorded, e.g. the
+    /// request's place among those in flight, which a caller that hangs up must not free.
     ///
     /// # Errors
     /// When the request is not taken (no merchant, over `max_amount`), then the fault; nothing was sent or recorded.
     ///
     /// # Cancel safety
     /// May be dropped at any time: the payout runs in a task of its own, and goes on.
-    pub async fn send(&self, request: SendRequest, asked: Encoding) -> Result<Reply, Fault> {
+    pub async fn send(
+        &self,
+        request: SendRequest,
+        asked: Encoding,
+        held: impl Send + 'static,
+    ) -> Result<Reply, Fault> {
         let settings = self.settings();
         let merchant = settings
             .merchant(&request.mch_id, &request.wx_app_id)
@@ -63,6 +69,7 @@ impl Payouts {
                 let payouts = self.clone();
                 self.tasks().spawn(async move {
                     let reply = payouts.travel(journey).await;
+                    drop(held);
                     leader.land(reply);
                 });
                 (false, replies)
@@ -72,7 +79,9 @@ impl Payouts {
                 let journey = self.journey(request, asked, merchant, settings, deadline);
                 let payouts = self.clone();
                 self.tasks().spawn(async move {
-                    sender.send_replace(Some(payouts.travel(journey).await));
+                    let reply = payouts.travel(journey).await;
+                    drop(held);
+                    sender.send_replace(Some(reply));
                 });
                 (false, replies)
             }

@@ -157,6 +157,29 @@ async fn the_rules_come_in_the_order_of_the_stack() {
     assert_eq!(status(&sidecar, path, &known, &large).await, 413);
 }
 
+/// A payout keeps its place until it is recorded, also when its caller has hung up.
+#[tokio::test(flavor = "multi_thread")]
+async fn hanging_up_frees_no_place() {
+    let (upstream, sidecar) = with_access("[server]\nmax_in_flight = 1").await;
+    upstream.stub.set_faults("pay/HUNG=delay:900ms".parse().unwrap());
+    let body = Payout::new("HUNG1").body(Encoding::Json);
+    let headers = [("Content-Type", "application/json")];
+    let bytes = crate::support::http::request("POST", "/pay/sendApiRedPack", &headers, body.as_bytes());
+    let address = sidecar.main;
+    let caller = tokio::spawn(async move { crate::support::http::exchange(address, &bytes).await });
+    crate::support::until("under way", async || upstream.times_sent("HUNG1") == 1).await;
+    caller.abort();
+    assert_eq!(
+        sidecar.pay(Encoding::Json, &Payout::new("NEXT1")).await.status,
+        503
+    );
+    crate::support::until("free again", async || {
+        sidecar.pay(Encoding::Json, &Payout::new("NEXT1")).await.status == 200
+    })
+    .await;
+    assert_eq!(upstream.stub.books().times_paid("HUNG1"), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_request_too_many_is_turned_away_at_once() {
     let (upstream, sidecar) = with_access("[server]\nmax_in_flight = 2").await;

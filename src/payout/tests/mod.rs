@@ -17,7 +17,7 @@ use world::{Deed, StoreFault, World, world};
 
 /// The code that a caller is told: `SUCCESS`, or `errCode`.
 async fn told(world: &World, request: SendRequest) -> String {
-    match world.payouts.send(request, Encoding::Json).await {
+    match world.payouts.send(request, Encoding::Json, ()).await {
         Ok(reply) => code(reply),
         Err(fault) => fault.code.as_str().to_owned(),
     }
@@ -85,7 +85,7 @@ async fn a_repeat_on_another_replica_waits_for_the_first_ones_answer() {
     );
     let (here, there) = tokio::join!(
         told(&world, request(&[])),
-        other.send(request(&[]), Encoding::Json)
+        other.send(request(&[]), Encoding::Json, ())
     );
     assert_eq!(
         (here.as_str(), code(there.unwrap()).as_str()),

@@ -456,7 +456,7 @@ async fn call(payouts: Payouts, shared: Arc<Shared>) {
         mch_id: request.mch_id.clone(),
         order_no: request.order_no.clone(),
     };
-    let Ok(reply) = payouts.send(request, Encoding::Json).await else {
+    let Ok(reply) = payouts.send(request, Encoding::Json, ()).await else {
         panic!("the request was not taken")
     };
     let fields = reply.into_fields(&key, Disclosure::default());
