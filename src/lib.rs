@@ -64,3 +64,5 @@ pub mod chance;
 pub mod secret;
 
 pub mod redact;
+
+pub mod peer;

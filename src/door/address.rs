@@ -10,8 +10,8 @@ use http::{Request, Response, StatusCode};
 use ipnet::IpNet;
 use tower::{Layer, Service};
 
-use super::peer::Peer;
 use super::{Passed, Refuse, refused};
+use crate::peer::Peer;
 use crate::proxy::body::Body;
 
 /// The rule.

@@ -5,8 +5,6 @@ pub mod address;
 
 pub mod overload;
 
-pub mod peer;
-
 pub mod signature;
 
 pub mod token;

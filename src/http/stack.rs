@@ -23,9 +23,9 @@ use super::contract::{Call, Contract, refusal};
 use crate::config::Config;
 use crate::door::address::{Address, AddressLayer};
 use crate::door::overload::{Overload, OverloadLayer};
-use crate::door::peer::Peer;
 use crate::door::token::{Token, TokenLayer};
 use crate::payout::Payouts;
+use crate::peer::Peer;
 use crate::proxy::body::Body;
 use crate::proxy::{Proxy, said};
 

@@ -14,7 +14,8 @@ use super::body::Body;
 use super::target::{self, TargetError};
 use super::trace::{self, Ids};
 use super::{headers, upgrade};
-use crate::door::peer::Peer;
+use crate::peer::Peer;
+use crate::telemetry::log::chain;
 
 /// Forwards requests to one backend. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -210,12 +211,4 @@ fn shown(id: &HeaderValue) -> &str {
 
 fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(error.source(), |cause| (*cause).source())
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    for cause in causes(error) {
-        text = format!("{text}: {cause}");
-    }
-    text
 }

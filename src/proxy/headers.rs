@@ -4,7 +4,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::door::peer::Peer;
+use crate::peer::Peer;
 
 const FORWARDED: &str = "forwarded";
 const X_REAL_IP: &str = "x-real-ip";

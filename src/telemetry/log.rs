@@ -38,3 +38,16 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
     }
     Ok(())
 }
+
+/// An error with its causes, for a log line. `Display` says one level, `source` the next.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

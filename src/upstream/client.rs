@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::dial::Dialer;
+use crate::telemetry::log::chain;
 
 /// The most bytes of an answer that are read.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -200,16 +201,4 @@ impl Client {
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An error with its causes, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -19,9 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use super::Proxy;
-use crate::door::peer::Peer;
 use crate::http::drain::Drain;
 use crate::http::listen::{ConnectionLimits, serve};
+use crate::peer::Peer;
 
 /// No step takes longer, however busy the machine is.
 const AT_MOST: Duration = Duration::from_secs(30);
