@@ -161,7 +161,7 @@ async fn the_rules_come_in_the_order_of_the_stack() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_up_frees_no_place() {
     let (upstream, sidecar) = with_access("[server]\nmax_in_flight = 1").await;
-    upstream.stub.set_faults("pay/HUNG=delay:900ms".parse().unwrap());
+    upstream.stub.set_faults("pay/HUNG=delay:2s".parse().unwrap());
     let body = Payout::new("HUNG1").body(Encoding::Json);
     let headers = [("Content-Type", "application/json")];
     let bytes = crate::support::http::request("POST", "/pay/sendApiRedPack", &headers, body.as_bytes());
@@ -183,7 +183,7 @@ async fn hanging_up_frees_no_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_request_too_many_is_turned_away_at_once() {
     let (upstream, sidecar) = with_access("[server]\nmax_in_flight = 2").await;
-    upstream.stub.set_faults("pay/BUSY=delay:700ms".parse().unwrap());
+    upstream.stub.set_faults("pay/BUSY=delay:2s".parse().unwrap());
     let orders: Vec<Payout> = (0..6).map(|n| Payout::new(&format!("BUSY{n}"))).collect();
     let all = orders.iter().map(|order| sidecar.pay(Encoding::Json, order));
     let answers = futures_util::future::join_all(all).await;

@@ -246,12 +246,12 @@ async fn sigterm_ends_in_order() {
     let upstream = Upstream::start(To::Redpack).await;
     let dir = tempfile::tempdir().unwrap();
     let configuration = format!(
-        "{}[server]\nlame_duck = \"600ms\"\n{}",
+        "{}[server]\nlame_duck = \"2s\"\n{}",
         embedded(&dir),
         upstream.configuration()
     );
     let mut sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
-    upstream.stub.set_faults("pay/SLOW=delay:900ms".parse().unwrap());
+    upstream.stub.set_faults("pay/SLOW=delay:2500ms".parse().unwrap());
     let (main, body) = (sidecar.main, Payout::new("SLOW1").body(Encoding::Json));
     let slow = tokio::spawn(async move {
         call(

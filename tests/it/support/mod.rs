@@ -22,13 +22,13 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Waits until something is so, for at most 20 s.
+/// Waits until something is so, for at most 60 s.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "{what}: not within 20 s"
+            begun.elapsed() < Duration::from_secs(60),
+            "{what}: not within 60 s"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -268,7 +268,7 @@ impl Upstream {
         let merchant = match self.to {
             To::Handler { idempotent } => format!(
                 "[[merchant]]\nmch_id = \"{MERCHANT}\"\nto = \"handler\"\nhandler_url = \"http://{}\"\nidempotent = {idempotent}\n\
-                 timeout = \"1s\"\n",
+                 timeout = \"3s\"\n",
                 self.stub.addr()
             ),
             To::Redpack | To::Transfer => {
@@ -286,7 +286,7 @@ impl Upstream {
         };
         format!(
             "[client_ip]\nvalue = \"203.0.113.7\"\n[backend]\nurl = \"http://{}\"\n\
-             [wechat]\nbase_url = \"https://localhost:{}\"\nca = \"{pki}/stub-ca.crt\"\nconnect_timeout = \"1s\"\ntimeout = \"1s\"\n{merchant}",
+             [wechat]\nbase_url = \"https://localhost:{}\"\nca = \"{pki}/stub-ca.crt\"\nconnect_timeout = \"3s\"\ntimeout = \"3s\"\n{merchant}",
             self.stub.addr(),
             self.stub.tls_addr().unwrap().port(),
         )
