@@ -2,7 +2,7 @@
 
 use crate::rules::fields::Fields;
 use crate::rules::order::Order;
-use crate::rules::outcome::Evidence;
+use crate::rules::outcome::{Class, Evidence};
 use crate::rules::wechat::{Product, codes};
 use crate::rules::xml::{self, Nested};
 
@@ -19,14 +19,22 @@ pub fn evidence(product: Product, order: &Order, status: u16, body: &[u8]) -> Ev
         Err(why) => return no_answer(why),
     };
     let code = answer.characters("err_code").map(str::to_owned);
+    if let Some(why) = another_order(product, &answer, order) {
+        return no_answer(why);
+    }
     match (answer.characters("return_code"), answer.characters("result_code")) {
+        (Some("SUCCESS"), Some("SUCCESS"))
+            if code.as_deref().is_some_and(|code| is_failure(product, code)) =>
+        {
+            no_answer(format!("WeChat Pay answered success beside err_code {code:?}"))
+        }
         (Some("SUCCESS"), Some("SUCCESS")) => match contradiction(product, &answer, order) {
             None => Evidence::Accepted {
                 fields: outcome_fields(product, &answer),
             },
             Some(why) => no_answer(why),
         },
-        (Some("SUCCESS"), Some("FAIL")) | (Some("FAIL"), _) => match code {
+        (Some("SUCCESS"), Some("FAIL")) | (Some("FAIL"), None | Some("FAIL")) => match code {
             Some(code) => declined(product, code, &answer),
             // Rule 12: a failure without a code says nothing.
             None => no_answer(format!(
@@ -65,6 +73,28 @@ fn declined(product: Product, code: String, answer: &Fields<'_>) -> Evidence {
         code,
         text: text_of(answer),
     }
+}
+
+/// Whether an answer, of whatever kind, says that it is about another order: then it says nothing about this one.
+fn another_order(product: Product, answer: &Fields<'_>, order: &Order) -> Option<String> {
+    let (number, merchant) = match product {
+        Product::Redpack | Product::MiniProgramRedpack => ("mch_billno", "mch_id"),
+        Product::Transfer => ("partner_trade_no", "mchid"),
+    };
+    let ours = [
+        (number, order.key.order_no.as_str()),
+        (merchant, order.key.mch_id.as_str()),
+    ];
+    let differs =
+        |(name, ours): &&(&str, &str)| answer.characters(name).is_some_and(|theirs| theirs != *ours);
+    ours.iter()
+        .find(differs)
+        .map(|(name, _)| format!("WeChat Pay's answer carries another {name}: look at this order"))
+}
+
+/// Whether a code contradicts a success. `SUCCESS`, `0` and numbers stand beside real ones (wechat-pay.md, section 3).
+fn is_failure(product: Product, code: &str) -> bool {
+    matches!(code, "SYSTEMERROR" | "PROCESSING") || codes::class(product, code) != Class::Unknown
 }
 
 /// What in an acceptance cannot be about this order. A check of ours after the answer is never a refusal: the money may
@@ -115,7 +145,6 @@ mod tests {
     use super::*;
     use crate::rules::order::UpstreamKind;
     use crate::rules::order::tests::claimed;
-    use crate::rules::outcome::Class;
 
     fn outcome(product: Product, status: u16, body: &str) -> String {
         match evidence(
@@ -219,6 +248,33 @@ mod tests {
             fail("return_code=SUCCESS result_code=FAIL err_code=BRAND_NEW"),
             "Unknown BRAND_NEW "
         );
+    }
+
+    #[test]
+    fn an_answer_that_contradicts_itself_or_names_another_order_is_unknown() {
+        for fields in [
+            "return_code=FAIL result_code=SUCCESS err_code=NOTENOUGH",
+            "return_code=SUCCESS result_code=SUCCESS err_code=NOTENOUGH",
+            "return_code=SUCCESS result_code=SUCCESS err_code=SYSTEMERROR",
+            "return_code=SUCCESS result_code=FAIL err_code=NOTENOUGH mch_billno=A2",
+            "return_code=SUCCESS result_code=FAIL err_code=NOTENOUGH mch_id=20",
+        ] {
+            assert_eq!(
+                outcome(Product::Redpack, 200, &xml(fields)),
+                "unknown",
+                "{fields}"
+            );
+        }
+        for code in ["SUCCESS", "0", "268458547"] {
+            let fields = format!("return_code=SUCCESS result_code=SUCCESS err_code={code}");
+            assert_eq!(
+                outcome(Product::Redpack, 200, &xml(&fields)),
+                "accepted {}",
+                "{code}"
+            );
+        }
+        let own = "return_code=SUCCESS result_code=FAIL err_code=NOTENOUGH mch_billno=A1 mch_id=19";
+        assert_eq!(outcome(Product::Redpack, 200, &xml(own)), "Refused NOTENOUGH ");
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub fn finding(
         Ok(answer) => answer,
         Err(why) => return Finding::unclear(why),
     };
+    if let Some(why) = contradiction(product, &answer, key, expected) {
+        return Finding::unclear(why);
+    }
     match (answer.characters("return_code"), answer.characters("result_code")) {
         (Some("SUCCESS"), Some("SUCCESS")) => {}
         (Some("SUCCESS"), Some("FAIL")) if answer.characters("err_code") == Some("NOT_FOUND") => {
@@ -48,9 +51,6 @@ pub fn finding(
             let code = answer.characters("err_code").unwrap_or("no err_code");
             return Finding::unclear(format!("WeChat Pay answered {code}: {}", text_of(&answer)));
         }
-    }
-    if let Some(why) = contradiction(product, &answer, key, expected) {
-        return Finding::unclear(why);
     }
     // An answer without a status may mean that there is no such order, and does not say so.
     let Some(word) = answer.characters("status").map(str::to_owned) else {
@@ -120,6 +120,9 @@ fn contradiction(
     let says = |name: &str| format!("WeChat Pay knows this order with another {name}: look at it");
     if differs(number, key.order_no.as_str()) {
         return Some(says(number));
+    }
+    if differs("mch_id", key.mch_id.as_str()) {
+        return Some(says("mch_id"));
     }
     let (fen, openid) = expected?;
     if differs(amount, &fen.to_string()) {
@@ -234,6 +237,14 @@ mod tests {
         for (status, answer) in [
             (404, absent),
             (500, absent),
+            (
+                200,
+                "return_code=SUCCESS result_code=FAIL err_code=NOT_FOUND mch_billno=A2",
+            ),
+            (
+                200,
+                "return_code=SUCCESS result_code=FAIL err_code=NOT_FOUND mch_id=20",
+            ),
             (200, "return_code=FAIL err_code=NOT_FOUND"),
             (200, "return_code=SUCCESS result_code=FAIL err_code=SYSTEMERROR"),
             (200, "return_code=SUCCESS result_code=FAIL"),
