@@ -67,7 +67,9 @@ impl Payouts {
                 // This attempt was not sent, but an earlier one may have been paid.
                 Reply::Recorded(Arc::from(order))
             }
-            (Written::Removed | Written::Recorded(_), _) => {
+            // Sent, and the store has forgotten the record since: only the upstream knows.
+            (Written::Removed, None) => Reply::Failed(Fault::unknown()),
+            (Written::Removed | Written::Recorded(_), Some(_)) => {
                 Reply::Failed(Fault::not_sent("the upstream cannot be reached"))
             }
         }

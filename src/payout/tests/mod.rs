@@ -328,6 +328,23 @@ async fn an_outcome_that_cannot_be_recorded_is_told_and_recorded_later() {
     assert_eq!(state(&world), "succeeded");
 }
 
+/// The store has lost the record while the payout was under way: the caller is not told that nothing was sent.
+#[tokio::test(start_paused = true)]
+async fn a_payout_that_the_store_forgot_is_told_unknown_and_never_not_sent() {
+    let world = world(false);
+    world.upstream.will(&[Deed::PaysAfter(Duration::from_secs(3))]);
+    let forgets = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.ledger.forget();
+    };
+    let (reply, ()) = tokio::join!(world.payouts.send(request(&[]), Encoding::Json, ()), forgets);
+    let Ok(Reply::Failed(fault)) = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(fault, crate::rules::contract::fault::Fault::unknown());
+    assert_eq!(world.upstream.paid(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_that_panics_leaves_a_doubt_and_not_an_answer() {
     let world = world(false);

@@ -62,6 +62,10 @@ impl MemoryLedger {
         self.orders.lock().unwrap().values().next().cloned()
     }
 
+    pub(super) fn forget(&self) {
+        self.orders.lock().unwrap().clear();
+    }
+
     pub(super) fn put(&self, order: Order) {
         self.orders.lock().unwrap().insert(order.key.clone(), order);
     }
