@@ -1,0 +1,258 @@
+//! Who asks: the platform, on connections that stay open. Each order number is used once; an answer other than success
+//! is counted, and a measurement with one is void.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::wire::{Reader, find};
+
+/// Order numbers, unique in this process.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    Xml,
+}
+
+/// What is asked, and how.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub address: SocketAddr,
+    pub connections: usize,
+    pub encoding: Encoding,
+    /// How many users there are; each payout goes to the next one.
+    pub users: u64,
+}
+
+/// When a connection asks again.
+#[derive(Clone, Copy)]
+pub enum Pace {
+    /// At once.
+    Saturation,
+    /// So many requests per second over all connections, whether answers are in or not.
+    PerSecond(f64),
+}
+
+/// When it is over.
+#[derive(Clone, Copy)]
+pub enum Until {
+    After(Duration),
+    /// So many payouts.
+    Count(u64),
+}
+
+#[derive(Default)]
+pub struct Tally {
+    pub paid: u64,
+    pub failed: u64,
+    pub first_failure: Option<String>,
+    pub elapsed: Duration,
+    /// Microseconds, sorted.
+    pub latencies: Vec<u32>,
+}
+
+impl Tally {
+    pub fn per_second(&self) -> f64 {
+        self.paid as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Microseconds that this share of all requests took at most.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let last = self.latencies.len().saturating_sub(1);
+        let at = (last as f64 * share).round() as usize;
+        self.latencies
+            .get(at)
+            .map_or(f64::NAN, |micros| f64::from(*micros))
+    }
+
+    /// # Errors
+    /// When one request failed: then what was measured is something else.
+    pub fn whole(self, what: &str) -> anyhow::Result<Self> {
+        match &self.first_failure {
+            Some(failure) => anyhow::bail!(
+                "{what}: {} of {} requests failed, the first one: {failure}",
+                self.failed,
+                self.failed + self.paid
+            ),
+            None if self.paid == 0 => anyhow::bail!("{what}: nothing was paid"),
+            None => Ok(self),
+        }
+    }
+}
+
+impl Load {
+    pub fn run(&self, pace: Pace, until: Until) -> anyhow::Result<Tally> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(self.all(pace, until))
+    }
+
+    async fn all(&self, pace: Pace, until: Until) -> anyhow::Result<Tally> {
+        let mut streams = Vec::new();
+        for _ in 0..self.connections {
+            let stream = TcpStream::connect(self.address)
+                .await
+                .context("the subject does not listen")?;
+            stream.set_nodelay(true)?;
+            streams.push(stream);
+        }
+        let begun = Instant::now();
+        let left = Arc::new(AtomicU64::new(match until {
+            Until::After(_) => u64::MAX,
+            Until::Count(count) => count,
+        }));
+        let end = match until {
+            Until::After(time) => Some(begun + time),
+            Until::Count(_) => None,
+        };
+        let tasks: Vec<_> = streams
+            .into_iter()
+            .enumerate()
+            .map(|(at, stream)| {
+                let connection = Connection {
+                    load: *self,
+                    at,
+                    begun,
+                    end,
+                    left: Arc::clone(&left),
+                    keeps_latencies: matches!(until, Until::After(_)),
+                };
+                tokio::spawn(connection.ask(stream, pace))
+            })
+            .collect();
+        let mut all = Tally::default();
+        for task in tasks {
+            let one = task.await?;
+            all.paid += one.paid;
+            all.failed += one.failed;
+            all.first_failure = all.first_failure.or(one.first_failure);
+            all.latencies.extend(one.latencies);
+        }
+        all.elapsed = begun.elapsed();
+        all.latencies.sort_unstable();
+        Ok(all)
+    }
+}
+
+struct Connection {
+    load: Load,
+    at: usize,
+    begun: Instant,
+    end: Option<Instant>,
+    left: Arc<AtomicU64>,
+    keeps_latencies: bool,
+}
+
+impl Connection {
+    async fn ask(self, stream: TcpStream, pace: Pace) -> Tally {
+        let mut tally = Tally::default();
+        let (read, mut write) = stream.into_split();
+        let mut answers = Reader::new(read);
+        let mut turn: u64 = 0;
+        loop {
+            // From when a request counts: its moment, where the connection was still busy then.
+            let since = match pace {
+                Pace::Saturation => Instant::now(),
+                Pace::PerSecond(rate) => {
+                    let place = turn as f64 * self.load.connections as f64 + self.at as f64;
+                    let due = self.begun + Duration::from_secs_f64(place / rate);
+                    if Instant::now() < due {
+                        tokio::time::sleep_until(due).await;
+                        Instant::now()
+                    } else {
+                        due
+                    }
+                }
+            };
+            turn += 1;
+            if self.end.is_some_and(|end| since >= end) || !self.takes_one() {
+                return tally;
+            }
+            let request = self.load.request();
+            let answered = async {
+                write.write_all(&request).await?;
+                answers.next().await
+            };
+            match answered.await {
+                Ok(Some((head, body))) if head.starts_with(b"HTTP/1.1 200") && is_success(body) => {
+                    tally.paid += 1;
+                    if self.keeps_latencies {
+                        let micros = since.elapsed().as_micros();
+                        tally.latencies.push(u32::try_from(micros).unwrap_or(u32::MAX));
+                    }
+                }
+                other => {
+                    tally.failed += 1;
+                    let text = match other {
+                        Ok(Some((head, body))) => {
+                            format!(
+                                "{}{}",
+                                String::from_utf8_lossy(head),
+                                String::from_utf8_lossy(body)
+                            )
+                        }
+                        Ok(None) => "the connection was closed".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
+                    let broken = text.contains("connection");
+                    tally.first_failure.get_or_insert(text);
+                    if broken {
+                        return tally;
+                    }
+                }
+            }
+        }
+    }
+
+    fn takes_one(&self) -> bool {
+        let taken = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        taken.is_ok()
+    }
+}
+
+impl Load {
+    /// The platform's request, with the next order number.
+    fn request(&self) -> Vec<u8> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let user = number % self.users;
+        let (media, body) = match self.encoding {
+            Encoding::Json => (
+                "application/json",
+                format!(
+                    "{{\"wxAppId\":\"wx8888888888888888\",\"mchId\":\"1900000109\",\"mchBillno\":\"B{number:012}\",\
+                     \"openid\":\"u{user}\",\"amount\":100,\"clientIp\":\"10.0.0.1\",\"actName\":\"新年抽奖\",\
+                     \"remark\":\"恭喜中奖\",\"tradeRecordId\":{number}}}"
+                ),
+            ),
+            Encoding::Xml => (
+                "application/xml",
+                format!(
+                    "<xml><wxAppId><![CDATA[wx8888888888888888]]></wxAppId><mchId><![CDATA[1900000109]]></mchId>\
+                     <mchBillno><![CDATA[B{number:012}]]></mchBillno><openid><![CDATA[u{user}]]></openid>\
+                     <amount>100</amount><clientIp><![CDATA[10.0.0.1]]></clientIp><actName><![CDATA[新年抽奖]]></actName>\
+                     <remark><![CDATA[恭喜中奖]]></remark><tradeRecordId>{number}</tradeRecordId></xml>"
+                ),
+            ),
+        };
+        format!(
+            "POST /pay/sendApiRedPack HTTP/1.1\r\nHost: sidecar\r\nContent-Type: {media}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+}
+
+fn is_success(body: &[u8]) -> bool {
+    find(body, b"resultCode").is_some() && find(body, b"SUCCESS").is_some() && find(body, b"FAIL").is_none()
+}

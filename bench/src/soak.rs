@@ -1,0 +1,103 @@
+//! `soak`: is memory flat over very many payouts in one process? `start`: how soon is it ready, and what does it hold?
+
+use std::time::Duration;
+
+use crate::Common;
+use crate::load::{Encoding, Load, Pace, Until};
+use crate::meter::pause;
+use crate::store::Redis;
+use crate::subject::{Kind, Store, Subject, To};
+use crate::upstream::Upstream;
+
+/// In how many parts the payouts are made, with a look at the memory after each.
+const PARTS: u64 = 20;
+const USERS: u64 = 10_000;
+
+pub fn soak(common: &Common, payouts: u64) -> anyhow::Result<()> {
+    let pki = tempfile::tempdir()?;
+    let upstream = Upstream::start(pki.path())?;
+    let kind = Kind::Sidecar {
+        to: To::Handler,
+        store: Store::Redis,
+    };
+    let subject = Subject::start(kind, &common.sidecar, &upstream, pki.path(), USERS)?;
+    let load = Load {
+        address: subject.address,
+        connections: common.connections,
+        encoding: Encoding::Json,
+        users: USERS,
+    };
+    println!("| payouts | MiB resident | MiB of it anonymous |");
+    println!("|---|---|---|");
+    let look = |paid: u64| -> anyhow::Result<()> {
+        if let Some(process) = &subject.process {
+            let (resident, anonymous) = process.memory()?;
+            let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+            println!("| {paid} | {:.1} | {:.1} |", mib(resident), mib(anonymous));
+        }
+        Ok(())
+    };
+    look(0)?;
+    for part in 1..=PARTS {
+        load.run(Pace::Saturation, Until::Count(payouts / PARTS))?
+            .whole("soaking")?;
+        look(part * payouts / PARTS)?;
+        // The store forgets what was paid, so that it is the sidecar's memory that is tried and not the machine's.
+        if let Some(redis) = &subject.redis {
+            forget(redis)?;
+        }
+        std::fs::File::options()
+            .write(true)
+            .truncate(true)
+            .open(subject.dir.path().join("log"))?;
+    }
+    Ok(())
+}
+
+/// Removes the orders of one merchant, and leaves the ledger's mark and the openids.
+fn forget(redis: &Redis) -> anyhow::Result<()> {
+    let mut connection = redis.connect()?;
+    let script = "local at = '0' local gone = 0 repeat \
+         local page = redis.call('SCAN', at, 'MATCH', 'payout:{*', 'COUNT', 10000) at = page[1] \
+         for _, key in ipairs(page[2]) do redis.call('UNLINK', key) gone = gone + 1 end until at == '0' return gone";
+    let _gone: u64 = redis::cmd("EVAL").arg(script).arg(0).query(&mut connection)?;
+    Ok(())
+}
+
+pub fn start(common: &Common) -> anyhow::Result<()> {
+    let pki = tempfile::tempdir()?;
+    let upstream = Upstream::start(pki.path())?;
+    println!(
+        "| store | ms from exec to ready: least | median | most | MiB resident at rest | MiB of it anonymous |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for store in [Store::Redis, Store::File] {
+        let mut times = Vec::new();
+        let mut memory = (0, 0);
+        for _ in 0..20 {
+            let kind = Kind::Sidecar {
+                to: To::Handler,
+                store,
+            };
+            let subject = Subject::start(kind, &common.sidecar, &upstream, pki.path(), 100)?;
+            times.push(subject.ready_after);
+            pause(Duration::from_millis(500));
+            if let Some(process) = &subject.process {
+                memory = process.memory()?;
+            }
+        }
+        times.sort();
+        let millis = |at: usize| times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
+        let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+        println!(
+            "| {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} |",
+            format!("{store:?}").to_lowercase(),
+            millis(0),
+            millis(times.len() / 2),
+            millis(times.len() - 1),
+            mib(memory.0),
+            mib(memory.1)
+        );
+    }
+    Ok(())
+}
