@@ -1,0 +1,159 @@
+//! The fuzz targets' properties over their corpus, `fuzz/corpus`, and over some thousand mutations of it, the same in each
+//! run. `PAYOUT_FUZZ_SEED=<n>` chooses others, `PAYOUT_FUZZ_RUNS=<count>` more; guided by coverage: `scripts/fuzz`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::print_stderr,
+    clippy::format_push_string,
+    clippy::wildcard_enum_match_arm,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test that meets what it did not expect fails, as it should"
+)]
+
+mod properties;
+
+use std::path::Path;
+
+/// What mutations put in: where the readers' own rules turn.
+const WORDS: [&[u8]; 24] = [
+    b"]]>",
+    b"<![CDATA[",
+    b"&#0;",
+    b"&#x10FFFF;",
+    b"&lt;",
+    b"&e;",
+    b"<!DOCTYPE x>",
+    b"<?x?>",
+    b"</xml>",
+    b"\\u0000",
+    b"\\ud800",
+    b"\\ud83d\\ude00",
+    b"\r\n",
+    b"\0",
+    b"\xEF\xBB\xBF",
+    b"\xF0\x9F\xA7\xA7",
+    b"\xFF",
+    b"9223372036854775808",
+    b"-0",
+    b"1e2",
+    b"null",
+    b"SUCCESS",
+    b"FAIL",
+    b"[[merchant]]\n",
+];
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: usize) -> usize {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % below as u64) as usize
+    }
+}
+
+fn mutate(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
+    let mut data = corpus[dice.roll(corpus.len())].clone();
+    for _ in 0..=dice.roll(4) {
+        let at = dice.roll(data.len() + 1);
+        match dice.roll(6) {
+            0 if at < data.len() => data[at] ^= 1 << dice.roll(8),
+            1 if at < data.len() => data[at] = dice.roll(256) as u8,
+            2 => {
+                let end = (at + dice.roll(9)).min(data.len());
+                data.drain(at..end);
+            }
+            3 => {
+                let end = (at + dice.roll(40)).min(data.len());
+                let part = data[at..end].to_vec();
+                data.splice(at..at, part);
+            }
+            4 => {
+                let other = &corpus[dice.roll(corpus.len())];
+                let from = dice.roll(other.len() + 1);
+                let to = (from + dice.roll(60)).min(other.len());
+                data.splice(at..at, other[from..to].iter().copied());
+            }
+            _ => {
+                data.splice(at..at, WORDS[dice.roll(WORDS.len())].iter().copied());
+            }
+        }
+    }
+    data
+}
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 3, "{target} has hardly a corpus");
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+fn try_out(target: &str, property: fn(&[u8]), data: &[u8]) {
+    let held = std::panic::catch_unwind(|| property(data));
+    if held.is_err() {
+        panic!(
+            "{target} does not hold for {:?}, in bytes {data:?}: put it into fuzz/corpus/{target}",
+            String::from_utf8_lossy(data)
+        );
+    }
+}
+
+fn hold(name: &str, runs: u64) {
+    let (target, property) = properties::ALL
+        .into_iter()
+        .find(|(target, _)| *target == name)
+        .unwrap();
+    let corpus = corpus(target);
+    for data in &corpus {
+        try_out(target, property, data);
+    }
+    let mut dice = Dice(number("PAYOUT_FUZZ_SEED").unwrap_or(1));
+    for _ in 0..number("PAYOUT_FUZZ_RUNS").unwrap_or(runs) {
+        try_out(target, property, &mutate(&corpus, &mut dice));
+    }
+}
+
+#[test]
+fn json_is_read_and_written_alike_and_sent_as_it_is_signed() {
+    hold("json", 50_000);
+}
+
+#[test]
+fn xml_is_read_and_written_alike_and_sent_as_it_is_signed() {
+    hold("xml", 50_000);
+}
+
+#[test]
+fn nothing_certain_follows_from_an_answer_of_wechat_that_cannot_be_read() {
+    hold("wechat", 50_000);
+}
+
+#[test]
+fn nothing_certain_follows_from_an_answer_of_a_handler_that_cannot_be_read() {
+    hold("handler", 50_000);
+}
+
+#[test]
+fn a_configuration_is_read_or_refused_with_a_reason() {
+    hold("config", 1_500);
+}

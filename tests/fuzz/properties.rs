@@ -1,0 +1,232 @@
+//! What must hold for any bytes whatever: one function a target, from bytes to assertions. `tests/fuzz/main.rs` runs them over
+//! the corpus and over mutations of it in the test command, `fuzz/` under libFuzzer for as long as one likes.
+
+use payout_sidecar::rules::contract::send::SendRequest;
+use payout_sidecar::rules::encoding::Encoding;
+use payout_sidecar::rules::fields::Fields;
+use payout_sidecar::rules::order::{Lease, NewOrder, Order, UpstreamKind};
+use payout_sidecar::rules::outcome::{Evidence, Finding, Found};
+use payout_sidecar::rules::term::{Fen, Millis, OpenId};
+use payout_sidecar::rules::wechat::Product;
+use payout_sidecar::rules::wechat::v2::{self, Texts};
+use payout_sidecar::rules::wechat::v3::answer::{self as v3, Notification, Signature};
+use payout_sidecar::rules::xml::{self, Nested};
+use payout_sidecar::rules::{handler, json};
+use payout_sidecar::secret::Secret;
+
+/// A target's name, and what must hold.
+pub type Property = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const ALL: [Property; 5] = [
+    ("json", json_codec),
+    ("xml", xml_codec),
+    ("wechat", wechat_answers),
+    ("handler", handler_answers),
+    ("config", configuration),
+];
+
+/// What is read from JSON is read again from what is written of it, and is answered in XML without a loss.
+pub fn json_codec(data: &[u8]) {
+    if let Ok(fields) = Encoding::Json.decode(data) {
+        let again = json::encode(&fields);
+        assert_eq!(json::decode(&again).as_ref(), Ok(&fields), "{again}");
+        request_of(fields);
+    }
+}
+
+/// The same from XML.
+pub fn xml_codec(data: &[u8]) {
+    if let Ok(fields) = Encoding::Xml.decode(data) {
+        if let Ok(again) = xml::encode(&fields) {
+            let read = xml::decode(&again, Nested::Refuse);
+            assert_eq!(read.as_ref(), Ok(&fields), "{again}");
+        }
+        request_of(fields);
+    }
+}
+
+/// What a caller can send, WeChat and a handler can be sent: the very fields that are signed.
+fn request_of(fields: Fields<'_>) {
+    let Ok(request) = SendRequest::read(fields) else {
+        return;
+    };
+    let openid = OpenId::parse("oX12abcdefghijk9f").expect("an openid");
+    let texts = Texts {
+        send_name: "商户".into(),
+        wishing: "恭喜发财".into(),
+        scene_id: None,
+    };
+    let address = Some([203, 0, 113, 7].into());
+    for product in [Product::Redpack, Product::MiniProgramRedpack, Product::Transfer] {
+        if let Ok(parameters) = v2::parameters(product, &request, &texts, &openid, address) {
+            signed_as_it_is_read(&parameters);
+        }
+    }
+    for encoding in [Encoding::Json, Encoding::Xml] {
+        if let Ok(parameters) = handler::parameters(&request, &openid, address, encoding) {
+            let body = handler::body(&parameters, &request.credentials, encoding);
+            let read = encoding
+                .decode(body.as_bytes())
+                .expect("what we write can be read");
+            for (name, value) in parameters.iter() {
+                assert_eq!(
+                    read.characters(name),
+                    parameters.characters(name),
+                    "{name} {value:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Read by another library, the body has exactly the signed fields, and the signature is theirs, made by another hand.
+fn signed_as_it_is_read(parameters: &Fields<'_>) {
+    let key = Secret::new("k".repeat(32));
+    let body = v2::signed_body(parameters, "n", &key).expect("texts were checked when they were read");
+    let document = roxmltree::Document::parse(&body).expect("XML");
+    let mut read: Vec<(String, String)> = Vec::new();
+    for element in document
+        .root_element()
+        .children()
+        .filter(roxmltree::Node::is_element)
+    {
+        let text: String = element.children().filter_map(|child| child.text()).collect();
+        read.push((element.tag_name().name().to_owned(), text));
+    }
+    let at = read
+        .iter()
+        .position(|(name, _)| name == "sign")
+        .expect("a signature");
+    let (_, sign) = read.remove(at);
+    let mut expected: Vec<(String, String)> = parameters
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.characters().to_owned()))
+        .chain([("nonce_str".to_owned(), "n".to_owned())])
+        .collect();
+    expected.sort();
+    read.sort();
+    assert_eq!(read, expected, "{body}");
+    let mut text = String::new();
+    for (name, value) in read.iter().filter(|(_, value)| !value.is_empty()) {
+        text.push_str(&format!("{name}={value}&"));
+    }
+    text.push_str(&format!("key={}", key.expose()));
+    let digest = <md5::Md5 as md5::Digest>::digest(text.as_bytes());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+    assert_eq!(sign, digest);
+}
+
+fn order(upstream: UpstreamKind) -> Order {
+    let text = r#"{"wxAppId":"wx1","mchId":"19","mchBillno":"A1","openid":"u","amount":100,"actName":"a","remark":"r","tradeRecordId":7}"#;
+    let request = SendRequest::read(json::decode(text).expect("JSON")).expect("a request");
+    let new = NewOrder {
+        upstream,
+        encoding: Encoding::Json,
+        openid: OpenId::parse("oX12abcdefghijk9f").expect("an openid"),
+        parameters: Fields::new(),
+        charges: vec![],
+    };
+    let lease = Lease {
+        seal: 1,
+        length: std::time::Duration::from_secs(30),
+    };
+    Order::claimed(&request, new, lease, Millis(1_795_449_599_999))
+}
+
+/// Nothing certain follows from what cannot be read.
+fn says_nothing(evidence: &Evidence) -> bool {
+    matches!(evidence, Evidence::NoAnswer { .. })
+}
+
+fn finds_nothing(finding: &Finding) -> bool {
+    matches!(finding.found, Found::Unclear { .. })
+}
+
+/// The first byte chooses the status, the rest is the body.
+fn status_and_body(data: &[u8]) -> Option<(u16, &[u8])> {
+    let (first, body) = data.split_first()?;
+    let statuses = [200, 200, 200, 200, 201, 400, 404, 500];
+    statuses
+        .get(usize::from(*first) % statuses.len())
+        .map(|status| (*status, body))
+}
+
+/// WeChat Pay's answers, v2 and v3.
+pub fn wechat_answers(data: &[u8]) {
+    let Some((status, body)) = status_and_body(data) else {
+        return;
+    };
+    let is_xml = std::str::from_utf8(body).is_ok_and(|text| xml::decode(text, Nested::Skip).is_ok());
+    for product in [Product::Redpack, Product::MiniProgramRedpack, Product::Transfer] {
+        let order = order(UpstreamKind::Wechat(product));
+        let evidence = v2::evidence(product, &order, status, body);
+        let expected = Some((order.amount, &order.openid));
+        let finding = v2::finding(product, &order.key, expected, status, body);
+        if !is_xml || status != 200 {
+            assert!(says_nothing(&evidence), "{evidence:?}");
+            assert!(finds_nothing(&finding), "{finding:?}");
+        }
+    }
+    let bill = order(UpstreamKind::TransferBill);
+    let is_json = std::str::from_utf8(body).is_ok_and(|text| json::decode(text).is_ok());
+    let wrong = Err("the signature is wrong".to_owned());
+    assert!(says_nothing(&v3::evidence(&bill, status, &wrong, body)));
+    let expected = Some((bill.amount, &bill.openid));
+    assert!(finds_nothing(&v3::finding(
+        &bill.key, expected, status, &wrong, body
+    )));
+    for signature in [Ok(Signature::Verified), Ok(Signature::Absent)] {
+        let evidence = v3::evidence(&bill, status, &signature, body);
+        let finding = v3::finding(&bill.key, expected, status, &signature, body);
+        let is_believed = is_json && (signature == Ok(Signature::Verified) || (400..500).contains(&status));
+        if !is_believed {
+            assert!(says_nothing(&evidence), "{evidence:?}");
+            assert!(finds_nothing(&finding), "{finding:?}");
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(body)
+        && let Ok(notification) = Notification::read(text)
+    {
+        let _finding = notification.finding(&bill);
+    }
+}
+
+/// A handler's answers, in either encoding.
+pub fn handler_answers(data: &[u8]) {
+    let Some((status, body)) = status_and_body(data) else {
+        return;
+    };
+    let order = order(UpstreamKind::Handler);
+    let amount = Fen::new(100).expect("an amount");
+    let is_contract = Encoding::of_request(None, body).is_ok_and(|encoding| encoding.decode(body).is_ok());
+    let evidence = handler::evidence(&order.key, amount, status, body);
+    if !is_contract && !(400..500).contains(&status) {
+        assert!(says_nothing(&evidence), "{evidence:?}");
+    }
+    if let Evidence::Accepted { .. } = evidence {
+        assert!(is_contract, "accepted without a contract body");
+    }
+    let finding = handler::finding(&order.key, Some(amount), status, body);
+    if !is_contract {
+        assert!(finds_nothing(&finding), "{finding:?}");
+    }
+}
+
+/// A configuration is read or refused, and what is refused says why.
+pub fn configuration(data: &[u8]) {
+    let shared = std::path::Path::new("/dev/shm");
+    let dir = if shared.is_dir() {
+        shared.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    let path = dir.join(format!("payout-sidecar-fuzz-{}.toml", std::process::id()));
+    std::fs::write(&path, data).expect("a file in memory");
+    let read = payout_sidecar::config::load(&path, std::iter::empty());
+    std::fs::remove_file(&path).expect("the same file");
+    match read {
+        Ok(config) => assert!(!config.files.is_empty()),
+        Err(errors) => assert!(!errors.errors.is_empty(), "refused without a reason"),
+    }
+}
