@@ -61,8 +61,12 @@ pub mod clock;
 
 pub mod chance;
 
+pub mod circuit;
+
 pub mod secret;
 
 pub mod redact;
 
 pub mod peer;
+
+pub mod watch;

@@ -43,6 +43,21 @@ fn every_file_says_first_what_is_at_home_in_it() {
 }
 
 #[test]
+fn every_manifest_says_first_what_is_at_home_in_it() {
+    let all: Vec<_> = ["yaml", "tpl", "toml"]
+        .iter()
+        .flat_map(|ending| files("deploy", ending))
+        .collect();
+    assert!(all.len() > 30, "only {} files were found", all.len());
+    let silent: Vec<_> = all
+        .iter()
+        .filter(|(_, text)| !text.starts_with("# ") && !text.starts_with("{{- /*"))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(silent.is_empty(), "{silent:?}");
+}
+
+#[test]
 fn the_rules_are_pure() {
     let rules = files("src/rules", "rs");
     assert!(rules.len() > 15, "only {} files were found", rules.len());
@@ -116,7 +131,14 @@ fn nothing_is_left_to_do_in_the_code() {
         ["FIX", "ME"].concat(),
         ["XX", "X"].concat(),
     ];
-    for (path, text) in [files("src", "rs"), files("tests", "rs"), files("deploy", "yaml")].concat() {
+    for (path, text) in [
+        files("src", "rs"),
+        files("tests", "rs"),
+        files("deploy", "yaml"),
+        files("deploy", "tpl"),
+    ]
+    .concat()
+    {
         for word in &words {
             assert!(!text.contains(word.as_str()), "{} says {word}", path.display());
         }
@@ -131,6 +153,31 @@ fn files_stay_readable_in_one_sitting() {
             lines <= 700,
             "{} has {lines} lines: split it by subject",
             path.display()
+        );
+    }
+}
+
+#[test]
+fn unsafe_code_is_forbidden_in_every_package_and_cannot_be_allowed_again() {
+    let manifest = |path: &str| -> toml::Table { std::fs::read_to_string(path).unwrap().parse().unwrap() };
+    let workspace = &manifest("Cargo.toml")["workspace"];
+    // The lints of a manifest hold for every target of its package, and for no other package. The fuzz target is none of
+    // the workspace: what libFuzzer calls it by cannot be written without.
+    let members = workspace["members"].as_array().unwrap().iter();
+    let mut packages: Vec<_> = members
+        .map(|folder| format!("{}/Cargo.toml", folder.as_str().unwrap()))
+        .collect();
+    packages.push("Cargo.toml".to_owned());
+    assert_eq!(packages.len(), 2, "{packages:?}");
+    for package in packages {
+        let lints = manifest(&package);
+        let unsafe_code = lints
+            .get("lints")
+            .and_then(|lints| lints.get("rust")?.get("unsafe_code"));
+        assert_eq!(
+            unsafe_code.and_then(toml::Value::as_str),
+            Some("forbid"),
+            "{package}"
         );
     }
 }

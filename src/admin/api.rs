@@ -1,4 +1,4 @@
-//! `/api`: payouts looked up and settled by hand, and the configuration without its secrets. Document: specification,
+//! `/api`: payouts looked up, settled by hand and cancelled, and the configuration without its secrets. Document: specification,
 //! section 8. Asked for with the admin token; without one, served to loopback only.
 
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::view::{parse_moment, view};
 use crate::payout::Payouts;
-use crate::payout::operator::SettleError;
+use crate::payout::operator::{CancelError, SettleError};
 use crate::payout::ports::ListFilter;
 use crate::rules::order::StateName;
 use crate::rules::term::{MchId, OrderKey, OrderNo};
@@ -88,6 +88,10 @@ impl Api {
                 Ok(key) => self.settle(&key, &asked).await,
                 Err(refusal) => *refusal,
             },
+            ("POST", ["api", "payouts", mch_id, order_no, "cancel"]) => match key(mch_id, order_no) {
+                Ok(key) => self.cancel(&key, &asked).await,
+                Err(refusal) => *refusal,
+            },
             ("GET", ["api", "config"]) => answer(StatusCode::OK, &self.config),
             (_, ["api", "payouts" | "config", ..]) => {
                 refuse(StatusCode::METHOD_NOT_ALLOWED, "not by this method")
@@ -159,6 +163,29 @@ impl Api {
                 refuse(StatusCode::CONFLICT, &error.to_string())
             }
             Err(error @ SettleError::Store(_)) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        }
+    }
+}
+
+impl Api {
+    async fn cancel(&self, key: &OrderKey, asked: &Asked) -> Response<Full<Bytes>> {
+        if asked.headers.contains_key(ORIGIN) {
+            return refuse(StatusCode::FORBIDDEN, "requests of web pages are not taken");
+        }
+        match self.payouts.cancel(key).await {
+            Ok(order) => answer(StatusCode::OK, &view(&order)),
+            Err(error) => {
+                let status = match &error {
+                    CancelError::NotFound(_) => StatusCode::NOT_FOUND,
+                    CancelError::NotABill
+                    | CancelError::NotOpen(_)
+                    | CancelError::NoMerchant
+                    | CancelError::Refused { .. } => StatusCode::CONFLICT,
+                    CancelError::Unclear(_) => StatusCode::BAD_GATEWAY,
+                    CancelError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                refuse(status, &error.to_string())
+            }
         }
     }
 }

@@ -1,15 +1,17 @@
-//! The admin port's service: `/livez` and `/readyz` here, everything under `/api` handed on. Document: specification, section 8; ecosystem.md, section 1.1.
+//! The admin port's service: `/livez`, `/readyz` and `/metrics` here, everything under `/api` handed on. Document: specification, section 8; ecosystem.md, section 1.1.
 //!
 //! Liveness never touches a store: a store that is down must not restart every pod. Readiness does, and says no while
 //! draining.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -17,7 +19,9 @@ use hyper::body::Incoming;
 
 use super::api::{Api, Asked};
 use crate::http::drain::{Drain, Phase};
+use crate::http::listen::Connected;
 use crate::payout::Payouts;
+use crate::telemetry::metrics::{self, Metrics};
 
 /// The most bytes of a request's body.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -29,22 +33,33 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Admin {
     payouts: Payouts,
     drain: Drain,
-    api: Api,
+    metrics: Metrics,
+    api: Arc<ArcSwap<Api>>,
 }
 
 impl Admin {
     /// Answers for this flow.
     #[must_use]
-    pub fn new(payouts: Payouts, drain: Drain, api: Api) -> Self {
-        Self { payouts, drain, api }
+    pub fn new(payouts: Payouts, drain: Drain, metrics: Metrics, api: Api) -> Self {
+        Self {
+            payouts,
+            drain,
+            metrics,
+            api: Arc::new(ArcSwap::from_pointee(api)),
+        }
+    }
+
+    /// Puts another configuration's API in force for the requests that come from now on.
+    pub fn put_in_force(&self, api: Api) {
+        self.api.store(Arc::new(api));
     }
 
     /// The service of one connection.
     #[must_use]
-    pub fn for_peer(&self, peer: SocketAddr) -> ForPeer {
-        ForPeer {
+    pub fn of(&self, connected: Connected) -> OfConnection {
+        OfConnection {
             admin: self.clone(),
-            peer: peer.ip().to_canonical(),
+            peer: connected.from.ip().to_canonical(),
         }
     }
 
@@ -63,6 +78,7 @@ impl Admin {
             );
         }
         match path.as_str() {
+            "/metrics" => self.show_metrics(),
             "/livez" => text(StatusCode::OK, "ok\n".into()),
             "/readyz" => match self.unready().await {
                 None => text(StatusCode::OK, "ok\n".into()),
@@ -70,14 +86,32 @@ impl Admin {
             },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "see /livez, /readyz and /api/payouts\n".into(),
+                "see /livez, /readyz, /metrics and /api/payouts\n".into(),
             ),
+        }
+    }
+
+    fn show_metrics(&self) -> Response<Full<Bytes>> {
+        match self.metrics.text() {
+            Ok(shown) => {
+                let mut response = text(StatusCode::OK, shown);
+                let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
+                response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+                response
+            }
+            Err(error) => {
+                tracing::error!(%error, "the metrics could not be written");
+                text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the metrics could not be written\n".into(),
+                )
+            }
         }
     }
 
     /// What `payout-sidecar drain` asks for: the orderly end, as SIGTERM begins it.
     fn begin_drain(&self, peer: IpAddr, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        if !self.api.admits(peer, headers) {
+        if !self.api.load().admits(peer, headers) {
             return text(
                 StatusCode::UNAUTHORIZED,
                 "the admin token is missing or wrong\n".into(),
@@ -104,7 +138,8 @@ impl Admin {
             body: body.to_bytes(),
             peer,
         };
-        self.api.answer(asked).await
+        let api = self.api.load_full();
+        api.answer(asked).await
     }
 
     /// Why no call should be sent here now.
@@ -138,12 +173,12 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 /// The admin port for one connection.
 #[derive(Clone)]
-pub struct ForPeer {
+pub struct OfConnection {
     admin: Admin,
     peer: IpAddr,
 }
 
-impl tower::Service<Request<Incoming>> for ForPeer {
+impl tower::Service<Request<Incoming>> for OfConnection {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;

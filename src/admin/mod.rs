@@ -1,4 +1,4 @@
-//! The admin port: probes and the operators' API now; metrics and the console later. Document: specification, section 8.
+//! The admin port: probes, metrics and the operators' API now; the console later. Document: specification, section 8.
 //!
 //! [`health`] is the port's service and answers the probes, [`api`] is what operators ask, [`view`] how they see an order.
 

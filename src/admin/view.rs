@@ -42,10 +42,10 @@ pub fn view(order: &Order) -> Value {
     })
 }
 
-/// RFC 3339, UTC, with milliseconds.
+/// RFC 3339, UTC, always with three digits of milliseconds: so texts sort as the moments do.
 fn moment(at: Millis) -> String {
     jiff::Timestamp::from_millisecond(at.0)
-        .map(|at| at.to_string())
+        .map(|at| format!("{at:.3}"))
         .unwrap_or_default()
 }
 
@@ -58,4 +58,20 @@ pub fn parse_moment(text: &str) -> Option<Millis> {
             .ok()
             .map(|at| Millis(at.as_millisecond()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_sort_as_texts_and_are_read_back() {
+        let moments = [0, 1, 990, 995, 1_000, 1_795_478_400_120, 1_795_478_400_125];
+        let texts: Vec<String> = moments.iter().map(|at| moment(Millis(*at))).collect();
+        assert_eq!(texts[0], "1970-01-01T00:00:00.000Z");
+        assert!(texts.is_sorted(), "{texts:?}");
+        for (at, text) in moments.iter().zip(&texts) {
+            assert_eq!(parse_moment(text), Some(Millis(*at)));
+        }
+    }
 }

@@ -11,17 +11,20 @@ use crate::config::{self, ClientIp, Config, IdentitySource, LedgerStore, RedisSe
 use crate::identity::cache::CacheSettings;
 use crate::identity::file::FileIdentity;
 use crate::identity::redis::RedisIdentity;
+use crate::ledger;
 use crate::ledger::file::FileLedger;
 use crate::ledger::redis::{RedisLedger, RedisSettings};
 use crate::payout::merchant::{Merchant, MerchantKind};
 use crate::payout::ports::{Identity, Ledger};
 use crate::payout::{Payouts, Settings};
-use crate::redis_link::{Options, RedisLink, RedisUrl};
+use crate::redis_link::{self, Options, RedisLink, RedisUrl};
 use crate::rules::contract::answer::Disclosure;
 use crate::rules::encoding::Encoding;
 use crate::rules::order::step::Policy;
 use crate::rules::route::MerchantPattern;
 use crate::rules::wechat::v2::Texts;
+use crate::telemetry::metrics::{Expiring, Metrics};
+use crate::upstream::bills::{BillCredentials, BillUpstream};
 use crate::upstream::client::Client;
 use crate::upstream::dial::{ClientCertificate, Dialer};
 use crate::upstream::handler::{HandlerFormat, HandlerUpstream};
@@ -39,11 +42,15 @@ const REDIS_RESPONSE: std::time::Duration = std::time::Duration::from_secs(2);
 ///
 /// # Errors
 /// When a URL, a certificate or a key cannot be used, then which, and why.
-pub(super) fn settings(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Settings> {
+pub(super) fn settings(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Settings> {
     let merchants = config
         .merchants
         .iter()
-        .map(|entry| merchant(config, entry, clock))
+        .map(|entry| merchant(config, entry, clock, metrics))
         .collect::<anyhow::Result<_>>()?;
     let client_ip: Option<IpAddr> = match config.client_ip {
         ClientIp::Keep => None,
@@ -64,16 +71,23 @@ fn merchant(
     config: &Config,
     entry: &config::Merchant,
     clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
 ) -> anyhow::Result<(MerchantPattern, Arc<Merchant>)> {
     let merchant = match &entry.to {
-        To::Handler(handler) => handler_merchant(handler, clock),
-        To::Wechat(merchant) => wechat_merchant(config, merchant, clock),
+        To::Handler(handler) => handler_merchant(handler, &entry.name, clock, metrics),
+        To::Wechat(merchant) => wechat_merchant(config, merchant, &entry.name, clock, metrics),
+        To::TransferBill(merchant) => bill_merchant(config, merchant, &entry.name, clock, metrics),
     };
     let merchant = merchant.with_context(|| entry.name.clone())?;
     Ok((entry.pattern.clone(), Arc::new(merchant)))
 }
 
-fn handler_merchant(handler: &config::Handler, clock: &Arc<dyn Clock>) -> anyhow::Result<Merchant> {
+fn handler_merchant(
+    handler: &config::Handler,
+    name: &str,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Merchant> {
     let dialer = Dialer::new(Target::parse(&handler.url)?, None, None, HANDLER_CONNECT)?;
     let format = match handler.format {
         config::HandlerFormat::Json => Some(Encoding::Json),
@@ -81,7 +95,7 @@ fn handler_merchant(handler: &config::Handler, clock: &Arc<dyn Clock>) -> anyhow
         config::HandlerFormat::Same => None,
     };
     let upstream = HandlerUpstream {
-        client: Client::new(dialer, handler.timeout),
+        client: Client::new(dialer, handler.timeout).watched(name, Some(metrics)),
         format: format.map_or(HandlerFormat::Same, HandlerFormat::Always),
         longest: HANDLER_CONNECT.saturating_add(handler.timeout),
         clock: Arc::clone(clock),
@@ -97,25 +111,65 @@ fn handler_merchant(handler: &config::Handler, clock: &Arc<dyn Clock>) -> anyhow
     })
 }
 
-fn wechat_merchant(
-    config: &Config,
-    merchant: &config::WechatMerchant,
-    clock: &Arc<dyn Clock>,
-) -> anyhow::Result<Merchant> {
-    let wechat = &config.wechat;
-    let hosts = Hosts {
+fn hosts(wechat: &config::Wechat, name: &str, metrics: &Metrics) -> anyhow::Result<Hosts> {
+    Ok(Hosts {
         base: Target::parse(&wechat.base_url)?,
         backup: wechat.backup_url.as_deref().map(Target::parse).transpose()?,
         ca_pem: wechat.ca_pem.clone(),
         connect_timeout: wechat.connect_timeout,
         timeout: wechat.timeout,
+        name: name.to_owned(),
+        metrics: metrics.clone(),
+    })
+}
+
+fn bill_merchant(
+    config: &Config,
+    merchant: &config::BillMerchant,
+    name: &str,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Merchant> {
+    let credentials = BillCredentials {
+        mch_id: merchant.mch_id.clone(),
+        serial_no: merchant.serial_no.clone(),
+        key: Arc::clone(&merchant.key),
+        public_key: merchant.public_key.clone(),
+        apiv3_key: merchant.apiv3_key.clone(),
     };
+    let upstream = BillUpstream::new(
+        hosts(&config.wechat, name, metrics)?,
+        credentials,
+        merchant.notify_path.clone(),
+        Arc::clone(clock),
+    )?;
+    Ok(Merchant {
+        kind: MerchantKind::TransferBill {
+            scene: merchant.scene.clone(),
+        },
+        upstream: Arc::new(upstream),
+        policy: Policy {
+            refuses_doubles: true,
+            not_found_after: config.wechat.not_found_after,
+        },
+        takes_credentials: false,
+    })
+}
+
+fn wechat_merchant(
+    config: &Config,
+    merchant: &config::WechatMerchant,
+    name: &str,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Merchant> {
+    let wechat = &config.wechat;
     let certificate = merchant.certificate.as_ref().map(|c| ClientCertificate {
         chain: c.chain(),
         key: c.key(),
     });
     let upstream = WechatUpstream::new(
-        hosts,
+        hosts(wechat, name, metrics)?,
         merchant.api_key.clone(),
         certificate.as_ref(),
         Arc::clone(clock),
@@ -144,25 +198,13 @@ fn wechat_merchant(
 /// # Errors
 /// When a store cannot be opened or is misnamed, then which, and why. A Redis that is down is no error here: readiness
 /// says so, and it may come.
-pub(super) async fn payouts(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Payouts> {
-    let settings = settings(config, &clock)?;
-    let identity: Arc<dyn Identity> = match &config.identity {
-        IdentitySource::Redis {
-            server,
-            key,
-            field,
-            cache_ttl,
-            cache_entries,
-        } => {
-            let cache = CacheSettings {
-                ttl: *cache_ttl,
-                entries: *cache_entries,
-            };
-            let identity = RedisIdentity::new(link(server)?, key, field.as_deref(), cache);
-            Arc::new(identity.map_err(anyhow::Error::msg).context("[identity]")?)
-        }
-        IdentitySource::File { path } => Arc::new(FileIdentity::open(path).await.context("[identity] path")?),
-    };
+pub(super) async fn payouts(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Payouts> {
+    let settings = settings(config, &clock, metrics)?;
+    let identity = identity(config, metrics).await?;
     let ledger: Arc<dyn Ledger> = match &config.ledger.store {
         LedgerStore::Redis {
             server,
@@ -174,28 +216,106 @@ pub(super) async fn payouts(config: &Config, clock: Arc<dyn Clock>) -> anyhow::R
                 retention: config.ledger.retention,
                 wait_replicas: *wait_replicas,
             };
-            Arc::new(RedisLedger::new(link(server)?, settings))
+            Arc::new(RedisLedger::new(link(server, "ledger", metrics)?, settings))
         }
         LedgerStore::File { path } => {
-            let ledger = FileLedger::open(path, config.ledger.retention, Arc::clone(&clock));
+            let syncs = metrics.stores.syncs.clone();
+            let ledger = FileLedger::open_counted(path, config.ledger.retention, Arc::clone(&clock), syncs);
             Arc::new(ledger.context("[ledger] path")?)
         }
     };
     Ok(Payouts::new(
-        ledger,
-        identity,
+        Arc::new(ledger::measured::Measured::new(
+            ledger,
+            metrics.clone(),
+            ledger_system(&config.ledger.store),
+        )),
+        Arc::new(crate::identity::measured::Measured::new(
+            identity,
+            metrics.clone(),
+            identity_system(&config.identity),
+        )),
         clock,
         Arc::new(SystemChance),
         settings,
     ))
 }
 
-fn link(server: &RedisServer) -> anyhow::Result<RedisLink> {
+/// Who knows the openids.
+///
+/// # Errors
+/// When the mapping's file cannot be used or its Redis is misnamed, then why.
+pub(super) async fn identity(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<dyn Identity>> {
+    match &config.identity {
+        IdentitySource::Redis {
+            server,
+            key,
+            field,
+            cache_ttl,
+            cache_entries,
+        } => {
+            let cache = CacheSettings {
+                ttl: *cache_ttl,
+                entries: *cache_entries,
+            };
+            let identity =
+                RedisIdentity::new(link(server, "identity", metrics)?, key, field.as_deref(), cache);
+            Ok(Arc::new(
+                identity.map_err(anyhow::Error::msg).context("[identity]")?,
+            ))
+        }
+        IdentitySource::File { path } => Ok(Arc::new(
+            FileIdentity::open(path).await.context("[identity] path")?,
+        )),
+    }
+}
+
+/// What keeps the ledger, for spans.
+fn ledger_system(store: &LedgerStore) -> &'static str {
+    match store {
+        LedgerStore::Redis { .. } => "redis",
+        LedgerStore::File { .. } => "redb",
+    }
+}
+
+/// What keeps the identities, for spans.
+fn identity_system(source: &IdentitySource) -> &'static str {
+    match source {
+        IdentitySource::Redis { .. } => "redis",
+        IdentitySource::File { .. } => "csv",
+    }
+}
+
+/// Has the metrics show what a configuration brings: its merchants and its certificates.
+pub(super) fn describe(config: &Config, metrics: &Metrics) {
+    let numbers = config
+        .merchants
+        .iter()
+        .filter_map(|entry| entry.pattern.mch_id.clone());
+    metrics.payouts.tell_apart(numbers.collect());
+    let server = config.server.tls.as_ref().map(|tls| Expiring {
+        owner: "server".to_owned(),
+        not_after: tls.certificate.not_after(),
+    });
+    let merchants = config.merchants.iter().filter_map(|entry| match &entry.to {
+        To::Wechat(merchant) => merchant.certificate.as_ref().map(|certificate| Expiring {
+            owner: entry.name.clone(),
+            not_after: certificate.not_after(),
+        }),
+        To::Handler(_) | To::TransferBill(_) => None,
+    });
+    let all: Vec<Expiring> = server.into_iter().chain(merchants).collect();
+    metrics.certificates(&all);
+}
+
+/// A link to a Redis that the configuration names, with its circuit in the metrics.
+pub(super) fn link(server: &RedisServer, name: &str, metrics: &Metrics) -> anyhow::Result<RedisLink> {
     let url = RedisUrl::parse(server.url.expose()).map_err(anyhow::Error::msg)?;
     let options = Options {
         connect_timeout: REDIS_CONNECT,
         response_timeout: REDIS_RESPONSE,
         ca_pem: server.ca_pem.clone(),
     };
-    Ok(RedisLink::new(url, options))
+    let breaker = metrics.breakers().named(name, redis_link::PATIENCE);
+    Ok(RedisLink::behind(url, options, breaker))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Ending, assemble};
 use crate::clock::SystemClock;
 use crate::config::redacted::summary;
+use crate::telemetry::metrics::Metrics;
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 pub(super) async fn check(path: &Path, connect: bool) -> Ending {
@@ -16,7 +17,8 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
     for warning in &config.warnings {
         println!("warning: {warning}");
     }
-    let settings = assemble::settings(&config, &(Arc::new(SystemClock) as _));
+    let metrics = Metrics::default();
+    let settings = assemble::settings(&config, &(Arc::new(SystemClock) as _), &metrics);
     if let Err(error) = settings {
         return Ending::Misconfigured(error);
     }
@@ -24,7 +26,7 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
         println!("{line}");
     }
     if connect {
-        match assemble::payouts(&config, Arc::new(SystemClock)).await {
+        match assemble::payouts(&config, Arc::new(SystemClock), &metrics).await {
             Ok(payouts) => {
                 if let Err(error) = payouts.ledger().ready().await {
                     return Ending::Failed(error.into());

@@ -7,16 +7,23 @@ mod assemble;
 mod check;
 mod demo;
 mod drain;
+mod gauge;
 mod health;
+mod man;
+mod openid;
 mod payout;
+mod reload;
 mod run;
 mod schema;
 mod stub;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::telemetry::out;
 
 /// A reverse-proxy sidecar that pays WeChat red packets (红包) and transfers (付款到零钱) once per order number.
 #[derive(Parser)]
@@ -25,7 +32,7 @@ struct Line {
     #[command(subcommand)]
     command: Option<Command>,
     /// The configuration file.
-    #[arg(long, global = true, default_value = "config.toml", value_name = "FILE")]
+    #[arg(long, global = true, default_value = "config.toml", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: PathBuf,
 }
 
@@ -55,6 +62,9 @@ enum Command {
     },
     /// Begin a running sidecar's orderly end and wait for it: for a preStop hook in an image without a shell.
     Drain,
+    /// Fill, ask or print the mapping of user ids to openids.
+    #[command(subcommand)]
+    Openid(openid::OpenidCommand),
     /// Look payouts up in a running sidecar, or settle an unknown one by hand.
     #[command(subcommand)]
     Payout(payout::PayoutCommand),
@@ -64,6 +74,12 @@ enum Command {
     Completions {
         /// For which shell.
         shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man {
+        /// Write it, and a page for each command, to this directory.
+        #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -81,7 +97,9 @@ enum Ending {
 #[must_use]
 pub fn main() -> ExitCode {
     let line = Line::parse();
-    match start(line) {
+    let ending = start(line);
+    out::flush();
+    match ending {
         Ending::Done => ExitCode::SUCCESS,
         Ending::Failed(error) => complain(&error, 1),
         Ending::Misconfigured(error) => complain(&error, 2),
@@ -94,8 +112,26 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// The environment variable that says how many threads serve; tokio's own. Without it there is one for each processor
+/// that this process may use, which a CPU limit of Kubernetes counts among.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+
+/// Where one thread serves, nothing has to be handed from one to another.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let told = std::env::var(WORKER_THREADS)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let threads = told.or_else(|| std::thread::available_parallelism().ok().map(NonZero::get));
+    let mut builder = if threads == Some(1) {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    builder.on_thread_park(out::before_rest).enable_all().build()
+}
+
 fn start(line: Line) -> Ending {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             return Ending::Failed(anyhow::Error::new(error).context("the runtime could not be started"));
@@ -109,8 +145,10 @@ fn start(line: Line) -> Ending {
             Command::Stub(arguments) => stub::stub(arguments).await,
             Command::Healthcheck { live } => health::check(&line.config, live).await,
             Command::Drain => drain::drain(&line.config).await,
+            Command::Openid(command) => openid::openid(&line.config, command).await,
             Command::Payout(command) => payout::payout(&line.config, command).await,
             Command::Schema => schema::print(),
+            Command::Man { dir } => man::man(Line::command(), dir.as_deref()),
             Command::Completions { shell } => {
                 clap_complete::generate(
                     shell,

@@ -1,4 +1,4 @@
-//! `payout-sidecar payout list|show|settle|export`: what operators ask and say, through a running sidecar's admin port.
+//! `payout-sidecar payout list|show|settle|cancel|export`: what operators ask and say, through a running sidecar's admin port.
 
 use std::path::Path;
 
@@ -39,6 +39,13 @@ pub(super) enum PayoutCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Take a v3 transfer (transfer-bill) back that its user has not confirmed. It is audited.
+    Cancel {
+        /// Merchant number.
+        mch_id: String,
+        /// Order number (mchBillno).
+        order_no: String,
+    },
     /// Print all payouts, one JSON object a line, newest first.
     Export {
         #[command(flatten)]
@@ -75,6 +82,7 @@ pub(super) async fn payout(path: &Path, command: PayoutCommand) -> Ending {
     };
     let done = match command {
         PayoutCommand::List { filter, limit } => each(&port, &filter, limit, print_line).await,
+        PayoutCommand::Cancel { mch_id, order_no } => cancel(&port, &mch_id, &order_no).await,
         PayoutCommand::Export { filter } => each(&port, &filter, usize::MAX, print_json).await,
         PayoutCommand::Show { mch_id, order_no } => show(&port, &mch_id, &order_no).await,
         PayoutCommand::Settle {
@@ -155,6 +163,18 @@ async fn settle(
     )
     .await?;
     println!("{mch_id}:{order_no} is {word} now");
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what this command is for")]
+async fn cancel(port: &AdminPort, mch_id: &str, order_no: &str) -> anyhow::Result<()> {
+    let path = format!("/api/payouts/{mch_id}/{order_no}/cancel");
+    let payout = ask(port, "POST", &path, "").await?;
+    let status = payout.get("upstreamStatus").and_then(Value::as_str);
+    println!(
+        "{mch_id}:{order_no} is being cancelled; WeChat Pay says {} now",
+        status.unwrap_or("nothing")
+    );
     Ok(())
 }
 

@@ -8,17 +8,28 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Ending, assemble};
+use super::reload::{Parts, Reload};
+use super::{Ending, assemble, gauge};
 use crate::admin::api::Api;
 use crate::admin::health::Admin;
 use crate::clock::{Clock, SystemClock};
 use crate::config::redacted::redacted;
 use crate::config::{Config, LogFormat};
+use crate::http::activity::Patience;
 use crate::http::drain::{Drain, Phase};
-use crate::http::listen::{self, ConnectionLimits};
-use crate::http::stack::Stack;
+use crate::http::listen::{self, Terms};
+use crate::http::stack::{Generation, Pauses, Stack};
 use crate::payout::Payouts;
 use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp::{self, Exporter};
+
+/// The admin port's callers are probes, scrapers and operators: few, and never slow.
+const ADMIN_PATIENCE: Patience = Patience {
+    head: Duration::from_secs(5),
+    idle: Duration::from_secs(75),
+};
+const ADMIN_CONNECTIONS: usize = 256;
 
 pub(super) async fn run(path: &Path) -> Ending {
     let config = match crate::config::load(path, crate::config::environment().into_iter()) {
@@ -29,9 +40,12 @@ pub(super) async fn run(path: &Path) -> Ending {
         LogFormat::Json => log::LogFormat::Json,
         LogFormat::Text => log::LogFormat::Text,
     };
-    if let Err(error) = log::start(format, &config.log.level) {
-        return Ending::Misconfigured(anyhow::Error::new(error).context("log.level"));
-    }
+    let level = match log::start(format, &config.log.level) {
+        Ok(level) => level,
+        Err(error) => {
+            return Ending::Misconfigured(anyhow::Error::new(error).context("log.level"));
+        }
+    };
     for warning in &config.warnings {
         tracing::warn!(warning, "the configuration may not be as it was meant");
     }
@@ -39,6 +53,8 @@ pub(super) async fn run(path: &Path) -> Ending {
         Ok(bound) => bound,
         Err(error) => return Ending::Failed(error),
     };
+    let reload = Reload::new(path.to_owned(), config, sidecar.parts.clone(), level);
+    tokio::spawn(reload.follow());
     tokio::spawn(drain_on_signal(drain));
     sidecar.serve().await;
     Ending::Done
@@ -46,15 +62,11 @@ pub(super) async fn run(path: &Path) -> Ending {
 
 /// A sidecar with its ports bound, ready to serve.
 pub(super) struct Sidecar {
-    payouts: Payouts,
-    stack: Stack,
-    api: Api,
+    parts: Parts,
     main: TcpListener,
     admin: TcpListener,
     drain: Drain,
-    limits: ConnectionLimits,
-    lame_duck: Duration,
-    drain_timeout: Duration,
+    exporter: Option<Exporter>,
 }
 
 impl Sidecar {
@@ -63,13 +75,34 @@ impl Sidecar {
     /// # Errors
     /// When a store, a port or a setting cannot be used, then which, and why.
     pub(super) async fn bind(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<(Self, Drain)> {
-        let payouts = assemble::payouts(config, clock).await?;
-        let stack = Stack::new(config, payouts.clone())?;
+        let metrics = Metrics::default();
+        let payouts = assemble::payouts(config, Arc::clone(&clock), &metrics).await?;
         let drain = Drain::default();
+        let (tracer, exporter) = config
+            .telemetry
+            .otlp
+            .as_ref()
+            .and_then(|settings| otlp::start(settings, &metrics))
+            .unzip();
+        let first = Generation::new(
+            config,
+            &payouts,
+            payouts.settings(),
+            &metrics,
+            tracer.as_ref(),
+            None,
+        )?;
+        assemble::describe(config, &metrics);
+        let api = Api::new(payouts.clone(), config.admin.token.clone(), redacted(config));
         let sidecar = Self {
-            api: Api::new(payouts.clone(), config.admin.token.clone(), redacted(config)),
-            payouts,
-            stack,
+            parts: Parts {
+                stack: Stack::new(first),
+                admin: Admin::new(payouts.clone(), drain.clone(), metrics.clone(), api),
+                payouts,
+                metrics,
+                tracer,
+                clock,
+            },
             main: listen::bind(config.server.listen)
                 .await
                 .context("[server] listen")?,
@@ -77,11 +110,7 @@ impl Sidecar {
                 .await
                 .context("[admin] listen")?,
             drain: drain.clone(),
-            limits: ConnectionLimits {
-                header_timeout: config.server.header_timeout,
-            },
-            lame_duck: config.server.lame_duck,
-            drain_timeout: config.server.drain_timeout,
+            exporter,
         };
         Ok((sidecar, drain))
     }
@@ -94,18 +123,26 @@ impl Sidecar {
     /// Serves until the drain is over.
     pub(super) async fn serve(self) {
         let Self {
-            payouts,
-            stack,
-            api,
+            parts,
             main,
             admin,
             drain,
-            limits,
-            lame_duck,
-            drain_timeout,
+            exporter,
         } = self;
-        tracing::info!(main = ?main.local_addr().ok(), admin = ?admin.local_addr().ok(), "serving");
+        let Parts {
+            payouts,
+            stack,
+            admin: probes,
+            metrics,
+            tracer: _,
+            clock,
+        } = parts;
+        if let (Ok(main), Ok(admin)) = (main.local_addr(), admin.local_addr()) {
+            tracing::info!(%main, %admin, "serving");
+        }
         tell_warnings(&payouts);
+        look_after(&payouts);
+        tokio::spawn(gauge::follow(payouts.clone(), metrics, clock));
         let end = Drain::default();
         let settler = {
             let drain = drain.clone();
@@ -115,16 +152,30 @@ impl Sidecar {
                     .settle_until(async move { drain.reached(Phase::Draining).await }),
             )
         };
-        let probes = Admin::new(payouts.clone(), drain.clone(), api);
         // The admin port answers to the very end: a probe must see the draining.
-        let admin = tokio::spawn(listen::serve(admin, limits, end.clone(), move |peer| {
-            probes.for_peer(peer)
+        let admin_terms = || Terms {
+            patience: ADMIN_PATIENCE,
+            max_connections: ADMIN_CONNECTIONS,
+            http2: false,
+            tls: None,
+        };
+        let admin = tokio::spawn(listen::serve(admin, admin_terms, end.clone(), move |connected| {
+            probes.of(connected)
         }));
-        let main = tokio::spawn(listen::serve(main, limits, drain.clone(), move |peer| {
-            stack.for_peer(peer)
+        let terms = {
+            let stack = stack.clone();
+            move || stack.terms()
+        };
+        let connections = stack.clone();
+        let main = tokio::spawn(listen::serve(main, terms, drain.clone(), move |connected| {
+            connections.of(connected)
         }));
 
         drain.reached(Phase::LameDuck).await;
+        let Pauses {
+            lame_duck,
+            drain_timeout,
+        } = stack.current().pauses();
         tracing::info!(
             lame_duck_ms = lame_duck.as_millis(),
             "asked to stop: not ready any more, calls are still taken"
@@ -145,11 +196,31 @@ impl Sidecar {
                 "the drain's time is over; unsettled payouts stay recorded as such"
             ),
         }
+        if let Some(exporter) = exporter {
+            exporter.finish().await;
+        }
         end.enter(Phase::Draining);
         if tokio::time::timeout(Duration::from_secs(1), admin).await.is_err() {
             tracing::debug!("the admin port had a connection left");
         }
     }
+}
+
+/// How often the ledger is asked whether it is still what it was.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
+
+/// Asks the ledger from the start, whether or not a probe does: a Redis that has come back empty is noticed by it, and takes
+/// no new order then.
+fn look_after(payouts: &Payouts) {
+    let payouts = payouts.clone();
+    tokio::spawn(async move {
+        loop {
+            if let Err(error) = payouts.ledger().ready().await {
+                tracing::debug!(%error, "the ledger is not ready");
+            }
+            tokio::time::sleep(LOOK_AFTER).await;
+        }
+    });
 }
 
 /// Says, once the store can be asked, under which of its settings it may forget.

@@ -10,7 +10,7 @@ use crate::stub::{HandlerKind, Options, Stub};
 
 #[derive(Args)]
 pub(super) struct StubArguments {
-    /// Where to serve HTTP: WeChat's v2 calls, a customer's handler, and /_stub/….
+    /// Where to serve HTTP: WeChat's v2 and v3 calls, a customer's handler, and /_stub/….
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9443")]
     listen: SocketAddr,
     /// Where to serve the same over TLS; WeChat's calls need a client certificate there.
@@ -28,7 +28,7 @@ pub(super) struct StubArguments {
     /// The handler pays on each call, instead of once per order number.
     #[arg(long)]
     pays_each_call: bool,
-    /// Write stub-ca.crt and the merchants' client certificates to this directory.
+    /// Write stub-ca.crt, the merchants' client certificates and their v3 keys (<mch_id>/v3) to this directory.
     #[arg(long, value_name = "DIR")]
     pki: Option<PathBuf>,
 }
@@ -69,7 +69,10 @@ pub(super) async fn stub(arguments: StubArguments) -> Ending {
     };
     if let Some(dir) = &arguments.pki {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        if let Err(error) = stub.write_pki(dir, &names) {
+        if let Err(error) = stub
+            .write_pki(dir, &names)
+            .and_then(|()| stub.write_v3(dir, &names))
+        {
             return Ending::Failed(anyhow::Error::new(error).context(format!("--pki {}", dir.display())));
         }
     }
@@ -77,6 +80,7 @@ pub(super) async fn stub(arguments: StubArguments) -> Ending {
     if let Some(address) = stub.tls_addr() {
         println!("           and on https://{address}");
     }
+    println!("v3 public key: {}", crate::stub::PUBLIC_KEY_ID);
     println!("payments: http://{}/_stub/payments", stub.addr());
     if let Err(error) = tokio::signal::ctrl_c().await {
         return Ending::Failed(error.into());

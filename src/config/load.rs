@@ -101,8 +101,9 @@ fn read(
     };
 
     let base = path.parent().unwrap_or_else(|| Path::new(""));
-    let mut places = Places::new(base, env);
+    let mut places = Places::new(base, text, env);
     let mut config = super::resolve::resolve(&raw, &mut places, now, problems)?;
+    config.fingerprint = places.fingerprint();
     config.files = std::iter::once(path.to_owned())
         .chain(places.into_files())
         .collect();

@@ -1,6 +1,6 @@
 //! The entries of `[[merchant]]`: whose orders go where, and whether the credentials for it are there and right.
 //!
-//! A key that belongs to another kind of entry is a mistake here, not ignored: it says that somebody expects money to
+//! v3 transfers are checked in `bill`. A key that belongs to another kind of entry is a mistake here, not ignored: it says that somebody expects money to
 //! take another way than it would.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::rules::route::MerchantPattern;
 use crate::rules::term::{Malformed, MchId, WxAppId};
 use crate::rules::wechat::Product;
+use crate::rules::xml::is_xml_char;
 use crate::secret::Secret;
 
 use super::address::{self, Path};
@@ -18,7 +19,7 @@ use super::secret_ref::SecretRef;
 use super::{Handler, HandlerFormat, Merchant, To, Wechat, WechatMerchant};
 
 /// Keys of `to = "handler"`.
-const HANDLER_KEYS: [&str; 6] = [
+pub(super) const HANDLER_KEYS: [&str; 6] = [
     "handler_url",
     "handler_format",
     "idempotent",
@@ -58,9 +59,10 @@ const RED_PACKET_KEYS: [&str; 3] = ["send_name", "wishing", "scene_id"];
 /// Length of an API key. Source: wechat-pay.md, section 3 (key).
 const API_KEY_LENGTH: usize = 32;
 
-/// Characters of `send_name` and `wishing`. Source: wechat-pay.md, section 4.
+/// Characters of `send_name`, `wishing` and `scene_id`. Source: wechat-pay.md, section 4.
 const SEND_NAME_LENGTH: usize = 32;
 const WISHING_LENGTH: usize = 128;
+const SCENE_ID_LENGTH: usize = 32;
 
 /// Checks all entries, and that no two are for the same orders.
 pub(super) fn merchants(raw: &[raw::Merchant], wechat: &Wechat, check: &mut Check<'_>) -> Vec<Merchant> {
@@ -91,6 +93,9 @@ pub(super) fn merchants(raw: &[raw::Merchant], wechat: &Wechat, check: &mut Chec
                 None
             }
             Some(raw::To::Handler) => entry.handler(check).map(To::Handler),
+            Some(raw::To::Wechat) if raw.product == Some(raw::Product::TransferBill) => {
+                entry.bill(&pattern, check).map(To::TransferBill)
+            }
             Some(raw::To::Wechat) => entry.wechat(&pattern, wechat, check).map(To::Wechat),
         };
         merchants.extend(to.map(|to| Merchant {
@@ -139,19 +144,19 @@ fn any_or<T>(
 }
 
 /// One entry under check.
-struct Entry<'a> {
-    path: String,
-    name: String,
-    raw: &'a raw::Merchant,
+pub(super) struct Entry<'a> {
+    pub(super) path: String,
+    pub(super) name: String,
+    pub(super) raw: &'a raw::Merchant,
 }
 
 impl Entry<'_> {
-    fn at(&self, key: &str) -> String {
+    pub(super) fn at(&self, key: &str) -> String {
         format!("{}.{key}", self.path)
     }
 
     /// Notes keys that are given but belong elsewhere.
-    fn refuse(&self, keys: &[&str], here: &str, check: &mut Check<'_>) {
+    pub(super) fn refuse(&self, keys: &[&str], here: &str, check: &mut Check<'_>) {
         for key in keys {
             let path = self.at(key);
             if check.problems.origins.is_given(&path) {
@@ -216,7 +221,9 @@ impl Entry<'_> {
             Product::Redpack | Product::MiniProgramRedpack => (
                 self.shown_text(raw.send_name.as_deref(), "send_name", SEND_NAME_LENGTH, check),
                 self.shown_text(raw.wishing.as_deref(), "wishing", WISHING_LENGTH, check),
-                raw.scene_id.clone().filter(|scene| !scene.is_empty()),
+                raw.scene_id
+                    .as_deref()
+                    .map(|scene| self.plain_text(scene, "scene_id", SCENE_ID_LENGTH, check)),
             ),
             Product::Transfer => {
                 for key in RED_PACKET_KEYS {
@@ -254,45 +261,56 @@ impl Entry<'_> {
             Some(raw::Product::Redpack) => Some(Product::Redpack),
             Some(raw::Product::MiniProgramRedpack) => Some(Product::MiniProgramRedpack),
             Some(raw::Product::Transfer) => Some(Product::Transfer),
-            Some(raw::Product::TransferBill) => {
-                let text = "\"transfer-bill\" (v3) is not available yet: it comes with a later version";
-                check.error(
-                    &self.at("product"),
-                    format!("{text}; use redpack, mini-program-redpack or transfer"),
-                );
-                None
-            }
+            // Checked in `bill`.
+            Some(raw::Product::TransferBill) => None,
             None => {
-                let text =
-                    "is missing: write product = \"redpack\", \"mini-program-redpack\" or \"transfer\"";
+                let text = "is missing: write product = \"redpack\", \"mini-program-redpack\", \"transfer\" or \
+                            \"transfer-bill\"";
                 check.error(&self.at("product"), text);
                 None
             }
         }
     }
 
-    /// A text that a red packet shows.
+    /// A text that every red packet shows.
     fn shown_text(&self, text: Option<&str>, key: &str, longest: usize, check: &mut Check<'_>) -> String {
-        let path = self.at(key);
-        match text {
-            None | Some("") => check.error(
-                &path,
-                format!("is missing: red packets show it (1 to {longest} characters)"),
-            ),
-            Some(text) => {
-                let length = text.chars().count();
-                if length > longest {
-                    check.error(
-                        &path,
-                        format!("has {length} characters: shorten it to {longest} at most"),
-                    );
-                }
-                if text.chars().any(char::is_control) {
-                    check.error(&path, "has a control character (a line break?): remove it");
-                }
-            }
+        if let Some(text) = text.filter(|text| !text.trim().is_empty()) {
+            return self.plain_text(text, key, longest, check);
         }
-        text.unwrap_or_default().to_owned()
+        check.error(
+            &self.at(key),
+            format!("is missing: red packets show it (1 to {longest} characters)"),
+        );
+        String::new()
+    }
+
+    /// A text that WeChat is sent as it stands: not blank (an empty field is none to WeChat), one line, and nothing that
+    /// XML cannot carry, which would only be found out with a payout in hand.
+    fn plain_text(&self, text: &str, key: &str, longest: usize, check: &mut Check<'_>) -> String {
+        let path = self.at(key);
+        let length = text.chars().count();
+        if text.trim().is_empty() {
+            check.error(
+                &path,
+                format!("is blank: write 1 to {longest} characters, or leave the key out"),
+            );
+        }
+        if length > longest {
+            check.error(
+                &path,
+                format!("has {length} characters: shorten it to {longest} at most"),
+            );
+        }
+        if let Some(bad) = text.chars().find(|&c| c.is_control() || !is_xml_char(c)) {
+            let code = u32::from(bad);
+            check.error(
+                &path,
+                format!(
+                    "holds the character U+{code:04X} (a line break?), which WeChat cannot be sent: remove it"
+                ),
+            );
+        }
+        text.to_owned()
     }
 
     fn api_key(&self, check: &mut Check<'_>) -> Option<Secret> {
@@ -360,7 +378,7 @@ impl Entry<'_> {
         }
     }
 
-    fn certificate_of_p12(
+    pub(super) fn certificate_of_p12(
         &self,
         p12: &SecretRef,
         pattern: &MerchantPattern,

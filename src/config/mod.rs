@@ -2,9 +2,9 @@
 //!
 //! How the files fit together, in the direction a setting travels: `load` reads the file and `overlay` lays the
 //! environment over it; `shape` (taken from the [`schema`]) reports unknown keys (`nearest`) and wrong kinds; one
-//! deserialisation makes `raw`, with `units` and `secret_ref`; `resolve`, `stores` and `merchant` turn that into the
+//! deserialisation makes `raw`, with `units` and `secret_ref`; `resolve`, `stores`, `merchant` and `bill` turn that into the
 //! [`Config`] below, by way of `check`. All mistakes are collected in `errors` and reported together. [`redacted`]
-//! shows a `Config` without secrets. Not at home here: watching for changes, and the stores and listeners that are built from it.
+//! shows a `Config` without secrets. Not at home here: watching for changes (`cli`), and the stores and listeners that are built from it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -17,7 +17,11 @@ use crate::rules::limits::Limits;
 use crate::rules::route::{MerchantPattern, most_specific};
 use crate::rules::term::{MchId, WxAppId};
 use crate::rules::wechat::Product;
+use crate::rules::wechat::v3::envelope::Apiv3Key;
+use crate::rules::wechat::v3::request::Scene;
+use crate::rules::wechat::v3::sign::{SigningKey, VerifyingKey};
 use crate::secret::Secret;
+use crate::telemetry::otlp::Settings;
 
 pub use certificate::{Certificate, CertificateError};
 pub use errors::{ConfigError, ConfigErrors, Place};
@@ -46,9 +50,13 @@ mod resolve;
 
 mod stores;
 
+mod bill;
+
 mod merchant;
 
 mod address;
+
+mod otlp;
 
 mod certificate;
 
@@ -98,6 +106,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// Every file this was read from, the configuration file first: those to watch.
     pub files: Vec<PathBuf>,
+    /// The same for the same content of all those files, within one process.
+    pub fingerprint: u64,
 }
 
 impl Config {
@@ -123,10 +133,18 @@ pub struct Server {
     pub max_body: usize,
     /// Time for a request's head; more than zero.
     pub header_timeout: Duration,
+    /// Time for the body of a contract call; more than zero.
+    pub body_timeout: Duration,
+    /// Time that a connection is kept on which nothing is asked; more than zero.
+    pub idle_timeout: Duration,
     /// Time that a caller waits at most; more than zero.
     pub request_timeout: Duration,
-    /// Requests at the same time; at least 1.
+    /// Contract calls at the same time, and as many others; at least 1.
     pub max_in_flight: usize,
+    /// Connections at the same time; at least 1.
+    pub max_connections: usize,
+    /// Whether callers may begin with HTTP/2 without TLS.
+    pub http2: bool,
     /// Time between SIGTERM and the end of new calls; may be zero.
     pub lame_duck: Duration,
     /// Time for running payouts after that; may be zero.
@@ -176,7 +194,7 @@ pub enum ClientIp {
 }
 
 /// How one Redis is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisServer {
     /// The URL, which may hold a password. Only its scheme was checked.
     pub url: StoreUrl,
@@ -185,7 +203,7 @@ pub struct RedisServer {
 }
 
 /// Where openids are found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentitySource {
     /// In Redis.
     Redis {
@@ -208,7 +226,7 @@ pub enum IdentitySource {
 }
 
 /// Where payouts are recorded, and for how long.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
     /// The store.
     pub store: LedgerStore,
@@ -217,7 +235,7 @@ pub struct Ledger {
 }
 
 /// A store of payouts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerStore {
     /// Redis, for any number of replicas.
     Redis {
@@ -268,8 +286,10 @@ pub struct Merchant {
 pub enum To {
     /// To the customer's own service.
     Handler(Handler),
-    /// To WeChat Pay.
+    /// To WeChat Pay v2.
     Wechat(WechatMerchant),
+    /// To WeChat Pay v3, merchant transfer.
+    TransferBill(BillMerchant),
 }
 
 /// A customer's handler.
@@ -319,6 +339,25 @@ pub struct WechatMerchant {
     pub request_credentials: bool,
 }
 
+/// A merchant at WeChat Pay v3. Keys are parsed; `Debug` shows nothing of them.
+#[derive(Clone, Debug)]
+pub struct BillMerchant {
+    /// The merchant number, which v3 signs with.
+    pub mch_id: MchId,
+    /// Signs requests.
+    pub key: Arc<SigningKey>,
+    /// Serial number of the merchant's certificate, hexadecimal, upper case.
+    pub serial_no: String,
+    /// Opens notifications and platform certificates; `None` only with a public key and without notifications.
+    pub apiv3_key: Option<Arc<Apiv3Key>>,
+    /// WeChat Pay's public key with its id; `None`: platform certificates are downloaded.
+    pub public_key: Option<(String, Arc<VerifyingKey>)>,
+    /// What its bills say beside the request.
+    pub scene: Scene,
+    /// The path of `notify_url`, which is served on the main port.
+    pub notify_path: Option<String>,
+}
+
 /// Logs.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -340,6 +379,6 @@ pub enum LogFormat {
 /// Traces.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
-    /// URL of an OTLP collector, without a slash at the end.
-    pub otlp: Option<String>,
+    /// Where they are exported to and how, where they are.
+    pub otlp: Option<Settings>,
 }

@@ -40,10 +40,18 @@ pub(super) struct Server {
     pub(super) max_body: ByteSize,
     /// How long a caller may take to send a request's head.
     pub(super) header_timeout: Span,
+    /// How long a caller may take to send the body of one of the two contract calls.
+    pub(super) body_timeout: Span,
+    /// How long a connection is kept on which nothing is asked.
+    pub(super) idle_timeout: Span,
     /// How long a caller waits at most; then it is told `SYSTEMERROR`, and the payout goes on in the background.
     pub(super) request_timeout: Span,
-    /// Requests at the same time; one more is answered 503.
+    /// Contract calls at the same time, and as many proxied requests; one more is answered 503.
     pub(super) max_in_flight: i64,
+    /// Connections at the same time; one more is closed.
+    pub(super) max_connections: i64,
+    /// Whether callers may begin with HTTP/2 without TLS (prior knowledge). Over TLS it is always offered.
+    pub(super) http2: bool,
     /// How long calls are still taken after SIGTERM, while `/readyz` is 503 already.
     pub(super) lame_duck: Span,
     /// How long running payouts may take to finish after that.
@@ -58,8 +66,12 @@ impl Default for Server {
             listen: "0.0.0.0:8080".into(),
             max_body: ByteSize::kib(64),
             header_timeout: Span::seconds(5),
+            body_timeout: Span::seconds(5),
+            idle_timeout: Span::seconds(75),
             request_timeout: Span::seconds(15),
             max_in_flight: 1024,
+            max_connections: 8192,
+            http2: false,
             lame_duck: Span::seconds(3),
             drain_timeout: Span::seconds(25),
             tls: None,
@@ -304,7 +316,7 @@ pub(super) enum Product {
     MiniProgramRedpack,
     /// Payment to balance, v2.
     Transfer,
-    /// Merchant transfer, v3. Not available yet.
+    /// Merchant transfer, v3.
     TransferBill,
 }
 
@@ -354,7 +366,7 @@ pub(super) struct Merchant {
 
     /// v3: serial number of the merchant's certificate; taken from `cert` where that is given.
     pub(super) serial_no: Option<String>,
-    /// v3: the APIv3 key, which opens notifications.
+    /// v3: the APIv3 key, 32 characters, which opens notifications and platform certificates.
     pub(super) apiv3_key: Option<SecretRef>,
     /// v3: id of WeChat Pay's public key; without it, platform certificates are downloaded.
     pub(super) public_key_id: Option<String>,
@@ -447,6 +459,6 @@ impl Default for Log {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Telemetry {
-    /// URL of an OTLP collector; without it no traces are sent.
+    /// URL of an OTLP collector; without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, no traces are sent.
     pub(super) otlp: Option<String>,
 }

@@ -10,8 +10,8 @@ use crate::secret::Secret;
 
 use super::units::{ByteSize, show};
 use super::{
-    Access, Admin, Certificate, ClientIp, Config, Handler, HandlerFormat, IdentitySource, Ledger,
-    LedgerStore, Log, LogFormat, Merchant, RedisServer, Server, ServerTls, Telemetry, To, Wechat,
+    Access, Admin, BillMerchant, Certificate, ClientIp, Config, Handler, HandlerFormat, IdentitySource,
+    Ledger, LedgerStore, Log, LogFormat, Merchant, RedisServer, Server, ServerTls, Telemetry, To, Wechat,
     WechatMerchant,
 };
 
@@ -37,6 +37,7 @@ pub fn redacted(config: &Config) -> Value {
         telemetry: Telemetry { otlp },
         warnings,
         files,
+        fingerprint: _,
     } = config;
     json!({
         "server": show_server(server),
@@ -51,7 +52,7 @@ pub fn redacted(config: &Config) -> Value {
         "wechat": show_wechat(wechat),
         "merchant": merchants.iter().map(show_merchant).collect::<Vec<_>>(),
         "log": { "format": show_log_format(*format), "level": level },
-        "telemetry": { "otlp": otlp },
+        "telemetry": { "otlp": otlp.as_ref().map(|settings| &settings.url) },
         "warnings": warnings,
         "files": files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>(),
     })
@@ -97,6 +98,12 @@ pub fn summary(config: &Config) -> Vec<String> {
         let to = match &merchant.to {
             To::Handler(handler) => format!("handler {}", handler.url),
             To::Wechat(wechat) => format!("{} at {}", product(wechat), config.wechat.base_url),
+            To::TransferBill(bill) => {
+                let notified = bill.notify_path.as_deref().map_or_else(String::new, |path| {
+                    format!(", notifications at {path} of the main port")
+                });
+                format!("transfer-bill at {}{notified}", config.wechat.base_url)
+            }
         };
         format!("{}: {to}", merchant.name)
     }));
@@ -112,8 +119,12 @@ fn show_server(server: &Server) -> Value {
         listen,
         max_body,
         header_timeout,
+        body_timeout,
+        idle_timeout,
         request_timeout,
         max_in_flight,
+        max_connections,
+        http2,
         lame_duck,
         drain_timeout,
         tls,
@@ -122,8 +133,12 @@ fn show_server(server: &Server) -> Value {
         "listen": listen.to_string(),
         "max_body": u64::try_from(*max_body).map_or_else(|_| max_body.to_string(), |bytes| ByteSize(bytes).to_string()),
         "header_timeout": show(*header_timeout),
+        "body_timeout": show(*body_timeout),
+        "idle_timeout": show(*idle_timeout),
         "request_timeout": show(*request_timeout),
         "max_in_flight": max_in_flight,
+        "max_connections": max_connections,
+        "http2": http2,
         "lame_duck": show(*lame_duck),
         "drain_timeout": show(*drain_timeout),
         "tls": tls.as_ref().map(|ServerTls { certificate, client_ca_pem }| json!({
@@ -259,6 +274,33 @@ fn show_merchant(merchant: &Merchant) -> Value {
             "timeout": show(*timeout),
             "not_found_after": show(*not_found_after),
             "forward_credentials": forward_credentials,
+        }),
+        To::TransferBill(BillMerchant {
+            mch_id: _,
+            key: _,
+            serial_no,
+            apiv3_key,
+            public_key,
+            scene,
+            notify_path: _,
+        }) => json!({
+            "mch_id": mch_id,
+            "wx_app_id": wx_app_id,
+            "to": "wechat",
+            "product": "transfer-bill",
+            "key": "[set]",
+            "serial_no": serial_no,
+            "apiv3_key": apiv3_key.as_ref().map(|_| "[set]"),
+            "public_key_id": public_key.as_ref().map(|(id, _)| id),
+            "public_key": public_key.as_ref().map(|_| "[given]"),
+            "transfer_scene_id": scene.id,
+            "user_recv_perception": scene.perception,
+            "scene_report_infos": scene
+                .reports
+                .iter()
+                .map(|(kind, content)| json!({ "info_type": kind, "info_content": content }))
+                .collect::<Vec<_>>(),
+            "notify_url": scene.notify_url,
         }),
         To::Wechat(wechat) => {
             let WechatMerchant {

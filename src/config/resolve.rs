@@ -50,8 +50,7 @@ pub(super) fn resolve(
     let wechat = wechat(&raw.wechat, &mut check);
     let merchants = super::merchant::merchants(&raw.merchant, &wechat, &mut check);
     let log = log(&raw.log, &mut check);
-    let otlp = raw.telemetry.otlp.as_deref();
-    let otlp = otlp.map(|url| check.url(url, "telemetry.otlp", Path::Allowed, "http://otel-collector:4317"));
+    let otlp = super::otlp::otlp(raw.telemetry.otlp.as_deref(), &mut check);
     warn_of_an_open_door(&server, &access, &mut check);
     refuse_long_client_ip(client_ip, &merchants, &mut check);
     Some(Config {
@@ -70,6 +69,7 @@ pub(super) fn resolve(
         telemetry: Telemetry { otlp },
         warnings: Vec::new(),
         files: Vec::new(),
+        fingerprint: 0,
     })
 }
 
@@ -89,8 +89,12 @@ fn server(raw: &raw::Server, check: &mut Check<'_>) -> Server {
         listen: socket(&raw.listen, "server.listen", check),
         max_body,
         header_timeout: check.timeout(raw.header_timeout, "server.header_timeout"),
+        body_timeout: check.timeout(raw.body_timeout, "server.body_timeout"),
+        idle_timeout: check.timeout(raw.idle_timeout, "server.idle_timeout"),
         request_timeout: check.timeout(raw.request_timeout, "server.request_timeout"),
         max_in_flight: check.count(raw.max_in_flight, 1, "server.max_in_flight"),
+        max_connections: check.count(raw.max_connections, 1, "server.max_connections"),
+        http2: raw.http2,
         lame_duck: check.pause(raw.lame_duck, "server.lame_duck"),
         drain_timeout: check.pause(raw.drain_timeout, "server.drain_timeout"),
         tls: raw.tls.as_ref().and_then(|tls| server_tls(tls, check)),
@@ -160,7 +164,8 @@ fn client_ip(raw: &raw::ClientIp, check: &mut Check<'_>) -> ClientIp {
             );
             ClientIp::Keep
         },
-        ClientIp::Value,
+        // `::ffff:203.0.113.7` is an IPv4 address, and red packets take no other.
+        |address: IpAddr| ClientIp::Value(address.to_canonical()),
     )
 }
 
@@ -274,7 +279,7 @@ fn warn_of_an_open_door(server: &Server, access: &Access, check: &mut Check<'_>)
 fn refuse_long_client_ip(client_ip: ClientIp, merchants: &[Merchant], check: &mut Check<'_>) {
     let pays_red_packets = merchants.iter().any(|merchant| match &merchant.to {
         To::Wechat(wechat) => wechat.product == Product::Redpack,
-        To::Handler(_) => false,
+        To::Handler(_) | To::TransferBill(_) => false,
     });
     if let (ClientIp::Value(IpAddr::V6(_)), true) = (client_ip, pays_red_packets) {
         check.error(

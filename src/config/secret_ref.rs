@@ -4,7 +4,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, DefaultHasher, Hash as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
@@ -82,21 +84,33 @@ impl JsonSchema for SecretRef {
     }
 }
 
+/// One seed for the process: two fingerprints can be compared, and none tells anything of the secrets in it.
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// Where secrets and files are looked for, and which files were read for it.
 pub(super) struct Places {
     base: PathBuf,
     env: BTreeMap<String, Zeroizing<String>>,
     files: Vec<PathBuf>,
+    content: DefaultHasher,
 }
 
 impl Places {
-    /// `base` is the directory of the configuration file.
-    pub(super) fn new(base: &Path, env: BTreeMap<String, Zeroizing<String>>) -> Self {
+    /// `base` is the directory of the configuration file, `text` its content.
+    pub(super) fn new(base: &Path, text: &str, env: BTreeMap<String, Zeroizing<String>>) -> Self {
+        let mut content = SEED.build_hasher();
+        text.hash(&mut content);
         Self {
             base: base.to_owned(),
             env,
             files: Vec::new(),
+            content,
         }
+    }
+
+    /// The same for the same content of everything that was read so far, within one process.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.content.finish()
     }
 
     /// The path as seen from the configuration file's directory.
@@ -116,6 +130,7 @@ impl Places {
         let place = self.locate(path);
         let read = std::fs::read(&place);
         let name = place.display().to_string();
+        (&place, read.as_ref().ok()).hash(&mut self.content);
         self.files.push(place);
         match read {
             Ok(bytes) if bytes.is_empty() => Err(format!("the file {name} is empty: put the value there")),
@@ -144,6 +159,11 @@ impl Places {
             return Err(format!("the file {name} is empty: put the value there"));
         }
         Ok(Secret::new(cut.to_owned()))
+    }
+
+    /// A variable of the environment, which may hold a secret.
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(|text| text.as_str())
     }
 
     /// The secret itself, or why there is none.
@@ -192,7 +212,7 @@ mod tests {
             .iter()
             .map(|(name, text)| ((*name).to_owned(), Zeroizing::new((*text).to_owned())))
             .collect();
-        Places::new(dir, env)
+        Places::new(dir, "", env)
     }
 
     #[test]

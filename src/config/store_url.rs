@@ -33,6 +33,14 @@ impl StoreUrl {
     }
 }
 
+impl PartialEq for StoreUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.matches(other.expose())
+    }
+}
+
+impl Eq for StoreUrl {}
+
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, rest) = self.expose().split_once("://").unwrap_or(("", ""));

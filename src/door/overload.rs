@@ -1,7 +1,8 @@
 //! `max_in_flight`: one request too many is turned away at once, with 503 and `Retry-After`. Document: specification,
 //! section 7, `[server]`; code-style.md, section 4 (limits per connection, limits that hanging up releases).
 //!
-//! The semaphore is one for all connections, however often the layer is applied or cloned. A request's [`Place`] is given
+//! The places are for all connections together, however often the layer is applied or cloned; the contract's calls and the
+//! proxied rest have as many each, so that long polls and slow uploads to the backend never keep payouts out. A request's [`Place`] is given
 //! back when its answer's body is gone, and not before everybody else who holds it, too, is done: work that outlives its
 //! caller takes a clone out of the request's extensions. An upgraded connection holds none: idle WebSockets must not keep
 //! payouts out.
@@ -20,6 +21,7 @@ use tower::{Layer, Service};
 
 use super::{Passed, Refuse, refused};
 use crate::proxy::body::Body;
+use crate::rules::handler::{SEND_PATH, STATUS_PATH};
 
 /// When a caller that was turned away may try again, in seconds.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
@@ -34,18 +36,28 @@ pub struct Place {
 /// The rule.
 #[derive(Clone)]
 pub struct OverloadLayer {
-    places: Arc<Semaphore>,
+    payouts: Arc<Semaphore>,
+    others: Arc<Semaphore>,
     refuse: Refuse,
 }
 
 impl OverloadLayer {
-    /// Serves at most `max_in_flight` requests at the same time.
+    /// Serves at most `max_in_flight` of the contract's calls, and as many others, at the same time.
     #[must_use]
     pub fn new(max_in_flight: usize, refuse: Refuse) -> Self {
         let places = std::cmp::min(max_in_flight, Semaphore::MAX_PERMITS);
         Self {
-            places: Arc::new(Semaphore::new(places)),
+            payouts: Arc::new(Semaphore::new(places)),
+            others: Arc::new(Semaphore::new(places)),
             refuse,
+        }
+    }
+
+    fn places(&self, path: &str) -> &Arc<Semaphore> {
+        if matches!(path, SEND_PATH | STATUS_PATH) {
+            &self.payouts
+        } else {
+            &self.others
         }
     }
 }
@@ -80,7 +92,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Ok(permit) = Arc::clone(&self.rule.places).try_acquire_owned() else {
+        let places = Arc::clone(self.rule.places(request.uri().path()));
+        let Ok(permit) = places.try_acquire_owned() else {
             // Counted by whoever counts answers: a line for each would be more load.
             tracing::debug!("a request was turned away, since too many are in flight");
             let text = "too many requests at the same time";
@@ -163,6 +176,22 @@ mod tests {
         drop(second);
         let fifth = other.oneshot(request()).await.unwrap();
         assert_eq!(fifth.status(), StatusCode::OK, "so does one that was dropped");
+    }
+
+    #[tokio::test]
+    async fn others_keep_no_payouts_out_and_payouts_no_others() {
+        let service = OverloadLayer::new(1, plainly).layer(answers());
+        let ask = async |path: &'static str| {
+            let request = Request::builder().uri(path).body(()).unwrap();
+            service.clone().oneshot(request).await.unwrap()
+        };
+        let polling = ask("/events").await;
+        assert_eq!(ask("/else").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let paying = ask(SEND_PATH).await;
+        assert_eq!(paying.status(), StatusCode::OK);
+        assert_eq!(ask(STATUS_PATH).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(polling);
+        assert_eq!(ask("/else").await.status(), StatusCode::OK);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -11,6 +12,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use crate::door::overload::Place;
 use crate::door::signature;
 use crate::payout::Payouts;
+use crate::proxy::target::check_message;
 use crate::rules::contract::answer;
 use crate::rules::contract::fault::{ErrCode, Fault};
 use crate::rules::contract::send::SendRequest;
@@ -18,8 +20,10 @@ use crate::rules::contract::status::StatusRequest;
 use crate::rules::encoding::{Encoding, EncodingError};
 use crate::rules::fields::Fields;
 use crate::rules::handler::{SEND_PATH, STATUS_PATH};
-use crate::rules::term::OrderKey;
 use crate::secret::Secret;
+use crate::telemetry::context::RequestContext;
+use crate::telemetry::otlp::server::{learn_answer, learn_order};
+use crate::telemetry::trace::X_REQUEST_ID;
 
 /// One of the contract's two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +67,33 @@ impl Contract {
         }
     }
 
-    /// Answers one call.
+    /// Answers one call, under the request's id and trace.
     pub async fn answer<B>(&self, call: Call, request: Request<B>) -> Response<Bytes>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let context = RequestContext::of(&mut head.headers, head.extensions.get());
+        let request_id = context.request_id().clone();
+        let mut response = context.within(self.answer_within(call, head, body)).await;
+        response.headers_mut().insert(X_REQUEST_ID, request_id);
+        response
+    }
+
+    async fn answer_within<B>(&self, call: Call, head: Parts, body: B) -> Response<Bytes>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if let Err(error) = check_message(&head.uri, head.version, &head.headers) {
+            let mut response = refusal(error.status(), &head.headers, &error.to_string());
+            // What follows it on this connection may be a part of it to somebody else.
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
         if head.method != Method::POST {
             let mut response = refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -144,11 +168,17 @@ impl Contract {
         let answered = match call {
             Call::Send => self.send(fields, asked, place).await,
             Call::Status => match StatusRequest::read(fields) {
-                Ok(request) => self.payouts.status(request, asked).await,
+                Ok(request) => {
+                    learn_order(&request.key);
+                    // The rarer call must not make the other one's future larger.
+                    Box::pin(self.payouts.status(request, asked)).await
+                }
                 Err(fault) => Err(fault),
             },
         };
-        answered.unwrap_or_else(|fault| answer::not_taken(&fault, order_no.as_deref()))
+        let told = answered.unwrap_or_else(|fault| answer::not_taken(&fault, order_no.as_deref()));
+        learn_answer(&told);
+        told
     }
 
     async fn send(
@@ -158,10 +188,8 @@ impl Contract {
         place: Option<Place>,
     ) -> Result<Fields<'static>, Fault> {
         let request = SendRequest::read(fields)?;
-        let key = OrderKey {
-            mch_id: request.mch_id.clone(),
-            order_no: request.order_no.clone(),
-        };
+        let key = request.key();
+        learn_order(&key);
         let disclosure = self.payouts.settings().disclosure;
         let reply = self.payouts.send(request, asked, place).await?;
         Ok(reply.into_fields(&key, disclosure))

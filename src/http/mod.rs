@@ -1,7 +1,10 @@
 //! The main port: from socket to answer.
 //!
-//! [`listen`] accepts connections within limits, [`stack`] lists what a request passes in order, [`contract`] answers the
-//! two paths of the platform's contract, [`drain`] ends everything in order.
+//! [`listen`] accepts connections within limits, over [`tls`] where it is configured, and [`activity`] cuts off the slow
+//! and the idle; [`stack`] lists what a request passes in order, [`observe`] counts it, [`contract`] answers the two paths of
+//! the platform's contract, [`notify`] takes WeChat Pay's notifications, [`drain`] ends everything in order.
+
+pub mod activity;
 
 pub mod contract;
 
@@ -9,4 +12,10 @@ pub mod drain;
 
 pub mod listen;
 
+pub mod notify;
+
+pub mod observe;
+
 pub mod stack;
+
+pub mod tls;

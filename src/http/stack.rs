@@ -1,87 +1,202 @@
 //! Every layer of the main port, in the order in which a request meets them, outermost first.
 //!
-//! 1. [`overload`](crate::door::overload): one request too many is turned away before anything is spent on it.
-//! 2. [`address`](crate::door::address): who may reach us at all, before any secret is looked at.
-//! 3. [`token`](crate::door::token): who is known; takes the token out of the request, so that nothing further in sees it.
-//! 4. the fork: the contract's two paths to [`contract`](super::contract), every other path to [`proxy`](crate::proxy).
+//! 1. [`observe`](super::observe): counts, times and traces, whoever answers.
+//! 2. [`overload`](crate::door::overload): one request too many is turned away before anything is spent on it.
+//! 3. [`notify`](super::notify): WeChat Pay's notifications leave here for their own signature check; the platform's rules
+//!    below are not theirs.
+//! 4. [`address`](crate::door::address): who may reach us at all, before any secret is looked at.
+//! 5. [`token`](crate::door::token): who is known; takes the token out of the request, so that nothing further in sees it.
+//! 6. the fork: the contract's two paths to [`contract`](super::contract), every other path to [`proxy`](crate::proxy).
 //!
-//! No layer above the fork reads a byte of the body.
+//! No layer above the fork reads a byte of the body. TLS and client certificates come before all of them, in the greeting.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use tower::{Layer as _, Service};
 
+use super::activity::Patience;
 use super::contract::{Call, Contract, refusal};
-use crate::config::Config;
+use super::listen::{Connected, Terms};
+use super::notify::Notifications;
+use super::observe::{Observe, ObserveLayer};
+use super::tls;
+use crate::config::{Config, To};
 use crate::door::address::{Address, AddressLayer};
 use crate::door::overload::{Overload, OverloadLayer};
 use crate::door::token::{Token, TokenLayer};
-use crate::payout::Payouts;
+use crate::payout::{Payouts, Settings};
 use crate::peer::Peer;
 use crate::proxy::body::Body;
 use crate::proxy::{Proxy, said};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp::Tracer;
 
-/// The main port's service, without a peer yet. Built once, so that its limits are for all connections together.
+/// The main port's service: for each request the stack that is in force when it comes. Cheap to clone.
 #[derive(Clone)]
 pub struct Stack {
-    layered: Layered,
-    trusted_proxies: Arc<[IpNet]>,
+    current: Arc<ArcSwap<Generation>>,
 }
 
-type Layered = Overload<Address<Token<Fork>>>;
+/// The stack as one configuration makes it. A request passes one generation from its first layer to its last.
+pub struct Generation {
+    layered: Layered,
+    trusted_proxies: Vec<IpNet>,
+    terms: Terms,
+    pauses: Pauses,
+    overload: (usize, OverloadLayer),
+    proxy: Option<(Forwarding, Proxy)>,
+}
 
-impl Stack {
-    /// Builds the layers from the configuration.
+/// What a proxy is made from: the backend, and the paths below which handlers are called.
+type Forwarding = (String, Vec<String>);
+
+/// How long the orderly end takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pauses {
+    /// Between SIGTERM and the end of new calls.
+    pub lame_duck: Duration,
+    /// For running payouts after that.
+    pub drain_timeout: Duration,
+}
+
+type Layered = Observe<Overload<Notifications<Address<Token<Fork>>>>>;
+
+impl Generation {
+    /// Builds the layers from a configuration and its settings. What has not changed since the generation `before` is
+    /// taken over: the places in flight, the connections to the backend.
     ///
     /// # Errors
-    /// When the backend's URL cannot be used, or TLS is asked for, then why.
-    pub fn new(config: &Config, payouts: Payouts) -> anyhow::Result<Self> {
-        if config.server.tls.is_some() {
-            // A rule that is not kept is worse than none: TLS towards callers comes with a later version.
-            anyhow::bail!("server.tls is not available yet: end TLS before the sidecar, and remove it");
-        }
+    /// When the backend's URL or the TLS material cannot be used, then why.
+    pub fn new(
+        config: &Config,
+        payouts: &Payouts,
+        settings: Arc<Settings>,
+        metrics: &Metrics,
+        tracer: Option<&Tracer>,
+        before: Option<&Self>,
+    ) -> anyhow::Result<Self> {
+        let (server, access) = (&config.server, &config.access);
+        let forwarding = config.backend.clone().map(|url| (url, handler_bases(config)));
+        let proxy = match (forwarding, before.and_then(|before| before.proxy.as_ref())) {
+            (None, _) => None,
+            (Some(forwarding), Some(kept)) if kept.0 == forwarding => Some(kept.clone()),
+            (Some(forwarding), _) => {
+                let proxy = Proxy::new(&forwarding.0, forwarding.1.clone())?;
+                Some((forwarding, proxy))
+            }
+        };
         let fork = Fork {
             contract: Contract::new(
-                payouts,
-                config.server.max_body,
-                config.server.request_timeout,
-                config.access.sign_key.clone(),
+                payouts.under(Arc::clone(&settings)),
+                server.max_body,
+                server.body_timeout,
+                access.sign_key.clone(),
             ),
-            proxy: config.backend.as_deref().map(Proxy::new).transpose()?,
+            proxy: proxy.as_ref().map(|(_, proxy)| proxy.clone()),
         };
-        let access = &config.access;
+        let overload = match before.map(|before| &before.overload) {
+            Some(kept) if kept.0 == server.max_in_flight => kept.clone(),
+            Some(_) | None => (
+                server.max_in_flight,
+                OverloadLayer::new(server.max_in_flight, refuse),
+            ),
+        };
+        let tls = match (&server.tls, before.map(|before| before.terms.tls.as_ref())) {
+            (Some(tls), None | Some(Some(_))) => Some(tls::acceptor(tls)?),
+            // Whether there is TLS at all is the listener's nature, which changes with a restart only.
+            (_, Some(kept)) => kept.cloned(),
+            (None, None) => None,
+        };
         let known = TokenLayer::new(access.token.clone(), refuse).layer(fork);
         let reachable =
             AddressLayer::new(access.allow_from.clone(), access.trusted_proxies.clone(), refuse).layer(known);
-        let layered = OverloadLayer::new(config.server.max_in_flight, refuse).layer(reachable);
+        let apart = Notifications::before(reachable, payouts.under(settings));
         Ok(Self {
-            layered,
-            trusted_proxies: access.trusted_proxies.clone().into(),
+            layered: ObserveLayer::new(metrics.http.clone(), tracer.cloned()).layer(overload.1.layer(apart)),
+            trusted_proxies: access.trusted_proxies.clone(),
+            terms: Terms {
+                patience: Patience {
+                    head: server.header_timeout,
+                    idle: server.idle_timeout,
+                },
+                max_connections: server.max_connections,
+                http2: server.http2,
+                tls,
+            },
+            pauses: Pauses {
+                lame_duck: server.lame_duck,
+                drain_timeout: server.drain_timeout,
+            },
+            overload,
+            proxy,
         })
+    }
+}
+
+impl Generation {
+    /// How long the orderly end takes.
+    #[must_use]
+    pub fn pauses(&self) -> Pauses {
+        self.pauses
+    }
+}
+
+impl Stack {
+    /// Serves by this generation until another one is put in force.
+    #[must_use]
+    pub fn new(first: Generation) -> Self {
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(first)),
+        }
+    }
+
+    /// The generation in force.
+    #[must_use]
+    pub fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// Puts another generation in force for the requests and connections that begin from now on.
+    pub fn put_in_force(&self, next: Generation) {
+        self.current.store(Arc::new(next));
+    }
+
+    /// How connections are taken now.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        self.current.load().terms.clone()
     }
 
     /// The service of one connection.
     #[must_use]
-    pub fn for_peer(&self, peer: SocketAddr) -> ForPeer {
-        let address = peer.ip().to_canonical();
-        let is_trusted = self.trusted_proxies.iter().any(|range| range.contains(&address));
-        ForPeer {
-            layered: self.layered.clone(),
-            peer: Peer {
-                address,
-                is_tls: false,
-                is_trusted,
-            },
+    pub fn of(&self, connected: Connected) -> OfConnection {
+        OfConnection {
+            stack: self.clone(),
+            connected,
         }
     }
+}
+
+/// The paths that handlers' URLs have.
+fn handler_bases(config: &Config) -> Vec<String> {
+    let of = |merchant: &crate::config::Merchant| match &merchant.to {
+        To::Handler(handler) => handler.url.parse::<http::Uri>().ok(),
+        To::Wechat(_) | To::TransferBill(_) => None,
+    };
+    let paths = config.merchants.iter().filter_map(of);
+    paths
+        .map(|url| url.path().trim_end_matches('/').to_owned())
+        .filter(|base| !base.is_empty())
+        .collect()
 }
 
 fn refuse(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<Body> {
@@ -90,23 +205,33 @@ fn refuse(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<Body>
 
 /// The stack for one connection: says whose requests they are.
 #[derive(Clone)]
-pub struct ForPeer {
-    layered: Layered,
-    peer: Peer,
+pub struct OfConnection {
+    stack: Stack,
+    connected: Connected,
 }
 
-impl Service<Request<Incoming>> for ForPeer {
+impl Service<Request<Incoming>> for OfConnection {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = <Layered as Service<Request<Incoming>>>::Future;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.layered.poll_ready(cx)
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // No layer ever makes a request wait: it is taken or turned away.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
-        self.layered.call(request)
+        let generation = self.stack.current.load();
+        let address = self.connected.from.ip().to_canonical();
+        request.extensions_mut().insert(Peer {
+            address,
+            is_tls: self.connected.is_tls,
+            is_trusted: generation
+                .trusted_proxies
+                .iter()
+                .any(|range| range.contains(&address)),
+        });
+        generation.layered.clone().call(request)
     }
 }
 

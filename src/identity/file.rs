@@ -1,24 +1,23 @@
 //! Openids in a CSV file `wx_app_id,user_id,openid`, re-read when it changes. Document: specification, section 4.
 //!
 //! A bad new version is refused, by line, and the last good one stays. A version that is still being written must never
-//! count: an openid that is cut off is an openid too, of somebody else or of nobody. So the file must have stopped changing
-//! and must end with a line break.
+//! count: so the file must have stopped changing, and must end with a line break (see `csv`).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use notify::{RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
 
+use super::csv::{Row, Rows};
+use crate::clock::{Clock as _, SystemClock};
 use crate::payout::ports::{Identity, LookupError};
 use crate::rules::term::{OpenId, UserId, WxAppId};
+use crate::watch::{Stamp, Watch, stamp};
 
-/// How often the file is looked at even if nobody says that it changed (network file systems do not).
-const LOOK: Duration = Duration::from_secs(10);
 /// How long the file must not have changed before it is read.
 const STILL: Duration = Duration::from_millis(100);
 /// How often that is waited for before the version is refused.
@@ -30,8 +29,6 @@ type Mapping = HashMap<(WxAppId, UserId), OpenId>;
 pub struct FileIdentity {
     mapping: Arc<ArcSwap<Mapping>>,
     reader: tokio::task::JoinHandle<()>,
-    // Says when something in the file's folder changes, as long as it lives.
-    _watcher: Option<notify::RecommendedWatcher>,
 }
 
 /// Why a file cannot be used.
@@ -40,7 +37,7 @@ pub struct FileIdentity {
 pub enum FileError {
     #[error("{path} cannot be read: {why}")]
     Unreadable { path: PathBuf, why: String },
-    #[error("{path}: the first line must be wx_app_id,user_id,openid")]
+    #[error("{path}: the first line must be {HEADER}", HEADER = super::csv::HEADER)]
     Header { path: PathBuf },
     #[error("{path}, line {line}: {why}")]
     Row { path: PathBuf, line: u64, why: String },
@@ -53,16 +50,11 @@ impl FileIdentity {
     /// When the file cannot be read or has a bad line, then [`FileError`].
     pub async fn open(path: &Path) -> Result<Self, FileError> {
         // Watched before it is read: a change in between must not wait for the next look.
-        let (changed, changes) = mpsc::channel(1);
-        let watcher = watch(path, changed);
+        let watch = Watch::over([path.to_owned()]).await;
         let (text, first) = read(path).await?;
         let mapping = Arc::new(ArcSwap::from_pointee(first));
-        let reader = tokio::spawn(follow(path.to_owned(), text, Arc::clone(&mapping), changes));
-        Ok(Self {
-            mapping,
-            reader,
-            _watcher: watcher,
-        })
+        let reader = tokio::spawn(follow(path.to_owned(), text, Arc::clone(&mapping), watch));
+        Ok(Self { mapping, reader })
     }
 }
 
@@ -72,48 +64,10 @@ impl Drop for FileIdentity {
     }
 }
 
-/// Watches the folder, not the file: a ConfigMap changes by another symlink in it.
-fn watch(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let folder = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
-        .to_owned();
-    let watching = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // A full channel has a change in it already.
-        let _noted = is_change(&event) && changed.try_send(()).is_ok();
-    })
-    .and_then(|mut watcher| {
-        watcher
-            .watch(&folder, RecursiveMode::NonRecursive)
-            .map(|()| watcher)
-    });
-    watching
-        .inspect_err(|error| tracing::warn!(%error, folder = %folder.display(), "a folder is not watched; it is looked at every 10 s"))
-        .ok()
-}
-
-/// Reading the file is an event as well, which must not have it read again. An error may have swallowed a change.
-fn is_change(event: &notify::Result<notify::Event>) -> bool {
-    event.as_ref().map_or(true, |event| !event.kind.is_access())
-}
-
-async fn follow(
-    path: PathBuf,
-    mut text: String,
-    mapping: Arc<ArcSwap<Mapping>>,
-    mut changes: mpsc::Receiver<()>,
-) {
+async fn follow(path: PathBuf, mut text: String, mapping: Arc<ArcSwap<Mapping>>, mut watch: Watch) {
     let mut refused = None;
     loop {
-        // A watcher that is not there says nothing, and the file is looked at all the same.
-        let _said = tokio::time::timeout(LOOK, async {
-            if changes.recv().await.is_none() {
-                std::future::pending::<()>().await;
-            }
-        })
-        .await
-        .is_ok();
+        watch.changed().await;
         match read_if_other(&path, &text).await {
             Ok(None) => refused = None,
             Ok(Some((new_text, new_mapping))) => {
@@ -168,8 +122,13 @@ fn unreadable(path: &Path, why: &str) -> FileError {
 /// The text, once the file has not changed for a while, neither before it was read nor meanwhile.
 async fn load(path: &Path) -> Result<String, FileError> {
     let mut before = state_of(path).await?;
+    // One that was written long ago need not be waited for, which a start would feel.
+    let mut is_still = SystemClock.now() > before.last_change().after(STILL);
     for _ in 0..STILL_TRIES {
-        tokio::time::sleep(STILL).await;
+        if !is_still {
+            tokio::time::sleep(STILL).await;
+        }
+        is_still = false;
         if state_of(path).await? == before {
             let text = tokio::fs::read_to_string(path).await;
             let text = text.map_err(|error| unreadable(path, &error.to_string()))?;
@@ -185,64 +144,36 @@ async fn load(path: &Path) -> Result<String, FileError> {
     ))
 }
 
-/// Which file it is, how long and when it was last written to.
-async fn state_of(path: &Path) -> Result<(u64, u64, std::time::SystemTime), FileError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let failed = |error: std::io::Error| unreadable(path, &error.to_string());
-    let found = tokio::fs::metadata(path).await.map_err(failed)?;
-    Ok((found.ino(), found.len(), found.modified().map_err(failed)?))
+async fn state_of(path: &Path) -> Result<Stamp, FileError> {
+    stamp(path)
+        .await
+        .map_err(|error| unreadable(path, &error.to_string()))
 }
 
 fn parse(path: &Path, text: &str) -> Result<Mapping, FileError> {
-    let text = text.trim_start_matches('\u{FEFF}');
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(true)
-        .flexible(true)
-        .from_reader(text.as_bytes());
-    let header = || FileError::Header {
-        path: path.to_owned(),
-    };
-    if reader
-        .headers()
-        .map_err(|_| header())?
-        .iter()
-        .ne(["wx_app_id", "user_id", "openid"])
-    {
-        return Err(header());
-    }
-    if !text.ends_with('\n') {
-        return Err(FileError::Row {
+    let unreadable = |error: std::io::Error| unreadable(path, &error.to_string());
+    let mut rows = Rows::open(text.as_bytes())
+        .map_err(unreadable)?
+        .ok_or_else(|| FileError::Header {
             path: path.to_owned(),
-            line: u64::try_from(text.lines().count()).unwrap_or(u64::MAX),
-            why: "the last line does not end with a line break, so it may be cut off: add one".to_owned(),
-        });
-    }
+        })?;
     let mut mapping = Mapping::new();
-    for record in reader.records() {
-        let row = |line, why| FileError::Row {
+    while let Some(row) = rows.next_row().map_err(unreadable)? {
+        let bad = |why: String| FileError::Row {
             path: path.to_owned(),
-            line,
+            line: rows.place().line,
             why,
         };
-        let record = record
-            .map_err(|error| row(error.position().map_or(0, csv::Position::line), error.to_string()))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let [app, user, openid] = record.iter().collect::<Vec<_>>()[..] else {
-            return Err(row(line, format!("it has {} columns, not 3", record.len())));
-        };
-        let app = WxAppId::parse(app).map_err(|rule| row(line, format!("wx_app_id {rule}")))?;
-        let user = UserId::parse(user).map_err(|rule| row(line, format!("user_id {rule}")))?;
-        let openid = OpenId::parse(openid).map_err(|rule| row(line, format!("openid {rule}")))?;
-        if mapping
-            .get(&(app.clone(), user.clone()))
-            .is_some_and(|other| *other != openid)
-        {
-            return Err(row(
-                line,
-                "this user has another openid on an earlier line".to_owned(),
-            ));
+        let Row { app, user, openid } = row.map_err(bad)?;
+        match mapping.entry((app, user)) {
+            Entry::Occupied(known) if *known.get() != openid => {
+                return Err(bad("this user has another openid on an earlier line".to_owned()));
+            }
+            Entry::Occupied(_) => {}
+            Entry::Vacant(vacant) => {
+                vacant.insert(openid);
+            }
         }
-        mapping.insert((app, user), openid);
     }
     Ok(mapping)
 }
@@ -365,16 +296,5 @@ mod tests {
         };
         let (text, ()) = tokio::join!(load(&path), writing);
         assert_eq!(text.unwrap().lines().count(), 40);
-    }
-
-    #[test]
-    fn reading_the_file_is_no_reason_to_read_it_again() {
-        use notify::event::{AccessKind, AccessMode, CreateKind, EventKind};
-        let event = |kind| Ok(notify::Event::new(kind));
-        assert!(!is_change(&event(EventKind::Access(AccessKind::Open(
-            AccessMode::Any
-        )))));
-        assert!(is_change(&event(EventKind::Create(CreateKind::File))));
-        assert!(is_change(&Err(notify::Error::generic("the queue was full"))));
     }
 }

@@ -1,5 +1,7 @@
 //! `openid:{wxAppId}:{userId}`: a Redis key or field with its two placeholders, parsed once.
 
+use std::fmt;
+
 use crate::rules::term::{UserId, WxAppId};
 
 /// A key or field.
@@ -8,8 +10,9 @@ pub struct Template {
     pieces: Vec<Piece>,
 }
 
+/// A part of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     Literal(String),
     WxAppId,
     UserId,
@@ -61,6 +64,10 @@ impl Template {
         text
     }
 
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
     /// What every filled template begins with.
     #[must_use]
     pub fn prefix(&self) -> &str {
@@ -68,6 +75,17 @@ impl Template {
             Some(Piece::Literal(literal)) => literal,
             Some(Piece::WxAppId | Piece::UserId) | None => "",
         }
+    }
+}
+
+/// As it was written.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces.iter().try_for_each(|piece| match piece {
+            Piece::Literal(literal) => f.write_str(literal),
+            Piece::WxAppId => f.write_str("{wxAppId}"),
+            Piece::UserId => f.write_str("{userId}"),
+        })
     }
 }
 

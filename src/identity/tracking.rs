@@ -146,7 +146,8 @@ async fn follow(
     Ok(connection)
 }
 
-async fn masters(link: &RedisLink) -> Result<BTreeSet<Node>, String> {
+/// Who the masters are: one, but in a cluster.
+pub(super) async fn masters(link: &RedisLink) -> Result<BTreeSet<Node>, String> {
     match &link.url().topology {
         Topology::Standalone | Topology::Sentinel { .. } => {
             Ok([dial::master(link.url(), link.options()).await?]

@@ -2,7 +2,7 @@
 //! that the decision was about (see [`Ledger`](crate::payout::ports::Ledger)).
 //!
 //! [`record`] is the stored form, [`charges`] what a change owes to or gets back from the limits; [`mod@file`] is the embedded
-//! store for one process, [`redis`] the one for many.
+//! store for one process, [`redis`] the one for many, [`measured`] counts and times either.
 
 pub mod record;
 
@@ -11,6 +11,8 @@ pub mod charges;
 pub mod file;
 
 pub mod redis;
+
+pub mod measured;
 
 #[cfg(test)]
 mod samples;

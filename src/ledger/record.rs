@@ -9,6 +9,9 @@ use crate::rules::term::OrderKey;
 /// The format that is written. A reader refuses any other one: a record that is not understood decides nothing.
 const FORMAT: u8 = 1;
 
+/// Room for a record without a long history, so that it is written without being moved.
+const USUAL_BYTES: usize = 2048;
+
 #[derive(Serialize)]
 struct Written<'a> {
     format: u8,
@@ -30,14 +33,18 @@ struct Format {
 /// # Errors
 /// When the order cannot be written as JSON, which no order can bring about.
 pub fn encode(order: &Order) -> Result<String, StoreError> {
-    serde_json::to_string(&Written {
+    let mut text = Vec::with_capacity(USUAL_BYTES);
+    let written = Written {
         format: FORMAT,
         order,
-    })
-    .map_err(|error| StoreError {
-        unsure: false,
-        text: format!("the record of {} cannot be written: {error}", order.key),
-    })
+    };
+    serde_json::to_writer(&mut text, &written)
+        .map_err(|error| error.to_string())
+        .and_then(|()| String::from_utf8(text).map_err(|error| error.to_string()))
+        .map_err(|error| StoreError {
+            unsure: false,
+            text: format!("the record of {} cannot be written: {error}", order.key),
+        })
 }
 
 /// The order of a record's text, which must be the order that was asked for.
@@ -72,7 +79,9 @@ mod tests {
 
     #[test]
     fn every_state_survives_being_written_and_read() {
-        for order in [order("A1", 100), settled(&order("A1", 100))] {
+        let bill = samples::bill("A1", 100);
+        assert!(bill.due_at().is_some(), "an accepted bill is followed");
+        for order in [order("A1", 100), settled(&order("A1", 100)), bill] {
             let text = encode(&order).unwrap();
             assert_eq!(decode(text.as_bytes(), &order.key).unwrap(), order, "{text}");
         }

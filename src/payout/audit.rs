@@ -1,5 +1,6 @@
 //! One audit line per change of a payout's state, under the log target `audit`. Document: specification, section 10.
 
+use crate::redact::shorten;
 use crate::rules::order::{Order, State};
 
 /// Says that the record of an order has changed to this. Called after the store has taken the change.
@@ -10,15 +11,16 @@ pub(super) fn changed(order: &Order) {
     let burnt = matches!(&order.state, State::Refused(refused) if refused.refusal.burnt);
     tracing::info!(
         target: "audit",
-        mch_id = %order.key.mch_id,
-        order_no = %order.key.order_no,
+        mch_id = order.key.mch_id.as_str(),
+        order_no = order.key.order_no.as_str(),
         state = order.state.name().as_str(),
         burnt,
         amount_fen = order.amount.get(),
-        wx_app_id = %order.wx_app_id,
-        user_id = %order.user_id,
-        openid = %order.openid,
+        wx_app_id = order.wx_app_id.as_str(),
+        user_id = shorten(order.user_id.as_str()),
+        openid = shorten(order.openid.as_str()),
         upstream = ?order.upstream,
+        upstream_status = order.upstream_status,
         attempts = order.attempts,
         version = %order.version,
         why = change.why,
@@ -30,13 +32,26 @@ pub(super) fn changed(order: &Order) {
 pub(super) fn taken_back(order: &Order, why: &str) {
     tracing::info!(
         target: "audit",
-        mch_id = %order.key.mch_id,
-        order_no = %order.key.order_no,
+        mch_id = order.key.mch_id.as_str(),
+        order_no = order.key.order_no.as_str(),
         state = "none",
         amount_fen = order.amount.get(),
-        user_id = %order.user_id,
+        user_id = shorten(order.user_id.as_str()),
         why,
         "payout taken back"
+    );
+}
+
+/// Says that an operator asked the upstream to take an order back; what came of it is told as a change.
+pub(super) fn cancel_asked(order: &Order) {
+    tracing::info!(
+        target: "audit",
+        mch_id = order.key.mch_id.as_str(),
+        order_no = order.key.order_no.as_str(),
+        state = order.state.name().as_str(),
+        upstream_status = order.upstream_status,
+        amount_fen = order.amount.get(),
+        "an operator asked to cancel a payout"
     );
 }
 
@@ -44,8 +59,8 @@ pub(super) fn taken_back(order: &Order, why: &str) {
 pub(super) fn alarm(order: &Order, what: &str) {
     tracing::error!(
         target: "audit",
-        mch_id = %order.key.mch_id,
-        order_no = %order.key.order_no,
+        mch_id = order.key.mch_id.as_str(),
+        order_no = order.key.order_no.as_str(),
         state = order.state.name().as_str(),
         amount_fen = order.amount.get(),
         what,

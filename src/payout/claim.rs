@@ -24,6 +24,11 @@ impl Claim {
         }
     }
 
+    /// Gives the claim up, and keeps what was claimed: its attempt is over.
+    pub(super) fn into_order(self) -> Order {
+        self.order
+    }
+
     /// The order as it is recorded.
     #[must_use]
     pub fn order(&self) -> &Order {

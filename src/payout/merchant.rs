@@ -31,7 +31,12 @@ pub struct Merchant {
 /// How a merchant's payouts are composed.
 #[derive(Clone, Debug)]
 pub enum MerchantKind {
-    /// For WeChat Pay.
+    /// For WeChat Pay v3, merchant transfer.
+    TransferBill {
+        /// What its bills say beside the request.
+        scene: wechat::v3::request::Scene,
+    },
+    /// For WeChat Pay v2.
     Wechat {
         /// The configured product; a request's `notifyWay` may turn a red packet into a mini program's.
         product: Product,
@@ -69,6 +74,10 @@ impl Merchant {
                 };
                 let parameters = wechat::v2::parameters(product, request, texts, openid, client_ip)?;
                 Ok((UpstreamKind::Wechat(product), parameters))
+            }
+            MerchantKind::TransferBill { scene } => {
+                let parameters = wechat::v3::request::parameters(request, scene, openid)?;
+                Ok((UpstreamKind::TransferBill, parameters))
             }
             MerchantKind::Handler { format } => {
                 let encoding = format.unwrap_or(asked);

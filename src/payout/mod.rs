@@ -1,9 +1,10 @@
 //! The flow of one payout: identify, claim, dispatch, weigh, record.
 //!
 //! [`ports`] says what the flow needs from the world. [`send`] is the one page that a request to pay travels through,
-//! [`status`] answers how a payout stands, [`settle`] asks about unsettled orders in the background; all three end in
-//! [`record`], where the state machine's decision is written. [`claim`] is the key to an attempt, [`merchant`] an entry
-//! of the configuration as the flow uses it, [`waiters`] lets repeats wait, [`audit`] tells what changed.
+//! [`status`] answers how a payout stands, [`settle`] asks about unsettled orders in the background, [`notify`] takes what an
+//! upstream tells by itself; all of them end in [`record`], where the state machine's decision is written. [`claim`] is the
+//! key to an attempt, [`merchant`] an entry of the configuration as the flow uses it, [`waiters`] lets repeats wait,
+//! [`audit`] tells what changed.
 //!
 //! The caller's connection may go away at any time. So a payout runs in a task of [`Payouts::tasks`] from before its
 //! claim to its record, and the connection only waits for the reply.
@@ -17,6 +18,8 @@ pub mod merchant;
 pub mod reply;
 
 pub mod operator;
+
+pub mod notify;
 
 mod record;
 
@@ -65,6 +68,24 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether any entry's notifications come to this path.
+    #[must_use]
+    pub fn is_notified_at(&self, path: &str) -> bool {
+        self.merchants
+            .iter()
+            .any(|(_, merchant)| merchant.upstream.notify_path() == Some(path))
+    }
+
+    /// The entries whose upstream sends its notifications to this path.
+    #[must_use]
+    pub fn notified_at(&self, path: &str) -> Vec<Arc<Merchant>> {
+        self.merchants
+            .iter()
+            .filter(|(_, merchant)| merchant.upstream.notify_path() == Some(path))
+            .map(|(_, merchant)| Arc::clone(merchant))
+            .collect()
+    }
+
     /// The entry that a merchant and app belong to: the most specific one.
     #[must_use]
     pub fn merchant(&self, mch_id: &MchId, app: &WxAppId) -> Option<Arc<Merchant>> {
@@ -80,6 +101,8 @@ impl Settings {
 #[derive(Clone)]
 pub struct Payouts {
     inner: Arc<Inner>,
+    /// The settings of a request that began under them; `None`: those in force.
+    pinned: Option<Arc<Settings>>,
 }
 
 struct Inner {
@@ -113,13 +136,32 @@ impl Payouts {
         };
         Self {
             inner: Arc::new(inner),
+            pinned: None,
         }
     }
 
-    /// What of the configuration is in force now. A request holds on to what it began with.
+    /// What of the configuration holds here: what is in force now, or what [`Payouts::under`] has fixed.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
-        self.inner.settings.load_full()
+        match &self.pinned {
+            Some(settings) => Arc::clone(settings),
+            None => self.inner.settings.load_full(),
+        }
+    }
+
+    /// The same flow under these settings, whatever is put in force later: a request sees one configuration from its
+    /// first byte to its last.
+    #[must_use]
+    pub fn under(&self, settings: Arc<Settings>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            pinned: Some(settings),
+        }
+    }
+
+    /// Puts other settings in force for whatever begins from now on.
+    pub fn put_in_force(&self, settings: Arc<Settings>) {
+        self.inner.settings.store(settings);
     }
 
     /// The tasks that outlive their callers; the end of the process waits for them.

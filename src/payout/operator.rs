@@ -1,10 +1,12 @@
-//! What an operator may do: look payouts up, and say what became of one that is unknown. Document: specification, section 8.
+//! What an operator may do: look payouts up, say what became of one that is unknown, and cancel a bill that the user has
+//! not confirmed. Document: specification, section 8.
 
-use super::ports::{ListFilter, Page, Replaced, StoreError};
+use super::ports::{ListFilter, OrderQuestion, Page, Replaced, StoreError};
 use super::{Payouts, audit};
 use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::{Order, StateName};
+use crate::rules::order::{Order, State, StateName, UpstreamKind};
 use crate::rules::term::OrderKey;
+use crate::rules::wechat::v3::answer::Withdrawal;
 
 /// Why an operator's word was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +25,76 @@ pub enum SettleError {
     Store(#[from] StoreError),
 }
 
+/// Why a payout was not cancelled.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// There is no such order.
+    #[error("no order {0} is on record")]
+    NotFound(OrderKey),
+    /// Another product: what it has paid stays paid.
+    #[error("only v3 transfers (transfer-bill) can be cancelled")]
+    NotABill,
+    /// It has come to its end, or is being paid right now.
+    #[error("the payout cannot be cancelled: it is {0}")]
+    NotOpen(String),
+    /// The merchant's entry is gone or leads elsewhere.
+    #[error("no merchant entry matches this payout any more: restore it")]
+    NoMerchant,
+    /// WeChat Pay refused.
+    #[error("WeChat Pay did not cancel it: {code}: {text}")]
+    Refused {
+        /// Its code.
+        code: String,
+        /// Its text.
+        text: String,
+    },
+    /// WeChat Pay may have taken it or not.
+    #[error("it is not known whether WeChat Pay cancelled it ({0}): look at it again in a minute")]
+    Unclear(String),
+    /// The ledger is out of reach.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl Payouts {
+    /// Asks WeChat Pay to take a bill back that its user has not confirmed. It may do so at once or be about to; the bill is
+    /// followed to its end, and gives its limits back then. Audited.
+    ///
+    /// # Errors
+    /// When the order is no open bill, or WeChat Pay or the ledger does not do it, then [`CancelError`].
+    pub async fn cancel(&self, key: &OrderKey) -> Result<Order, CancelError> {
+        let order = self
+            .show(key)
+            .await?
+            .ok_or_else(|| CancelError::NotFound(key.clone()))?;
+        if order.upstream != UpstreamKind::TransferBill {
+            return Err(CancelError::NotABill);
+        }
+        let is_open = match &order.state {
+            State::Unknown(_) => true,
+            State::Succeeded(succeeded) => succeeded.following.is_some(),
+            State::Pending(_) | State::Refused(_) => false,
+        };
+        if !is_open {
+            let state = order.state.name().as_str();
+            let word = order
+                .upstream_status
+                .as_ref()
+                .map_or_else(String::new, |word| format!(" ({word})"));
+            return Err(CancelError::NotOpen(format!("{state}{word}")));
+        }
+        let merchant = self
+            .settings()
+            .merchant(&key.mch_id, &order.wx_app_id)
+            .ok_or(CancelError::NoMerchant)?;
+        audit::cancel_asked(&order);
+        match merchant.upstream.cancel(&OrderQuestion::of(&order)).await {
+            Withdrawal::Taken(finding) => Ok(self.record_finding(&order, finding, merchant.policy).await?),
+            Withdrawal::Refused { code, text } => Err(CancelError::Refused { code, text }),
+            Withdrawal::Unclear(why) => Err(CancelError::Unclear(why)),
+        }
+    }
+
     /// A page of orders, newest first.
     ///
     /// # Errors

@@ -6,6 +6,8 @@ use crate::rules::contract::send::RequestCredentials;
 use crate::rules::order::{Order, StateName};
 use crate::rules::outcome::{Evidence, Finding};
 use crate::rules::term::{MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
+use crate::rules::wechat::v3::answer::{Notification, Withdrawal};
+use crate::rules::wechat::v3::sign::Signed;
 
 use super::claim::Claim;
 
@@ -151,7 +153,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// When the store cannot be read, then [`StoreError`].
     async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError>;
 
-    /// Unsettled orders whose [`Order::due_at`] has come, oldest first, each handed to one caller only until
+    /// Orders whose [`Order::due_at`] has come (unsettled, or followed to their final state), oldest first, each handed to one caller only until
     /// `hidden_until`: the store notes that moment as their new due time in the same step.
     ///
     /// # Errors
@@ -164,6 +166,25 @@ pub trait Ledger: Send + Sync + 'static {
     /// # Errors
     /// When the store cannot be read or the cursor is not one of its own, then [`StoreError`].
     async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError>;
+
+    /// Up to `limit` unknown orders, in any order: to count them and see how old they are.
+    ///
+    /// # Errors
+    /// When the store cannot be read, then [`StoreError`].
+    async fn unknown(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
+        let filter = ListFilter {
+            state: Some(StateName::Unknown),
+            limit,
+            ..ListFilter::default()
+        };
+        Ok(self.list(&filter).await?.orders)
+    }
+
+    /// What of a sum of the limits is used up: charged, and not given back. Zero where there is no such sum.
+    ///
+    /// # Errors
+    /// When the store cannot be read, then [`StoreError`].
+    async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError>;
 
     /// Whether the store answers and can be written; asked by `/readyz`.
     ///
@@ -196,6 +217,43 @@ pub trait Upstream: Send + Sync + 'static {
 
     /// The longest that an attempt takes, time-outs included; leases are longer than this.
     fn longest(&self) -> std::time::Duration;
+
+    /// Asks the upstream to take an accepted order back, where its product can (v3 bills).
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves open whether it was asked for; a query tells.
+    async fn cancel(&self, order: &OrderQuestion) -> Withdrawal {
+        Withdrawal::Refused {
+            code: "NOT_SUPPORTED".to_owned(),
+            text: format!("{:?} cannot be taken back", order.upstream),
+        }
+    }
+
+    /// The path on the main port at which the upstream's notifications are taken; `None`: it sends none.
+    fn notify_path(&self) -> Option<&str> {
+        None
+    }
+
+    /// Verifies and opens a notification.
+    ///
+    /// # Errors
+    /// When it is not the upstream's, not fresh, tampered with, or wrapped under another merchant's key, then why.
+    ///
+    /// # Cancel safety
+    /// Reads only; may be dropped at any time.
+    async fn open(&self, notice: Notice<'_>) -> Result<Notification, String> {
+        let _ = notice;
+        Err("this upstream sends no notifications".to_owned())
+    }
+}
+
+/// A notification as it came: what signs it, and its body before any parsing.
+#[derive(Clone, Copy, Debug)]
+pub struct Notice<'a> {
+    /// The headers that sign it.
+    pub signed: Signed<'a>,
+    /// The bytes that are signed.
+    pub body: &'a [u8],
 }
 
 /// What a query needs to know of an order; made from a record, or from a status request about an order without one.

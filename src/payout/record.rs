@@ -1,5 +1,6 @@
 //! Writes what the state machine decided, and finds out what became of a write whose acknowledgement was lost.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use super::reply::Reply;
 use super::{Payouts, audit};
 use crate::rules::contract::fault::Fault;
 use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::{Order, State};
+use crate::rules::order::{Order, State, UpstreamKind};
 use crate::rules::outcome::{Evidence, Finding, Found};
+use crate::telemetry::context::carried;
 
 /// The pauses between tries to write what an attempt proved: doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -31,7 +33,10 @@ impl Payouts {
     pub(super) async fn record(&self, claimed: Order, evidence: Evidence, policy: Policy) -> Reply {
         let never_sent = match &evidence {
             Evidence::NeverSent { why } => Some(why.clone()),
-            Evidence::NoAnswer { .. } | Evidence::Accepted { .. } | Evidence::Declined { .. } => None,
+            Evidence::NoAnswer { .. }
+            | Evidence::Accepted { .. }
+            | Evidence::Opened { .. }
+            | Evidence::Declined { .. } => None,
         };
         let event = Event::Attempted {
             version: claimed.version,
@@ -78,7 +83,7 @@ impl Payouts {
     /// Goes on trying to record in a task of its own.
     pub(super) fn record_later(&self, claimed: Order, event: Event, policy: Policy) {
         let payouts = self.clone();
-        self.tasks().spawn(async move {
+        self.tasks().spawn(carried(async move {
             let begun = tokio::time::Instant::now();
             let mut pause = FIRST_PAUSE;
             while begun.elapsed() < KEEP_TRYING {
@@ -98,16 +103,16 @@ impl Payouts {
                 &claimed,
                 "an outcome could not be recorded; the upstream will be asked",
             );
-        });
+        }));
     }
 
     /// Applies an event to an order and writes the result, again and again while somebody else changes the record.
     async fn apply(&self, order: &Order, event: &Event, policy: Policy) -> Result<Written, StoreError> {
-        let mut current = order.clone();
+        let mut current = Cow::Borrowed(order);
         loop {
             let now = self.inner.clock.now();
             let replaced = match step(&current, event.clone(), policy, now, self.jitter()) {
-                Step::Stay => return Ok(Written::Recorded(Box::new(current))),
+                Step::Stay => return Ok(Written::Recorded(Box::new(current.into_owned()))),
                 Step::Become(next) => match self.replace(&current, &next).await? {
                     Replaced::Done => {
                         self.tell(&current, &next);
@@ -124,7 +129,7 @@ impl Payouts {
                 },
             };
             current = match replaced {
-                Replaced::Moved(Some(moved)) => *moved,
+                Replaced::Moved(Some(moved)) => Cow::Owned(*moved),
                 // The record is gone: taken back by an earlier try of this very write, or forgotten by the store.
                 Replaced::Moved(None) | Replaced::Done | Replaced::OverLimit(_) => {
                     if !matches!(
@@ -145,7 +150,7 @@ impl Payouts {
         }
     }
 
-    fn tell(&self, before: &Order, after: &Order) {
+    pub(super) fn tell(&self, before: &Order, after: &Order) {
         if before.state.name() == after.state.name() && before.upstream_status == after.upstream_status {
             return;
         }
@@ -157,6 +162,13 @@ impl Payouts {
             audit::alarm(
                 after,
                 "the upstream accepted an order that was recorded as refused",
+            );
+        }
+        let word = |order: &Order| order.upstream_status.clone();
+        if order_ended_unpaid(before) && word(before) != word(after) {
+            audit::alarm(
+                after,
+                "the upstream paid a bill that had ended unpaid: its limits were given back",
             );
         }
     }
@@ -228,6 +240,13 @@ impl Payouts {
             written => written,
         }
     }
+}
+
+/// Whether a bill was accepted and recorded as ended without payment.
+fn order_ended_unpaid(order: &Order) -> bool {
+    order.upstream == UpstreamKind::TransferBill
+        && matches!(order.state, State::Succeeded(_))
+        && matches!(order.upstream_status.as_deref(), Some("FAIL" | "CANCELLED"))
 }
 
 fn why_of(event: &Event) -> &str {

@@ -21,6 +21,7 @@ use crate::rules::order::step::Event;
 use crate::rules::order::{Lease, NewOrder, Order, State};
 use crate::rules::outcome::Evidence;
 use crate::rules::term::{Millis, OpenId};
+use crate::telemetry::context::carried;
 
 /// The pauses between looks at an order that another replica is paying.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
@@ -66,27 +67,37 @@ impl Payouts {
             Place::Lead(leader) => {
                 let replies = leader.subscribe();
                 let journey = self.journey(request, asked, merchant, settings, deadline);
-                let payouts = self.clone();
-                self.tasks().spawn(async move {
-                    let reply = payouts.travel(journey).await;
-                    drop(held);
-                    leader.land(reply);
-                });
+                self.set_out(journey, held, |reply| leader.land(reply));
                 (false, replies)
             }
             Place::Apart => {
                 let (sender, replies) = watch::channel(None);
                 let journey = self.journey(request, asked, merchant, settings, deadline);
-                let payouts = self.clone();
-                self.tasks().spawn(async move {
-                    let reply = payouts.travel(journey).await;
-                    drop(held);
+                self.set_out(journey, held, move |reply| {
                     sender.send_replace(Some(reply));
                 });
                 (false, replies)
             }
         };
         Ok(wait(replies, deadline, followed).await)
+    }
+
+    /// Begins the journey in a task that outlives the caller.
+    fn set_out(
+        &self,
+        journey: Journey,
+        held: impl Send + 'static,
+        land: impl FnOnce(Reply) + Send + 'static,
+    ) {
+        let payouts = self.clone();
+        // In a box of its own from the start: what a journey needs at its widest would otherwise be moved whole with each
+        // of the task's wrappers.
+        let journey = Box::pin(async move { payouts.travel(journey).await });
+        self.tasks().spawn(carried(async move {
+            let reply = journey.await;
+            drop(held);
+            land(reply);
+        }));
     }
 
     fn journey(
@@ -133,12 +144,8 @@ impl Payouts {
     /// This request cannot become an order, but the order may be known already, and then its record answers: a payout
     /// that was made stays made, whatever has changed in the mapping or the configuration since.
     async fn answer_existing(&self, journey: &Journey, otherwise: Reply) -> Reply {
-        let key = crate::rules::term::OrderKey {
-            mch_id: journey.request.mch_id.clone(),
-            order_no: journey.request.order_no.clone(),
-        };
-        match self.inner.ledger.get(&key).await {
-            Ok(Some(order)) => self.repeat(journey, order).await,
+        match self.inner.ledger.get(&journey.request.key()).await {
+            Ok(Some(order)) => Box::pin(self.repeat(journey, order)).await,
             Ok(None) => otherwise,
             Err(error) => out_of_reach(&error),
         }
@@ -155,7 +162,7 @@ impl Payouts {
                 audit::changed(&order);
                 self.dispatch(journey, order).await
             }
-            Ok(Inserted::Exists(existing)) => self.repeat(journey, *existing).await,
+            Ok(Inserted::Exists(existing)) => Box::pin(self.repeat(journey, *existing)).await,
             Ok(Inserted::OverLimit(at)) => over_limit(&order, at),
             Err(error) => {
                 // Nothing was sent. Should the claim be there after all, it is taken back, so that it blocks nobody.
@@ -189,7 +196,7 @@ impl Payouts {
 
     /// From here on there is no error, only evidence.
     async fn dispatch(&self, journey: &Journey, claimed: Order) -> Reply {
-        let Some(claim) = Claim::of(claimed.clone()) else {
+        let Some(claim) = Claim::of(claimed) else {
             return Reply::Failed(Fault::unknown());
         };
         let evidence = journey
@@ -197,11 +204,12 @@ impl Payouts {
             .upstream
             .attempt(&claim, &journey.credentials)
             .await;
+        let claimed = claim.into_order();
         match &evidence {
             Evidence::NeverSent { why } | Evidence::NoAnswer { why } => {
                 tracing::warn!(order = %claimed.key, why, "an attempt got no answer");
             }
-            Evidence::Accepted { .. } | Evidence::Declined { .. } => {}
+            Evidence::Accepted { .. } | Evidence::Opened { .. } | Evidence::Declined { .. } => {}
         }
         self.record(claimed, evidence, journey.merchant.policy).await
     }
@@ -374,14 +382,9 @@ fn compose(journey: &Journey, openid: &OpenId, lease: Option<Lease>, now: Millis
         ..
     } = journey;
     settings.limits.check(request.amount).map_err(Reply::Failed)?;
-    let given = request.client_ip.as_deref().map(str::parse);
-    let client_ip = match (settings.client_ip, given) {
-        (Some(configured), _) => Some(configured),
-        (None, Some(Ok(given))) => Some(given),
-        (None, Some(Err(_))) => {
-            return Err(Reply::NotTaken(Fault::field(CLIENT_IP, "must be an IP address")));
-        }
-        (None, None) => None,
+    let client_ip = match settings.client_ip {
+        Some(configured) => Some(configured),
+        None => request.client_address().map_err(Reply::NotTaken)?,
     };
     let (upstream, parameters) = merchant
         .compose(request, openid, client_ip, journey.asked)

@@ -1,5 +1,5 @@
 //! Asks about unsettled orders in the background: unknown ones, and pending ones whose lease has run out, by whichever
-//! replica gets there first. Document: specification, section 5.
+//! replica gets there first; and about accepted bills until their final state. Document: specification, section 5.
 
 use std::time::Duration;
 
@@ -10,11 +10,14 @@ use super::{Payouts, audit};
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::order::{Order, State};
 use crate::rules::outcome::{Finding, Found};
-use crate::rules::pace::{QUERY_ALERT, QUERY_WINDOW};
+use crate::rules::pace::{BILL_LIFE, QUERY_ALERT, QUERY_WINDOW};
 use crate::rules::term::OrderKey;
 
 /// The pause between two looks for orders that are due.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The pause where there were more than one look takes: bills that are followed may be many, and unknown orders wait
+/// behind them.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause while the ledger is out of reach.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How many orders are taken at a time.
@@ -35,6 +38,7 @@ impl Payouts {
                 () = sleep(pause.saturating_add(spread)) => {}
             }
             pause = match self.settle_due().await {
+                Ok(count) if count >= BATCH => FULL_PAUSE,
                 Ok(_) => PAUSE,
                 Err(error) => {
                     tracing::warn!(%error, "orders that are due could not be listed");
@@ -86,7 +90,9 @@ impl Payouts {
             }
             order = self.record_lapse(&order, merchant.policy).await?;
         }
-        if !matches!(order.state, State::Unknown(_)) {
+        let is_followed =
+            matches!(&order.state, State::Succeeded(succeeded) if succeeded.following.is_some());
+        if !is_followed && !matches!(order.state, State::Unknown(_)) {
             return Ok(());
         }
         let finding = if self.is_askable(&order) {
@@ -106,7 +112,18 @@ impl Payouts {
 
     /// Whether a query can still reach the order; near the end of the window a person is called.
     fn is_askable(&self, order: &Order) -> bool {
-        let age = self.inner.clock.now().since(order.created_at);
+        let now = self.inner.clock.now();
+        let age = now.since(order.created_at);
+        if let State::Succeeded(succeeded) = &order.state {
+            let age = now.since(succeeded.at);
+            if age > BILL_LIFE {
+                audit::alarm(
+                    order,
+                    "an accepted bill has no final state after 25 hours: look at it in the merchant platform",
+                );
+            }
+            return age <= QUERY_WINDOW;
+        }
         if age > QUERY_ALERT {
             audit::alarm(
                 order,

@@ -94,6 +94,7 @@ impl Payouts {
                 trade_record_id: request.trade_record_id,
                 upstream: match &merchant.kind {
                     MerchantKind::Wechat { product, .. } => UpstreamKind::Wechat(*product),
+                    MerchantKind::TransferBill { .. } => UpstreamKind::TransferBill,
                     MerchantKind::Handler { .. } => UpstreamKind::Handler,
                 },
                 encoding: asked,

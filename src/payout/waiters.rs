@@ -45,11 +45,7 @@ pub(super) struct Leader {
 
 impl Waiters {
     pub(super) fn join(&self, request: &SendRequest) -> Place {
-        let key = OrderKey {
-            mch_id: request.mch_id.clone(),
-            order_no: request.order_no.clone(),
-        };
-        match self.flights().entry(key) {
+        match self.flights().entry(request.key()) {
             Entry::Occupied(flight) => {
                 let flight = flight.get();
                 let same = flight.wx_app_id == request.wx_app_id

@@ -12,16 +12,19 @@ use hyper::upgrade::OnUpgrade;
 use super::backend::{Backend, BackendClient, BackendError, client};
 use super::body::Body;
 use super::target::{self, TargetError};
-use super::trace::{self, Ids};
 use super::{headers, upgrade};
 use crate::peer::Peer;
+use crate::telemetry::context::{random_ids, shown};
 use crate::telemetry::log::chain;
+use crate::telemetry::otlp::server::Begun;
+use crate::telemetry::trace::{self, Ids};
 
 /// Forwards requests to one backend. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Proxy {
     client: BackendClient,
     backend: Arc<Backend>,
+    handler_bases: Arc<[String]>,
 }
 
 /// An upgrade that a caller has asked for.
@@ -31,14 +34,16 @@ struct Asked {
 }
 
 impl Proxy {
-    /// Forwards to `http://host[:port][/base]`.
+    /// Forwards to `http://host[:port][/base]`, but nothing that a handler below one of `handler_bases` could take for a
+    /// payout.
     ///
     /// # Errors
     /// When the URL is another one, then why it cannot be used.
-    pub fn new(url: &str) -> Result<Self, BackendError> {
+    pub fn new(url: &str, handler_bases: Vec<String>) -> Result<Self, BackendError> {
         Ok(Self {
             client: client(),
             backend: Arc::new(Backend::parse(url)?),
+            handler_bases: handler_bases.into(),
         })
     }
 
@@ -84,6 +89,7 @@ impl Proxy {
             request.version(),
             request.headers(),
             self.backend.authority(),
+            &self.handler_bases,
         )?;
         let uri = self.backend.uri(request.uri()).ok_or(TargetError::NoPath)?;
         let asked = upgrade::wanted(request).map(|protocol| Asked {
@@ -92,6 +98,7 @@ impl Proxy {
         });
         // Only the caller's connection needs what hangs on the request; a place among those in flight, for one, is given
         // back by the answer.
+        let begun = request.extensions_mut().remove::<Begun>();
         request.extensions_mut().clear();
         let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
         let headers = request.headers_mut();
@@ -100,7 +107,10 @@ impl Proxy {
         headers::announce(headers, peer);
         // Connection may have named the id: it is set again.
         headers.insert(trace::X_REQUEST_ID, id.clone());
-        trace::continue_trace(headers, ids);
+        match begun {
+            Some(begun) => drop(begun.go_on(headers)),
+            None => drop(trace::continue_trace(headers, ids)),
+        }
         if is_chunked {
             // The client leaves the body of a GET out unless it is told of it.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -191,22 +201,6 @@ pub fn said(status: StatusCode, text: &str) -> Response<Body> {
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
     response
-}
-
-fn random_ids() -> Ids {
-    let (mut request, mut trace, mut span) = ([0; 16], [0; 16], [0; 8]);
-    for bytes in [&mut request[..], &mut trace[..], &mut span[..]] {
-        if let Err(error) = getrandom::fill(bytes) {
-            // Ids that are all alike are better than no answer.
-            tracing::error!(%error, "the system gave no randomness for ids");
-        }
-    }
-    Ids::new(request, trace, span)
-}
-
-/// A request id, for the log.
-fn shown(id: &HeaderValue) -> &str {
-    id.to_str().unwrap_or_default()
 }
 
 fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {

@@ -3,8 +3,8 @@
 //! else changes.
 //!
 //! [`backend`] reads the address and makes the client, `forward.rs` is the way of one request, `upgrade.rs` the tunnel,
-//! [`body`] the one body type of the main port. The rules are pure: [`headers`] says what becomes of headers, [`trace`] of
-//! request ids and traces, [`target`] of the request's target and `Host`.
+//! [`body`] the one body type of the main port. The rules are pure: [`headers`] says what becomes of headers, [`target`]
+//! of the request's target and `Host`, [`trace`](crate::telemetry::trace) of request ids and traces.
 
 pub mod body;
 
@@ -15,8 +15,6 @@ mod forward;
 pub mod headers;
 
 pub mod target;
-
-pub mod trace;
 
 mod upgrade;
 

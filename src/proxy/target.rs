@@ -44,7 +44,7 @@ impl TargetError {
 }
 
 /// Checks a request's head, and says which `Host` the backend is told: the request's own, byte for byte; of an HTTP/1.0
-/// request without one, the backend's.
+/// request without one, the backend's. `handler_bases` are the paths below which handlers are called.
 ///
 /// # Errors
 /// When the request must not be forwarded, then why.
@@ -54,6 +54,7 @@ pub fn check(
     version: Version,
     headers: &HeaderMap,
     backend: &Authority,
+    handler_bases: &[String],
 ) -> Result<HeaderValue, TargetError> {
     if method == Method::CONNECT {
         return Err(TargetError::Connect);
@@ -61,21 +62,33 @@ pub fn check(
     if uri.path_and_query().is_none() {
         return Err(TargetError::NoPath);
     }
-    if !is_plainly_chunked(headers) {
-        return Err(TargetError::Coding);
-    }
-    if is_disguised(uri.path()) {
+    let host = check_message(uri, version, headers)?;
+    if is_disguised(uri.path(), handler_bases) {
         return Err(TargetError::Disguised);
     }
-    host(uri, version, headers, backend)
+    host.map_or_else(
+        || HeaderValue::from_str(backend.as_str()).map_err(|_| TargetError::Host),
+        Ok,
+    )
 }
 
-fn host(
+/// Checks what must hold of every request, whoever answers it: where its body ends and whom it is for can be read in one
+/// way only. Returns the `Host`, which an HTTP/1.0 request may lack.
+///
+/// # Errors
+/// When somebody before us could have read it in another way, then why.
+pub fn check_message(
     uri: &Uri,
     version: Version,
     headers: &HeaderMap,
-    backend: &Authority,
-) -> Result<HeaderValue, TargetError> {
+) -> Result<Option<HeaderValue>, TargetError> {
+    if !is_plainly_chunked(headers) {
+        return Err(TargetError::Coding);
+    }
+    host(uri, version, headers)
+}
+
+fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Option<HeaderValue>, TargetError> {
     let mut given = headers.get_all(header::HOST).iter();
     let named = uri.authority().map(Authority::as_str);
     if named.is_some_and(|named| !is_host(named.as_bytes())) {
@@ -87,11 +100,11 @@ fn host(
         (Some(host), None, Some(named)) if !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()) => {
             Err(TargetError::TwoHosts)
         }
-        (Some(host), None, _) => Ok(host.clone()),
-        (None, None, Some(named)) => HeaderValue::from_str(named).map_err(|_| TargetError::Host),
-        (None, None, None) if version == Version::HTTP_10 => {
-            HeaderValue::from_str(backend.as_str()).map_err(|_| TargetError::Host)
-        }
+        (Some(host), None, _) => Ok(Some(host.clone())),
+        (None, None, Some(named)) => HeaderValue::from_str(named)
+            .map(Some)
+            .map_err(|_| TargetError::Host),
+        (None, None, None) if version == Version::HTTP_10 => Ok(None),
         (None, None, None) => Err(TargetError::Host),
     }
 }
@@ -114,9 +127,9 @@ pub fn is_plainly_chunked(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a backend that decodes, joins slashes, resolves dots, cuts parameters or suffixes, or ignores case could read
-/// this path as one of the contract's. The handler and the backend are often one server: such a request would reach it
-/// without a claim in the ledger. (The contract's paths themselves never come here.)
-fn is_disguised(path: &str) -> bool {
+/// this path as one of the contract's, at the root or below a handler's base path. The handler and the backend are often one
+/// server: such a request would reach it without a claim in the ledger. (The contract's paths themselves never come here.)
+fn is_disguised(path: &str, handler_bases: &[String]) -> bool {
     let decoded = decode(path);
     let mut segments: Vec<&[u8]> = Vec::new();
     for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
@@ -129,8 +142,8 @@ fn is_disguised(path: &str) -> bool {
             bare => segments.push(bare),
         }
     }
-    let is = |contract: &str| {
-        let mut expected = contract.bytes().skip(1).collect::<Vec<u8>>();
+    let is = |base: &str, contract: &str| {
+        let mut expected = base.bytes().chain(contract.bytes()).skip(1).collect::<Vec<u8>>();
         expected.push(b'.');
         let mut given = segments.join(&b'/');
         // `/pay/sendApiRedPack.json` is the same path to frameworks that match suffixes.
@@ -139,7 +152,9 @@ fn is_disguised(path: &str) -> bool {
             .get(..expected.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(&expected))
     };
-    is(SEND_PATH) || is(STATUS_PATH)
+    std::iter::once("")
+        .chain(handler_bases.iter().map(String::as_str))
+        .any(|base| is(base, SEND_PATH) || is(base, STATUS_PATH))
 }
 
 /// Percent-decodes as often as it changes something, within reason: some servers decode twice.
@@ -190,7 +205,8 @@ mod tests {
         }
         let backend = Authority::from_static("backend:8000");
         let uri = target.parse().unwrap();
-        check(&Method::GET, &uri, version, &headers, &backend).map(|host| host.to_str().unwrap().to_owned())
+        check(&Method::GET, &uri, version, &headers, &backend, &[])
+            .map(|host| host.to_str().unwrap().to_owned())
     }
 
     #[test]
@@ -239,6 +255,7 @@ mod tests {
             Version::HTTP_11,
             &HeaderMap::new(),
             &Authority::from_static("b"),
+            &[],
         );
         assert_eq!(connect, Err(TargetError::Connect));
     }
@@ -264,7 +281,7 @@ mod tests {
             "/pay/sendApiRedPack%20",
             "/pay/getApiRedPacketStatus/",
         ] {
-            assert!(is_disguised(path), "{path}");
+            assert!(is_disguised(path, &[]), "{path}");
         }
         for path in [
             "/",
@@ -278,7 +295,23 @@ mod tests {
             "/%zz%2",
             "*",
         ] {
-            assert!(!is_disguised(path), "{path}");
+            assert!(!is_disguised(path, &[]), "{path}");
+        }
+    }
+
+    #[test]
+    fn below_a_handlers_base_path_the_contract_is_guarded_as_well() {
+        let bases = ["/internal/v1".to_owned()];
+        for path in [
+            "/internal/v1/pay/sendApiRedPack",
+            "/Internal//v1/pay/%73endApiRedPack/",
+            "/internal/v1/pay/getApiRedPacketStatus.json",
+            "//pay/sendApiRedPack",
+        ] {
+            assert!(is_disguised(path, &bases), "{path}");
+        }
+        for path in ["/internal/pay/sendApiRedPack", "/internal/v1/pay", "/internal/v1"] {
+            assert!(!is_disguised(path, &bases), "{path}");
         }
     }
 

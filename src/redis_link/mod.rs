@@ -8,6 +8,8 @@
 //! decides. Sent again is only what a server has turned away (`READONLY`, `NOSCRIPT`; in a cluster see [`redirect`]), and
 //! what [`RedisLink::read`] asks.
 
+mod batch;
+
 pub mod dial;
 
 mod error;
@@ -20,16 +22,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Script, ToRedisArgs, Value};
-use tokio::time::Instant;
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError, Script, ServerErrorKind, ToRedisArgs,
+    Value,
+};
 
 use self::dial::Connection;
 pub use self::error::LinkError;
 use self::error::classify;
 pub use self::url::RedisUrl;
+use crate::circuit::Breaker;
+use crate::rules::circuit::Patience;
 
-/// How long callers fail at once after a connection could not be opened, so that a dead Redis costs little.
-const AFTER_FAILURE: Duration = Duration::from_millis(200);
+/// A Redis that cannot be connected, or leaves this many commands in a row without an answer, is not tried for a moment,
+/// so that a dead one costs its callers little.
+pub const PATIENCE: Patience = Patience {
+    failures: 3,
+    first_pause: Duration::from_millis(200),
+    longest_pause: Duration::from_secs(2),
+};
+
+/// Room for what an order's scripts are told, so that it is written without being moved.
+const USUAL_CALL_BYTES: usize = 2560;
 
 /// How many scripts may wait for replicas at once, each on a connection of its own.
 const WAITING_SCRIPTS: usize = 8;
@@ -65,6 +79,7 @@ pub struct RedisLink {
 struct Inner {
     url: RedisUrl,
     options: Options,
+    breaker: Breaker,
     state: Mutex<State>,
     dialing: tokio::sync::Mutex<()>,
     turns: tokio::sync::Semaphore,
@@ -75,7 +90,6 @@ struct State {
     current: Option<Current>,
     own: Vec<Current>,
     generation: u64,
-    failed: Option<(Instant, String)>,
 }
 
 /// A connection that is used until it fails a command, or is lost while nobody uses it.
@@ -89,9 +103,17 @@ impl RedisLink {
     /// A link that is not connected yet.
     #[must_use]
     pub fn new(url: RedisUrl, options: Options) -> Self {
+        let breaker = Breaker::new(url.to_string(), PATIENCE);
+        Self::behind(url, options, breaker)
+    }
+
+    /// The same, with a circuit of the caller's.
+    #[must_use]
+    pub fn behind(url: RedisUrl, options: Options, breaker: Breaker) -> Self {
         let inner = Inner {
             url,
             options,
+            breaker,
             state: Mutex::default(),
             dialing: tokio::sync::Mutex::default(),
             turns: tokio::sync::Semaphore::new(WAITING_SCRIPTS),
@@ -151,16 +173,10 @@ impl RedisLink {
         K: ToRedisArgs + Sync,
         A: ToRedisArgs + Sync,
     {
-        let mut invocation = script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for argument in arguments {
-            invocation.arg(argument);
-        }
-        let done = match self.invoke(&invocation, replicas).await {
+        let call = Call::of(script, keys, arguments);
+        let done = match self.invoke(&call, replicas).await {
             // A demoted master took no effect: the present one is asked.
-            Err(error) if error.is_read_only() => self.invoke(&invocation, replicas).await,
+            Err(error) if error.is_read_only() => self.invoke(&call, replicas).await,
             done => done,
         };
         let (value, acknowledged) = done?;
@@ -177,14 +193,14 @@ impl RedisLink {
 
     async fn invoke(
         &self,
-        invocation: &redis::ScriptInvocation<'_>,
+        call: &Call<'_>,
         replicas: Option<Replicas>,
     ) -> Result<(Value, Option<(Option<usize>, usize)>), LinkError> {
         if let Some(replicas) = replicas {
-            return self.invoke_and_wait(invocation, replicas).await;
+            return Box::pin(self.invoke_and_wait(call, replicas)).await;
         }
         let (generation, mut connection) = self.connection().await?;
-        let value = invocation.invoke_async::<Value>(&mut connection).await;
+        let value = call.run(&mut connection).await;
         Ok((self.judge(generation, value)?, None))
     }
 
@@ -192,12 +208,12 @@ impl RedisLink {
     /// is not used again.
     async fn invoke_and_wait(
         &self,
-        invocation: &redis::ScriptInvocation<'_>,
+        call: &Call<'_>,
         replicas: Replicas,
     ) -> Result<(Value, Option<(Option<usize>, usize)>), LinkError> {
         let _turn = self.inner.turns.acquire().await;
         let mut own = self.own_connection().await?;
-        let value = invocation.invoke_async::<Value>(&mut own.connection).await;
+        let value = call.run(&mut own.connection).await;
         let value = self.judge(own.generation, value)?;
         if !(replicas.has_written)(&value) {
             self.state().own.push(own);
@@ -259,23 +275,36 @@ impl RedisLink {
 
     /// What came of a command; a connection that failed it is not used again.
     fn judge<T>(&self, generation: u64, answered: Result<T, RedisError>) -> Result<T, LinkError> {
-        answered.map_err(|error| {
-            let error = classify(&error, &self.inner.url.topology);
-            if error.is_unsure() || error.is_read_only() {
+        let answered = answered.map_err(|error| classify(&error, &self.inner.url.topology));
+        match &answered {
+            Err(error) if error.is_unsure() => {
+                self.inner.breaker.failed(&error.to_string());
                 self.forget(generation);
             }
-            error
-        })
+            Err(error) => {
+                self.inner.breaker.answered();
+                if error.is_read_only() {
+                    self.forget(generation);
+                }
+            }
+            Ok(_) => self.inner.breaker.answered(),
+        }
+        answered
     }
 
     async fn connection(&self) -> Result<(u64, Connection), LinkError> {
-        if let Some(connected) = self.connected()? {
+        let turned_away = |why: String| LinkError::NotSent(format!("{}: {why}", self.inner.url));
+        self.inner.breaker.may_try().map_err(turned_away)?;
+        if let Some(connected) = self.connected() {
             return Ok(connected);
         }
-        // One dials, the others wait for it, and none dials again at once after a failure.
+        // One dials, the others wait for it.
         let _one = self.inner.dialing.lock().await;
-        if let Some(connected) = self.connected()? {
+        if let Some(connected) = self.connected() {
             return Ok(connected);
+        }
+        if let Some(why) = self.inner.breaker.has_opened() {
+            return Err(turned_away(why));
         }
         let is_lost = Arc::new(AtomicBool::new(false));
         let dialed = dial::dial(&self.inner.url, &self.inner.options, notice(&is_lost)).await;
@@ -283,7 +312,6 @@ impl RedisLink {
         match dialed {
             Ok(connection) => {
                 state.generation = state.generation.wrapping_add(1);
-                state.failed = None;
                 let generation = state.generation;
                 state.current = Some(Current {
                     generation,
@@ -293,22 +321,19 @@ impl RedisLink {
                 Ok((generation, connection))
             }
             Err(error) => {
-                let text = format!("{}: {error}", self.inner.url);
-                state.failed = Some((Instant::now(), text.clone()));
-                Err(LinkError::NotSent(text))
+                drop(state);
+                self.inner.breaker.unreachable(&error);
+                Err(LinkError::NotSent(format!("{}: {error}", self.inner.url)))
             }
         }
     }
 
-    fn connected(&self) -> Result<Option<(u64, Connection)>, LinkError> {
+    fn connected(&self) -> Option<(u64, Connection)> {
         let state = self.state();
-        match (&state.current, &state.failed) {
-            (Some(current), _) if !current.is_lost.load(Ordering::Acquire) => {
-                Ok(Some((current.generation, current.connection.clone())))
-            }
-            (_, Some((at, text))) if at.elapsed() < AFTER_FAILURE => Err(LinkError::NotSent(text.clone())),
-            (_, _) => Ok(None),
-        }
+        let current = state.current.as_ref();
+        current
+            .filter(|current| !current.is_lost.load(Ordering::Acquire))
+            .map(|current| (current.generation, current.connection.clone()))
     }
 
     fn forget(&self, generation: u64) {
@@ -324,6 +349,38 @@ impl RedisLink {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call of a script by its digest, written once.
+struct Call<'a> {
+    script: &'a Script,
+    command: Cmd,
+}
+
+impl<'a> Call<'a> {
+    fn of<K: ToRedisArgs, A: ToRedisArgs>(script: &'a Script, keys: &[K], arguments: &[A]) -> Self {
+        let words = keys.len().saturating_add(arguments.len()).saturating_add(3);
+        let mut command = Cmd::with_capacity(words, USUAL_CALL_BYTES);
+        command.arg("EVALSHA").arg(script.get_hash()).arg(keys.len());
+        for key in keys {
+            command.arg(key);
+        }
+        for argument in arguments {
+            command.arg(argument);
+        }
+        Self { script, command }
+    }
+
+    /// Runs it; a server that does not know the script has done nothing, is told it, and asked once more.
+    async fn run(&self, connection: &mut Connection) -> Result<Value, RedisError> {
+        match self.command.query_async(connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                Box::pin(self.script.load_async(connection)).await?;
+                self.command.query_async(connection).await
+            }
+            answered => answered,
+        }
     }
 }
 

@@ -128,6 +128,17 @@ impl Encoding {
             Self::Xml => xml::encode(fields),
         }
     }
+
+    /// Whether [`Encoding::encode`] would write the fields.
+    ///
+    /// # Errors
+    /// As [`Encoding::encode`].
+    pub fn can_carry(self, fields: &Fields<'_>) -> Result<(), NotXml> {
+        match self {
+            Self::Json => Ok(()),
+            Self::Xml => xml::can_carry(fields),
+        }
+    }
 }
 
 impl Encoding {

@@ -35,10 +35,13 @@ impl<'a> Value<'a> {
     /// Whether the value says nothing: an empty text or a JSON `null`.
     #[must_use]
     pub fn is_blank(&self) -> bool {
-        match self {
-            Value::Text(text) => text.is_empty(),
-            Value::Raw(token) => token == "null",
-        }
+        self.is_null() || self.characters().is_empty()
+    }
+
+    /// Whether the value is a JSON `null`.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        matches!(self, Value::Raw(token) if token == "null")
     }
 
     /// The characters of the value in an encoding without types (XML): a text as it is, a token as it was written.
@@ -148,6 +151,11 @@ impl<'a> Fields<'a> {
         (!value.is_blank()).then_some(value)
     }
 
+    /// Leaves the fields without a value out.
+    pub fn drop_blank(&mut self) {
+        self.entries.retain(|(_, value)| !value.is_blank());
+    }
+
     /// All fields in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value<'a>)> {
         self.entries.iter().map(|(name, value)| (name.as_ref(), value))
@@ -183,14 +191,24 @@ impl Serialize for Fields<'_> {
         for (name, value) in &self.entries {
             match value {
                 Value::Text(text) => map.serialize_entry(name, text)?,
-                Value::Raw(token) => {
-                    let raw: &RawValue = serde_json::from_str(token).map_err(serde::ser::Error::custom)?;
-                    map.serialize_entry(name, raw)?;
-                }
+                Value::Raw(token) => match whole_number(token) {
+                    Some(number) => map.serialize_entry(name, &number)?,
+                    None => {
+                        let raw: &RawValue =
+                            serde_json::from_str(token).map_err(serde::ser::Error::custom)?;
+                        map.serialize_entry(name, raw)?;
+                    }
+                },
             }
         }
         map.end()
     }
+}
+
+/// The number of a token that is written in digits only, and so would be written the same way again.
+fn whole_number(token: &str) -> Option<u64> {
+    let is_plain = token.bytes().all(|b| b.is_ascii_digit()) && (token == "0" || !token.starts_with('0'));
+    is_plain.then(|| token.parse().ok()).flatten()
 }
 
 /// From a JSON object, strictly: a name that occurs twice is an error.
@@ -263,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_stored_form_keeps_types() {
-        let text = r#"{"a":"1","b":1.50,"c":{"d":[1,null]},"e":null,"f":"\"\\\u0000"}"#;
+        let text = r#"{"a":"1","b":1.50,"c":{"d":[1,null]},"e":null,"f":"\"\\\u0000","g":0,"h":18446744073709551616,"i":-7}"#;
         let fields: Fields<'static> = serde_json::from_str(text).unwrap();
         assert_eq!(fields.get("b"), Some(&Value::Raw("1.50".into())));
         assert_eq!(fields.get("f"), Some(&Value::Text("\"\\\u{0}".into())));

@@ -24,8 +24,16 @@ pub fn decode(text: &str) -> Result<Fields<'_>, String> {
 /// Writes the fields as one JSON object.
 #[must_use]
 pub fn encode(fields: &Fields<'_>) -> String {
+    let plain: usize = fields
+        .iter()
+        .map(|(name, value)| name.len().saturating_add(value.characters().len()))
+        .fold(0, usize::saturating_add);
+    let mut text = Vec::with_capacity(plain.saturating_add(fields.len().saturating_mul(8)));
     // Every token was read from JSON or made from an integer, so that the serializer has nothing to refuse.
-    serde_json::to_string(fields).unwrap_or_default()
+    let written = serde_json::to_writer(&mut text, fields).ok();
+    written
+        .and_then(|()| String::from_utf8(text).ok())
+        .unwrap_or_default()
 }
 
 fn describe(error: &serde_json::Error) -> String {

@@ -45,6 +45,12 @@ pub struct Charge {
     pub limit: i64,
 }
 
+/// The name of the sum of a merchant's fen on the day of `now`.
+#[must_use]
+pub fn merchant_day(now: Millis) -> String {
+    format!("merchant-fen:{}", BeijingDay::of(now).0)
+}
+
 impl Limits {
     /// Refuses a payout that is over the limit by itself.
     ///
@@ -66,29 +72,29 @@ impl Limits {
         let day = BeijingDay::of(now).0;
         let user_name = |counter: &str| format!("{counter}:{day}:{app}:{}", user.as_str());
         let mut charges = Vec::new();
-        let mut charge = |counter, name: String, amount, limit: Option<i64>| {
+        let mut charge = |counter, name: &dyn Fn() -> String, amount, limit: Option<i64>| {
             charges.extend(limit.map(|limit| Charge {
                 counter,
-                name,
+                name: name(),
                 amount,
                 limit,
             }));
         };
         charge(
             Counter::UserFen,
-            user_name("user-fen"),
+            &|| user_name("user-fen"),
             amount.get(),
             self.per_user_per_day,
         );
         charge(
             Counter::MerchantFen,
-            format!("merchant-fen:{day}"),
+            &|| merchant_day(now),
             amount.get(),
             self.per_merchant_per_day,
         );
         charge(
             Counter::UserPayouts,
-            user_name("user-payouts"),
+            &|| user_name("user-payouts"),
             1,
             self.payouts_per_user_per_day,
         );
@@ -146,6 +152,24 @@ mod tests {
             .map(|c| c.over(&MchId::parse("1").unwrap()).code)
             .collect();
         assert_eq!(codes, [ErrCode::AmountLimit, ErrCode::FreqLimit]);
+    }
+
+    #[test]
+    fn a_merchants_sum_is_named_by_its_beijing_day() {
+        let limits = Limits {
+            per_merchant_per_day: Some(100),
+            ..Limits::default()
+        };
+        let (app, user) = (WxAppId::parse("wx1").unwrap(), UserId::parse("u").unwrap());
+        // 16:00 in Greenwich is midnight in Beijing.
+        for (now, name) in [(57_599_999, "merchant-fen:0"), (57_600_000, "merchant-fen:1")] {
+            let charges = limits.charges(&app, &user, Fen::new(30).unwrap(), Millis(now));
+            assert_eq!(
+                charges.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+                [name]
+            );
+            assert_eq!(merchant_day(Millis(now)), name);
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub mod xml;
 
 pub mod encoding;
 
+pub mod text;
+
 pub mod contract;
 
 pub mod route;
@@ -23,6 +25,8 @@ pub mod order;
 pub mod outcome;
 
 pub mod pace;
+
+pub mod circuit;
 
 pub mod day;
 

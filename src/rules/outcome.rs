@@ -4,6 +4,7 @@
 //! An upstream returns evidence, never an error: whatever went wrong is a value here, and is weighed by one function.
 
 use super::fields::Fields;
+use super::text::kept;
 
 /// The class of an error code: what it says about the money. Source: wechat-pay.md, section 2, "Classes used".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +39,13 @@ pub enum Evidence {
         /// The answer's own fields in the contract's names (`sendListid`, `paymentNo`, …).
         fields: Fields<'static>,
     },
+    /// The upstream accepted the order, and what becomes of it is still to come or told already: a v3 bill.
+    Opened {
+        /// As of [`Evidence::Accepted`].
+        fields: Fields<'static>,
+        /// WeChat's own word of how it stands.
+        status: String,
+    },
     /// The upstream answered with a failure.
     Declined {
         /// What the code says about the money.
@@ -61,6 +69,8 @@ pub enum Verdict {
     Succeeded {
         /// The answer's own fields in the contract's names.
         fields: Fields<'static>,
+        /// WeChat's own word of how it stands, where there is one.
+        status: Option<String>,
     },
     /// Certainly not paid.
     Refused(Refusal),
@@ -93,7 +103,11 @@ pub fn weigh(evidence: Evidence, doubt: bool) -> Verdict {
     match evidence {
         Evidence::NeverSent { why } => Verdict::TakenBack { why },
         Evidence::NoAnswer { why } => Verdict::Unknown { why },
-        Evidence::Accepted { fields } => Verdict::Succeeded { fields },
+        Evidence::Accepted { fields } => Verdict::Succeeded { fields, status: None },
+        Evidence::Opened { fields, status } => Verdict::Succeeded {
+            fields,
+            status: Some(status),
+        },
         Evidence::Declined { class, code, text } => match (class, doubt) {
             (Class::Burnt, _) => Verdict::Refused(Refusal {
                 code,
@@ -146,12 +160,30 @@ pub struct Finding {
     pub report: Fields<'static>,
 }
 
-impl Finding {
-    /// A finding that says nothing.
+impl Evidence {
+    /// An answer that proves nothing. `why` may quote the upstream at any length.
     #[must_use]
-    pub fn unclear(why: impl Into<String>) -> Self {
+    pub fn no_answer(why: &str) -> Self {
+        Self::NoAnswer { why: kept(why) }
+    }
+
+    /// A failure as the upstream said it, at whatever length.
+    #[must_use]
+    pub fn declined(class: Class, code: &str, text: &str) -> Self {
+        Self::Declined {
+            class,
+            code: kept(code),
+            text: kept(text),
+        }
+    }
+}
+
+impl Finding {
+    /// A finding that says nothing. `why` may quote the upstream at any length.
+    #[must_use]
+    pub fn unclear(why: &str) -> Self {
         Self {
-            found: Found::Unclear { why: why.into() },
+            found: Found::Unclear { why: kept(why) },
             status: None,
             report: Fields::new(),
         }

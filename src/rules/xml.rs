@@ -29,7 +29,7 @@ pub enum Nested {
 /// character that XML 1.0 forbids, a field twice, or (with [`Nested::Refuse`]) a deeper level, then what was wrong, in
 /// words for the caller.
 pub fn decode(text: &str, nested: Nested) -> Result<Fields<'_>, String> {
-    if let Some(bad) = text.chars().find(|&c| !is_xml_char(c)) {
+    if let Some(bad) = forbidden(text) {
         return Err(format!(
             "the XML holds the character U+{:04X}, which XML 1.0 forbids",
             u32::from(bad)
@@ -211,6 +211,16 @@ pub fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{FFFD}' | '\u{10000}'..)
 }
 
+/// The first character of a text that no document may hold. The bytes are looked at first, since most texts have none.
+fn forbidden(text: &str) -> Option<char> {
+    // Of those from U+0020 on, U+FFFE and U+FFFF alone are forbidden, whose UTF-8 begins with EF.
+    let may_be = |byte: u8| byte == 0xEF || (byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r'));
+    let is_suspect = text.bytes().any(may_be);
+    is_suspect
+        .then(|| text.chars().find(|&c| !is_xml_char(c)))
+        .flatten()
+}
+
 /// Whether a text may be an element's name: XML's rule, less the colon (no namespaces here).
 #[must_use]
 pub fn is_xml_name(name: &str) -> bool {
@@ -227,7 +237,7 @@ pub struct NotXml {
     pub field: String,
 }
 
-/// Writes `<xml>` with one CDATA child per field.
+/// Writes `<xml>` with one CDATA child per field. XML has no word for JSON's `null`: such a field is left out.
 ///
 /// # Errors
 /// When a name is no XML name or a value holds a character that XML 1.0 forbids, then [`NotXml`] names the field.
@@ -240,9 +250,8 @@ pub fn encode(fields: &Fields<'_>) -> Result<String, NotXml> {
     });
     let mut out = String::with_capacity(room.fold(11, usize::saturating_add));
     out.push_str("<xml>");
-    for (name, value) in fields.iter() {
-        let text = value.characters();
-        if !is_xml_name(name) || !text.chars().all(is_xml_char) {
+    for (name, text) in carried(fields) {
+        if !is_carried(name, text) {
             return Err(NotXml {
                 field: name.to_owned(),
             });
@@ -257,6 +266,28 @@ pub fn encode(fields: &Fields<'_>) -> Result<String, NotXml> {
     }
     out.push_str("</xml>");
     Ok(out)
+}
+
+/// Whether [`encode`] would write the fields.
+///
+/// # Errors
+/// As [`encode`].
+pub fn can_carry(fields: &Fields<'_>) -> Result<(), NotXml> {
+    match carried(fields).find(|(name, text)| !is_carried(name, text)) {
+        None => Ok(()),
+        Some((name, _)) => Err(NotXml {
+            field: name.to_owned(),
+        }),
+    }
+}
+
+fn carried<'a>(fields: &'a Fields<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let given = fields.iter().filter(|(_, value)| !value.is_null());
+    given.map(|(name, value)| (name, value.characters()))
+}
+
+fn is_carried(name: &str, text: &str) -> bool {
+    is_xml_name(name) && forbidden(text).is_none()
 }
 
 /// `]]>` would end the section, and a reader folds a carriage return into a line feed: both step outside it.
@@ -288,6 +319,19 @@ mod tests {
             .unwrap()
             .get(field)
             .map(|v| v.characters().to_owned())
+    }
+
+    #[test]
+    fn every_forbidden_character_is_found_and_no_other() {
+        for c in (0..=0x11_FFFF).filter_map(char::from_u32) {
+            let text = format!("a{c}b");
+            assert_eq!(
+                forbidden(&text),
+                (!is_xml_char(c)).then_some(c),
+                "U+{:04X}",
+                u32::from(c)
+            );
+        }
     }
 
     #[test]
@@ -361,6 +405,15 @@ mod tests {
             Err(NotXml {
                 field: "remark".into()
             })
+        );
+    }
+
+    #[test]
+    fn what_json_says_as_null_is_a_field_left_out() {
+        let fields = crate::rules::json::decode(r#"{"a":null,"b":"","c":"null","d":0}"#).unwrap();
+        assert_eq!(
+            encode(&fields).unwrap(),
+            "<xml><b><![CDATA[]]></b><c><![CDATA[null]]></c><d><![CDATA[0]]></d></xml>"
         );
     }
 

@@ -10,7 +10,7 @@ use crate::clock::{Clock as _, SystemClock};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Payment {
-    /// `sendredpack`, `sendminiprogramhb`, `transfers` or `send` (the handler).
+    /// `sendredpack`, `sendminiprogramhb`, `transfers`, `transfer-bills` or `send` (the handler).
     pub endpoint: String,
     /// Merchant.
     pub mch_id: String,
@@ -48,7 +48,11 @@ pub struct Books {
     payments: Vec<Payment>,
     requests: Vec<Asked>,
     statuses: BTreeMap<String, String>,
+    notifications: BTreeMap<String, Posted>,
 }
+
+/// A notification as it was posted: where to, its headers, its body.
+pub(super) type Posted = (String, http::HeaderMap, String);
 
 /// What became of a request to pay once per order number.
 pub(super) enum Paid {
@@ -115,6 +119,15 @@ impl Books {
         self.payments
             .iter()
             .find(|payment| payment.mch_id == mch_id && payment.order_no == order_no)
+    }
+
+    /// The last notification about an order.
+    pub(super) fn notification(&self, order_no: &str) -> Option<Posted> {
+        self.notifications.get(order_no).cloned()
+    }
+
+    pub(super) fn keep_notification(&mut self, order_no: &str, posted: Posted) {
+        self.notifications.insert(order_no.to_owned(), posted);
     }
 
     pub(super) fn set_status(&mut self, order_no: &str, status: &str) {

@@ -28,27 +28,31 @@ pub(super) fn answer(
             }
             Err(error) => said(StatusCode::BAD_REQUEST, &error),
         },
-        ("POST", "status") => {
-            let given = |name: &str| {
-                query
-                    .split('&')
-                    .filter_map(|pair| pair.split_once('='))
-                    .find(|(n, _)| *n == name)
-                    .map(|(_, value)| value)
-            };
-            match (given("order"), given("status")) {
-                (Some(order), Some(status)) => {
-                    world.books().set_status(order, status);
-                    said(StatusCode::OK, "ok")
-                }
-                _ => said(StatusCode::BAD_REQUEST, "write ?order=NO&status=WORD"),
+        ("POST", "status") => match (given(query, "order"), given(query, "status")) {
+            (Some(order), Some(status)) => {
+                world.books().set_status(order, status);
+                said(StatusCode::OK, "ok")
             }
-        }
+            _ => said(StatusCode::BAD_REQUEST, "write ?order=NO&status=WORD"),
+        },
+        ("POST", "rotate") => match world.v3.rotate() {
+            Ok(()) => said(StatusCode::OK, "ok"),
+            Err(why) => said(StatusCode::INTERNAL_SERVER_ERROR, &why),
+        },
         _ => said(
             StatusCode::NOT_FOUND,
-            "GET payments, GET requests, POST faults, POST status",
+            "GET payments, GET requests, POST faults, POST status, POST notify, POST rotate",
         ),
     }
+}
+
+/// A parameter of a query, where no value needs escaping.
+pub(super) fn given<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(n, _)| *n == name)
+        .map(|(_, value)| value)
 }
 
 /// What was asked for, as the backend saw it.

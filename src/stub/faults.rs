@@ -4,6 +4,7 @@
 //! SPEC   = RULE { ";" RULE }
 //! RULE   = CALL [ "/" ORDER_PREFIX ] "=" ACTION [ "*" TIMES ]
 //! CALL   = sendredpack | sendminiprogramhb | transfers | gethbinfo | gettransferinfo
+//!        | transfer-bills | query-bill | cancel-bill | certificates    (v3)
 //!        | send | status        (the handler)
 //!        | pay | query | any    (any of the paying, the asking, all)
 //! ```
@@ -21,12 +22,16 @@
 //! | `truncate-after` | pays, and breaks off in the middle of the answer |
 //! | `late:3s` | cuts the connection now, and pays that much later: an order still on its way |
 //! | `redirect` | 307 to itself |
+//! | `spoilt:HOW` | v3: pays, and spoils the answer's signature: `signature serial stale absent probe body` |
+//! | `forged:CODE` | v3: answers this error code under a wrong signature, and does not pay |
 //! | `wrong-amount` | pays (or answers the query), and says another amount |
 //!
 //! Of several rules the first one that matches and has times left is taken.
 
 use std::str::FromStr;
 use std::time::Duration;
+
+use super::wechat_v3::Spoilt;
 
 /// All faults.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +61,8 @@ pub(super) enum Action {
     Truncate,
     Late(Duration),
     Redirect,
+    Spoilt(Spoilt),
+    Forged(String),
     WrongAmount,
 }
 
@@ -67,8 +74,16 @@ pub(super) enum Moment {
 }
 
 /// The calls that pay.
-pub(super) const PAYING: [&str; 4] = ["sendredpack", "sendminiprogramhb", "transfers", "send"];
-const ASKING: [&str; 3] = ["gethbinfo", "gettransferinfo", "status"];
+pub(super) const PAYING: [&str; 5] = [
+    "sendredpack",
+    "sendminiprogramhb",
+    "transfers",
+    "transfer-bills",
+    "send",
+];
+const ASKING: [&str; 4] = ["gethbinfo", "gettransferinfo", "query-bill", "status"];
+/// Calls that neither pay nor ask how an order stands.
+const OTHERS: [&str; 2] = ["cancel-bill", "certificates"];
 
 impl Faults {
     /// What goes wrong with this call: how long it waits, and what then. Counts the times down.
@@ -120,7 +135,10 @@ fn rule(text: &str) -> Result<Rule, String> {
         .split_once('=')
         .ok_or_else(|| format!("{text:?}: write CALL=ACTION"))?;
     let (call, prefix) = target.split_once('/').unwrap_or((target, ""));
-    if !matches!(call, "any" | "pay" | "query") && !PAYING.contains(&call) && !ASKING.contains(&call) {
+    let is_call = [&PAYING[..], &ASKING, &OTHERS]
+        .iter()
+        .any(|calls| calls.contains(&call));
+    if !matches!(call, "any" | "pay" | "query") && !is_call {
         return Err(format!("{call:?} is no call"));
     }
     let (what, times) = match what.rsplit_once('*') {
@@ -166,6 +184,8 @@ fn rule(text: &str) -> Result<Rule, String> {
         "truncate-after" => Action::Truncate,
         "late" => Action::Late(span()?),
         "redirect" => Action::Redirect,
+        "spoilt" => Action::Spoilt(spoilt(argument)?),
+        "forged" => Action::Forged(code()?),
         "wrong-amount" => Action::WrongAmount,
         _ => return Err(format!("{name:?} is no action")),
     };
@@ -174,6 +194,18 @@ fn rule(text: &str) -> Result<Rule, String> {
         prefix: prefix.to_owned(),
         action,
         times,
+    })
+}
+
+fn spoilt(how: &str) -> Result<Spoilt, String> {
+    Ok(match how {
+        "signature" => Spoilt::Signature,
+        "serial" => Spoilt::Serial,
+        "stale" => Spoilt::Stale,
+        "absent" => Spoilt::Absent,
+        "probe" => Spoilt::Probe,
+        "body" => Spoilt::Body,
+        _ => return Err(format!("{how:?} is no way to spoil a signature")),
     })
 }
 
@@ -210,6 +242,8 @@ mod tests {
             "pay=status:x",
             "pay=error:",
             "pay=garbage*x",
+            "pay=spoilt:milk",
+            "pay=forged:",
         ] {
             assert!(spec.parse::<Faults>().is_err(), "{spec}");
         }

@@ -1,4 +1,4 @@
-//! A stand-in for WeChat Pay v2 and for a customer's handler: tests, the demo and staging use the same one.
+//! A stand-in for WeChat Pay (v2 and v3) and for a customer's handler: tests, the demo and staging use the same one.
 //!
 //! It keeps its own books (one payment per order number and parameters, as WeChat does), verifies signatures and client
 //! certificates, and injects faults on demand. It shares no code with [`rules`](crate::rules): a bug that both sides shared
@@ -7,11 +7,14 @@
 //! | path | what |
 //! |---|---|
 //! | `/mmpaymkttransfers/{sendredpack, sendminiprogramhb, promotion/transfers, gethbinfo, gettransferinfo}` | WeChat Pay v2; over TLS a client certificate with the merchant's number as its CN is needed |
+//! | `/v3/fund-app/mch-transfer/transfer-bills…`, `/v3/certificates` | WeChat Pay v3: a bill waits for its user until `/_stub/status` says `SUCCESS` (confirmed), `FAIL` (lapsed), … |
 //! | `/pay/sendApiRedPack`, `/pay/getApiRedPacketStatus` | a customer's handler, JSON or XML |
 //! | `GET /_stub/payments` | every payment that was made; one that was made twice is there twice |
 //! | `GET /_stub/requests` | every request for a payment or a query |
 //! | `POST /_stub/faults` | replaces the faults by the body, in the grammar of [`faults`] |
 //! | `POST /_stub/status?order=NO&status=WORD` | what queries say of an order from now on |
+//! | `POST /_stub/notify?order=NO&how=WORD` | posts a bill's notification to its `notify_url`, and answers the status that came back; see `wechat_v3::notify` |
+//! | `POST /_stub/rotate` | replaces the platform certificate |
 //! | anything else | an echo: method, path, headers and the body's length as JSON, for the proxy |
 
 pub mod books;
@@ -30,6 +33,8 @@ mod signature;
 
 mod wechat_v2;
 
+mod wechat_v3;
+
 mod wire;
 
 use std::net::SocketAddr;
@@ -42,6 +47,8 @@ use tokio::task::JoinHandle;
 use self::books::Books;
 pub use self::faults::Faults;
 use self::pki::Pki;
+use self::wechat_v3::V3Keys;
+pub use self::wechat_v3::{APIV3_KEY, BillKeys, PUBLIC_KEY_ID};
 
 /// The API key of merchants that have none of their own.
 pub const API_KEY: &str = "stub-api-key-0123456789abcdefghi";
@@ -109,6 +116,7 @@ pub(crate) struct World {
     pub(crate) merchants: Vec<(String, String)>,
     pub(crate) handler: HandlerKind,
     pub(crate) connections: AtomicU64,
+    pub(crate) v3: V3Keys,
 }
 
 impl World {
@@ -149,6 +157,7 @@ impl Stub {
             merchants: options.merchants,
             handler: options.handler,
             connections: AtomicU64::new(0),
+            v3: V3Keys::default(),
         });
         let mut tasks = Vec::new();
         let (addr, task) = serve::listen(options.listen, None, Arc::clone(&world)).await?;
@@ -195,10 +204,40 @@ impl Stub {
         self.pki.client(mch_id)
     }
 
+    /// A merchant's certificate and RSA key for v3, known to the stub from now on.
+    ///
+    /// # Errors
+    /// When they cannot be made, then why.
+    pub fn bill_keys(&self, mch_id: &str) -> Result<BillKeys, String> {
+        self.world.v3.merchant(&self.pki, mch_id)
+    }
+
+    /// Sends the notification about a bill to its `notify_url`, and returns the HTTP status that came back. `how` is empty,
+    /// or one of the words of `POST /_stub/notify`.
+    ///
+    /// # Errors
+    /// When there is no such bill or its `notify_url` cannot be reached, then why.
+    pub async fn notify(&self, order_no: &str, how: &str) -> Result<u16, String> {
+        wechat_v3::notify(&self.world, order_no, how).await
+    }
+
+    /// Replaces the platform certificate that v3 answers are signed with.
+    ///
+    /// # Errors
+    /// When it cannot be made, then why.
+    pub fn rotate_platform_certificate(&self) -> Result<(), String> {
+        self.world.v3.rotate()
+    }
+
     /// What was paid and asked so far.
     #[must_use]
     pub fn books(&self) -> Books {
         self.world.books().clone()
+    }
+
+    /// Looks into the books without a copy of them. While it looks nothing is paid.
+    pub fn look<T>(&self, at: impl FnOnce(&Books) -> T) -> T {
+        at(&self.world.books())
     }
 
     /// How many connections were accepted so far.
@@ -230,6 +269,24 @@ impl Stub {
             std::fs::create_dir_all(&folder)?;
             std::fs::write(folder.join("apiclient_cert.pem"), cert)?;
             std::fs::write(folder.join("apiclient_key.pem"), key)?;
+        }
+        Ok(())
+    }
+
+    /// Writes, for each merchant, what its v3 configuration names into `<mch_id>/v3`: `apiclient_cert.pem`,
+    /// `apiclient_key.pem`, `apiv3-key`, `wechatpay_pub_key.pem`.
+    ///
+    /// # Errors
+    /// When a key cannot be made or a file cannot be written, then the error.
+    pub fn write_v3(&self, dir: &Path, mch_ids: &[&str]) -> std::io::Result<()> {
+        for mch_id in mch_ids {
+            let keys = self.bill_keys(mch_id).map_err(std::io::Error::other)?;
+            let folder = dir.join(mch_id).join("v3");
+            std::fs::create_dir_all(&folder)?;
+            std::fs::write(folder.join("apiclient_cert.pem"), keys.cert_pem)?;
+            std::fs::write(folder.join("apiclient_key.pem"), keys.key_pem)?;
+            std::fs::write(folder.join("apiv3-key"), APIV3_KEY)?;
+            std::fs::write(folder.join("wechatpay_pub_key.pem"), keys.public_key_pem)?;
         }
         Ok(())
     }

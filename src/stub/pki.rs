@@ -53,6 +53,14 @@ impl Pki {
         )
     }
 
+    /// A certificate of this CA over somebody's key, PEM.
+    pub(super) fn signed(&self, params: CertificateParams, key: &KeyPair) -> Result<String, String> {
+        let cert = params
+            .signed_by(key, &self.issuer)
+            .map_err(|error| error.to_string())?;
+        Ok(cert.pem())
+    }
+
     /// Accepts TLS, and takes a client certificate where one is given; who needs one is decided per call.
     pub(super) fn acceptor(&self) -> Result<TlsAcceptor, String> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::faults::{Action, Moment};
+use super::wechat_v3::{self, Asker, Spoilt};
 use super::wire::{Body, Map, full, half};
 use super::{StartError, World, control, handler, pki, wechat_v2};
 
@@ -30,6 +31,8 @@ pub(super) struct Call {
     pub(super) is_json: bool,
     /// `None` on the plain port; on the TLS port the client certificate's name, if there is one.
     pub(super) peer: Option<Option<String>>,
+    /// Who asks, in v3.
+    pub(super) asker: Option<Asker>,
 }
 
 pub(super) async fn listen(
@@ -113,6 +116,15 @@ async fn answer(
         return Err(Cut);
     };
     let body = body.to_bytes();
+    if path == "/_stub/notify" && head.method == Method::POST {
+        let query = head.uri.query().unwrap_or_default();
+        let (order_no, how) = (control::given(query, "order"), control::given(query, "how"));
+        let sent = wechat_v3::notify(&world, order_no.unwrap_or_default(), how.unwrap_or_default());
+        return Ok(match sent.await {
+            Ok(status) => full(StatusCode::OK, "text/plain", format!("{status}\n")),
+            Err(why) => full(StatusCode::BAD_REQUEST, "text/plain", format!("{why}\n")),
+        });
+    }
     if let Some(control) = path.strip_prefix("/_stub/") {
         return Ok(control::answer(
             &head.method,
@@ -121,6 +133,20 @@ async fn answer(
             &body,
             &world,
         ));
+    }
+    if path.starts_with("/v3/")
+        && let Some((name, order_no)) = wechat_v3::call_of(&head.method, &path)
+    {
+        let mut call = read(name, &body, peer);
+        call.is_json = true;
+        if let Some(number) = call.fields.get("out_bill_no") {
+            call.order_no.clone_from(number);
+        } else {
+            call.order_no = order_no;
+        }
+        call.asker = Some(Asker::of(&head, &body, &world));
+        note(&call, &head.headers, &world);
+        return act(call, world).await;
     }
     let name = match path.as_str() {
         "/mmpaymkttransfers/sendredpack" => "sendredpack",
@@ -140,13 +166,17 @@ async fn answer(
         ));
     }
     let call = read(name, &body, peer);
+    note(&call, &head.headers, &world);
+    act(call, world).await
+}
+
+fn note(call: &Call, headers: &HeaderMap, world: &World) {
     world.books().note(super::books::Asked {
-        endpoint: name.to_owned(),
+        endpoint: call.name.to_owned(),
         order_no: call.order_no.clone(),
-        headers: pairs(&head.headers),
+        headers: pairs(headers),
         fields: call.fields.clone(),
     });
-    act(call, world).await
 }
 
 fn read(name: &'static str, body: &Bytes, peer: Option<Option<String>>) -> Call {
@@ -166,6 +196,7 @@ fn read(name: &'static str, body: &Bytes, peer: Option<Option<String>>) -> Call 
         fields,
         is_json,
         peer,
+        asker: None,
     }
 }
 
@@ -212,8 +243,13 @@ async fn act(call: Call, world: Arc<World>) -> Result<Response<Body>, Cut> {
         }
         Action::Error(moment, code) => {
             pays(moment);
-            Ok(failure(&call, &code, "injected"))
+            Ok(failure(&call, &code, &world))
         }
+        Action::Spoilt(how) => Ok(signed(&call, &world, how)),
+        Action::Forged(code) => Ok(match &call.asker {
+            Some(asker) => wechat_v3::failure(asker, &world, &code, Some(Spoilt::Signature)),
+            None => failure(&call, &code, &world),
+        }),
         Action::FailOuter(text) if call.is_wechat() => {
             Ok(call.respond(&[("return_code", "FAIL"), ("return_msg", &text)]))
         }
@@ -260,15 +296,28 @@ async fn act(call: Call, world: Arc<World>) -> Result<Response<Body>, Cut> {
 }
 
 fn normal(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
-    if call.is_wechat() {
+    if let Some(asker) = &call.asker {
+        wechat_v3::answer(call, asker, world, wrong_amount, None)
+    } else if call.is_wechat() {
         wechat_v2::answer(call, world, wrong_amount)
     } else {
         handler::answer(call, world, wrong_amount)
     }
 }
 
-fn failure(call: &Call, code: &str, text: &str) -> Response<Body> {
-    if call.is_wechat() {
+/// The answer with a spoilt signature, where there are signatures.
+fn signed(call: &Call, world: &World, how: Spoilt) -> Response<Body> {
+    match &call.asker {
+        Some(asker) => wechat_v3::answer(call, asker, world, false, Some(how)),
+        None => normal(call, world, false),
+    }
+}
+
+fn failure(call: &Call, code: &str, world: &World) -> Response<Body> {
+    let text = "injected";
+    if let Some(asker) = &call.asker {
+        wechat_v3::failure(asker, world, code, None)
+    } else if call.is_wechat() {
         wechat_v2::failure(call, code, text)
     } else {
         handler::failure(call, code, text)

@@ -1,3 +1,14 @@
-//! Set-up of what the program tells about itself: logs now; metrics and traces later.
+//! Set-up of what the program tells about itself: logs and metrics, and traces.
 
+pub mod context;
+
+mod line;
 pub mod log;
+
+pub mod metrics;
+
+pub mod otlp;
+
+pub mod out;
+
+pub mod trace;

@@ -3,19 +3,25 @@
 //! The rule that everything else follows from: a request is handed to a connection once. It comes back unsent, which is
 //! [`Failure::NeverSent`] or another connection's turn, or it is gone, and then only an answer ends the doubt.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use super::PATIENCE;
 use super::dial::Dialer;
+use crate::circuit::Breaker;
 use crate::telemetry::log::chain;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::upstreams::{Ended, UpstreamMeter};
+use crate::telemetry::otlp::child::OpenSpan;
 
 /// The most bytes of an answer that are read.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -23,7 +29,7 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// closing and our next request seldom cross; where they do, hyper hands the request back unsent.
 const IDLE: Duration = Duration::from_secs(4);
 /// How many unused connections are kept.
-const MAX_IDLE: usize = 128;
+const MAX_IDLE: usize = 1024;
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -45,6 +51,69 @@ pub enum Failure {
     MaybeSent(String),
 }
 
+/// Why an exchange came to nothing, as its circuit needs to know it.
+enum Lost {
+    /// No connection could be had.
+    Unreachable(String),
+    /// The request was not handed over, for a reason of ours.
+    HeldUp,
+    /// Bytes may have been written, and no whole answer came back.
+    Silent(String),
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Unreachable(why) => Self::NeverSent(why),
+            Lost::HeldUp => Self::NeverSent("the process was held up and the lease is ending".to_owned()),
+            Lost::Silent(why) => Self::MaybeSent(why),
+        }
+    }
+}
+
+/// How an exchange ended, as spans have it.
+fn name_of(exchanged: &Result<Answer, Lost>) -> &'static str {
+    match exchanged {
+        Ok(_) => Ended::Answered.name(),
+        Err(Lost::Unreachable(_)) => Ended::Unreachable.name(),
+        Err(Lost::Silent(_)) => Ended::Silent.name(),
+        Err(Lost::HeldUp) => "held_up",
+    }
+}
+
+/// What keeps an eye on a client's exchanges.
+struct Watched {
+    breaker: Breaker,
+    meter: Option<UpstreamMeter>,
+}
+
+impl Watched {
+    fn ended(&self, exchanged: &Result<Answer, Lost>, took: Duration) {
+        let how = match exchanged {
+            Ok(_) => {
+                self.breaker.answered();
+                Ended::Answered
+            }
+            Err(Lost::Unreachable(why)) => {
+                self.breaker.unreachable(why);
+                Ended::Unreachable
+            }
+            Err(Lost::Silent(why)) => {
+                self.breaker.failed(why);
+                Ended::Silent
+            }
+            Err(Lost::HeldUp) => return,
+        };
+        self.meter(how, took);
+    }
+
+    fn meter(&self, how: Ended, took: Duration) {
+        if let Some(meter) = &self.meter {
+            meter.ended(how, took);
+        }
+    }
+}
+
 struct Idle {
     sender: SendRequest<Full<Bytes>>,
     since: Instant,
@@ -54,7 +123,9 @@ struct Idle {
 pub struct Client {
     dialer: Dialer,
     timeout: Duration,
-    idle: Mutex<Vec<Idle>>,
+    watched: Option<Watched>,
+    /// The one used last stands last.
+    idle: Mutex<VecDeque<Idle>>,
 }
 
 impl Client {
@@ -64,18 +135,39 @@ impl Client {
         Self {
             dialer,
             timeout,
-            idle: Mutex::new(Vec::new()),
+            watched: None,
+            idle: Mutex::default(),
         }
     }
 
-    /// Posts a body and waits for the answer. `may_send` is asked at the last moment before the request is handed to a
-    /// connection; where it says no, nothing is sent.
+    /// Lets a circuit turn requests away while the upstream does not answer. `name` is whose client it is; with
+    /// `metrics`, circuit and exchanges are shown under it.
+    #[must_use]
+    pub fn watched(self, name: &str, metrics: Option<&Metrics>) -> Self {
+        let name = format!("{name} {}", self.dialer.target());
+        let watched = match metrics {
+            Some(metrics) => Watched {
+                breaker: metrics.breakers().named(&name, PATIENCE),
+                meter: Some(metrics.upstreams.of(&name)),
+            },
+            None => Watched {
+                breaker: Breaker::new(&name, PATIENCE),
+                meter: None,
+            },
+        };
+        Self {
+            watched: Some(watched),
+            ..self
+        }
+    }
+
+    /// Posts a body and waits for the answer; see [`Client::send`].
     ///
     /// # Errors
-    /// When there is no answer, then [`Failure`], which says what can have been sent.
+    /// As [`Client::send`].
     ///
     /// # Cancel safety
-    /// Dropping the future closes the connection; what was written is not unsent by that.
+    /// As [`Client::send`].
     pub async fn post(
         &self,
         path: &str,
@@ -83,17 +175,66 @@ impl Client {
         body: Bytes,
         may_send: impl Fn() -> bool,
     ) -> Result<Answer, Failure> {
-        let mut request = self.request(path, headers, body)?;
+        self.send(&Method::POST, path, headers, body, may_send).await
+    }
+
+    /// Sends one request and waits for the answer. `may_send` is asked at the last moment before the request is handed to a
+    /// connection; where it says no, nothing is sent.
+    ///
+    /// # Errors
+    /// When there is no answer, then [`Failure`], which says what can have been sent.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; what was written is not unsent by that.
+    pub async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+        may_send: impl Fn() -> bool,
+    ) -> Result<Answer, Failure> {
+        let mut request = self.request(method, path, headers, body)?;
+        let Some(watched) = &self.watched else {
+            return Ok(self.exchange(request, may_send).await?);
+        };
+        let target = self.dialer.target();
+        let span = OpenSpan::exchange(method, path, &target.host, target.port, target.tls);
+        if let Err(why) = watched.breaker.may_try() {
+            watched.meter(Ended::TurnedAway, Duration::ZERO);
+            if let Some(span) = span {
+                span.exchanged(Ended::TurnedAway.name(), None);
+            }
+            return Err(Failure::NeverSent(format!("{}: {why}", self.dialer.target())));
+        }
+        if let Some(span) = &span {
+            span.pass_on(request.headers_mut());
+        }
+        let begun = Instant::now();
+        let exchanged = self.exchange(request, may_send).await;
+        watched.ended(&exchanged, begun.elapsed());
+        if let Some(span) = span {
+            span.exchanged(
+                name_of(&exchanged),
+                exchanged.as_ref().ok().map(|answer| answer.status),
+            );
+        }
+        Ok(exchanged?)
+    }
+
+    async fn exchange(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        may_send: impl Fn() -> bool,
+    ) -> Result<Answer, Lost> {
         // Connections that turn out to be closed hand the request back; each is tried once, then a new one is opened.
         loop {
             let mut sender = match self.take_idle() {
                 Some(sender) => sender,
-                None => self.connect().await?,
+                None => self.connect().await.map_err(Lost::Unreachable)?,
             };
             if !may_send() {
-                return Err(Failure::NeverSent(
-                    "the process was held up and the lease is ending".to_owned(),
-                ));
+                return Err(Lost::HeldUp);
             }
             let exchange = tokio::time::timeout(self.timeout, async {
                 let response = sender.try_send_request(request).await;
@@ -109,31 +250,36 @@ impl Client {
                         self.dialer.target(),
                         self.timeout.as_millis()
                     );
-                    return Err(Failure::MaybeSent(why));
+                    return Err(Lost::Silent(why));
                 }
                 Ok(Ok(Ok(answer))) => {
                     self.keep(sender);
                     return Ok(answer);
                 }
-                Ok(Ok(Err(why))) => return Err(Failure::MaybeSent(why)),
+                Ok(Ok(Err(why))) => return Err(Lost::Silent(why)),
                 Ok(Err(mut refused)) => match refused.take_message() {
                     // Handed back before its first byte was written.
                     Some(unsent) => request = unsent,
                     None => {
                         let why = chain(&refused.into_error());
-                        return Err(Failure::MaybeSent(format!(
-                            "{} broke off: {why}",
-                            self.dialer.target()
-                        )));
+                        return Err(Lost::Silent(format!("{} broke off: {why}", self.dialer.target())));
                     }
                 },
             }
         }
     }
 
-    fn request(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
         let target = self.dialer.target();
-        let mut request = Request::post(format!("{}{path}", target.base_path))
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", target.base_path))
             .header(http::header::HOST, &target.authority)
             .body(Full::new(body))
             .map_err(|error| {
@@ -145,13 +291,13 @@ impl Client {
         Ok(request)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
-        let stream = self.dialer.dial().await.map_err(Failure::NeverSent)?;
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+        let stream = self.dialer.dial().await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| Failure::NeverSent(format!("{}: {}", self.dialer.target(), chain(&error))))?;
+            .map_err(|error| format!("{}: {}", self.dialer.target(), chain(&error)))?;
         tokio::spawn(async move {
             // Whoever waits on this connection is told; nobody else needs to know.
             if let Err(error) = connection.await {
@@ -182,23 +328,37 @@ impl Client {
 
     /// The connection used last is taken first, so that the others grow old and are closed.
     fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let now = Instant::now();
         let mut idle = self.idle();
-        idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < IDLE);
-        let at = idle.iter().rposition(|kept| kept.sender.is_ready())?;
-        Some(idle.swap_remove(at).sender)
+        let is_old = |kept: &Idle| now.saturating_duration_since(kept.since) >= IDLE;
+        while idle.front().is_some_and(is_old) {
+            idle.pop_front();
+        }
+        // One whose answer has only just been read may need a moment until it takes the next request.
+        while let Some(at) = idle
+            .iter()
+            .rposition(|kept| kept.sender.is_ready() || kept.sender.is_closed())
+        {
+            let kept = idle.remove(at)?;
+            if !kept.sender.is_closed() {
+                return Some(kept.sender);
+            }
+        }
+        None
     }
 
     fn keep(&self, sender: SendRequest<Full<Bytes>>) {
+        if sender.is_closed() {
+            return;
+        }
+        let since = Instant::now();
         let mut idle = self.idle();
-        if !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push(Idle {
-                sender,
-                since: Instant::now(),
-            });
+        if idle.len() < MAX_IDLE {
+            idle.push_back(Idle { sender, since });
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -93,6 +93,17 @@ impl Dialer {
         Ok(Self { target, tls, timeout })
     }
 
+    /// Offers this version of HTTP in the TLS greeting.
+    #[must_use]
+    pub fn offering(mut self, version: &str) -> Self {
+        if let Some((connector, _)) = &mut self.tls {
+            let mut config = rustls::ClientConfig::clone(connector.config());
+            config.alpn_protocols = vec![version.as_bytes().to_vec()];
+            *connector = TlsConnector::from(Arc::new(config));
+        }
+        self
+    }
+
     /// The target.
     #[must_use]
     pub fn target(&self) -> &Target {
@@ -164,4 +175,19 @@ fn tls_config(
         return Ok(builder.with_no_client_auth());
     };
     Ok(builder.with_client_auth_cert(certificate.chain.clone(), certificate.key.clone_key())?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_built_in_roots_hold_wechat_pays() {
+        let name = b"DigiCert Global Root G2";
+        let holds = webpki_roots::TLS_SERVER_ROOTS
+            .iter()
+            .any(|root| root.subject.windows(name.len()).any(|part| part == name));
+        assert!(
+            holds,
+            "without it WeChat Pay cannot be reached from an image that has no root store"
+        );
+    }
 }

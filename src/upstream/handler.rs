@@ -17,6 +17,7 @@ use crate::rules::handler;
 use crate::rules::order::UpstreamKind;
 use crate::rules::outcome::{Evidence, Finding};
 use crate::rules::term::OrderKey;
+use crate::telemetry::context::RequestContext;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -81,14 +82,14 @@ impl Upstream for HandlerUpstream {
 
     async fn query(&self, question: &OrderQuestion, credentials: &RequestCredentials) -> Finding {
         if question.upstream != UpstreamKind::Handler {
-            return Finding::unclear(super::moved(question.upstream, "the handler"));
+            return Finding::unclear(&super::moved(question.upstream, "the handler"));
         }
         let encoding = self.format.encoding(question.encoding);
         let fields = handler::question(&question.key, &question.wx_app_id, question.trade_record_id);
         let body = handler::body(&fields, credentials, encoding);
         let headers = match headers(encoding, None) {
             Ok(headers) => headers,
-            Err(why) => return Finding::unclear(why),
+            Err(why) => return Finding::unclear(&why),
         };
         match self
             .client
@@ -99,7 +100,7 @@ impl Upstream for HandlerUpstream {
                 let expected = question.expected.as_ref().map(|(amount, _)| *amount);
                 handler::finding(&question.key, expected, answer.status.as_u16(), &answer.body)
             }
-            Err(Failure::NeverSent(why) | Failure::MaybeSent(why)) => Finding::unclear(why),
+            Err(Failure::NeverSent(why) | Failure::MaybeSent(why)) => Finding::unclear(&why),
         }
     }
 
@@ -109,7 +110,8 @@ impl Upstream for HandlerUpstream {
 }
 
 fn headers(encoding: Encoding, idempotent: Option<&OrderKey>) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::with_capacity(3);
+    let mut headers = HeaderMap::with_capacity(6);
+    RequestContext::pass_on(&mut headers);
     let media = HeaderValue::from_static(encoding.content_type());
     headers.insert(
         header::ACCEPT,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::client::{Answer, Client, Failure};
 use super::dial::{ClientCertificate, Dialer, TlsError};
@@ -19,12 +19,13 @@ use crate::rules::order::UpstreamKind;
 use crate::rules::outcome::{Evidence, Finding};
 use crate::rules::wechat::{Product, v2};
 use crate::secret::Secret;
+use crate::telemetry::metrics::Metrics;
 
 /// How many merchants' clients that were made from credentials in requests are kept.
 const MAX_REQUEST_CLIENTS: usize = 16;
 
 /// Where WeChat Pay is, and how long it may take.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hosts {
     /// The main host.
     pub base: Target,
@@ -36,6 +37,21 @@ pub struct Hosts {
     pub connect_timeout: Duration,
     /// From the first byte sent to the last one received.
     pub timeout: Duration,
+    /// The merchant's entry, which its circuits are named after.
+    pub name: String,
+    /// Where its circuits and exchanges are shown.
+    pub metrics: Metrics,
+}
+
+impl Hosts {
+    /// The longest that one call takes, with connect failures at every host.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        let hosts: u32 = if self.backup.is_some() { 2 } else { 1 };
+        self.connect_timeout
+            .saturating_mul(hosts)
+            .saturating_add(self.timeout)
+    }
 }
 
 /// A merchant at WeChat Pay.
@@ -47,8 +63,8 @@ pub struct WechatUpstream {
     clock: Arc<dyn Clock>,
 }
 
-/// The clients of both hosts, with one client certificate.
-struct Clients {
+/// The clients of both hosts, with one client certificate or none.
+pub(super) struct Clients {
     base: Client,
     backup: Option<Client>,
 }
@@ -71,7 +87,7 @@ impl WechatUpstream {
         certificate: Option<&ClientCertificate>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsError> {
-        let clients = Arc::new(Clients::new(&hosts, certificate)?);
+        let clients = Arc::new(Clients::new(&hosts, Some(&hosts.metrics), certificate)?);
         Ok(Self {
             hosts,
             api_key,
@@ -106,7 +122,10 @@ impl WechatUpstream {
             return Ok(Arc::clone(&found.clients));
         }
         let certificate = ClientCertificate::from_pem(cert, key);
-        let clients = certificate.and_then(|certificate| Clients::new(&self.hosts, Some(&certificate)));
+        let clients = certificate.and_then(|certificate| {
+            // A caller's wrong certificate says nothing about the merchant's own: its circuits are its own.
+            Clients::new(&self.hosts, None, Some(&certificate))
+        });
         let clients =
             Arc::new(clients.map_err(|error| format!("certKey and privateKey of the request: {error}"))?);
         if kept.len() >= MAX_REQUEST_CLIENTS {
@@ -122,7 +141,11 @@ impl WechatUpstream {
 }
 
 impl Clients {
-    fn new(hosts: &Hosts, certificate: Option<&ClientCertificate>) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        hosts: &Hosts,
+        metrics: Option<&Metrics>,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Self, TlsError> {
         let client = |target: &Target| {
             let dialer = Dialer::new(
                 target.clone(),
@@ -130,7 +153,7 @@ impl Clients {
                 certificate,
                 hosts.connect_timeout,
             )?;
-            Ok::<_, TlsError>(Client::new(dialer, hosts.timeout))
+            Ok::<_, TlsError>(Client::new(dialer, hosts.timeout).watched(&hosts.name, metrics))
         };
         Ok(Self {
             base: client(&hosts.base)?,
@@ -138,20 +161,29 @@ impl Clients {
         })
     }
 
-    /// Posts to the main host, and to the backup where not a byte can have reached the main one.
     async fn post(&self, path: &str, body: &Bytes, may_send: impl Fn() -> bool) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::with_capacity(1);
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/xml; charset=utf-8"),
         );
-        match (
-            self.base.post(path, &headers, body.clone(), &may_send).await,
-            &self.backup,
-        ) {
+        self.send(&Method::POST, path, &headers, body, may_send).await
+    }
+
+    /// Sends to the main host, and to the backup where not a byte can have reached the main one.
+    pub(super) async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: &Bytes,
+        may_send: impl Fn() -> bool,
+    ) -> Result<Answer, Failure> {
+        let first = self.base.send(method, path, headers, body.clone(), &may_send);
+        match (first.await, &self.backup) {
             (Err(Failure::NeverSent(why)), Some(backup)) => {
                 tracing::warn!(why, "the backup host was taken");
-                let sent = backup.post(path, &headers, body.clone(), &may_send).await;
+                let sent = backup.send(method, path, headers, body.clone(), &may_send).await;
                 sent.map_err(|failure| match failure {
                     Failure::NeverSent(also) => Failure::NeverSent(format!("{why}; {also}")),
                     Failure::MaybeSent(why) => Failure::MaybeSent(why),
@@ -193,7 +225,7 @@ impl Upstream for WechatUpstream {
         });
         let (product, clients, body) = match prepared {
             Ok(prepared) => prepared,
-            Err(why) => return Finding::unclear(why),
+            Err(why) => return Finding::unclear(&why),
         };
         match clients.post(v2::query_path(product), &body, || true).await {
             Ok(answer) => {
@@ -209,28 +241,24 @@ impl Upstream for WechatUpstream {
                     &answer.body,
                 )
             }
-            Err(Failure::NeverSent(why) | Failure::MaybeSent(why)) => Finding::unclear(why),
+            Err(Failure::NeverSent(why) | Failure::MaybeSent(why)) => Finding::unclear(&why),
         }
     }
 
     fn longest(&self) -> Duration {
-        let hosts: u32 = if self.hosts.backup.is_some() { 2 } else { 1 };
-        self.hosts
-            .connect_timeout
-            .saturating_mul(hosts)
-            .saturating_add(self.hosts.timeout)
+        self.hosts.longest()
     }
 }
 
 fn product_of(upstream: UpstreamKind) -> Result<Product, String> {
     match upstream {
         UpstreamKind::Wechat(product) => Ok(product),
-        UpstreamKind::Handler => Err(super::moved(upstream, "WeChat Pay")),
+        UpstreamKind::Handler | UpstreamKind::TransferBill => Err(super::moved(upstream, "WeChat Pay")),
     }
 }
 
 /// `nonce_str`: 32 hexadecimal digits.
-fn nonce() -> Result<String, String> {
+pub(super) fn nonce() -> Result<String, String> {
     let half = || getrandom::u64().map_err(|error| format!("the machine has no randomness: {error}"));
     Ok(format!("{:016x}{:016x}", half()?, half()?))
 }

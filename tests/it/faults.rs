@@ -197,10 +197,7 @@ async fn every_attempt_sends_the_first_ones_parameters() {
     assert_eq!(sidecar.pay(Encoding::Json, &first).await.code(), "SYSTEMERROR");
     let mapping = format!("wx_app_id,user_id,openid\n{APP},user-1,oANOTHER000000000000000001\n");
     std::fs::write(sidecar.dir.path().join("openids.csv"), mapping).unwrap();
-    until("the new mapping is read", async || {
-        sidecar.log().contains("the mapping was read again")
-    })
-    .await;
+    sidecar.logged("the mapping was read again").await;
     assert_eq!(sidecar.pay(Encoding::Json, &second).await.code(), "SUCCESS");
     let sent: Vec<_> = upstream
         .stub
@@ -415,10 +412,7 @@ async fn an_unknown_order_is_settled_in_the_background() {
         sidecar.pay(Encoding::Json, &Payout::new("BG1")).await.code(),
         "SYSTEMERROR"
     );
-    until("settled", async || {
-        sidecar.log().contains("\"state\":\"succeeded\"")
-    })
-    .await;
+    sidecar.logged(r#""state":"succeeded""#).await;
     assert_eq!(upstream.times_sent("BG1"), 1);
     assert_eq!(
         sidecar.pay(Encoding::Json, &Payout::new("BG1")).await.code(),
@@ -468,4 +462,26 @@ async fn limits_hold_across_both_replicas_and_are_given_back() {
         "{codes:?}"
     );
     assert_eq!(upstream.stub.books().payments().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_comes_back_empty_is_noticed_though_nobody_asks_for_readiness() {
+    let redis = Redis::start();
+    let user = format!("openid:{APP}:user-1");
+    redis.cli(&["SET", &user, OPENID]);
+    let upstream = Upstream::start(To::Handler { idempotent: false }).await;
+    let configuration = format!("{}{}", in_redis(&redis.url()), upstream.configuration());
+    let sidecar = Sidecar::start(&configuration).await;
+    let pay = async |number: &str| sidecar.pay(Encoding::Json, &Payout::new(number)).await.code();
+    assert_eq!(pay("E0").await, "SUCCESS");
+    redis.cli(&["FLUSHALL"]);
+    redis.cli(&["SET", &user, OPENID]);
+    let mut tried = 0;
+    until("the reset is noticed", async || {
+        tried += 1;
+        pay(&format!("E{tried}")).await == "SYSTEMERROR"
+    })
+    .await;
+    assert_eq!(pay("E0").await, "SYSTEMERROR", "which was paid, and is forgotten");
+    assert_eq!(upstream.times_sent("E0"), 1);
 }

@@ -1,15 +1,13 @@
 //! The ledger's stores: the same suite over the file, over a Redis and over a Cluster, and what is each one's own.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use payout_sidecar::clock::SystemClock;
-use payout_sidecar::ledger::file::FileLedger;
 use payout_sidecar::ledger::redis::{RedisLedger, RedisSettings};
 use payout_sidecar::payout::ports::Ledger;
 use payout_sidecar::redis_link::{Options, RedisLink, RedisUrl};
 
 use crate::suite;
+use crate::support::file_ledger;
 use crate::support::redis::{Cluster, Redis};
 
 pub fn link(url: &str) -> RedisLink {
@@ -21,7 +19,7 @@ pub fn link(url: &str) -> RedisLink {
     RedisLink::new(RedisUrl::parse(url).unwrap(), options)
 }
 
-fn ledger(url: &str) -> RedisLedger {
+pub fn ledger(url: &str) -> RedisLedger {
     let settings = RedisSettings {
         prefix: "payout:".into(),
         retention: Duration::from_secs(400 * 86_400),
@@ -34,8 +32,7 @@ fn ledger(url: &str) -> RedisLedger {
 async fn the_file_does_what_every_store_must() {
     let dir = tempfile::tempdir().unwrap();
     let retention = Duration::from_secs(400 * 86_400);
-    let ledger =
-        FileLedger::open(&dir.path().join("payouts.redb"), retention, Arc::new(SystemClock)).unwrap();
+    let ledger = file_ledger(&dir.path().join("payouts.redb"), retention).await;
     suite::run(&ledger).await;
 }
 

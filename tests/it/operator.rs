@@ -157,7 +157,7 @@ async fn payouts_are_listed_shown_and_settled_by_hand() {
             .contains("operator: statement, line 7"),
         "{shown}"
     );
-    assert!(sidecar.log().contains("operator: statement, line 7"), "audited");
+    sidecar.logged("operator: statement, line 7").await;
     assert_eq!(
         sidecar.pay(Encoding::Json, &Payout::new("UNK1")).await.code(),
         "SUCCESS"

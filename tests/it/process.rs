@@ -45,9 +45,24 @@ fn commands_end_with_the_documented_codes() {
     let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
     assert!(schema["properties"]["ledger"].is_object());
     for shell in ["bash", "zsh", "fish"] {
-        assert!(printed(&run(&["completions", shell])).contains("payout-sidecar"));
+        let script = printed(&run(&["completions", shell]));
+        for word in ["payout-sidecar", "openid", "import", "rejects", "settle"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
     let dir = tempfile::tempdir().unwrap();
+    let manual = printed(&run(&["man"]));
+    assert!(
+        manual.starts_with(".ie") && manual.contains(".TH payout-sidecar 1"),
+        "{manual}"
+    );
+    let pages = dir.path().join("man1");
+    assert_eq!(
+        run(&["man", "--dir", &pages.display().to_string()]).status.code(),
+        Some(0)
+    );
+    let page = std::fs::read_to_string(pages.join("payout-sidecar-openid-import.1")).unwrap();
+    assert!(page.contains("rejects") && page.contains("restart"), "{page}");
     let path = dir.path().join("config.toml");
     std::fs::write(&path, "[server]\nlisen = \"0.0.0.0:1\"\n").unwrap();
     let wrong = run(&["run", "--config", &path.display().to_string()]);
@@ -222,7 +237,7 @@ async fn the_audit_is_written_at_any_level() {
         sidecar.pay(Encoding::Json, &Payout::new("AUD1")).await.code(),
         "SUCCESS"
     );
-    let log = sidecar.log();
+    let log = sidecar.logged(r#""state":"succeeded""#).await;
     let lines: Vec<serde_json::Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

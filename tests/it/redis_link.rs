@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use payout_sidecar::redis_link::{LinkError, Options, RedisLink, RedisUrl, Replicas};
-use redis::{Script, Value, cmd};
+use redis::{FromRedisValue as _, Script, Value, cmd};
 use tokio::net::TcpListener;
 
 use crate::support::redis::{Cluster, Redis, Sentinels, sentinel};
@@ -280,6 +280,18 @@ async fn sentinels_that_ask_for_a_password_are_told_it() {
     assert!(!error.to_string().contains("wr0ng"), "{error}");
 }
 
+/// Counts up five times, in one batch: each once, in whatever order redirects bring them.
+async fn count_up_at_once(link: &RedisLink, key: &str) {
+    let answers = link.all(vec![redis::Cmd::incr(key, 1); 5]).await.unwrap();
+    let mut each: Vec<i64> = answers
+        .into_iter()
+        .map(|answer| i64::from_redis_value(answer.unwrap()).unwrap())
+        .collect();
+    each.sort_unstable();
+    let first = each[0];
+    assert_eq!(each, (first..first + 5).collect::<Vec<_>>());
+}
+
 /// Where a key lives, and another node.
 fn home_and_other<'a>(cluster: &'a Cluster, key: &str) -> (String, &'a Redis, &'a Redis) {
     let slot = cluster.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]);
@@ -317,18 +329,20 @@ async fn in_a_cluster_a_slot_on_the_move_is_followed() {
             .unwrap(),
         21
     );
+    count_up_at_once(&link, "n").await;
     for node in [other, home] {
         assert_eq!(node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &other_id]), "OK");
     }
     // The old home says MOVED.
-    assert_eq!(count_up(&link, "n").await.unwrap(), 22);
+    count_up_at_once(&link, "n").await;
+    assert_eq!(count_up(&link, "n").await.unwrap(), 32);
     assert_eq!(
         link.script::<i64, _, &str>(&script, &["n"], &[], None)
             .await
             .unwrap(),
-        23
+        33
     );
-    assert_eq!(other.cli(&["GET", "n"]), "23");
+    assert_eq!(other.cli(&["GET", "n"]), "33");
 }
 
 #[tokio::test(flavor = "multi_thread")]

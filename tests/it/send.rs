@@ -23,7 +23,7 @@ async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, t
         );
         assert_eq!(first.field("mchBillno"), payout.order_no);
         match upstream.to {
-            To::Transfer => {
+            To::Transfer | To::Bill { .. } => {
                 assert_eq!(first.field("partnerTradeNo"), payout.order_no);
                 assert_eq!(
                     (first.field("mchAppid"), first.field("mchid")),
@@ -80,8 +80,8 @@ async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, t
             .find_map(|name| payment.parameters.get(*name));
         assert_eq!(
             address.map(String::as_str),
-            Some("203.0.113.7"),
-            "clientIp was rewritten"
+            (!matches!(upstream.to, To::Bill { .. })).then_some("203.0.113.7"),
+            "clientIp was rewritten, where the product has one"
         );
 
         let mut stranger = Payout::new(&format!("{tag}{encoding:?}2"));
@@ -90,10 +90,11 @@ async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, t
         assert_eq!(upstream.times_sent(&stranger.order_no), 0);
 
         let status = sidecar.status(encoding, &payout).await;
-        let word = if upstream.to == To::Transfer {
-            "SUCCESS"
-        } else {
-            "SENT"
+        let word = match upstream.to {
+            To::Transfer => "SUCCESS",
+            // It waits for its user.
+            To::Bill { .. } => "PROCESSING",
+            To::Redpack | To::Handler { .. } => "SENT",
         };
         assert_eq!(
             (status.code(), status.field("status")),
@@ -113,8 +114,10 @@ async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, t
 async fn refusals_and_doubts(sidecar: &Sidecar, upstream: &Upstream, tag: &str) {
     let set = |spec: String| upstream.stub.set_faults(spec.parse().unwrap());
     let refused = Payout::new(&format!("{tag}R1"));
-    set(format!("pay/{tag}R=error:NOTENOUGH*1"));
-    assert_eq!(sidecar.pay(Encoding::Json, &refused).await.code(), "NOTENOUGH");
+    let is_bill = matches!(upstream.to, To::Bill { .. });
+    let code = if is_bill { "NOT_ENOUGH" } else { "NOTENOUGH" };
+    set(format!("pay/{tag}R=error:{code}*1"));
+    assert_eq!(sidecar.pay(Encoding::Json, &refused).await.code(), code);
     assert_eq!(
         sidecar.pay(Encoding::Xml, &refused).await.code(),
         "SUCCESS",
@@ -141,7 +144,8 @@ async fn refusals_and_doubts(sidecar: &Sidecar, upstream: &Upstream, tag: &str) 
             upstream.times_sent(&silent.order_no),
             upstream.stub.books().times_paid(&silent.order_no)
         ),
-        (1, 1)
+        // A bill that waits for its user is sent again, under the same number: no query tells its package.
+        (if is_bill { 2 } else { 1 }, 1)
     );
 }
 
@@ -181,6 +185,12 @@ async fn transfers_on_embedded_stores() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bills_on_embedded_stores() {
+    on_embedded_stores(To::Bill { certificates: false }).await;
+    on_embedded_stores(To::Bill { certificates: true }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_handler_on_embedded_stores() {
     on_embedded_stores(To::Handler { idempotent: false }).await;
     on_embedded_stores(To::Handler { idempotent: true }).await;
@@ -194,6 +204,7 @@ async fn every_upstream_on_one_redis() {
         (To::Redpack, "A"),
         (To::Transfer, "B"),
         (To::Handler { idempotent: false }, "C"),
+        (To::Bill { certificates: false }, "D"),
     ] {
         let upstream = Upstream::start(to).await;
         let sidecar =
@@ -242,11 +253,11 @@ async fn on_a_sentinel_set_up_and_after_its_fail_over() {
     let waiting = Payout::new("SAFTER");
     assert_eq!(sidecar.pay(Encoding::Json, &waiting).await.code(), "SYSTEMERROR");
     assert_eq!(upstream.times_sent(&waiting.order_no), 0);
-    assert_eq!(
-        sidecar.pay(Encoding::Json, &before).await.code(),
-        "SUCCESS",
-        "the new master knows it"
-    );
+    // The link to the old master may be given up a moment later than its successor is there.
+    until("the new master knows it", async || {
+        sidecar.pay(Encoding::Json, &before).await.code() == "SUCCESS"
+    })
+    .await;
     assert_eq!(upstream.stub.books().times_paid(&before.order_no), 1);
     let alone = format!("{}{}", in_redis(&sentinels.url()), upstream.configuration());
     let sidecar = Sidecar::start(&alone).await;
@@ -313,11 +324,17 @@ async fn a_payout_costs_two_round_trips_before_the_upstream_and_no_connection_of
             "SUCCESS"
         );
     }
-    assert_eq!(redis.calls("get"), 20, "one lookup each");
-    assert_eq!(
-        redis.calls("evalsha"),
-        40 + due_scripts(&redis),
-        "one claim and one record each"
+    let lookups = redis.calls("get");
+    assert!(
+        (20..30).contains(&lookups),
+        "one lookup each, and now and then one of the ledger's mark: {lookups}"
+    );
+    // The settler looks around meanwhile, and runs a script of its own where it finds something.
+    let scripts = redis.calls("evalsha");
+    let most = 40 + redis.calls("zrangebyscore");
+    assert!(
+        (40..=most).contains(&scripts),
+        "one claim and one record each, not {scripts}; {most} with the settler's"
     );
     assert_eq!(
         (
@@ -333,11 +350,6 @@ async fn a_payout_costs_two_round_trips_before_the_upstream_and_no_connection_of
         "the connection to the upstream is used again"
     );
     assert_eq!(redis.info("clients", "connected_clients"), connections);
-}
-
-/// The settler looks for what is due twice a second, beside the payouts.
-fn due_scripts(redis: &Redis) -> u64 {
-    redis.calls("zrangebyscore")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -419,9 +431,10 @@ async fn a_handler_gets_the_normalised_request_with_its_idempotency_key() {
             !format!("{:?}", asked.fields).contains("marked-secret"),
             "credentials are not for a handler"
         );
-        assert!(!sidecar.log().contains("marked-secret"));
+        let log = sidecar.logged(r#""state":"succeeded""#).await;
+        assert!(!log.contains("marked-secret"));
         assert!(
-            !sidecar.log().contains(OPENID) && !sidecar.log().contains("user-1"),
+            !log.contains(OPENID) && !log.contains("user-1"),
             "people appear shortened"
         );
     }

@@ -7,6 +7,82 @@ use payout_sidecar::stub::{API_KEY, Options, Stub};
 
 use crate::support::http::call;
 
+/// A third writing of v3's signature, from WeChat's document.
+#[tokio::test(flavor = "multi_thread")]
+async fn v3_takes_what_is_signed_and_documented_and_nothing_else() {
+    use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    const PATH: &str = "/v3/fund-app/mch-transfer/transfer-bills";
+    let stub = Stub::start(Options::loopback()).await.unwrap();
+    let keys = stub.bill_keys("19").unwrap();
+    let der: String = keys
+        .key_pem
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
+    let pair = KeyPair::from_pkcs8(&STANDARD.decode(der).unwrap()).unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let good = r#"{"appid":"wx1","out_bill_no":"B1","transfer_scene_id":"1000","openid":"o1","transfer_amount":100,"transfer_remark":"r","transfer_scene_report_infos":[{"info_type":"活动名称","info_content":"a"},{"info_type":"奖励说明","info_content":"r"}]}"#;
+    let ask = async |body: &str, signed: &str, at: u64, mch_id: &str| {
+        let message = format!("POST\n{PATH}\n{at}\nn0nce\n{signed}\n");
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(
+            &RSA_PKCS1_SHA256,
+            &SystemRandom::new(),
+            message.as_bytes(),
+            &mut signature,
+        )
+        .unwrap();
+        let authorization = format!(
+            "WECHATPAY2-SHA256-RSA2048 mchid=\"{mch_id}\",nonce_str=\"n0nce\",signature=\"{}\",timestamp=\"{at}\",serial_no=\"{}\"",
+            STANDARD.encode(signature),
+            keys.serial_no
+        );
+        let headers = [
+            ("Authorization", authorization.as_str()),
+            ("Accept", "application/json"),
+            ("Content-Type", "application/json"),
+            ("User-Agent", "test"),
+        ];
+        let answer = call(stub.addr(), "POST", PATH, &headers, body.as_bytes()).await;
+        assert!(answer.headers.contains_key("wechatpay-signature"));
+        let object: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let word = object.get("code").or_else(|| object.get("state")).unwrap();
+        (answer.status, word.as_str().unwrap().to_owned())
+    };
+    let of = |status, word: &str| (status, word.to_owned());
+    assert_eq!(ask(good, "other bytes", now, "19").await, of(401, "SIGN_ERROR"));
+    assert_eq!(ask(good, good, now - 400, "19").await, of(401, "SIGN_ERROR"));
+    assert_eq!(
+        ask(good, good, now, "20").await,
+        of(401, "SIGN_ERROR"),
+        "another's"
+    );
+    for bad in [
+        good.replace("\"r\"", "\"r\",\"extra\":\"x\""),
+        good.replace("\"a\"", "\"🎉\""),
+        good.replace("100", "200000"),
+        good.replace("奖励说明", "别的"),
+    ] {
+        assert_eq!(ask(&bad, &bad, now, "19").await, of(400, "PARAM_ERROR"), "{bad}");
+    }
+    assert_eq!(stub.books().payments().len(), 0);
+    for _ in 0..2 {
+        assert_eq!(ask(good, good, now, "19").await, of(200, "WAIT_USER_CONFIRM"));
+    }
+    let other = good.replace("100", "101");
+    assert_eq!(ask(&other, &other, now, "19").await, of(400, "INVALID_REQUEST"));
+    assert_eq!(stub.books().times_paid("B1"), 1);
+    assert_eq!(
+        call(stub.addr(), "POST", PATH, &[], good.as_bytes()).await.status,
+        400,
+        "without Accept and User-Agent"
+    );
+}
+
 fn sendredpack(order_no: &str) -> BTreeMap<&'static str, String> {
     [
         ("nonce_str", "n"),

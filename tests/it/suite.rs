@@ -89,11 +89,13 @@ fn unknown(order: &Order) -> Order {
     )
 }
 
+const SUM: &str = "user-fen:20780:wx1:u";
+
 fn charged(no: &str, amount: i64, limit: i64) -> Order {
     let mut order = order(no, amount);
     order.charges = vec![Charge {
         counter: Counter::UserFen,
-        name: "user-fen:20780:wx1:u".into(),
+        name: SUM.into(),
         amount,
         limit,
     }];
@@ -111,6 +113,7 @@ pub async fn run(ledger: &dyn Ledger) {
     limits_are_charged_with_the_claim(ledger).await;
     due_orders_are_handed_out_once(ledger).await;
     lists_come_newest_first(ledger).await;
+    unknown_orders_are_found_among_all_others(ledger).await;
     one_of_many_claims_wins(ledger).await;
     limits_hold_in_a_race(ledger).await;
     a_plain_model_agrees(ledger).await;
@@ -178,11 +181,17 @@ async fn limits_are_charged_with_the_claim(ledger: &dyn Ledger) {
         charged("L2", 41, 100),
         charged("L3", 40, 100),
     );
+    let used = async |sum| ledger.used(&first.key.mch_id, sum).await.unwrap();
+    assert_eq!(used(SUM).await, 0);
     assert!(matches!(ledger.insert(&first).await.unwrap(), Inserted::Done));
     assert!(
         matches!(ledger.insert(&first).await.unwrap(), Inserted::Done),
         "not charged again"
     );
+    assert_eq!((used(SUM).await, used("user-fen:20780:wx1:v").await), (60, 0));
+    let other = MchId::parse("1900000110").unwrap();
+    assert_ne!(other, first.key.mch_id);
+    assert_eq!(ledger.used(&other, SUM).await.unwrap(), 0);
     assert!(matches!(
         ledger.insert(&second).await.unwrap(),
         Inserted::OverLimit(0)
@@ -195,6 +204,7 @@ async fn limits_are_charged_with_the_claim(ledger: &dyn Ledger) {
         matches!(ledger.insert(&third).await.unwrap(), Inserted::Done),
         "exactly the limit"
     );
+    assert_eq!(used(SUM).await, 100);
     // A refusal gives back; a claim of it again is charged again, and refused where there is no room any more.
     let given_back = refused(&first);
     assert!(is_done(&ledger.replace(&first, &given_back).await.unwrap()));
@@ -219,6 +229,7 @@ async fn limits_are_charged_with_the_claim(ledger: &dyn Ledger) {
     for order in [&again, &third] {
         assert!(is_done(&ledger.remove(order).await.unwrap()));
     }
+    assert_eq!(used(SUM).await, 0);
 }
 
 async fn due_orders_are_handed_out_once(ledger: &dyn Ledger) {
@@ -274,6 +285,23 @@ async fn due_orders_are_handed_out_once(ledger: &dyn Ledger) {
             .unwrap(),
         []
     );
+}
+
+async fn unknown_orders_are_found_among_all_others(ledger: &dyn Ledger) {
+    let pending = order("U1", 100);
+    let (one, other) = (unknown(&order("U2", 100)), unknown(&order("U3", 100)));
+    let done = settled(&order("U4", 100));
+    for order in [&pending, &one, &other, &done] {
+        assert!(matches!(ledger.insert(order).await.unwrap(), Inserted::Done));
+    }
+    let mut found = ledger.unknown(9).await.unwrap();
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(found, [one.clone(), other.clone()]);
+    assert_eq!(ledger.unknown(1).await.unwrap().len(), 1);
+    for order in [&pending, &one, &other, &done] {
+        assert!(is_done(&ledger.remove(order).await.unwrap()));
+    }
+    assert_eq!(ledger.unknown(9).await.unwrap(), []);
 }
 
 async fn lists_come_newest_first(ledger: &dyn Ledger) {

@@ -1,6 +1,7 @@
 //! The configuration as a whole: from files and variables to values or messages.
 //!
-//! `files` walks `tests/config/`, `shipped` holds the shipped file against the schema, `credentials` makes certificates.
+//! `files` walks `tests/config/`, `shipped` holds the shipped file against the schema, `credentials` and
+//! `bills` make certificates, `otlp` is about traces.
 
 use std::path::Path;
 
@@ -8,9 +9,13 @@ use super::{Config, ConfigErrors};
 use crate::clock::{Clock as _, SystemClock};
 use crate::secret::Secret;
 
+mod bills;
+
 mod credentials;
 
 mod files;
+
+mod otlp;
 
 mod shipped;
 
@@ -57,8 +62,9 @@ fn what_is_left_out_has_the_specified_default() {
     assert_eq!(
         view["server"],
         serde_json::json!({
-            "listen": "0.0.0.0:8080", "max_body": "64KiB", "header_timeout": "5s", "request_timeout": "15s",
-            "max_in_flight": 1024, "lame_duck": "3s", "drain_timeout": "25s", "tls": null
+            "listen": "0.0.0.0:8080", "max_body": "64KiB", "header_timeout": "5s", "body_timeout": "5s", "idle_timeout": "75s",
+            "request_timeout": "15s",
+            "max_in_flight": 1024, "max_connections": 8192, "http2": false, "lame_duck": "3s", "drain_timeout": "25s", "tls": null
         })
     );
     assert_eq!(view["admin"]["listen"], "127.0.0.1:9090");
@@ -126,6 +132,13 @@ fn the_environment_wins_over_the_file_and_is_named_in_mistakes() {
             "PAYOUT_SIDECAR__SERVER__LISEN: unknown key server.lisen: did you mean server.listen?",
         ]
     );
+}
+
+#[test]
+fn an_ipv4_address_written_as_ipv6_is_the_ipv4_address() {
+    let text = format!("{LEAST}[client_ip]\nvalue = \"::ffff:203.0.113.7\"\n");
+    let config = load_text(&text, &[]).unwrap();
+    assert_eq!(config.client_ip, super::ClientIp::Value([203, 0, 113, 7].into()));
 }
 
 #[test]

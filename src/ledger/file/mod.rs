@@ -10,7 +10,7 @@ mod tables;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +21,8 @@ use self::tables::{Answer, Operation};
 use crate::clock::Clock;
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Page, Replaced, StoreError};
 use crate::rules::order::Order;
-use crate::rules::term::{Millis, OrderKey};
+use crate::rules::term::{MchId, Millis, OrderKey};
+use crate::telemetry::metrics::stores::Syncs;
 
 pub use self::open::OpenError;
 
@@ -59,8 +60,7 @@ struct Waiting {
 #[derive(Default)]
 struct Health {
     has_failed: AtomicBool,
-    commits: AtomicU64,
-    operations: AtomicU64,
+    syncs: Syncs,
 }
 
 impl FileLedger {
@@ -69,14 +69,30 @@ impl FileLedger {
     /// # Errors
     /// When the file is another process's, damaged, or no ledger, then [`OpenError`]; it is left as it is.
     pub fn open(path: &Path, retention: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        Ok(Self::over(open::open(path)?, retention, clock))
+        Self::open_counted(path, retention, clock, Syncs::default())
+    }
+
+    /// The same, and counts its syncs here.
+    ///
+    /// # Errors
+    /// As [`FileLedger::open`].
+    pub fn open_counted(
+        path: &Path,
+        retention: Duration,
+        clock: Arc<dyn Clock>,
+        syncs: Syncs,
+    ) -> Result<Self, OpenError> {
+        Ok(Self::over(open::open(path)?, retention, clock, syncs))
     }
 
     /// Serves an open database.
-    fn over(database: Database, retention: Duration, clock: Arc<dyn Clock>) -> Self {
+    fn over(database: Database, retention: Duration, clock: Arc<dyn Clock>, syncs: Syncs) -> Self {
         let database = Arc::new(database);
         let (operations, queue) = mpsc::channel(QUEUE);
-        let health = Arc::new(Health::default());
+        let health = Arc::new(Health {
+            has_failed: AtomicBool::new(false),
+            syncs,
+        });
         let writer = Writer {
             database: Arc::clone(&database),
             health: Arc::clone(&health),
@@ -97,8 +113,8 @@ impl FileLedger {
     #[must_use]
     pub fn syncs_and_operations(&self) -> (u64, u64) {
         (
-            self.health.commits.load(Ordering::Relaxed),
-            self.health.operations.load(Ordering::Relaxed),
+            self.health.syncs.commits.get(),
+            self.health.syncs.operations.get(),
         )
     }
 
@@ -173,9 +189,9 @@ impl Writer {
                 },
             );
         }
-        self.health.commits.fetch_add(1, Ordering::Relaxed);
+        self.health.syncs.commits.inc();
         for (waiting, answer) in batch.into_iter().zip(answers) {
-            self.health.operations.fetch_add(1, Ordering::Relaxed);
+            self.health.syncs.operations.inc();
             // Who no longer waits finds the record.
             let _told = waiting.answer.send(answer).is_ok();
         }
@@ -292,6 +308,12 @@ impl Ledger for FileLedger {
     async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
         let filter = filter.clone();
         self.read(move |transaction| tables::list(transaction, &filter))
+            .await
+    }
+
+    async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError> {
+        let (mch_id, sum) = (mch_id.clone(), sum.to_owned());
+        self.read(move |transaction| tables::used(transaction, &mch_id, &sum))
             .await
     }
 

@@ -7,7 +7,7 @@ use crate::ledger::record;
 use crate::payout::ports::{Inserted, ListFilter, Page, Replaced, StoreError};
 use crate::rules::day::BeijingDay;
 use crate::rules::order::{Order, Version};
-use crate::rules::term::{Millis, OrderKey};
+use crate::rules::term::{MchId, Millis, OrderKey};
 
 /// `mchId:mchBillno` to the record's text.
 const ORDERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("orders");
@@ -232,7 +232,7 @@ impl<'t> Tables<'t> {
         for (name, amount) in added.chain(returned) {
             let sum = std::cmp::max(self.sum(key, name)?.saturating_add(amount), 0);
             self.sums
-                .insert(&*sum_name(key, name), sum)
+                .insert(&*sum_name(&key.mch_id, name), sum)
                 .map_err(|error| failed(&error))?;
         }
         Ok(None)
@@ -241,7 +241,7 @@ impl<'t> Tables<'t> {
     fn sum(&self, key: &OrderKey, name: &str) -> Result<i64, StoreError> {
         let sum = self
             .sums
-            .get(&*sum_name(key, name))
+            .get(&*sum_name(&key.mch_id, name))
             .map_err(|error| failed(&error))?;
         Ok(sum.map_or(0, |sum| sum.value()))
     }
@@ -278,9 +278,9 @@ impl<'t> Tables<'t> {
     }
 }
 
-fn sum_name(key: &OrderKey, name: &str) -> String {
+fn sum_name(mch_id: &MchId, name: &str) -> String {
     // The name goes first, so that its day is found in the same place everywhere.
-    format!("{name}|{}", key.mch_id)
+    format!("{name}|{mch_id}")
 }
 
 fn key_of(text: &str) -> Result<OrderKey, StoreError> {
@@ -289,7 +289,7 @@ fn key_of(text: &str) -> Result<OrderKey, StoreError> {
         text: format!("the ledger file has a key that is none: {text}"),
     };
     let (mch_id, order_no) = text.split_once(':').ok_or_else(damaged)?;
-    let mch_id = crate::rules::term::MchId::parse(mch_id).map_err(|_| damaged())?;
+    let mch_id = MchId::parse(mch_id).map_err(|_| damaged())?;
     let order_no = crate::rules::term::OrderNo::parse(order_no).map_err(|_| damaged())?;
     Ok(OrderKey { mch_id, order_no })
 }
@@ -331,6 +331,15 @@ pub(super) fn get(transaction: &ReadTransaction, key: &OrderKey) -> Result<Optio
     let orders = transaction.open_table(ORDERS).map_err(|error| failed(&error))?;
     let text = orders.get(&*key.to_string()).map_err(|error| failed(&error))?;
     text.map(|text| record::decode(text.value(), key)).transpose()
+}
+
+/// What of a sum is used up.
+pub(super) fn used(transaction: &ReadTransaction, mch_id: &MchId, name: &str) -> Result<i64, StoreError> {
+    let sums = transaction.open_table(SUMS).map_err(|error| failed(&error))?;
+    let sum = sums
+        .get(&*sum_name(mch_id, name))
+        .map_err(|error| failed(&error))?;
+    Ok(sum.map_or(0, |sum| sum.value()))
 }
 
 /// Whether any order is due.

@@ -177,7 +177,7 @@ async fn a_power_loss_forgets_nothing_that_was_acknowledged() {
     let disk = Disk::default();
     let database = redb::Builder::new().create_with_backend(disk.clone()).unwrap();
     tables::create(&database).unwrap();
-    let ledger = FileLedger::over(database, RETENTION, Arc::new(SystemClock));
+    let ledger = FileLedger::over(database, RETENTION, Arc::new(SystemClock), Syncs::default());
     let mut acknowledged = Vec::new();
     for n in 0..20 {
         let claim = order(&format!("P{n}"), 1);
@@ -201,7 +201,7 @@ async fn a_power_loss_forgets_nothing_that_was_acknowledged() {
         let survivor = Disk::holding(bytes.clone());
         let database = redb::Builder::new().create_with_backend(survivor).unwrap();
         tables::check(&database).unwrap();
-        let ledger = FileLedger::over(database, RETENTION, Arc::new(SystemClock));
+        let ledger = FileLedger::over(database, RETENTION, Arc::new(SystemClock), Syncs::default());
         let found = ledger.get(&newest.key).await.unwrap().unwrap();
         assert!(
             found.version.number >= newest.version.number,

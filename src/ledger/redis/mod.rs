@@ -84,11 +84,23 @@ impl RedisLedger {
     }
 
     fn key(&self, mch_id: &MchId, what: &str) -> String {
-        format!("{}{{{mch_id}}}:{what}", self.settings.prefix)
+        self.key_of(mch_id, what, "")
+    }
+
+    fn key_of(&self, mch_id: &MchId, what: &str, which: &str) -> String {
+        [
+            self.settings.prefix.as_str(),
+            "{",
+            mch_id.as_str(),
+            "}:",
+            what,
+            which,
+        ]
+        .concat()
     }
 
     fn order_key(&self, key: &OrderKey) -> String {
-        self.key(&key.mch_id, &format!("order:{}", key.order_no))
+        self.key_of(&key.mch_id, "order:", key.order_no.as_str())
     }
 
     fn merchants_key(&self) -> String {
@@ -102,7 +114,7 @@ impl RedisLedger {
             self.key(&key.mch_id, "due"),
             self.key(&key.mch_id, "log"),
         ];
-        keys.extend(charges.map(|charge| self.key(&key.mch_id, &format!("sum:{}", charge.name))));
+        keys.extend(charges.map(|charge| self.key_of(&key.mch_id, "sum:", &charge.name)));
         keys
     }
 
@@ -371,6 +383,31 @@ impl Ledger for RedisLedger {
 
     async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
         list::list(self, filter).await
+    }
+
+    async fn unknown(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
+        let mut found = Vec::new();
+        // Everything that is not settled is due some day: a short list, however long the log is.
+        for mch_id in self.merchants().await? {
+            let mut look = redis::cmd("ZRANGE");
+            look.arg(self.key(&mch_id, "due")).arg(0).arg(limit);
+            let numbers: Vec<String> = self.link.read(&look).await.map_err(|error| failed(&error))?;
+            for order_no in numbers.iter().filter_map(|number| OrderNo::parse(number).ok()) {
+                let mch_id = mch_id.clone();
+                let order = self.get(&OrderKey { mch_id, order_no }).await?;
+                found.extend(order.filter(|order| matches!(order.state, State::Unknown(_))));
+                if found.len() >= limit {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError> {
+        let look = redis::Cmd::get(self.key(mch_id, &format!("sum:{sum}")));
+        let used: Option<i64> = self.link.read(&look).await.map_err(|error| failed(&error))?;
+        Ok(used.unwrap_or_default())
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

@@ -25,7 +25,7 @@ use crate::rules::order::Order;
 use crate::rules::order::step::Policy;
 use crate::rules::outcome::{Class, Evidence, Finding, Found};
 use crate::rules::route::MerchantPattern;
-use crate::rules::term::{Millis, OpenId, OrderKey, UserId, WxAppId};
+use crate::rules::term::{MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
 
 /// Tokio's clock as a wall clock, so that pausing one pauses both.
 pub(super) struct PausedClock(pub(super) Instant);
@@ -34,6 +34,16 @@ impl Clock for PausedClock {
     fn now(&self) -> Millis {
         Millis(1_795_400_000_000).after(self.0.elapsed())
     }
+}
+
+/// What of a merchant's sum is used up, by the charges that its orders hold.
+pub(super) fn charged<'a>(orders: impl Iterator<Item = &'a Order>, mch_id: &MchId, sum: &str) -> i64 {
+    let of_merchant = orders.filter(|order| order.key.mch_id == *mch_id);
+    let charges = of_merchant.flat_map(|order| &order.charges);
+    charges
+        .filter(|charge| charge.name == sum)
+        .map(|charge| charge.amount)
+        .sum()
 }
 
 /// What a store does wrong next.
@@ -155,6 +165,11 @@ impl Ledger for MemoryLedger {
             orders: self.orders.lock().unwrap().values().cloned().collect(),
             next: None,
         })
+    }
+
+    async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError> {
+        let orders = self.orders.lock().unwrap();
+        Ok(charged(orders.values(), mch_id, sum))
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

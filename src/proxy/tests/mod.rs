@@ -19,8 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use super::Proxy;
+use crate::http::activity::Patience;
 use crate::http::drain::Drain;
-use crate::http::listen::{ConnectionLimits, serve};
+use crate::http::listen::{Connected, Terms, serve};
 use crate::peer::Peer;
 
 /// No step takes longer, however busy the machine is.
@@ -47,16 +48,22 @@ impl Drop for Sidecar {
 
 impl Sidecar {
     async fn before(url: &str, is_trusted: bool) -> Self {
-        let proxy = Proxy::new(url).unwrap();
+        let proxy = Proxy::new(url, Vec::new()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let limits = ConnectionLimits {
-            header_timeout: AT_MOST,
+        let terms = || Terms {
+            patience: Patience {
+                head: AT_MOST,
+                idle: AT_MOST,
+            },
+            max_connections: 1000,
+            http2: false,
+            tls: None,
         };
-        let service = move |peer: SocketAddr| {
+        let service = move |connected: Connected| {
             let proxy = proxy.clone();
             let peer = Peer {
-                address: peer.ip(),
+                address: connected.from.ip(),
                 is_tls: false,
                 is_trusted,
             };
@@ -65,7 +72,7 @@ impl Sidecar {
                 async move { Ok::<_, Infallible>(proxy.forward(request, &peer).await) }
             })
         };
-        let task = tokio::spawn(serve(listener, limits, Drain::default(), service)).abort_handle();
+        let task = tokio::spawn(serve(listener, terms, Drain::default(), service)).abort_handle();
         Self { address, task }
     }
 

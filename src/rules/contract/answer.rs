@@ -6,6 +6,7 @@ use crate::rules::order::{Order, State, UpstreamKind};
 use crate::rules::outcome::Finding;
 use crate::rules::term::OrderKey;
 use crate::rules::wechat::Product;
+use crate::rules::wechat::v3::state::BillState;
 
 /// `[answer]`: what the platform is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +72,7 @@ fn succeeded_head(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     fields.set("resultCode", "SUCCESS");
     fields.set("mchBillno", order_no());
     match order.upstream {
-        UpstreamKind::Wechat(Product::Transfer) => {
+        UpstreamKind::Wechat(Product::Transfer) | UpstreamKind::TransferBill => {
             fields.set("mchAppid", app);
             fields.set("mchid", mch_id());
             fields.set("partnerTradeNo", order_no());
@@ -116,7 +117,8 @@ pub fn reported(
     disclosure: Disclosure,
 ) -> Fields<'static> {
     let mut fields = status_head(key);
-    if let Some(status) = &finding.status {
+    // A bill's report has the contract's word, which stands in its place.
+    if let (Some(status), None) = (&finding.status, finding.report.get("status")) {
         fields.set("status", status.clone());
     }
     let mut report = finding.report.clone();
@@ -139,9 +141,10 @@ pub fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     let (status, reason) = match &order.state {
         State::Pending(_) => return failed_by(&Fault::processing(), &order.key),
         State::Unknown(_) => return failed_by(&Fault::unknown(), &order.key),
+        // An accepted bill is not paid before WeChat has said so.
+        State::Succeeded(_) if order.upstream == UpstreamKind::TransferBill => ("PROCESSING", None),
         State::Succeeded(succeeded) => {
-            let transfer = matches!(order.upstream, UpstreamKind::Wechat(Product::Transfer))
-                || succeeded.fields.characters("paymentNo").is_some();
+            let transfer = is_transfer(order) || succeeded.fields.characters("paymentNo").is_some();
             (if transfer { "SUCCESS" } else { "SENT" }, None)
         }
         State::Refused(refused) => (
@@ -150,14 +153,20 @@ pub fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
         ),
     };
     let mut fields = status_head(&order.key);
-    fields.set(
-        "status",
-        order.upstream_status.clone().unwrap_or_else(|| status.to_owned()),
-    );
+    let bill = order.upstream_status.as_deref().and_then(BillState::parse);
+    let (status, reason) = match (&order.upstream_status, bill) {
+        (Some(word), Some(state)) if order.upstream == UpstreamKind::TransferBill => {
+            let says_more = (state.status() != word).then(|| word.clone());
+            (state.status(), reason.or(says_more))
+        }
+        (Some(word), _) => (word.as_str(), reason),
+        (None, _) => (status, reason),
+    };
+    fields.set("status", status.to_owned());
     if let Some(reason) = reason {
         fields.set("reason", reason);
     }
-    if matches!(order.upstream, UpstreamKind::Wechat(Product::Transfer)) {
+    if is_transfer(order) {
         fields.set("partnerTradeNo", order.key.order_no.as_str().to_owned());
         fields.set("appid", order.wx_app_id.as_str().to_owned());
         fields.set("openid", person(order, disclosure));
@@ -166,6 +175,13 @@ pub fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
         fields.set("totalAmount", order.amount.to_string());
     }
     fields
+}
+
+fn is_transfer(order: &Order) -> bool {
+    matches!(
+        order.upstream,
+        UpstreamKind::Wechat(Product::Transfer) | UpstreamKind::TransferBill
+    )
 }
 
 fn status_head(key: &OrderKey) -> Fields<'static> {
@@ -184,4 +200,228 @@ pub fn not_found(key: &OrderKey) -> Fields<'static> {
         &Fault::new(ErrCode::NotFound, "订单不存在: nobody has seen this mchBillno"),
         key,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::json;
+    use crate::rules::order::tests::{claimed, request};
+    use crate::rules::order::{Refused, Succeeded, Unknown};
+    use crate::rules::outcome::{Found, Refusal};
+    use crate::rules::term::Millis;
+
+    const HIDDEN: Disclosure = Disclosure { reveal_openid: false };
+    const REVEALED: Disclosure = Disclosure { reveal_openid: true };
+
+    const REDPACK: UpstreamKind = UpstreamKind::Wechat(Product::Redpack);
+    const TRANSFER: UpstreamKind = UpstreamKind::Wechat(Product::Transfer);
+
+    fn fields(text: &str) -> Fields<'static> {
+        json::decode(text).unwrap().into_owned()
+    }
+
+    fn order(upstream: UpstreamKind, state: State) -> Order {
+        Order {
+            state,
+            ..claimed(upstream)
+        }
+    }
+
+    fn succeeded(text: &str) -> State {
+        State::Succeeded(Succeeded {
+            at: Millis(0),
+            fields: fields(text),
+            following: None,
+        })
+    }
+
+    fn refused() -> State {
+        State::Refused(Refused {
+            at: Millis(0),
+            refusal: Refusal {
+                code: "NOTENOUGH".into(),
+                text: "余额不足".into(),
+                burnt: false,
+            },
+        })
+    }
+
+    fn unknown() -> State {
+        State::Unknown(Unknown {
+            since: Millis(0),
+            why: "w".into(),
+            next_query_at: Millis(0),
+            queries: 0,
+            absent_since: None,
+        })
+    }
+
+    fn recorded_text(upstream: UpstreamKind, state: State, disclosure: Disclosure) -> String {
+        json::encode(&recorded(&order(upstream, state), disclosure))
+    }
+
+    #[test]
+    fn what_was_not_taken_says_why_twice_and_which_order_it_was() {
+        let fault = Fault::missing("amount");
+        assert_eq!(
+            json::encode(&not_taken(&fault, Some("A1"))),
+            r#"{"returnCode":"FAIL","returnMsg":"参数格式校验错误: amount is required","errCode":"PARAM_ERROR","errCodeDes":"参数格式校验错误: amount is required","mchBillno":"A1"}"#
+        );
+        assert_eq!(not_taken(&fault, None).get("mchBillno"), None);
+    }
+
+    #[test]
+    fn a_success_has_the_products_fields() {
+        assert_eq!(
+            recorded_text(REDPACK, succeeded(r#"{"sendListid":"9"}"#), HIDDEN),
+            r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","wxappid":"wx1","reOpenid":"user-1","totalAmount":"100","sendListid":"9"}"#
+        );
+        assert_eq!(
+            recorded_text(TRANSFER, succeeded(r#"{"paymentNo":"7"}"#), HIDDEN),
+            r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchAppid":"wx1","mchid":"19","partnerTradeNo":"A1","paymentNo":"7"}"#
+        );
+    }
+
+    #[test]
+    fn the_openid_is_told_only_where_the_customer_wants_it() {
+        for (disclosure, person) in [(HIDDEN, "user-1"), (REVEALED, "oX12abcdefghijk9f")] {
+            let order = order(UpstreamKind::Handler, succeeded("{}"));
+            assert_eq!(recorded(&order, disclosure).characters("reOpenid"), Some(person));
+        }
+    }
+
+    /// The upstream's fields add to ours, as texts, and replace none of them.
+    #[test]
+    fn an_upstreams_fields_stand_behind_our_own() {
+        let said = r#"{"mchBillno":"A2","totalAmount":1,"paymentNo":7,"hbpackage":"","sendListid":null}"#;
+        assert_eq!(
+            recorded_text(UpstreamKind::Handler, succeeded(said), HIDDEN),
+            r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","wxappid":"wx1","reOpenid":"user-1","totalAmount":"100","paymentNo":"7"}"#
+        );
+    }
+
+    #[test]
+    fn what_did_not_succeed_says_so() {
+        let pending = claimed(REDPACK).state;
+        for (state, code) in [
+            (refused(), "NOTENOUGH"),
+            (pending, "PROCESSING"),
+            (unknown(), "SYSTEMERROR"),
+        ] {
+            let order = order(REDPACK, state);
+            let sent = recorded(&order, HIDDEN);
+            assert_eq!(sent.characters("returnCode"), Some("SUCCESS"));
+            assert_eq!(sent.characters("resultCode"), Some("FAIL"));
+            assert_eq!(sent.characters("errCode"), Some(code));
+            assert_eq!(sent.characters("mchBillno"), Some("A1"));
+            assert_eq!(sent.characters("mchId"), Some("19"));
+            assert!(sent.characters("errCodeDes").is_some());
+        }
+        assert_eq!(
+            json::encode(&not_found(&request(&[]).key())),
+            r#"{"returnCode":"SUCCESS","resultCode":"FAIL","errCode":"NOT_FOUND","errCodeDes":"订单不存在: nobody has seen this mchBillno","mchBillno":"A1","mchId":"19"}"#
+        );
+    }
+
+    fn finding(status: Option<&str>, report: &str) -> Finding {
+        Finding {
+            found: Found::Moving,
+            status: status.map(str::to_owned),
+            report: fields(report),
+        }
+    }
+
+    #[test]
+    fn a_status_answer_is_the_upstreams_report() {
+        let order = claimed(TRANSFER);
+        let said = finding(
+            Some("PROCESSING"),
+            r#"{"paymentAmount":100,"mchId":"20","desc":"","openid":"oX12abcdefghijk9f"}"#,
+        );
+        let told = |order: Option<&Order>, disclosure| {
+            json::encode(&reported(&claimed(TRANSFER).key, &said, order, disclosure))
+        };
+        let begins = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","status":"PROCESSING","paymentAmount":"100""#;
+        assert_eq!(
+            told(Some(&order), HIDDEN),
+            format!(r#"{begins},"openid":"user-1"}}"#)
+        );
+        for order in [Some(&order), None] {
+            assert_eq!(
+                told(order, REVEALED),
+                format!(r#"{begins},"openid":"oX12abcdefghijk9f"}}"#)
+            );
+        }
+        assert_eq!(told(None, HIDDEN), format!("{begins}}}"));
+        let silent = reported(&order.key, &finding(None, "{}"), Some(&order), REVEALED);
+        assert_eq!((silent.get("status"), silent.get("openid")), (None, None));
+    }
+
+    #[test]
+    fn the_record_answers_in_the_upstreams_place() {
+        let told = |upstream, state| json::encode(&remembered(&order(upstream, state), HIDDEN));
+        let head = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19""#;
+        assert_eq!(
+            told(REDPACK, succeeded("{}")),
+            format!(r#"{head},"status":"SENT","totalAmount":"100"}}"#)
+        );
+        assert_eq!(
+            told(TRANSFER, succeeded("{}")),
+            format!(
+                r#"{head},"status":"SUCCESS","partnerTradeNo":"A1","appid":"wx1","openid":"user-1","paymentAmount":"100"}}"#
+            )
+        );
+        assert_eq!(
+            told(REDPACK, refused()),
+            format!(r#"{head},"status":"FAILED","reason":"NOTENOUGH: 余额不足","totalAmount":"100"}}"#)
+        );
+        // What a handler paid by is only seen by the number it gave.
+        assert!(
+            told(UpstreamKind::Handler, succeeded(r#"{"paymentNo":"7"}"#))
+                .contains("\"SUCCESS\",\"totalAmount\"")
+        );
+        assert!(told(UpstreamKind::Handler, succeeded(r#"{"sendListid":"7"}"#)).contains("\"SENT\""));
+        let later = Order {
+            upstream_status: Some("REFUND".into()),
+            ..order(REDPACK, succeeded("{}"))
+        };
+        assert_eq!(
+            remembered(&later, HIDDEN).characters("status"),
+            Some("REFUND"),
+            "the upstream's latest word wins"
+        );
+        for (state, code) in [(unknown(), "SYSTEMERROR"), (claimed(REDPACK).state, "PROCESSING")] {
+            let told = remembered(&order(REDPACK, state), HIDDEN);
+            assert_eq!(told.characters("errCode"), Some(code));
+            assert_eq!(told.get("status"), None);
+        }
+    }
+
+    #[test]
+    fn a_bill_is_remembered_in_the_contracts_words_and_says_more_where_those_say_less() {
+        let told = |upstream, status: Option<&str>| {
+            let order = Order {
+                upstream_status: status.map(Into::into),
+                ..order(upstream, succeeded("{}"))
+            };
+            let told = remembered(&order, HIDDEN);
+            let of = |name: &str| told.characters(name).map(str::to_owned);
+            (of("status").unwrap(), of("reason"))
+        };
+        let bill = |status| told(UpstreamKind::TransferBill, status);
+        assert_eq!(
+            bill(None),
+            ("PROCESSING".into(), None),
+            "not paid before WeChat has said so"
+        );
+        assert_eq!(bill(Some("SUCCESS")), ("SUCCESS".into(), None));
+        assert_eq!(
+            bill(Some("CANCELLED")),
+            ("FAILED".into(), Some("CANCELLED".into()))
+        );
+        assert_eq!(bill(Some("A_NEW_WORD")), ("A_NEW_WORD".into(), None));
+        // The same word of another upstream is that upstream's own.
+        assert_eq!(told(REDPACK, Some("CANCELLED")), ("CANCELLED".into(), None));
+    }
 }

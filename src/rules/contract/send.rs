@@ -1,9 +1,11 @@
 //! The request to pay: `POST /pay/sendApiRedPack`. Document: specification, section 2.2.
 
+use std::net::IpAddr;
+
 use crate::rules::contract::fault::Fault;
 use crate::rules::contract::reading::Reading;
 use crate::rules::fields::Fields;
-use crate::rules::term::{Fen, MchId, OrderNo, TradeRecordId, UserId, WxAppId};
+use crate::rules::term::{Fen, MchId, OrderKey, OrderNo, TradeRecordId, UserId, WxAppId};
 use crate::secret::Secret;
 
 /// `clientIp` towards upstreams, and where the platform's own is named.
@@ -112,6 +114,30 @@ impl SendRequest {
         })
     }
 
+    /// What makes the order one order.
+    #[must_use]
+    pub fn key(&self) -> OrderKey {
+        OrderKey {
+            mch_id: self.mch_id.clone(),
+            order_no: self.order_no.clone(),
+        }
+    }
+
+    /// `clientIp` as an address. An IPv4 address written as IPv6 (`::ffff:203.0.113.7`) is the IPv4 address: red packets
+    /// take no other.
+    ///
+    /// # Errors
+    /// When it is given and no IP address, then `PARAM_ERROR` by name.
+    pub fn client_address(&self) -> Result<Option<IpAddr>, Fault> {
+        let Some(text) = &self.client_ip else {
+            return Ok(None);
+        };
+        let address: IpAddr = text
+            .parse()
+            .map_err(|_| Fault::field(CLIENT_IP, "must be an IP address"))?;
+        Ok(Some(address.to_canonical()))
+    }
+
     /// Whether the caller asks for a mini-program red packet.
     #[must_use]
     pub fn wants_mini_program(&self) -> bool {
@@ -175,6 +201,24 @@ mod tests {
             .collect();
         let text = format!("{{{}}}", body.join(","));
         SendRequest::read(json::decode(&text)?).map_err(|fault| fault.text.into_owned())
+    }
+
+    #[test]
+    fn a_request_without_credentials_or_wishes_says_so() {
+        let plain = read(&[]).unwrap();
+        assert!(plain.credentials.is_empty() && !plain.wants_mini_program());
+        for name in ["privateKey", "certKey", "apiSecretKey"] {
+            assert!(
+                !read(&[(name, "\"k\"")]).unwrap().credentials.is_empty(),
+                "{name}"
+            );
+        }
+        assert!(
+            read(&[("notifyWay", "\"MINI_PROGRAM_JSAPI\"")])
+                .unwrap()
+                .wants_mini_program()
+        );
+        assert!(!read(&[("notifyWay", "\"OTHER\"")]).unwrap().wants_mini_program());
     }
 
     #[test]
@@ -316,6 +360,25 @@ mod tests {
         assert!(read(&[("remark", &format!("\"{}\"", "备".repeat(256)))]).is_ok());
         assert!(read(&[("remark", &format!("\"{}\"", "备".repeat(257)))]).is_err());
         assert!(read(&[("openid", &format!("\"{}\"", "用".repeat(129)))]).is_err());
+    }
+
+    #[test]
+    fn an_ipv4_address_written_as_ipv6_is_the_ipv4_address() {
+        for (token, address) in [
+            ("", Some(None)),
+            ("\"203.0.113.7\"", Some(Some("203.0.113.7"))),
+            ("\"::ffff:203.0.113.7\"", Some(Some("203.0.113.7"))),
+            ("\"::FFFF:cb00:7107\"", Some(Some("203.0.113.7"))),
+            ("\"2001:db8::1\"", Some(Some("2001:db8::1"))),
+            ("\"203.0.113.7:80\"", None),
+            ("\"localhost\"", None),
+        ] {
+            let read = read(&[("clientIp", token)]).unwrap().client_address();
+            match address {
+                Some(address) => assert_eq!(read.unwrap().map(|ip| ip.to_string()).as_deref(), address),
+                None => assert!(read.unwrap_err().text.contains("clientIp"), "{token}"),
+            }
+        }
     }
 
     #[test]

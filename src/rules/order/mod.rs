@@ -16,11 +16,14 @@ pub mod repeat;
 pub mod step;
 
 #[cfg(test)]
+mod bills;
+
+#[cfg(test)]
 pub(crate) mod tests;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::contract::send::SendRequest;
 use super::encoding::Encoding;
@@ -34,8 +37,10 @@ use super::wechat::Product;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpstreamKind {
-    /// WeChat Pay, by product.
+    /// WeChat Pay v2, by product.
     Wechat(Product),
+    /// WeChat Pay v3, merchant transfer (商家转账, `transfer-bills`).
+    TransferBill,
     /// The customer's handler.
     Handler,
 }
@@ -44,8 +49,8 @@ pub enum UpstreamKind {
 ///
 /// The number alone would not do: a replica whose claim was never written may believe that version 1 is its own, while
 /// another replica's claim is version 1 now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Version {
     /// Counts the changes, from 1.
     pub number: u64,
@@ -69,9 +74,9 @@ impl std::fmt::Display for Version {
     }
 }
 
-impl From<Version> for String {
-    fn from(version: Version) -> Self {
-        version.to_string()
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -191,6 +196,19 @@ pub struct Succeeded {
     pub at: Millis,
     /// The answer's own fields in the contract's names (`sendListid`, `paymentNo`, …).
     pub fields: Fields<'static>,
+    /// Where the order's final state is still to come: when the upstream is asked about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub following: Option<Following>,
+}
+
+/// An accepted order that is followed to its final state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Following {
+    /// When the upstream is asked next.
+    pub next_query_at: Millis,
+    /// How often it was asked.
+    pub queries: u32,
 }
 
 /// Certainly not paid.
@@ -284,10 +302,7 @@ impl Order {
     #[must_use]
     pub fn claimed(request: &SendRequest, new: NewOrder, lease: Lease, now: Millis) -> Self {
         Self {
-            key: OrderKey {
-                mch_id: request.mch_id.clone(),
-                order_no: request.order_no.clone(),
-            },
+            key: request.key(),
             version: Version {
                 number: 1,
                 seal: lease.seal,
@@ -317,13 +332,15 @@ impl Order {
         }
     }
 
-    /// When somebody must look at the order: a pending one when its lease ends, an unknown one at its next query.
+    /// When somebody must look at the order: a pending one when its lease ends, an unknown one and an accepted one whose
+    /// final state is still to come at their next query.
     #[must_use]
     pub fn due_at(&self) -> Option<Millis> {
         match &self.state {
             State::Pending(pending) => Some(pending.lease_until),
             State::Unknown(unknown) => Some(unknown.next_query_at),
-            State::Succeeded(_) | State::Refused(_) => None,
+            State::Succeeded(succeeded) => succeeded.following.as_ref().map(|f| f.next_query_at),
+            State::Refused(_) => None,
         }
     }
 

@@ -5,10 +5,16 @@
 
 use std::time::Duration;
 
-use super::{Before, Order, Pending, Refused, State, Succeeded, Unknown, Version};
+use super::{Before, Following, Order, Pending, Refused, State, Succeeded, Unknown, UpstreamKind, Version};
+use crate::rules::fields::Fields;
 use crate::rules::outcome::{Evidence, Finding, Found, Refusal, Verdict, weigh};
 use crate::rules::pace;
 use crate::rules::term::Millis;
+use crate::rules::wechat::v3;
+
+/// Why a record changed, where more than one event says so.
+const LATE: &str = "the upstream accepted it, after the lease";
+const SAYS_ACCEPTED: &str = "the upstream says that it accepted it";
 
 /// What an upstream promises about repeats; from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +83,9 @@ fn apply(order: &Order, event: Event, policy: Policy, now: Millis, chance: u64) 
             State::Pending(_) | State::Unknown(_) | State::Succeeded(_) | State::Refused(_) => Step::Stay,
         },
         Event::Operator { succeeded, reason } => match &order.state {
-            State::Unknown(_) if succeeded => order.accepted(
-                crate::rules::fields::Fields::new(),
-                format!("operator: {reason}"),
-                now,
-            ),
+            State::Unknown(_) if succeeded => {
+                order.accepted(Fields::new(), None, format!("operator: {reason}"), now, chance)
+            }
             State::Unknown(_) => {
                 let refusal = Refusal {
                     code: "OPERATOR".into(),
@@ -100,7 +104,9 @@ fn attempted(order: &Order, version: Version, evidence: Evidence, now: Millis, c
         State::Pending(pending) if order.version == version => {
             let doubt = matches!(pending.before, Before::Unknown(_));
             match weigh(evidence, doubt) {
-                Verdict::Succeeded { fields } => order.accepted(fields, "the upstream accepted it", now),
+                Verdict::Succeeded { fields, status } => {
+                    order.accepted(fields, status, "the upstream accepted it", now, chance)
+                }
                 Verdict::Refused(refusal) => {
                     let why = format!("the upstream refused it: {} {}", refusal.code, refusal.text);
                     order.refused(refusal, why, now)
@@ -114,9 +120,8 @@ fn attempted(order: &Order, version: Version, evidence: Evidence, now: Millis, c
         }
         // The lease ran out and the order moved on. Only an acceptance still matters, and it always wins.
         State::Pending(_) | State::Unknown(_) | State::Refused(_) => match evidence {
-            Evidence::Accepted { fields } => {
-                order.accepted(fields, "the upstream accepted it, after the lease", now)
-            }
+            Evidence::Accepted { fields } => order.accepted(fields, None, LATE, now, chance),
+            Evidence::Opened { fields, status } => order.accepted(fields, Some(status), LATE, now, chance),
             Evidence::NeverSent { .. } | Evidence::NoAnswer { .. } | Evidence::Declined { .. } => Step::Stay,
         },
         State::Succeeded(_) => Step::Stay,
@@ -127,24 +132,76 @@ fn asked(order: &Order, finding: Finding, policy: Policy, now: Millis, chance: u
     match &order.state {
         State::Unknown(unknown) => unsettled(order, unknown, finding, policy, now, chance),
         State::Pending(_) | State::Refused(_) => match finding.found {
-            Found::Accepted { fields } => {
-                let step = order.accepted(fields, "the upstream says that it accepted it", now);
-                with_status(step, finding.status)
-            }
+            Found::Accepted { fields } => order.accepted(fields, finding.status, SAYS_ACCEPTED, now, chance),
             Found::NotPaid(_) | Found::Moving | Found::NoSuchOrder | Found::Unclear { .. } => Step::Stay,
         },
-        State::Succeeded(_) => match (finding.found, finding.status) {
-            // What became of an accepted order is kept beside it and changes nothing else.
-            (Found::Accepted { .. } | Found::NotPaid(_) | Found::Moving, Some(status))
-                if order.upstream_status.as_deref() != Some(&status) =>
-            {
-                let why = format!("the upstream's status is {status}");
-                let mut next = order.become_state(order.state.clone(), why, now);
-                next.upstream_status = Some(status);
-                Step::Become(Box::new(next))
-            }
-            _ => Step::Stay,
-        },
+        State::Succeeded(succeeded) => became(order, succeeded, finding, now, chance),
+    }
+}
+
+/// A finding about an accepted order: what became of it is kept beside it and changes nothing else, but that a bill which
+/// ended unpaid owes its limits nothing.
+fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Millis, chance: u64) -> Step {
+    let is_unpaid = matches!(finding.found, Found::NotPaid(_));
+    let word = match finding.found {
+        Found::Accepted { .. } | Found::NotPaid(_) | Found::Moving => finding.status,
+        Found::NoSuchOrder | Found::Unclear { .. } => None,
+    };
+    let is_bill = order.upstream == UpstreamKind::TransferBill;
+    let known = order.upstream_status.as_deref();
+    let news = word.filter(|word| {
+        // An answer that was under way when the end was told is old. "Paid" alone still corrects an end.
+        let is_old = is_bill && v3::state::is_final(known) && word != "SUCCESS";
+        known != Some(word) && !is_old
+    });
+    let following = succeeded.following.as_ref().and_then(|following| {
+        let is_over = v3::state::is_final(news.as_deref().or(known));
+        // WeChat forgets bills, and a person was called long before.
+        let age = now.since(succeeded.at);
+        let is_out_of_reach = age > pace::QUERY_WINDOW;
+        // After news more may follow soon.
+        (!is_over && !is_out_of_reach).then(|| match &news {
+            Some(_) => Following::begin(now, chance),
+            None => following.after_query(age, now, chance),
+        })
+    });
+    if news.is_none() && following == succeeded.following {
+        return Step::Stay;
+    }
+    let state = State::Succeeded(Succeeded {
+        following,
+        ..succeeded.clone()
+    });
+    let Some(status) = news else {
+        let mut next = order.clone();
+        next.version = order.version.next();
+        next.state = state;
+        return Step::Become(Box::new(next));
+    };
+    let mut next = order.become_state(state, format!("the upstream's status is {status}"), now);
+    next.upstream_status = Some(status);
+    if is_bill && is_unpaid {
+        next.charges.clear();
+    }
+    Step::Become(Box::new(next))
+}
+
+impl Following {
+    /// The first look after news.
+    fn begin(now: Millis, chance: u64) -> Self {
+        Self {
+            next_query_at: now.after(pace::before_query(0, chance)),
+            queries: 0,
+        }
+    }
+
+    /// `age`: how long ago the order was accepted, which may be long after its first claim.
+    fn after_query(&self, age: Duration, now: Millis, chance: u64) -> Self {
+        let queries = self.queries.saturating_add(1);
+        Self {
+            next_query_at: now.after(pace::before_following(queries, age, chance)),
+            queries,
+        }
     }
 }
 
@@ -159,10 +216,7 @@ fn unsettled(
 ) -> Step {
     let absent_since = match finding.found {
         Found::Accepted { fields } => {
-            return with_status(
-                order.accepted(fields, "the upstream says that it accepted it", now),
-                finding.status,
-            );
+            return order.accepted(fields, finding.status, SAYS_ACCEPTED, now, chance);
         }
         Found::NotPaid(refusal) => {
             let why = format!(
@@ -223,17 +277,24 @@ fn with_status(step: Step, status: Option<String>) -> Step {
 }
 
 impl Order {
+    /// Accepted; followed further where the upstream's word is not its last one.
     fn accepted(
         &self,
-        fields: crate::rules::fields::Fields<'static>,
+        fields: Fields<'static>,
+        status: Option<String>,
         why: impl Into<String>,
         now: Millis,
+        chance: u64,
     ) -> Step {
-        Step::Become(Box::new(self.become_state(
-            State::Succeeded(Succeeded { at: now, fields }),
-            why,
-            now,
-        )))
+        let goes_on = self.upstream == UpstreamKind::TransferBill && !v3::state::is_final(status.as_deref());
+        let succeeded = Succeeded {
+            at: now,
+            fields,
+            following: goes_on.then(|| Following::begin(now, chance)),
+        };
+        let mut next = self.become_state(State::Succeeded(succeeded), why, now);
+        next.upstream_status = status.or(next.upstream_status);
+        Step::Become(Box::new(next))
     }
 
     /// A refused order owes its limits nothing.

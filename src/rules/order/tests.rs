@@ -295,6 +295,16 @@ fn an_upstreams_later_word_is_kept_beside_the_outcome() {
         ("succeeded", Some("REFUND"))
     );
     assert_eq!(step(&told, Event::Asked(refund), WECHAT, NOW, 0), Step::Stay);
+    // Not even a word that is new to us takes the acceptance away.
+    let new_word = Finding {
+        status: Some("BRAND_NEW".into()),
+        ..found(Found::Moving)
+    };
+    let told = become_of(&told, Event::Asked(new_word), WECHAT, NOW);
+    assert_eq!(
+        (name(&told), told.upstream_status.as_deref()),
+        ("succeeded", Some("BRAND_NEW"))
+    );
 }
 
 #[test]
@@ -409,6 +419,7 @@ fn an_operator_settles_what_is_unknown_and_nothing_else() {
     let unknown = become_of(&fresh, attempt(&fresh, silence()), WECHAT, NOW);
     assert_eq!(name(&become_of(&unknown, says(true), WECHAT, NOW)), "succeeded");
     let refused = become_of(&unknown, says(false), WECHAT, NOW);
+    assert_eq!(name(&refused), "refused");
     assert_eq!(
         refused.repeat(&request(&[]), NOW),
         Repeat::Answer,
@@ -416,6 +427,42 @@ fn an_operator_settles_what_is_unknown_and_nothing_else() {
     );
     assert_eq!(step(&fresh, says(true), WECHAT, NOW, 0), Step::Stay);
     assert_eq!(step(&refused, says(true), WECHAT, NOW, 0), Step::Stay);
+}
+
+#[test]
+fn a_version_is_written_and_read_back() {
+    let version = Version {
+        number: 12,
+        seal: 0xAB,
+    };
+    assert_eq!(version.to_string(), "12-00000000000000ab");
+    assert_eq!(
+        serde_json::to_string(&version).unwrap(),
+        "\"12-00000000000000ab\""
+    );
+    assert_eq!(Version::try_from(version.to_string()), Ok(version));
+    for bad in ["", "12", "12-", "-ab", "x-ab", "12-xy", "12-ab-1"] {
+        assert!(Version::try_from(bad.to_owned()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn only_a_settled_order_has_a_time_of_settling_and_only_another_is_due() {
+    let later = Millis(NOW.0 + 5);
+    let fresh = handler();
+    assert_eq!(
+        (fresh.settled_at(), fresh.due_at()),
+        (None, Some(NOW.after(LEASE)))
+    );
+    for (evidence, settled) in [
+        (accepted(), Some(later)),
+        (declined(Class::Refused), Some(later)),
+        (silence(), None),
+    ] {
+        let order = become_of(&fresh, attempt(&fresh, evidence), WECHAT, later);
+        assert_eq!(order.settled_at(), settled, "{order:?}");
+        assert_eq!(order.due_at().is_none(), settled.is_some(), "{order:?}");
+    }
 }
 
 #[test]
@@ -564,6 +611,7 @@ fn no_sequence_of_events_breaks_the_promise() {
     for (policy, upstream) in [
         (WECHAT, UpstreamKind::Wechat(Product::Redpack)),
         (WECHAT, UpstreamKind::Wechat(Product::Transfer)),
+        (WECHAT, UpstreamKind::TransferBill),
         (HANDLER, UpstreamKind::Handler),
     ] {
         let first = claimed(upstream);

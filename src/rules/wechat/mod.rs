@@ -7,9 +7,11 @@ pub mod sign;
 
 pub mod v2;
 
+pub mod v3;
+
 use serde::{Deserialize, Serialize};
 
-/// A payout product of WeChat Pay, as `product` in the configuration and as pinned in a record.
+/// A v2 payout product of WeChat Pay, as `product` in the configuration and as pinned in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Product {

@@ -1,22 +1,33 @@
 //! What the tests start and ask: Redis, sidecars, and raw HTTP.
 
 pub mod http;
+pub mod load;
+pub mod otlp;
 pub mod redis;
 pub mod sidecar;
+pub mod tls;
 
 use std::net::TcpListener;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// A port that nobody has now.
+use payout_sidecar::clock::SystemClock;
+use payout_sidecar::ledger::file::{FileLedger, OpenError};
+
+/// A port that nobody has now, that no other test of this process is given, and that no outgoing connection takes meanwhile:
+/// those begin at 32768 on Linux.
 pub fn free_port() -> u16 {
-    // Below 50000, so that a Redis Cluster's bus port could be 10000 higher, and above what services use.
+    const PORTS: Range<u16> = 12_000..32_000;
+    static GIVEN: AtomicUsize = AtomicUsize::new(0);
+    // Not always the same ones: those of a run before this may still be held.
+    let begin = std::process::id() as usize * 400;
     loop {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        if (20_000..50_000).contains(&port) {
+        let next = begin + GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + u16::try_from(next % PORTS.len()).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
@@ -32,4 +43,16 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Opens an embedded ledger in this process. A program that another test starts has every open file for a moment, and its lock
+/// with it, until it runs as itself: opening looks at the file twice, and may find it locked the second time.
+pub async fn file_ledger(path: &Path, retention: Duration) -> FileLedger {
+    for _ in 0..500 {
+        match FileLedger::open(path, retention, Arc::new(SystemClock)) {
+            Err(OpenError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{} stayed locked", path.display());
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use payout_sidecar::stub::{API_KEY, HandlerKind, Options, Stub};
+use payout_sidecar::stub::{API_KEY, HandlerKind, Options, PUBLIC_KEY_ID, Stub};
 use tempfile::TempDir;
 
 use super::http::{Answer, call};
@@ -29,6 +29,8 @@ impl Sidecar {
 
     pub async fn start_in(dir: TempDir, configuration: &str, environment: &[(&str, &str)]) -> Self {
         let (main, admin) = (free_port(), free_port());
+        // A bill's `notify_url` leads back to this very sidecar.
+        let configuration = configuration.replace("MAIN_PORT", &main.to_string());
         std::fs::write(dir.path().join("config.toml"), configuration).unwrap();
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut sidecar = Self {
@@ -80,6 +82,22 @@ impl Sidecar {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Waits for a text in the log. A line of level INFO may be written a moment after the answer that goes with it.
+    pub async fn logged(&self, what: &str) -> String {
+        until(what, async || self.log().contains(what)).await;
+        self.log()
+    }
+
+    /// A line of the process's status in KiB: `VmRSS` now, `VmHWM` at most so far.
+    pub fn memory_kib(&self, name: &str) -> u64 {
+        let id = self.child.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap().trim_end_matches("kB").trim().parse().unwrap()
     }
 
     pub fn kill(&mut self) {
@@ -235,7 +253,13 @@ impl Payout {
 pub enum To {
     Redpack,
     Transfer,
-    Handler { idempotent: bool },
+    /// v3; `certificates`: platform certificates are downloaded, instead of a configured public key.
+    Bill {
+        certificates: bool,
+    },
+    Handler {
+        idempotent: bool,
+    },
 }
 
 /// A stub, and the configuration that sends payouts to it.
@@ -259,6 +283,9 @@ impl Upstream {
         .unwrap();
         let dir = tempfile::tempdir().unwrap();
         stub.write_pki(dir.path(), &[MERCHANT]).unwrap();
+        if matches!(to, To::Bill { .. }) {
+            stub.write_v3(dir.path(), &[MERCHANT]).unwrap();
+        }
         Self { stub, dir, to }
     }
 
@@ -271,6 +298,25 @@ impl Upstream {
                  timeout = \"3s\"\n",
                 self.stub.addr()
             ),
+            To::Bill { certificates } => {
+                let v3 = format!("{pki}/{MERCHANT}/v3");
+                let public_key = if certificates {
+                    String::new()
+                } else {
+                    format!(
+                        "public_key_id = \"{PUBLIC_KEY_ID}\"\npublic_key = {{ file = \"{v3}/wechatpay_pub_key.pem\" }}\n"
+                    )
+                };
+                format!(
+                    "[[merchant]]\nmch_id = \"{MERCHANT}\"\nto = \"wechat\"\nproduct = \"transfer-bill\"\n\
+                     cert = {{ file = \"{v3}/apiclient_cert.pem\" }}\nkey = {{ file = \"{v3}/apiclient_key.pem\" }}\n\
+                     apiv3_key = {{ file = \"{v3}/apiv3-key\" }}\n{public_key}transfer_scene_id = \"1000\"\n\
+                     user_recv_perception = \"现金奖励\"\nscene_report_infos = [\
+                     {{ info_type = \"活动名称\", info_content = \"{{actName}}\" }}, \
+                     {{ info_type = \"奖励说明\", info_content = \"{{remark}}\" }}]\n\
+                     notify_url = \"http://127.0.0.1:MAIN_PORT/notify/bill\"\n"
+                )
+            }
             To::Redpack | To::Transfer => {
                 let product = if self.to == To::Transfer {
                     "product = \"transfer\""
@@ -292,14 +338,20 @@ impl Upstream {
         )
     }
 
-    /// How often the paying call was made for an order.
-    pub fn times_sent(&self, order_no: &str) -> usize {
-        let call = match self.to {
+    /// The stub's name for the call that pays.
+    pub fn paying_call(&self) -> &'static str {
+        match self.to {
             To::Redpack => "sendredpack",
             To::Transfer => "transfers",
+            To::Bill { .. } => "transfer-bills",
             To::Handler { .. } => "send",
-        };
-        self.stub.books().times_asked(call, order_no)
+        }
+    }
+
+    /// How often the paying call was made for an order.
+    pub fn times_sent(&self, order_no: &str) -> usize {
+        self.stub
+            .look(|books| books.times_asked(self.paying_call(), order_no))
     }
 }
 

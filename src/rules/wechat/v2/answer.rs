@@ -2,7 +2,7 @@
 
 use crate::rules::fields::Fields;
 use crate::rules::order::Order;
-use crate::rules::outcome::{Class, Evidence};
+use crate::rules::outcome::Evidence;
 use crate::rules::wechat::{Product, codes};
 use crate::rules::xml::{self, Nested};
 
@@ -10,39 +10,48 @@ use crate::rules::xml::{self, Nested};
 /// nothing.
 #[must_use]
 pub fn evidence(product: Product, order: &Order, status: u16, body: &[u8]) -> Evidence {
-    let no_answer = |why: String| Evidence::NoAnswer { why };
-    if status != 200 {
-        return no_answer(format!("WeChat Pay answered HTTP {status}"));
+    match weigh(product, order, status, body) {
+        Ok(evidence) => evidence,
+        Err(why) => Evidence::no_answer(&why),
     }
-    let answer = match read(body) {
-        Ok(answer) => answer,
-        Err(why) => return no_answer(why),
-    };
-    let code = answer.characters("err_code").map(str::to_owned);
+}
+
+/// # Errors
+/// When the answer proves nothing, then why.
+fn weigh(product: Product, order: &Order, status: u16, body: &[u8]) -> Result<Evidence, String> {
+    if status != 200 {
+        return Err(format!("WeChat Pay answered HTTP {status}"));
+    }
+    let answer = read(body)?;
+    let code = answer.characters("err_code");
     if let Some(why) = another_order(product, &answer, order) {
-        return no_answer(why);
+        return Err(why);
     }
     match (answer.characters("return_code"), answer.characters("result_code")) {
-        (Some("SUCCESS"), Some("SUCCESS"))
-            if code.as_deref().is_some_and(|code| is_failure(product, code)) =>
-        {
-            no_answer(format!("WeChat Pay answered success beside err_code {code:?}"))
+        (Some("SUCCESS"), Some("SUCCESS")) => {
+            if let Some(code) = code.filter(|code| is_failure(product, code)) {
+                return Err(format!("WeChat Pay answered success beside err_code {code}"));
+            }
+            match contradiction(product, &answer, order) {
+                None => Ok(Evidence::Accepted {
+                    fields: outcome_fields(product, &answer),
+                }),
+                Some(why) => Err(why),
+            }
         }
-        (Some("SUCCESS"), Some("SUCCESS")) => match contradiction(product, &answer, order) {
-            None => Evidence::Accepted {
-                fields: outcome_fields(product, &answer),
-            },
-            Some(why) => no_answer(why),
-        },
         (Some("SUCCESS"), Some("FAIL")) | (Some("FAIL"), None | Some("FAIL")) => match code {
-            Some(code) => declined(product, code, &answer),
+            Some(code) => Ok(Evidence::declined(
+                codes::class(product, code),
+                code,
+                text_of(&answer),
+            )),
             // Rule 12: a failure without a code says nothing.
-            None => no_answer(format!(
+            None => Err(format!(
                 "WeChat Pay failed without err_code: {}",
                 text_of(&answer)
             )),
         },
-        (code, result) => no_answer(format!(
+        (code, result) => Err(format!(
             "WeChat Pay answered return_code {code:?} and result_code {result:?}"
         )),
     }
@@ -59,20 +68,17 @@ pub(super) fn read(body: &[u8]) -> Result<Fields<'_>, String> {
 }
 
 /// The people's text of a failure.
-pub(super) fn text_of(answer: &Fields<'_>) -> String {
+pub(super) fn text_of<'a>(answer: &'a Fields<'_>) -> &'a str {
     answer
         .characters("err_code_des")
         .or_else(|| answer.characters("return_msg"))
         .unwrap_or_default()
-        .to_owned()
 }
 
-fn declined(product: Product, code: String, answer: &Fields<'_>) -> Evidence {
-    Evidence::Declined {
-        class: codes::class(product, &code),
-        code,
-        text: text_of(answer),
-    }
+/// A time in the contract's form, `2015-05-19 15:26:59`: one of WeChat's own samples has full-width colons
+/// (wechat-pay.md, section 7, "Answer"). What is no time stays as it is.
+pub(super) fn time_of(text: &str) -> String {
+    text.replace('：', ":")
 }
 
 /// Whether an answer, of whatever kind, says that it is about another order: then it says nothing about this one.
@@ -94,7 +100,7 @@ fn another_order(product: Product, answer: &Fields<'_>, order: &Order) -> Option
 
 /// Whether a code contradicts a success. `SUCCESS`, `0` and numbers stand beside real ones (wechat-pay.md, section 3).
 fn is_failure(product: Product, code: &str) -> bool {
-    matches!(code, "SYSTEMERROR" | "PROCESSING") || codes::class(product, code) != Class::Unknown
+    code == "PROCESSING" || codes::is_listed(product, code)
 }
 
 /// What in an acceptance cannot be about this order. A check of ours after the answer is never a refusal: the money may
@@ -131,10 +137,16 @@ fn outcome_fields(product: Product, answer: &Fields<'_>) -> Fields<'static> {
         Product::MiniProgramRedpack => &[("send_listid", "sendListid"), ("package", "hbpackage")],
         Product::Transfer => &[("payment_no", "paymentNo"), ("payment_time", "paymentTime")],
     };
+    renamed(answer, names)
+}
+
+/// The fields of an answer that have a value, in the contract's names and with times in the contract's form.
+pub(super) fn renamed(answer: &Fields<'_>, names: &[(&str, &'static str)]) -> Fields<'static> {
     let mut fields = Fields::with_capacity(names.len());
     for (theirs, ours) in names {
         if let Some(text) = answer.characters(theirs) {
-            fields.set(ours, text.to_owned());
+            let is_time = theirs.ends_with("_time");
+            fields.set(ours, if is_time { time_of(text) } else { text.to_owned() });
         }
     }
     fields
@@ -145,6 +157,7 @@ mod tests {
     use super::*;
     use crate::rules::order::UpstreamKind;
     use crate::rules::order::tests::claimed;
+    use crate::rules::outcome::Class;
 
     fn outcome(product: Product, status: u16, body: &str) -> String {
         match evidence(
@@ -156,7 +169,7 @@ mod tests {
             Evidence::Accepted { fields } => format!("accepted {}", crate::rules::json::encode(&fields)),
             Evidence::Declined { class, code, text } => format!("{class:?} {code} {text}"),
             Evidence::NoAnswer { .. } => "unknown".into(),
-            Evidence::NeverSent { .. } => "never sent".into(),
+            Evidence::NeverSent { .. } | Evidence::Opened { .. } => "something else".into(),
         }
     }
 
@@ -199,6 +212,48 @@ mod tests {
             r#"accepted {"paymentNo":"7","paymentTime":"t"}"#
         );
         assert_eq!(outcome(Product::Redpack, 200, &xml(ok)), "accepted {}");
+    }
+
+    /// One official sample has a full-width colon in the time; the contract's form has none.
+    #[test]
+    fn a_payments_time_is_told_in_the_contracts_form() {
+        for (said, told) in [
+            ("2015-05-19 15:26:59", "2015-05-19 15:26:59"),
+            ("2015-05-19 15：26：59", "2015-05-19 15:26:59"),
+            ("2015-05-19 15:26：59", "2015-05-19 15:26:59"),
+            ("soon", "soon"),
+        ] {
+            let body = format!(
+                "<xml><return_code>SUCCESS</return_code><result_code>SUCCESS</result_code><payment_time>{said}</payment_time></xml>"
+            );
+            assert_eq!(
+                outcome(Product::Transfer, 200, &body),
+                format!("accepted {{\"paymentTime\":\"{told}\"}}")
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_an_answers_texts_is_bounded() {
+        let long = "长".repeat(1000);
+        for fields in [
+            format!("return_code=SUCCESS result_code=FAIL err_code=NOTENOUGH err_code_des={long}"),
+            format!("return_code=SUCCESS result_code=FAIL err_code={long} err_code_des={long}"),
+            format!("return_code=FAIL return_msg={long}"),
+            format!("return_code={long} result_code={long}"),
+            format!("return_code=SUCCESS result_code=FAIL err_code=NOTENOUGH mch_billno={long}"),
+            format!("{long}=1 {long}=2"),
+        ] {
+            let order = claimed(UpstreamKind::Wechat(Product::Redpack));
+            let texts = match evidence(Product::Redpack, &order, 200, xml(&fields).as_bytes()) {
+                Evidence::Declined { code, text, .. } => vec![code, text],
+                Evidence::NoAnswer { why } => vec![why],
+                other => panic!("{other:?}"),
+            };
+            for text in texts {
+                assert!(text.chars().count() <= 256, "{text}");
+            }
+        }
     }
 
     #[test]

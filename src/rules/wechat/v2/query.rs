@@ -1,9 +1,10 @@
 //! Asking how an order stands, and what the answer says. Document: wechat-pay.md, sections 2 (rules 7 and 8), 6 and 8.
 
-use super::answer::{read, text_of};
+use super::answer::{read, renamed, text_of};
 use crate::rules::fields::Fields;
 use crate::rules::outcome::{Finding, Found, Refusal};
 use crate::rules::term::{Fen, OpenId, OrderKey, WxAppId};
+use crate::rules::text::kept;
 use crate::rules::wechat::Product;
 
 /// The question's fields, without `nonce_str` and `sign`.
@@ -33,14 +34,14 @@ pub fn finding(
     body: &[u8],
 ) -> Finding {
     if status != 200 {
-        return Finding::unclear(format!("WeChat Pay answered HTTP {status}"));
+        return Finding::unclear(&format!("WeChat Pay answered HTTP {status}"));
     }
     let answer = match read(body) {
         Ok(answer) => answer,
-        Err(why) => return Finding::unclear(why),
+        Err(why) => return Finding::unclear(&why),
     };
     if let Some(why) = contradiction(product, &answer, key, expected) {
-        return Finding::unclear(why);
+        return Finding::unclear(&why);
     }
     match (answer.characters("return_code"), answer.characters("result_code")) {
         (Some("SUCCESS"), Some("SUCCESS")) => {}
@@ -49,59 +50,46 @@ pub fn finding(
         }
         _ => {
             let code = answer.characters("err_code").unwrap_or("no err_code");
-            return Finding::unclear(format!("WeChat Pay answered {code}: {}", text_of(&answer)));
+            return Finding::unclear(&format!("WeChat Pay answered {code}: {}", text_of(&answer)));
         }
     }
     // An answer without a status may mean that there is no such order, and does not say so.
-    let Some(word) = answer.characters("status").map(str::to_owned) else {
+    let Some(word) = answer.characters("status") else {
         return Finding::unclear("WeChat Pay's answer has no status");
     };
-    match found(product, &word, &answer) {
-        Some(found) => Finding {
-            found,
-            status: Some(word),
-            report: report(product, &answer),
-        },
-        None => Finding::unclear(format!("WeChat Pay answered the unknown status {word}")),
+    Finding {
+        found: found(product, word, &answer),
+        status: Some(kept(word)),
+        report: report(product, &answer),
     }
 }
 
-/// What a status means. Source: wechat-pay.md, sections 6 and 8, and section 2, rule 7.
-fn found(product: Product, word: &str, answer: &Fields<'_>) -> Option<Found> {
-    let reason = || answer.characters("reason").unwrap_or("发放失败").to_owned();
+/// What a status means. Source: wechat-pay.md, sections 6 and 8, and section 2, rule 7: what is not certain is still
+/// moving, a word that is new to us too.
+fn found(product: Product, word: &str, answer: &Fields<'_>) -> Found {
+    let not_paid = |code: &str, burnt| {
+        Found::NotPaid(Refusal {
+            code: code.to_owned(),
+            text: kept(answer.characters("reason").unwrap_or("发放失败")),
+            burnt,
+        })
+    };
     match (product, word) {
         (Product::Redpack | Product::MiniProgramRedpack, "SENT" | "RECEIVED" | "RFUND_ING" | "REFUND") => {
-            let mut fields = Fields::new();
-            if let Some(number) = answer.characters("detail_id") {
-                fields.set("sendListid", number.to_owned());
+            Found::Accepted {
+                fields: renamed(answer, &[("detail_id", "sendListid")]),
             }
-            Some(Found::Accepted { fields })
         }
         // A new payment needs a new number (section 4, SEND_FAILED).
-        (Product::Redpack | Product::MiniProgramRedpack, "FAILED") => Some(Found::NotPaid(Refusal {
-            code: "SEND_FAILED".to_owned(),
-            text: reason(),
-            burnt: true,
-        })),
-        (Product::Redpack | Product::MiniProgramRedpack, "SENDING") | (Product::Transfer, "PROCESSING") => {
-            Some(Found::Moving)
-        }
-        (Product::Transfer, "SUCCESS") => {
-            let mut fields = Fields::new();
-            if let Some(number) = answer.characters("detail_id") {
-                fields.set("paymentNo", number.to_owned());
-            }
-            if let Some(time) = answer.characters("payment_time") {
-                fields.set("paymentTime", time.to_owned());
-            }
-            Some(Found::Accepted { fields })
-        }
-        (Product::Transfer, "FAILED") => Some(Found::NotPaid(Refusal {
-            code: "FAILED".to_owned(),
-            text: reason(),
-            burnt: false,
-        })),
-        _ => None,
+        (Product::Redpack | Product::MiniProgramRedpack, "FAILED") => not_paid("SEND_FAILED", true),
+        (Product::Transfer, "SUCCESS") => Found::Accepted {
+            fields: renamed(
+                answer,
+                &[("detail_id", "paymentNo"), ("payment_time", "paymentTime")],
+            ),
+        },
+        (Product::Transfer, "FAILED") => not_paid("FAILED", false),
+        _ => Found::Moving,
     }
 }
 
@@ -163,13 +151,7 @@ fn report(product: Product, answer: &Fields<'_>) -> Fields<'static> {
             ("reason", "reason"),
         ],
     };
-    let mut fields = Fields::with_capacity(names.len());
-    for (theirs, ours) in names {
-        if let Some(text) = answer.characters(theirs) {
-            fields.set(ours, text.to_owned());
-        }
-    }
-    fields
+    renamed(answer, names)
 }
 
 #[cfg(test)]
@@ -209,6 +191,32 @@ mod tests {
     }
 
     #[test]
+    fn exactly_the_documented_fields_are_asked_with() {
+        let key = OrderKey {
+            mch_id: MchId::parse("19").unwrap(),
+            order_no: OrderNo::parse("A1").unwrap(),
+        };
+        let app = WxAppId::parse("wx1").unwrap();
+        for (product, fields) in [
+            (
+                Product::Redpack,
+                r#"{"appid":"wx1","mch_id":"19","mch_billno":"A1","bill_type":"MCHT"}"#,
+            ),
+            (
+                Product::MiniProgramRedpack,
+                r#"{"appid":"wx1","mch_id":"19","mch_billno":"A1","bill_type":"MCHT"}"#,
+            ),
+            (
+                Product::Transfer,
+                r#"{"appid":"wx1","mch_id":"19","partner_trade_no":"A1"}"#,
+            ),
+        ] {
+            let asked = query_body(product, &key, &app);
+            assert_eq!(crate::rules::json::encode(&asked), fields, "{product:?}");
+        }
+    }
+
+    #[test]
     fn every_status_of_both_products() {
         let ok = "return_code=SUCCESS result_code=SUCCESS";
         for (product, word, means) in [
@@ -218,15 +226,17 @@ mod tests {
             (Product::Redpack, "RECEIVED", "accepted"),
             (Product::MiniProgramRedpack, "RFUND_ING", "accepted"),
             (Product::MiniProgramRedpack, "REFUND", "accepted"),
-            (Product::Redpack, "SUCCESS", "unclear"),
+            (Product::Redpack, "SUCCESS", "moving"),
             (Product::Transfer, "SUCCESS", "accepted"),
             (Product::Transfer, "FAILED", "not paid"),
             (Product::Transfer, "PROCESSING", "moving"),
-            (Product::Transfer, "SENT", "unclear"),
+            (Product::Transfer, "SENT", "moving"),
+            (Product::Transfer, "BRAND_NEW", "moving"),
         ] {
             let finding = ask(product, 200, &format!("{ok} status={word} reason=r"));
             assert_eq!(kind(&finding), means, "{product:?} {word}");
-            assert_eq!(finding.status.as_deref(), (means != "unclear").then_some(word));
+            assert_eq!(finding.status.as_deref(), Some(word));
+            assert_eq!(finding.report.characters("reason"), Some("r"), "{word}");
         }
     }
 
@@ -276,6 +286,61 @@ mod tests {
                 "{answer}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_kept_of_an_answers_texts_is_bounded() {
+        let long = "长".repeat(1000);
+        let ok = "return_code=SUCCESS result_code=SUCCESS";
+        for fields in [
+            format!("{ok} status=FAILED reason={long}"),
+            format!("{ok} status={long}"),
+            format!("return_code=SUCCESS result_code=FAIL err_code={long} err_code_des={long}"),
+            format!("{long}=1 {long}=2"),
+        ] {
+            let finding = ask(Product::Transfer, 200, &fields);
+            let mut texts: Vec<String> = finding.status.into_iter().collect();
+            match finding.found {
+                Found::NotPaid(refusal) => texts.extend([refusal.code, refusal.text]),
+                Found::Unclear { why } => texts.push(why),
+                Found::Moving => {}
+                other => panic!("{other:?}"),
+            }
+            for text in texts {
+                assert!(text.chars().count() <= 256, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_told_in_the_contracts_form() {
+        let answer = |fields: &str| {
+            format!("<xml><return_code>SUCCESS</return_code><result_code>SUCCESS</result_code>{fields}</xml>")
+        };
+        let key = OrderKey {
+            mch_id: MchId::parse("19").unwrap(),
+            order_no: OrderNo::parse("A1").unwrap(),
+        };
+        let transfer = answer(
+            "<status>SUCCESS</status><transfer_time>2015-05-19 15：26：58</transfer_time><payment_time>2015-05-19 15：26：59</payment_time>",
+        );
+        let said = finding(Product::Transfer, &key, None, 200, transfer.as_bytes());
+        assert_eq!(
+            crate::rules::json::encode(&said.report),
+            r#"{"transferTime":"2015-05-19 15:26:58","paymentTime":"2015-05-19 15:26:59"}"#
+        );
+        let Found::Accepted { fields } = said.found else {
+            panic!("{said:?}")
+        };
+        assert_eq!(fields.characters("paymentTime"), Some("2015-05-19 15:26:59"));
+        let packet = answer(
+            "<status>REFUND</status><send_time>2015-05-19 15：26：58</send_time><refund_time>2015-05-20 15：26：59</refund_time><remark>12：30</remark>",
+        );
+        let said = finding(Product::Redpack, &key, None, 200, packet.as_bytes());
+        assert_eq!(
+            crate::rules::json::encode(&said.report),
+            r#"{"sendTime":"2015-05-19 15:26:58","refundTime":"2015-05-20 15:26:59","remark":"12：30"}"#
+        );
     }
 
     #[test]

@@ -1,24 +1,19 @@
 //! `deploy/` as `kubectl` sees it: the example with the sidecar is rendered and compared with the example without.
 //!
-//! At home here: what the component adds, that it adds nothing else, and that image, manifests, example
-//! configuration and README agree with each other. Not here: whether a cluster takes it (there is none in a test).
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! At home here: what the components add, that they add nothing else, and that manifests, example configuration and
+//! README agree with each other.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+use crate::tools::{kubectl, named, names, objects, read, the};
+
 const SIDECAR: &str = "payout-sidecar";
-const HOW_TO_GET_KUBECTL: &str = "this test needs `kubectl` on PATH: run `scripts/test`, which fetches it, \
-    or install version 1.30 or newer";
+/// The example's Deployment and Service.
+const APPLICATION: &str = "shop";
+const CONFIG: &str = "payout-sidecar-config";
 
 /// `[server] lame_duck` and `drain_timeout` where the configuration does not set them, in seconds.
 const LAME_DUCK_S: i64 = 3;
@@ -26,96 +21,35 @@ const DRAIN_TIMEOUT_S: i64 = 25;
 /// What `deploy/README.md` grants the application for its own stop, in seconds.
 const APPLICATION_STOP_S: i64 = 15;
 
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("read {path}: {error}"))
-}
-
-/// Runs `kubectl` with `input` on its standard input; anything but success fails the test with its own words.
-fn kubectl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("kubectl")
-        .args(arguments)
-        .current_dir(repository(""))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("start kubectl: {error}; {HOW_TO_GET_KUBECTL}"));
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = child.wait_with_output().unwrap();
-    assert!(
-        status.success(),
-        "kubectl {arguments:?}: {status}: {}",
-        String::from_utf8_lossy(&stderr)
-    );
-    stdout
-}
-
 /// The objects that `kubectl kustomize` makes of a folder below `deploy/kustomize/example`.
 fn render(folder: &str) -> Vec<Value> {
-    let yaml = kubectl(&["kustomize", &format!("deploy/kustomize/example/{folder}")], b"");
-    // Taking away an annotation that is not there changes nothing, asks no cluster, and can print JSON: so the
-    // tests do without a YAML parser. It leaves an empty `annotations` behind.
-    let json = kubectl(
-        &[
-            "annotate",
-            "--local",
-            "-f",
-            "-",
-            "-o",
-            "json",
-            "no-such-annotation-",
-        ],
-        &yaml,
-    );
-    let mut objects: Vec<Value> = serde_json::Deserializer::from_slice(&json)
-        .into_iter()
-        .collect::<Result<_, _>>()
-        .unwrap();
-    for object in &mut objects {
-        let metadata = object["metadata"].as_object_mut().unwrap();
-        if metadata.get("annotations") == Some(&json!({})) {
-            metadata.remove("annotations");
-        }
-    }
-    objects
+    objects(&kubectl(
+        &["kustomize", &format!("deploy/kustomize/example/{folder}")],
+        b"",
+    ))
 }
 
-/// The one object of this kind.
-fn the<'a>(kind: &str, objects: &'a [Value]) -> &'a Value {
-    let found: Vec<&Value> = objects.iter().filter(|object| object["kind"] == kind).collect();
-    assert_eq!(found.len(), 1, "exactly one {kind} in {objects:#?}");
-    found.first().unwrap()
+/// The application as it was.
+pub fn base() -> Vec<Value> {
+    static RENDERED: LazyLock<Vec<Value>> = LazyLock::new(|| render("base"));
+    RENDERED.clone()
 }
 
-/// The one element of a list that has this name.
-fn named<'a>(name: &str, list: &'a Value) -> &'a Value {
-    let found: Vec<&Value> = list
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|item| item["name"] == name)
-        .collect();
-    assert_eq!(found.len(), 1, "exactly one {name:?} in {list:#}");
-    found.first().unwrap()
+/// The application with the sidecar.
+pub fn overlay() -> Vec<Value> {
+    static RENDERED: LazyLock<Vec<Value>> = LazyLock::new(|| render("overlay"));
+    RENDERED.clone()
 }
 
 fn sidecar(overlay: &[Value]) -> &Value {
     named(
         SIDECAR,
-        &the("Deployment", overlay)["spec"]["template"]["spec"]["initContainers"],
+        &the("Deployment", APPLICATION, overlay)["spec"]["template"]["spec"]["initContainers"],
     )
 }
 
 fn example_config(overlay: &[Value]) -> (String, toml::Table) {
-    let text = the("ConfigMap", overlay)["data"]["config.toml"]
+    let text = the("ConfigMap", CONFIG, overlay)["data"]["config.toml"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -135,31 +69,29 @@ fn take(object: &mut Value, key: &str) -> Value {
 
 #[test]
 fn without_the_additions_the_overlay_is_the_base() {
-    let base = render("base");
-    let mut overlay = render("overlay");
-    let kinds = |objects: &[Value]| -> BTreeSet<String> {
-        objects
-            .iter()
-            .map(|object| object["kind"].as_str().unwrap().to_owned())
-            .collect()
-    };
+    let base = base();
+    let mut overlay = overlay();
+    assert_eq!(names(&base), ["Deployment/shop", "Service/shop"]);
     assert_eq!(
-        kinds(&base),
-        BTreeSet::from(["Deployment", "Service"].map(str::to_owned))
+        names(&overlay),
+        [
+            "ConfigMap/payout-sidecar-config",
+            "ConfigMap/payout-sidecar-dashboard",
+            "Deployment/shop",
+            "NetworkPolicy/payout-sidecar",
+            "PodDisruptionBudget/payout-sidecar",
+            "PrometheusRule/payout-sidecar",
+            "Service/payout-sidecar-metrics",
+            "Service/shop",
+            "ServiceMonitor/payout-sidecar",
+        ]
     );
-    assert_eq!(base.len(), 2);
-    assert_eq!(
-        overlay.len(),
-        3,
-        "the base's two objects and the ConfigMap: {overlay:#?}"
-    );
-    the("ConfigMap", &overlay);
 
-    overlay.retain(|object| object["kind"] != "ConfigMap");
+    overlay.retain(|object| object["metadata"]["name"] == APPLICATION);
     for object in &mut overlay {
         assert_eq!(take(&mut object["metadata"]["labels"], SIDECAR), "enabled");
         if object["kind"] == "Service" {
-            let before = &the("Service", &base)["spec"]["ports"][0]["targetPort"];
+            let before = &the("Service", APPLICATION, &base)["spec"]["ports"][0]["targetPort"];
             assert_ne!(
                 &object["spec"]["ports"][0]["targetPort"], before,
                 "the Service was not switched"
@@ -167,7 +99,9 @@ fn without_the_additions_the_overlay_is_the_base() {
             object["spec"]["ports"][0]["targetPort"] = before.clone();
             continue;
         }
-        let pod = &mut object["spec"]["template"]["spec"];
+        let template = &mut object["spec"]["template"];
+        assert_eq!(take(&mut template["metadata"]["labels"], SIDECAR), "enabled");
+        let pod = &mut template["spec"];
         assert_eq!(take(pod, "initContainers").as_array().unwrap().len(), 1);
         assert_eq!(take(pod, "volumes").as_array().unwrap().len(), 2);
         take(pod, "terminationGracePeriodSeconds");
@@ -176,13 +110,63 @@ fn without_the_additions_the_overlay_is_the_base() {
         assert_eq!(lifecycle, json!({ "preStop": { "sleep": { "seconds": 10 } } }));
     }
     for kind in ["Deployment", "Service"] {
-        assert_eq!(the(kind, &overlay), the(kind, &base));
+        assert_eq!(the(kind, APPLICATION, &overlay), the(kind, APPLICATION, &base));
     }
 }
 
 #[test]
+fn everything_beside_the_application_finds_its_pods_and_ports() {
+    let overlay = overlay();
+    let pod = &the("Deployment", APPLICATION, &overlay)["spec"]["template"];
+    let label = &pod["metadata"]["labels"][SIDECAR];
+    for (kind, name, selector) in [
+        ("NetworkPolicy", SIDECAR, "/spec/podSelector/matchLabels"),
+        ("PodDisruptionBudget", SIDECAR, "/spec/selector/matchLabels"),
+        ("Service", "payout-sidecar-metrics", "/spec/selector"),
+    ] {
+        let object = the(kind, name, &overlay);
+        assert_eq!(
+            object.pointer(selector),
+            Some(&json!({ SIDECAR: label })),
+            "{kind}"
+        );
+    }
+    let service = the("Service", "payout-sidecar-metrics", &overlay);
+    let monitor = the("ServiceMonitor", SIDECAR, &overlay);
+    assert_eq!(
+        monitor["spec"]["selector"]["matchLabels"],
+        service["metadata"]["labels"]
+    );
+    assert_eq!(
+        monitor["spec"]["endpoints"][0]["port"],
+        service["spec"]["ports"][0]["name"]
+    );
+    assert_eq!(monitor["spec"]["endpoints"][0]["path"], "/metrics");
+
+    let sidecar = sidecar(&overlay);
+    let port_of = |name: &str| named(name, &sidecar["ports"])["containerPort"].clone();
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], port_of("payout-admin"));
+    let ingress = the("NetworkPolicy", SIDECAR, &overlay)["spec"]["ingress"]
+        .as_array()
+        .unwrap()
+        .clone();
+    let admitted: Vec<_> = ingress
+        .iter()
+        .map(|rule| rule["ports"][0]["port"].clone())
+        .collect();
+    assert_eq!(admitted, [port_of("payout"), port_of("payout-admin")]);
+}
+
+#[test]
+fn the_sidecar_has_no_hook_of_its_own() {
+    // A preStop of a native sidecar runs when the pod is deleted, not when its turn to end has come: `drain` there would
+    // end it before the application.
+    assert_eq!(sidecar(&overlay())["lifecycle"], Value::Null);
+}
+
+#[test]
 fn the_sidecar_is_native_and_may_do_nothing_but_serve() {
-    let overlay = render("overlay");
+    let overlay = overlay();
     let sidecar = sidecar(&overlay);
     assert_eq!(
         sidecar["restartPolicy"], "Always",
@@ -222,8 +206,8 @@ fn the_sidecar_is_native_and_may_do_nothing_but_serve() {
 
 #[test]
 fn configuration_and_secrets_are_mounted_readable_whole_and_read_only() {
-    let overlay = render("overlay");
-    let pod = &the("Deployment", &overlay)["spec"]["template"]["spec"];
+    let overlay = overlay();
+    let pod = &the("Deployment", APPLICATION, &overlay)["spec"]["template"]["spec"];
     let mounts = sidecar(&overlay)["volumeMounts"].as_array().unwrap();
     let mount = |path: &str| -> &Value {
         let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
@@ -243,7 +227,7 @@ fn configuration_and_secrets_are_mounted_readable_whole_and_read_only() {
     let config_map = &volume("/etc/payout-sidecar")["configMap"]["name"];
     assert_eq!(
         config_map,
-        &the("ConfigMap", &overlay)["metadata"]["name"],
+        &the("ConfigMap", CONFIG, &overlay)["metadata"]["name"],
         "the volume is the rendered ConfigMap"
     );
     let secret = &volume("/secrets")["secret"];
@@ -256,7 +240,7 @@ fn configuration_and_secrets_are_mounted_readable_whole_and_read_only() {
 
 #[test]
 fn probes_and_service_lead_to_ports_that_the_sidecar_listens_on() {
-    let overlay = render("overlay");
+    let overlay = overlay();
     let sidecar = sidecar(&overlay);
     let port_of = |name: &str| named(name, &sidecar["ports"])["containerPort"].as_i64().unwrap();
     assert_eq!((port_of("payout"), port_of("payout-admin")), (8080, 9090));
@@ -290,13 +274,13 @@ fn probes_and_service_lead_to_ports_that_the_sidecar_listens_on() {
     }
 
     // A number, not the name: before 1.32 Kubernetes finds no named port of a native sidecar.
-    let target = &the("Service", &overlay)["spec"]["ports"][0]["targetPort"];
+    let target = &the("Service", APPLICATION, &overlay)["spec"]["ports"][0]["targetPort"];
     assert_eq!(target, &json!(port_of("payout")));
 }
 
 #[test]
 fn the_grace_period_is_long_enough_for_an_orderly_end() {
-    let overlay = render("overlay");
+    let overlay = overlay();
     let (_, config) = example_config(&overlay);
     let server = config.get("server").and_then(toml::Value::as_table);
     let set = |key: &str| server.is_some_and(|server| server.contains_key(key));
@@ -305,7 +289,7 @@ fn the_grace_period_is_long_enough_for_an_orderly_end() {
         "the example runs with the defaults counted here"
     );
 
-    let pod = &the("Deployment", &overlay)["spec"]["template"]["spec"];
+    let pod = &the("Deployment", APPLICATION, &overlay)["spec"]["template"]["spec"];
     let sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         .as_i64()
         .unwrap();
@@ -352,12 +336,12 @@ fn loads(text: &str) {
 
 #[test]
 fn the_example_configuration_fits_the_pod_it_runs_in() {
-    let overlay = render("overlay");
+    let overlay = overlay();
     let (text, config) = example_config(&overlay);
     assert_eq!(text, read("deploy/kustomize/example/overlay/config.toml"));
     loads(&text);
 
-    let application = &the("Deployment", &overlay)["spec"]["template"]["spec"]["containers"][0];
+    let application = &the("Deployment", APPLICATION, &overlay)["spec"]["template"]["spec"]["containers"][0];
     let backend = format!("http://127.0.0.1:{}", application["ports"][0]["containerPort"]);
     assert_eq!(config["backend"]["url"].as_str(), Some(backend.as_str()));
     assert_eq!(
@@ -398,38 +382,4 @@ fn secret_files(value: &toml::Value, found: &mut BTreeSet<String>) {
         | toml::Value::Boolean(_)
         | toml::Value::Datetime(_) => {}
     }
-}
-
-#[test]
-fn the_image_is_what_the_manifests_count_on() {
-    let dockerfile = read("deploy/Dockerfile");
-    let mut stages: Vec<Vec<&str>> = Vec::new();
-    for line in dockerfile
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
-        match line.strip_prefix("FROM ") {
-            Some(from) => stages.push(vec![from]),
-            None => stages.last_mut().unwrap().push(line),
-        }
-    }
-    let expected = [
-        vec![
-            "scratch AS settings",
-            "USER 65532:65532",
-            "EXPOSE 8080 9090",
-            r#"ENTRYPOINT ["/payout-sidecar"]"#,
-            r#"CMD ["run", "--config", "/etc/payout-sidecar/config.toml"]"#,
-        ],
-        vec![
-            "settings AS prebuilt",
-            "COPY --chmod=0555 dist/payout-sidecar /payout-sidecar",
-        ],
-        vec![
-            "settings",
-            "COPY --from=build --chmod=0555 /src/dist/payout-sidecar /payout-sidecar",
-        ],
-    ];
-    assert_eq!(stages.len(), 4, "{stages:#?}");
-    assert_eq!(stages[1..], expected);
 }

@@ -5,8 +5,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header of a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// The header of a trace, and of the span in it that a request comes from.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The header of what vendors add to a trace.
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The longest request id that is kept, in bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -34,6 +36,18 @@ impl Ids {
             span: std::cmp::max(u64::from_be_bytes(span), 1),
         }
     }
+
+    /// For a trace that begins here.
+    #[must_use]
+    pub fn trace(self) -> u128 {
+        self.trace
+    }
+
+    /// For a span of ours.
+    #[must_use]
+    pub fn span(self) -> u64 {
+        self.span
+    }
 }
 
 /// Keeps a sane request id (1 to 128 visible ASCII characters), gives a fresh one to any other request, and returns it.
@@ -44,33 +58,83 @@ pub fn identify(headers: &mut HeaderMap, ids: Ids) -> HeaderValue {
     {
         return given.clone();
     }
-    let fresh = text(&format!("{:032x}", ids.request));
+    let mut digits = String::with_capacity(32);
+    push_hex(&mut digits, &ids.request.to_be_bytes());
+    let fresh = text(&digits);
     headers.insert(X_REQUEST_ID, fresh.clone());
     fresh
 }
 
-/// Continues a valid trace with a span of ours, and begins one otherwise. `tracestate` belongs to a valid parent.
-pub fn continue_trace(headers: &mut HeaderMap, ids: Ids) {
-    let parent = only(headers, &TRACEPARENT)
-        .and_then(|value| value.to_str().ok())
-        .and_then(Parent::parse);
-    let (trace, flags) = match parent {
-        Some(parent) => (parent.trace, parent.flags & KNOWN_FLAGS),
-        None => {
-            headers.remove(TRACESTATE);
-            (ids.trace, SAMPLED)
-        }
-    };
-    let continued = text(&format!("00-{trace:032x}-{:016x}-{flags:02x}", ids.span));
-    headers.insert(TRACEPARENT, continued);
+/// Continues a valid trace with a span of ours, and begins one otherwise; returns `traceparent` as it is now. `tracestate`
+/// belongs to a valid parent.
+pub fn continue_trace(headers: &mut HeaderMap, ids: Ids) -> HeaderValue {
+    let parent = Parent::of(headers);
+    let is_sampled = parent.as_ref().is_none_or(Parent::is_sampled);
+    let trace = parent.as_ref().map_or(ids.trace, |parent| parent.trace);
+    let continued = parent_header(trace, ids.span, flags(parent.as_ref(), is_sampled));
+    go_on_as(headers, &continued, parent.is_some());
+    continued
 }
 
-struct Parent {
-    trace: u128,
+/// Puts a request under a span, and drops what belongs to a trace that it was not in.
+pub fn go_on_as(headers: &mut HeaderMap, traceparent: &HeaderValue, has_parent: bool) {
+    if !has_parent {
+        headers.remove(TRACESTATE);
+    }
+    headers.insert(TRACEPARENT, traceparent.clone());
+}
+
+/// The flags that are passed on, under a decision whether the trace is sampled.
+#[must_use]
+pub fn flags(parent: Option<&Parent>, is_sampled: bool) -> u8 {
+    let others = parent.map_or(0, |parent| parent.flags & KNOWN_FLAGS & !SAMPLED);
+    others | if is_sampled { SAMPLED } else { 0 }
+}
+
+/// `traceparent`, naming a span.
+#[must_use]
+pub fn parent_header(trace: u128, span: u64, flags: u8) -> HeaderValue {
+    let mut header = String::with_capacity(55);
+    header.push_str("00-");
+    push_hex(&mut header, &trace.to_be_bytes());
+    header.push('-');
+    push_hex(&mut header, &span.to_be_bytes());
+    header.push('-');
+    push_hex(&mut header, &[flags]);
+    text(&header)
+}
+
+/// Two lower-case digits for each byte. Twice for each request, where formatting a wide integer would be felt.
+fn push_hex(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        for half in [byte >> 4, byte & 0xF] {
+            out.push(char::from_digit(u32::from(half), 16).unwrap_or('0'));
+        }
+    }
+}
+
+/// The span that a request comes from.
+pub struct Parent {
+    /// Its trace.
+    pub trace: u128,
+    /// Itself.
+    pub span: u64,
     flags: u8,
 }
 
 impl Parent {
+    /// The parent that a request brings, if it is valid.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        Self::parse(only(headers, &TRACEPARENT)?.to_str().ok()?)
+    }
+
+    /// Whether it is exported, as far as its service knows.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
     /// Version 00 exactly; of a later version, the part that it shares with 00.
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
@@ -82,6 +146,7 @@ impl Parent {
         }
         Some(Self {
             trace,
+            span: u64::try_from(span).ok()?,
             flags: u8::try_from(flags).ok()?,
         })
     }

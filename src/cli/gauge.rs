@@ -1,0 +1,62 @@
+//! Measures now and then what only the ledger knows: how many orders are unknown, and for how long; and how much of the
+//! day's limit each merchant has used up.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::payout::Payouts;
+use crate::payout::ports::StoreError;
+use crate::rules::limits::merchant_day;
+use crate::rules::order::State;
+use crate::rules::term::Millis;
+use crate::telemetry::metrics::Metrics;
+
+/// The pause between two looks. Alerts on ages of minutes need no more.
+const PAUSE: Duration = Duration::from_secs(15);
+/// How many orders are looked at; more than this is an alarm whatever their ages.
+const AT_MOST: usize = 1000;
+
+/// Measures for as long as the process lives.
+pub(super) async fn follow(
+    payouts: Payouts,
+    metrics: Metrics,
+    clock: std::sync::Arc<dyn crate::clock::Clock>,
+) {
+    loop {
+        let now = clock.now();
+        if let Err(error) = unknown(&payouts, &metrics, now).await {
+            tracing::debug!(%error, "unknown orders could not be counted");
+        }
+        if let Err(error) = day(&payouts, &metrics, now).await {
+            tracing::debug!(%error, "what is used of the day's limit could not be read");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn unknown(payouts: &Payouts, metrics: &Metrics, now: Millis) -> Result<(), StoreError> {
+    let orders = payouts.ledger().unknown(AT_MOST).await?;
+    let ages = orders.iter().filter_map(|order| match &order.state {
+        State::Unknown(unknown) => Some(now.since(unknown.since)),
+        State::Pending(_) | State::Succeeded(_) | State::Refused(_) => None,
+    });
+    metrics.payouts.unknown(ages);
+    Ok(())
+}
+
+/// Of the merchants that the configuration names: the numbers that `*` stands for are the callers' choice.
+async fn day(payouts: &Payouts, metrics: &Metrics, now: Millis) -> Result<(), StoreError> {
+    let settings = payouts.settings();
+    let mut used = Vec::new();
+    if settings.limits.per_merchant_per_day.is_some() {
+        let patterns = settings.merchants.iter().map(|(pattern, _)| pattern);
+        let named: BTreeSet<_> = patterns.filter_map(|pattern| pattern.mch_id.as_ref()).collect();
+        for mch_id in named {
+            let fen = payouts.ledger().used(mch_id, &merchant_day(now)).await?;
+            used.push((mch_id.clone(), fen));
+        }
+    }
+    let limit = settings.limits.per_merchant_per_day.unwrap_or_default();
+    metrics.payouts.day(used, limit);
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! `openid export`: the mapping to standard output, as the CSV that `openid import` and `source = "file"` read.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use super::Store;
+use crate::identity::csv::{HEADER, Rows, write};
+use crate::identity::listing::{Found, ListError};
+use crate::identity::mapping::Mapping;
+use crate::rules::term::WxAppId;
+
+/// Of how many the key is shown that stand where a mapping should, and are none.
+const SHOWN: u64 = 20;
+
+pub(super) async fn export(store: &Store, app: Option<WxAppId>) -> anyhow::Result<()> {
+    let out = BufWriter::with_capacity(1 << 16, io::stdout());
+    let done = match store {
+        Store::Redis(mapping) => of_redis(mapping, app, out).await,
+        Store::File(path) => of_file(path, app.as_ref(), out),
+    };
+    match done {
+        // Whoever read it has had enough.
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        done => done,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_one = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<io::Error>().is_some_and(is_one)
+}
+
+#[expect(clippy::print_stderr, reason = "standard output is the CSV")]
+async fn of_redis(mapping: &Mapping, app: Option<WxAppId>, mut out: impl Write) -> anyhow::Result<()> {
+    writeln!(out, "{HEADER}")?;
+    let mut text = String::new();
+    let (mut others, mut unusable): (u64, u64) = (0, 0);
+    let listed = mapping.each(app, |found| {
+        let (key, why) = match found {
+            Found::Row(row) => {
+                text.clear();
+                write(&row, &mut text);
+                return out.write_all(text.as_bytes());
+            }
+            Found::Other => {
+                others = others.saturating_add(1);
+                return Ok(());
+            }
+            Found::Ambiguous(key) => (
+                key,
+                "app id and user id cannot be told apart; --app APP names the app",
+            ),
+            Found::NoOpenId(key) => (key, "its value is no openid"),
+        };
+        unusable = unusable.saturating_add(1);
+        if unusable <= SHOWN {
+            eprintln!("left out: {key}: {why}");
+        }
+        Ok(())
+    });
+    match listed.await {
+        Ok(()) => {}
+        Err(ListError::Stopped(error)) => return Err(error.into()),
+        Err(ListError::NoApp) => bail!(
+            "neither [identity] key nor field has {{wxAppId}}, so Redis does not tell which app a user belongs to: \
+             name it by --app APP"
+        ),
+        Err(error @ ListError::Redis(_)) => return Err(error.into()),
+    }
+    out.flush()?;
+    if others > 0 {
+        eprintln!("{others} keys or fields are none of the mapping's, and were left out");
+    }
+    if unusable > 0 {
+        bail!("{unusable} keys or fields were left out that may be the mapping's");
+    }
+    Ok(())
+}
+
+/// What `source = "file"` would refuse is an error here too.
+fn of_file(path: &Path, app: Option<&WxAppId>, mut out: impl Write) -> anyhow::Result<()> {
+    let shown = || path.display().to_string();
+    let file = File::open(path).with_context(shown)?;
+    let rows = Rows::open(BufReader::new(file)).with_context(shown)?;
+    let mut rows = rows.with_context(|| format!("{}: the first line must be {HEADER}", shown()))?;
+    writeln!(out, "{HEADER}")?;
+    let mut text = String::new();
+    while let Some(row) = rows.next_row().with_context(shown)? {
+        let row = row.map_err(anyhow::Error::msg);
+        let row = row.with_context(|| format!("{}, line {}", shown(), rows.place().line))?;
+        if app.is_none_or(|app| *app == row.app) {
+            text.clear();
+            write(&row, &mut text);
+            out.write_all(text.as_bytes())?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,323 @@
+//! `openid import`: a CSV file into Redis, in constant memory, resumable, with the rejected lines reported.
+//!
+//! One thread reads and checks lines while Redis takes the batch before; batches are written one after another, in the
+//! file's order, so that a later line wins and "everything before this line is acknowledged" can be said.
+
+use std::fs::File;
+use std::io::{BufReader, Seek as _, SeekFrom};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueHint};
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::progress::Progress;
+use super::rejects::Rejects;
+use super::resume::{FORM, Of, Resume};
+use crate::identity::csv::{HEADER, Place, Row, Rows};
+use crate::identity::mapping::{Mapping, Put};
+use crate::redis_link::LinkError;
+use crate::watch::Stamp;
+
+/// How many lines are written at a time.
+const BATCH: usize = 2000;
+/// How many batches may be read ahead.
+const AHEAD: usize = 2;
+/// How often it is written down how far the import has come. What was acknowledged since is written again.
+const SAVE: Duration = Duration::from_millis(200);
+
+#[derive(Args)]
+pub(in crate::cli) struct Arguments {
+    /// The file. Its first line is wx_app_id,user_id,openid.
+    #[arg(value_name = "FILE.csv", value_hint = ValueHint::FilePath)]
+    file: PathBuf,
+    /// Report rejected lines to this file instead of the terminal.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    rejects: Option<PathBuf>,
+    /// Begin at the beginning, even if an earlier import of this file was interrupted.
+    #[arg(long)]
+    restart: bool,
+}
+
+/// What came of the lines so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counts {
+    new: u64,
+    changed: u64,
+    unchanged: u64,
+    rejected: u64,
+}
+
+impl Counts {
+    fn lines(&self) -> u64 {
+        let Self {
+            new,
+            changed,
+            unchanged,
+            rejected,
+        } = *self;
+        [new, changed, unchanged, rejected]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+}
+
+/// Lines of the file.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Row>,
+    /// The number of each row's line.
+    lines: Vec<u64>,
+    rejects: Vec<(u64, String)>,
+    /// Where the batch ends.
+    end: Place,
+}
+
+pub(super) async fn import(mapping: &Mapping, arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments {
+        file: path,
+        rejects,
+        restart,
+    } = arguments;
+    let shown = path.display().to_string();
+    let file = File::open(&path).with_context(|| shown.clone())?;
+    let found = file.metadata().with_context(|| shown.clone())?;
+    let stamp = found.is_file().then(|| Stamp::of(&found));
+    let processes = mapping.processes().await;
+    if let Err(error @ LinkError::NotSent(_)) = processes {
+        return Err(error.into());
+    }
+
+    let mut notes = Vec::new();
+    let resume = match (&stamp, &processes) {
+        (Some(file), Ok(processes)) => {
+            let of = Of {
+                form: FORM,
+                file: *file,
+                mapping: mapping.described(),
+                processes: processes.clone(),
+            };
+            Some(Resume::new(&path, of))
+        }
+        (None, _) => None,
+        (Some(_), Err(error)) => {
+            notes.push(format!(
+                "Redis does not say which process it is ({error}), so this import cannot be gone on with when interrupted"
+            ));
+            None
+        }
+    };
+    let earlier = resume
+        .as_ref()
+        .filter(|_| !restart)
+        .and_then(|resume| match resume.read()? {
+            Ok(earlier) => {
+                notes.push(format!(
+                    "going on after line {} (--restart begins at the beginning)",
+                    earlier.line
+                ));
+                Some(earlier)
+            }
+            Err(why) => {
+                let left = resume.path().display();
+                notes.push(format!(
+                    "beginning at the beginning: {left} of an earlier import {why}"
+                ));
+                None
+            }
+        });
+    let (begin, counts) = earlier.map_or_else(Default::default, |earlier| {
+        let place = Place {
+            offset: earlier.offset,
+            line: earlier.line,
+        };
+        (place, earlier.counts)
+    });
+
+    let progress = Progress::new(stamp.map_or(0, |_| found.len()), begin.offset)?;
+    for note in notes {
+        progress.tell(&note);
+    }
+    let rows = rows(file.try_clone()?, begin).with_context(|| shown.clone())?;
+    let mut import = Import {
+        mapping,
+        rejects: Rejects::new(&path, rejects, begin != Place::default())?,
+        progress,
+        resume,
+        saved: None,
+        counts,
+    };
+    let begun = Instant::now();
+    import.all(rows).await.with_context(|| shown.clone())?;
+    if stamp.is_some_and(|stamp| file.metadata().is_ok_and(|found| Stamp::of(&found) != stamp)) {
+        bail!("{shown} has changed while it was imported: import it again");
+    }
+    if let Ok(before) = processes {
+        let now = mapping.processes().await?;
+        if now != before {
+            bail!(
+                "another process of Redis answers now than at the beginning, which may have forgotten what the first one \
+                 had taken: import {shown} again"
+            );
+        }
+    }
+    import.done(begun.elapsed())
+}
+
+fn rows(mut file: File, begin: Place) -> anyhow::Result<Rows<BufReader<File>>> {
+    if begin == Place::default() {
+        let rows = Rows::open(BufReader::with_capacity(1 << 16, file))?;
+        return rows.with_context(|| format!("the first line must be {HEADER}"));
+    }
+    file.seek(SeekFrom::Start(begin.offset))?;
+    Ok(Rows::at(BufReader::with_capacity(1 << 16, file), begin))
+}
+
+struct Import<'a> {
+    mapping: &'a Mapping,
+    rejects: Rejects,
+    progress: Progress,
+    resume: Option<Resume>,
+    saved: Option<Instant>,
+    counts: Counts,
+}
+
+impl Import<'_> {
+    /// Imports to the end of the file.
+    async fn all(&mut self, rows: Rows<BufReader<File>>) -> anyhow::Result<()> {
+        let mut place = rows.place();
+        let (sender, mut batches) = mpsc::channel(AHEAD);
+        // A thread of its own, which nobody waits for: a pipe may have nothing to read for ever.
+        std::thread::Builder::new().spawn(move || read(rows, &sender))?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let stopped = loop {
+            let batch = tokio::select! {
+                biased;
+                _ = interrupt.recv() => break Some(anyhow::anyhow!("interrupted")),
+                _ = terminate.recv() => break Some(anyhow::anyhow!("interrupted")),
+                batch = batches.recv() => batch,
+            };
+            let batch = match batch {
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => break Some(anyhow::Error::new(error).context("it cannot be read")),
+                None => break None,
+            };
+            let end = batch.end;
+            if let Err(error) = self.take(batch).await {
+                break Some(error);
+            }
+            place = end;
+            if self.saved.is_none_or(|saved| saved.elapsed() >= SAVE) {
+                self.save(place);
+            }
+            self.progress.reached(place.offset, self.counts.lines());
+        };
+        let Some(error) = stopped else { return Ok(()) };
+        self.save(place);
+        let again = match self.resume {
+            Some(_) => "start it again to go on",
+            None => "started again, it begins at the beginning",
+        };
+        Err(error.context(format!("stopped after line {}; {again}", place.line)))
+    }
+
+    async fn take(&mut self, batch: Batch) -> anyhow::Result<()> {
+        let mut rejects = batch.rejects;
+        let mut counts = self.counts;
+        let came = self.mapping.put(&batch.rows).await?;
+        for (came, line) in came.into_iter().zip(batch.lines) {
+            let count = match came {
+                Put::New => &mut counts.new,
+                Put::Changed => &mut counts.changed,
+                Put::Unchanged => &mut counts.unchanged,
+                Put::Refused(why) => {
+                    rejects.push((
+                        line,
+                        format!("something else stands where this user's openid should: {why}"),
+                    ));
+                    continue;
+                }
+            };
+            *count = count.saturating_add(1);
+        }
+        rejects.sort();
+        let rejected = u64::try_from(rejects.len()).unwrap_or(u64::MAX);
+        counts.rejected = counts.rejected.saturating_add(rejected);
+        self.rejects.report(&rejects, &self.progress)?;
+        self.counts = counts;
+        Ok(())
+    }
+
+    /// Everything before this place is in Redis.
+    fn save(&mut self, place: Place) {
+        self.saved = Some(Instant::now());
+        let Some(resume) = &self.resume else { return };
+        if let Err(error) = resume.write(place.offset, place.line, self.counts) {
+            let file = resume.path().display();
+            self.progress.tell(&format!(
+                "{file} cannot be written ({error}), so this import cannot be gone on with when interrupted"
+            ));
+            self.resume = None;
+        }
+    }
+
+    #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
+    fn done(self, took: Duration) -> anyhow::Result<()> {
+        if let Some(resume) = &self.resume {
+            resume
+                .remove()
+                .with_context(|| format!("{} cannot be removed", resume.path().display()))?;
+        }
+        drop(self.progress);
+        let Counts {
+            new,
+            changed,
+            unchanged,
+            rejected,
+        } = self.counts;
+        let lines = self.counts.lines();
+        println!(
+            "{lines} lines: {new} new, {changed} changed, {unchanged} unchanged, {rejected} rejected ({}.{:03} s)",
+            took.as_secs(),
+            took.subsec_millis()
+        );
+        if rejected > 0 {
+            bail!("{rejected} lines were rejected; the others are imported");
+        }
+        Ok(())
+    }
+}
+
+/// Reads to the end of the file, or until nobody takes what is read.
+fn read(mut rows: Rows<BufReader<File>>, sender: &mpsc::Sender<std::io::Result<Batch>>) {
+    loop {
+        let batch = batch(&mut rows).transpose();
+        let Some(batch) = batch else { return };
+        let is_over = batch.is_err();
+        if sender.blocking_send(batch).is_err() || is_over {
+            return;
+        }
+    }
+}
+
+/// The next lines; `None` at the end of the file.
+fn batch(rows: &mut Rows<BufReader<File>>) -> std::io::Result<Option<Batch>> {
+    let mut batch = Batch::default();
+    while batch.rows.len().saturating_add(batch.rejects.len()) < BATCH {
+        let Some(row) = rows.next_row()? else { break };
+        batch.end = rows.place();
+        match row {
+            Ok(row) => {
+                batch.rows.push(row);
+                batch.lines.push(batch.end.line);
+            }
+            Err(why) => batch.rejects.push((batch.end.line, why)),
+        }
+    }
+    let has_any = batch.end != Place::default();
+    Ok(has_any.then_some(batch))
+}

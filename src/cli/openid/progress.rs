@@ -1,0 +1,67 @@
+//! Shows how far an import has come: a bar where somebody looks at it, else a line now and then.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often a line is written where nobody looks.
+const NOW_AND_THEN: Duration = Duration::from_secs(5);
+
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    bytes: u64,
+    told: Instant,
+}
+
+impl Progress {
+    /// Of a file of so many bytes, the first `done` of which were read by an earlier import; 0 where that is not known.
+    pub(super) fn new(bytes: u64, done: u64) -> anyhow::Result<Self> {
+        let bar = if std::io::stderr().is_terminal() && bytes > 0 {
+            let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+            let style = "{wide_bar} {percent:>3} %  {msg}  {eta} left";
+            bar.set_style(ProgressStyle::with_template(style)?);
+            bar.set_position(done);
+            // What an earlier import did says nothing about the speed of this one.
+            bar.reset_eta();
+            Some(bar)
+        } else {
+            None
+        };
+        Ok(Self {
+            bar,
+            bytes,
+            told: Instant::now(),
+        })
+    }
+
+    /// So far has it come.
+    pub(super) fn reached(&mut self, offset: u64, lines: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{lines} lines"));
+            bar.set_position(offset);
+        } else if self.told.elapsed() >= NOW_AND_THEN {
+            self.told = Instant::now();
+            let percent = offset.saturating_mul(100).checked_div(self.bytes);
+            let percent = percent.map_or(String::new(), |percent| format!(", {percent} %"));
+            self.tell(&format!("{lines} lines{percent}"));
+        }
+    }
+
+    /// Writes a line, above the bar.
+    #[expect(clippy::print_stderr, reason = "this is where an import says what it does")]
+    pub(super) fn tell(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The lines that were not imported, each with its number and the reason: to a file, or the first of them to the terminal.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use super::progress::Progress;
+
+/// How many are shown on the terminal: as many as somebody reads.
+const SHOWN: u64 = 100;
+
+pub(super) struct Rejects {
+    csv: PathBuf,
+    file: Option<(PathBuf, File)>,
+    shown: u64,
+}
+
+impl Rejects {
+    /// With a file, adds to what it holds where an import is gone on with, and begins it anew otherwise.
+    pub(super) fn new(csv: &Path, file: Option<PathBuf>, goes_on: bool) -> anyhow::Result<Self> {
+        let open = |path: PathBuf| {
+            if path
+                .canonicalize()
+                .is_ok_and(|same| csv.canonicalize().is_ok_and(|csv| csv == same))
+            {
+                bail!("--rejects {} is the very file that is imported", path.display());
+            }
+            let mut options = File::options();
+            options
+                .create(true)
+                .write(true)
+                .append(goes_on)
+                .truncate(!goes_on);
+            let opened = options
+                .open(&path)
+                .with_context(|| format!("--rejects {}", path.display()))?;
+            anyhow::Ok((path, opened))
+        };
+        Ok(Self {
+            csv: csv.to_owned(),
+            file: file.map(open).transpose()?,
+            shown: 0,
+        })
+    }
+
+    /// Reports lines and what is wrong with them.
+    pub(super) fn report(&mut self, lines: &[(u64, String)], progress: &Progress) -> anyhow::Result<()> {
+        if let Some((path, file)) = &mut self.file {
+            let text: String = lines
+                .iter()
+                .map(|(line, why)| format!("line {line}: {why}\n"))
+                .collect();
+            return file
+                .write_all(text.as_bytes())
+                .with_context(|| format!("--rejects {}", path.display()));
+        }
+        for (line, why) in lines {
+            self.shown = self.shown.saturating_add(1);
+            if self.shown <= SHOWN {
+                progress.tell(&format!("{}, line {line}: {why}", self.csv.display()));
+            } else if self.shown == SHOWN.saturating_add(1) {
+                progress.tell("more lines were rejected and are not shown: --rejects FILE takes them all");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! How far an import has come, in a file beside the CSV: written only after Redis has acknowledged everything before it.
+//!
+//! It counts only for the same file, the same Redis, and the same processes of it: one that was started anew may have
+//! forgotten what it had acknowledged. In every doubt the import begins at the beginning, which costs time and nothing
+//! else. So nothing needs to be synced here.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::import::Counts;
+use crate::watch::Stamp;
+
+/// What must be the same for an import to be gone on with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Of {
+    /// The form of this file.
+    pub(super) form: u32,
+    /// The CSV.
+    pub(super) file: Stamp,
+    /// Which Redis, and where in it.
+    pub(super) mapping: String,
+    /// Its processes.
+    pub(super) processes: Vec<String>,
+}
+
+/// The present form of the file.
+pub(super) const FORM: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Progress {
+    of: Of,
+    pub(super) offset: u64,
+    pub(super) line: u64,
+    pub(super) counts: Counts,
+}
+
+/// The file, of an import that can be gone on with.
+pub(super) struct Resume {
+    path: PathBuf,
+    of: Of,
+}
+
+impl Resume {
+    pub(super) fn new(csv: &Path, of: Of) -> Self {
+        let mut path = csv.as_os_str().to_owned();
+        path.push(".resume");
+        Self {
+            path: path.into(),
+            of,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What an earlier import has left, or why it does not count; `None` where there was none.
+    pub(super) fn read(&self) -> Option<Result<Progress, &'static str>> {
+        let text = std::fs::read(&self.path).ok()?;
+        let Ok(progress) = serde_json::from_slice::<Progress>(&text) else {
+            return Some(Err("cannot be read"));
+        };
+        Some(if progress.of == self.of {
+            Ok(progress)
+        } else if progress.of.form != self.of.form {
+            Err("was written by another version of this program")
+        } else if progress.of.file != self.of.file {
+            Err("is of another version of the file")
+        } else if progress.of.mapping != self.of.mapping {
+            Err("is of another Redis or template")
+        } else {
+            Err("is of a Redis process that may not be there any more")
+        })
+    }
+
+    /// Says how far it has come.
+    pub(super) fn write(&self, offset: u64, line: u64, counts: Counts) -> std::io::Result<()> {
+        let progress = Progress {
+            of: self.of.clone(),
+            offset,
+            line,
+            counts,
+        };
+        let mut beside = self.path.clone().into_os_string();
+        beside.push(".new");
+        std::fs::write(&beside, serde_json::to_vec(&progress)?)?;
+        std::fs::rename(&beside, &self.path).map_err(|error| match std::fs::remove_file(&beside) {
+            Ok(()) | Err(_) => error,
+        })
+    }
+
+    /// The import is done.
+    pub(super) fn remove(&self) -> std::io::Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_of_the_same_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let csv = dir.path().join("openids.csv");
+        let stamp = |text: &str| {
+            std::fs::write(&csv, text).unwrap();
+            Stamp::of(&std::fs::metadata(&csv).unwrap())
+        };
+        let of = Of {
+            form: FORM,
+            file: stamp("a"),
+            mapping: "m".into(),
+            processes: vec!["p".into()],
+        };
+        let resume = Resume::new(&csv, of.clone());
+        assert!(resume.read().is_none());
+        resume.write(7, 3, Counts::default()).unwrap();
+        let read = |of: &Of| {
+            Resume::new(&csv, of.clone())
+                .read()
+                .unwrap()
+                .map(|p| (p.offset, p.line))
+        };
+        assert_eq!(read(&of), Ok((7, 3)));
+        for (other, says) in [
+            (
+                Of {
+                    form: 2,
+                    ..of.clone()
+                },
+                "another version of this program",
+            ),
+            (
+                Of {
+                    file: stamp("bc"),
+                    ..of.clone()
+                },
+                "another version of the file",
+            ),
+            (
+                Of {
+                    mapping: "n".into(),
+                    ..of.clone()
+                },
+                "another Redis",
+            ),
+            (
+                Of {
+                    processes: vec![],
+                    ..of.clone()
+                },
+                "a Redis process",
+            ),
+        ] {
+            let why = read(&other).unwrap_err();
+            assert!(why.contains(says), "{why}");
+        }
+        std::fs::write(resume.path(), "{\"of\":").unwrap();
+        assert_eq!(read(&of), Err("cannot be read"));
+        resume.remove().unwrap();
+        resume.remove().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        // Where it cannot be written, nothing is left beside it.
+        std::fs::create_dir_all(resume.path().join("folder")).unwrap();
+        assert!(resume.write(7, 3, Counts::default()).is_err());
+        std::fs::remove_dir_all(resume.path()).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,221 @@
+//! Reads the configuration anew when its files change, or on SIGHUP, and puts it in force as a whole or not at all.
+//! Document: specification, section 7.
+//!
+//! A request sees the old configuration or the new one, never a mix. What was under way goes on under the old one.
+//! Listeners and stores change with a restart only.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::assemble;
+use crate::admin::api::Api;
+use crate::admin::health::Admin;
+use crate::clock::Clock;
+use crate::config::redacted::redacted;
+use crate::config::{self, Config};
+use crate::http::stack::{Generation, Stack};
+use crate::payout::Payouts;
+use crate::telemetry::log::Level;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp::Tracer;
+use crate::watch::{Stamp, Watch, stamps};
+
+/// How long no file must have changed before they are read: a certificate and its key are written one after the other.
+const STILL: Duration = Duration::from_millis(200);
+/// How often that is waited for before they are read all the same.
+const STILL_TRIES: u32 = 50;
+
+/// What a running sidecar is made of, as far as a configuration changes it. Clones share it.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) payouts: Payouts,
+    pub(super) stack: Stack,
+    pub(super) admin: Admin,
+    pub(super) metrics: Metrics,
+    pub(super) tracer: Option<Tracer>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Parts {
+    /// Builds everything that a configuration changes, and then puts it in force.
+    fn put_in_force(&self, config: &Config, restart_for: &[&str]) -> anyhow::Result<()> {
+        let settings = Arc::new(assemble::settings(config, &self.clock, &self.metrics)?);
+        let before = self.stack.current();
+        let next = Generation::new(
+            config,
+            &self.payouts,
+            Arc::clone(&settings),
+            &self.metrics,
+            self.tracer.as_ref(),
+            Some(&before),
+        )?;
+        let mut shown = redacted(config);
+        if let Some(shown) = shown.as_object_mut() {
+            shown.insert("restart_needed_for".to_owned(), restart_for.into());
+        }
+        let api = Api::new(self.payouts.clone(), config.admin.token.clone(), shown);
+        // From here on nothing fails.
+        assemble::describe(config, &self.metrics);
+        self.payouts.put_in_force(settings);
+        self.stack.put_in_force(next);
+        self.admin.put_in_force(api);
+        Ok(())
+    }
+}
+
+/// The configuration in force, and where it comes from.
+pub(super) struct Reload {
+    path: PathBuf,
+    /// What listeners and stores were made of.
+    started: Config,
+    files: Vec<PathBuf>,
+    fingerprint: u64,
+    parts: Parts,
+    level: Level,
+}
+
+impl Reload {
+    /// Follows the file that `config` was read from.
+    pub(super) fn new(path: PathBuf, config: Config, parts: Parts, level: Level) -> Self {
+        Self {
+            path,
+            files: config.files.clone(),
+            fingerprint: config.fingerprint,
+            started: config,
+            parts,
+            level,
+        }
+    }
+
+    /// Follows the files for as long as the process lives.
+    pub(super) async fn follow(mut self) {
+        let mut asked = signal(SignalKind::hangup())
+            .inspect_err(
+                |error| tracing::error!(%error, "SIGHUP cannot be caught; files are watched all the same"),
+            )
+            .ok();
+        let mut refused = None;
+        let mut seen = Vec::new();
+        loop {
+            let watched = self.files.clone();
+            // Watched before it is looked at: a change in between must not wait for the next look.
+            let mut watch = Watch::over(watched.clone()).await;
+            while self.files == watched {
+                let now = stamps(&self.files).await;
+                if now != seen {
+                    seen = self.settled(now).await;
+                    self.read_again(&mut refused).await;
+                }
+                tokio::select! {
+                    () = watch.changed() => {}
+                    () = asked_by(&mut asked) => {
+                        tracing::info!("asked by SIGHUP to read the configuration again");
+                        seen.clear();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the files have stopped changing.
+    async fn settled(&self, mut before: Vec<Option<Stamp>>) -> Vec<Option<Stamp>> {
+        for _ in 0..STILL_TRIES {
+            tokio::time::sleep(STILL).await;
+            let now = stamps(&self.files).await;
+            if now == before {
+                return now;
+            }
+            before = now;
+        }
+        before
+    }
+
+    async fn read_again(&mut self, refused: &mut Option<String>) {
+        let path = self.path.clone();
+        let read =
+            tokio::task::spawn_blocking(move || config::load(&path, config::environment().into_iter()));
+        let why = match read.await {
+            Ok(Ok(config)) if config.fingerprint == self.fingerprint => {
+                if refused.take().is_some() {
+                    tracing::info!("the configuration is again the one that is in force");
+                    self.parts.metrics.reload_withdrawn();
+                }
+                return;
+            }
+            Ok(Ok(config)) => match self.take(config) {
+                Ok(()) => {
+                    *refused = None;
+                    return;
+                }
+                Err(error) => format!("{error:#}"),
+            },
+            Ok(Err(errors)) => errors.to_string(),
+            Err(error) => error.to_string(),
+        };
+        if refused.as_ref() != Some(&why) {
+            tracing::error!(
+                why,
+                "the new configuration was refused; the old one stays in force"
+            );
+            self.parts.metrics.reloaded(false);
+            *refused = Some(why);
+        }
+    }
+
+    fn take(&mut self, config: Config) -> anyhow::Result<()> {
+        let restart_for = needs_restart(&self.started, &config);
+        self.parts.put_in_force(&config, &restart_for)?;
+        self.level.set(&config.log.level)?;
+        for warning in &config.warnings {
+            tracing::warn!(warning, "the configuration may not be as it was meant");
+        }
+        if !restart_for.is_empty() {
+            tracing::warn!(
+                settings = restart_for.join(", "),
+                "these settings have changed, and hold from the next restart on"
+            );
+        }
+        tracing::info!(file = %self.path.display(), "the new configuration is in force");
+        self.parts.metrics.reloaded(true);
+        self.files = config.files;
+        self.fingerprint = config.fingerprint;
+        Ok(())
+    }
+}
+
+async fn asked_by(signal: &mut Option<Signal>) {
+    let told = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if told.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What of a new configuration holds from the next restart on only.
+fn needs_restart(started: &Config, new: &Config) -> Vec<&'static str> {
+    let collector = |config: &Config| {
+        let settings = config.telemetry.otlp.as_ref();
+        settings.map(|settings| (settings.url.clone(), settings.ca_pem.clone()))
+    };
+    let pairs = [
+        ("server.listen", started.server.listen != new.server.listen),
+        (
+            "server.tls (on or off)",
+            started.server.tls.is_some() != new.server.tls.is_some(),
+        ),
+        ("admin.listen", started.admin.listen != new.admin.listen),
+        ("identity", started.identity != new.identity),
+        ("ledger", started.ledger != new.ledger),
+        ("log.format", started.log.format != new.log.format),
+        ("telemetry", collector(started) != collector(new)),
+    ];
+    pairs
+        .into_iter()
+        .filter_map(|(name, has_changed)| has_changed.then_some(name))
+        .collect()
+}

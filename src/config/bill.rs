@@ -1,0 +1,275 @@
+//! The entries of `[[merchant]]` with `product = "transfer-bill"`: WeChat Pay v3's keys and texts.
+//! Document: wechat-pay.md, sections 9 and 10; specification, section 7.
+
+use std::sync::Arc;
+
+use http::Uri;
+
+use crate::rules::handler::{SEND_PATH, STATUS_PATH};
+use crate::rules::route::MerchantPattern;
+use crate::rules::wechat::v3::envelope::Apiv3Key;
+use crate::rules::wechat::v3::request::{INFO_CONTENT, INFO_TYPE, Scene, is_basic};
+use crate::rules::wechat::v3::sign::{SigningKey, VerifyingKey};
+
+use super::BillMerchant;
+use super::address;
+use super::certificate::Certificate;
+use super::check::Check;
+use super::merchant::{Entry, HANDLER_KEYS};
+
+/// Keys of v2 only.
+const V2_KEYS: [&str; 5] = [
+    "api_key",
+    "send_name",
+    "wishing",
+    "scene_id",
+    "request_credentials",
+];
+
+/// Characters of `transfer_scene_id` and `notify_url`. Source: wechat-pay.md, section 10.
+const SCENE_ID: usize = 36;
+const NOTIFY_URL: usize = 256;
+
+impl Entry<'_> {
+    pub(super) fn bill(&self, pattern: &MerchantPattern, check: &mut Check<'_>) -> Option<BillMerchant> {
+        self.refuse(&HANDLER_KEYS, "to = \"wechat\"", check);
+        self.refuse(&V2_KEYS, "product = \"transfer-bill\"", check);
+        if pattern.mch_id.is_none() {
+            let text = "must name one merchant: v3 signs with its number and key";
+            check.error(&self.at("mch_id"), text);
+        }
+        let identity = self.signer(pattern, check);
+        let public_key = self.public_key(check);
+        let notify_path = self.notify_path(check);
+        let apiv3_key = self.apiv3_key(check);
+        let scene = self.scene(check);
+        let (key, serial_no) = identity?;
+        Some(BillMerchant {
+            mch_id: pattern.mch_id.clone()?,
+            key,
+            serial_no,
+            apiv3_key,
+            public_key,
+            scene,
+            notify_path,
+        })
+    }
+
+    /// The signing key and the serial number of its certificate.
+    fn signer(&self, pattern: &MerchantPattern, check: &mut Check<'_>) -> Option<(Arc<SigningKey>, String)> {
+        let raw = self.raw;
+        let certificate = match (&raw.cert, &raw.key, &raw.p12) {
+            (None, None, Some(p12)) => Some(self.certificate_of_p12(p12, pattern, check)?),
+            (_, _, Some(_)) => {
+                let text = "stands instead of cert and key: remove it, or them";
+                check.error(&self.at("p12"), text);
+                return None;
+            }
+            (_, None, None) => {
+                check.error(
+                    &self.at("key"),
+                    "is missing: give the private key of the merchant's certificate",
+                );
+                return None;
+            }
+            (Some(cert), Some(key), None) => {
+                let cert = check.secret(Some(cert), &self.at("cert"))?;
+                let key = check.secret(Some(key), &self.at("key"))?;
+                let read = Certificate::from_pem(cert.expose(), key.expose(), check.now);
+                let blamed = match read {
+                    Err(super::CertificateError::NoKey | super::CertificateError::UnusableKey) => "key",
+                    Ok(_) | Err(_) => "cert",
+                };
+                Some(check.certificate(read, &self.at(blamed), &self.name)?)
+            }
+            (None, Some(_), None) => None,
+        };
+        let key = match &certificate {
+            Some(certificate) => SigningKey::from_der(certificate.key()),
+            None => SigningKey::from_pem(check.secret(raw.key.as_ref(), &self.at("key"))?.expose()),
+        };
+        let blamed = if raw.p12.is_some() { "p12" } else { "key" };
+        let key = check.take(&self.at(blamed), key.map_err(|error| error.to_string()));
+        let serial_no = self.serial_no(certificate.as_deref(), check);
+        Some((Arc::new(key?), serial_no?))
+    }
+
+    fn serial_no(&self, certificate: Option<&Certificate>, check: &mut Check<'_>) -> Option<String> {
+        let path = self.at("serial_no");
+        let given = self.raw.serial_no.as_deref().map(str::to_ascii_uppercase);
+        match (given, certificate.map(Certificate::serial)) {
+            (None, None) => {
+                let text = "is missing: give the serial number of the merchant's certificate, or cert";
+                check.error(&path, text);
+                None
+            }
+            (None, Some(serial)) => Some(serial.to_owned()),
+            (Some(given), Some(serial)) if given != serial => {
+                check.error(
+                    &path,
+                    format!("is not that of cert, which is {serial}: remove it, or give the right cert"),
+                );
+                None
+            }
+            (Some(given), _) => {
+                let is_hex = given.bytes().all(|b| b.is_ascii_hexdigit());
+                if !is_hex || !(1..=64).contains(&given.len()) {
+                    check.error(
+                        &path,
+                        "must be hexadecimal digits, as the merchant platform shows it",
+                    );
+                }
+                Some(given)
+            }
+        }
+    }
+
+    fn apiv3_key(&self, check: &mut Check<'_>) -> Option<Arc<Apiv3Key>> {
+        let raw = self.raw;
+        let path = self.at("apiv3_key");
+        if raw.apiv3_key.is_none() {
+            let why = match (&raw.notify_url, &raw.public_key) {
+                (Some(_), _) => "notifications cannot be opened without it",
+                (None, None) => "platform certificates cannot be opened without it",
+                (None, Some(_)) => return None,
+            };
+            check.error(&path, format!("is missing: {why}"));
+        }
+        let text = check.secret(raw.apiv3_key.as_ref(), &path)?;
+        let key = Apiv3Key::new(text.expose()).map(Arc::new);
+        if key.is_none() {
+            let length = text.expose().len();
+            check.error(
+                &path,
+                format!(
+                    "must be exactly 32 bytes, and this is {length}: take the APIv3 key of the merchant platform"
+                ),
+            );
+        }
+        key
+    }
+
+    fn public_key(&self, check: &mut Check<'_>) -> Option<(String, Arc<VerifyingKey>)> {
+        let raw = self.raw;
+        let (id, pem) = match (&raw.public_key_id, &raw.public_key) {
+            (None, None) => return None,
+            (Some(id), Some(pem)) => (id, pem),
+            (Some(_), None) => {
+                check.error(
+                    &self.at("public_key"),
+                    "is missing beside public_key_id: give both, or none to download platform certificates",
+                );
+                return None;
+            }
+            (None, Some(_)) => {
+                check.error(
+                    &self.at("public_key_id"),
+                    "is missing beside public_key: give both",
+                );
+                return None;
+            }
+        };
+        let is_id = id
+            .strip_prefix("PUB_KEY_ID_")
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
+        if !is_id {
+            check.error(
+                &self.at("public_key_id"),
+                "must be PUB_KEY_ID_ and digits, as the merchant platform shows it",
+            );
+        }
+        let path = self.at("public_key");
+        let pem = check.secret(Some(pem), &path)?;
+        let key = VerifyingKey::from_pem(pem.expose()).map_err(|error| error.to_string());
+        Some((id.clone(), Arc::new(check.take(&path, key)?)))
+    }
+
+    fn scene(&self, check: &mut Check<'_>) -> Scene {
+        let raw = self.raw;
+        let id = raw.transfer_scene_id.clone().unwrap_or_default();
+        self.text(&id, "transfer_scene_id", SCENE_ID, check);
+        if let Some(perception) = &raw.user_recv_perception {
+            self.text(perception, "user_recv_perception", INFO_CONTENT, check);
+        }
+        if raw.scene_report_infos.is_empty() {
+            let text = "is missing: write what the scene asks to be reported, e.g. [{ info_type = \"活动名称\", \
+                        info_content = \"{actName}\" }, { info_type = \"奖励说明\", info_content = \"{remark}\" }]";
+            check.error(&self.at("scene_report_infos"), text);
+        }
+        for (index, report) in raw.scene_report_infos.iter().enumerate() {
+            let at = |key: &str| format!("scene_report_infos[{index}].{key}");
+            self.text(&report.info_type, &at("info_type"), INFO_TYPE, check);
+            // What is filled in is cut; what stands here must leave room for it.
+            let fixed = report
+                .info_content
+                .replace("{actName}", "")
+                .replace("{remark}", "");
+            if fixed.contains(['{', '}']) {
+                check.error(
+                    &self.at(&at("info_content")),
+                    "has braces that are neither {actName} nor {remark}: mend the name",
+                );
+            }
+            self.text(&report.info_content, &at("info_content"), INFO_CONTENT, check);
+        }
+        Scene {
+            id,
+            perception: raw.user_recv_perception.clone(),
+            reports: raw
+                .scene_report_infos
+                .iter()
+                .map(|report| (report.info_type.clone(), report.info_content.clone()))
+                .collect(),
+            notify_url: raw.notify_url.clone(),
+        }
+    }
+
+    /// A text that v3 takes.
+    fn text(&self, text: &str, key: &str, longest: usize, check: &mut Check<'_>) {
+        let path = self.at(key);
+        let length = text.chars().count();
+        if length == 0 {
+            check.error(
+                &path,
+                format!("is missing: v3 asks for it (1 to {longest} characters)"),
+            );
+        } else if length > longest {
+            check.error(
+                &path,
+                format!("has {length} characters: shorten it to {longest} at most"),
+            );
+        } else if text.chars().any(|c| c.is_control() || !is_basic(c)) {
+            check.error(
+                &path,
+                "has an emoji or a control character, which v3 does not take: remove it",
+            );
+        }
+    }
+
+    /// The path of `notify_url`.
+    fn notify_path(&self, check: &mut Check<'_>) -> Option<String> {
+        let url = self.raw.notify_url.as_deref()?;
+        let path = self.at("notify_url");
+        let example = "https://pay.example.com/notify/transfer";
+        check.take(&path, address::http_url(url, address::Path::Allowed, example))?;
+        if address::is_plain(url) && !address::is_loopback(url) {
+            check.error(&path, "must be https: WeChat Pay takes no other");
+        }
+        if url.len() > NOTIFY_URL {
+            check.error(&path, format!("must have at most {NOTIFY_URL} characters"));
+        }
+        let own = url
+            .parse::<Uri>()
+            .map(|uri| uri.path().to_owned())
+            .unwrap_or_default();
+        if own.is_empty() || own == "/" || [SEND_PATH, STATUS_PATH].contains(&own.as_str()) {
+            check.error(
+                &path,
+                format!(
+                    "must have a path of its own, which is served on the main port: write e.g. {example}"
+                ),
+            );
+        }
+        Some(own)
+    }
+}

@@ -1,0 +1,426 @@
+//! What a connection is doing, so that one that is slow can be told from one that is idle, and both are cut off in time.
+//!
+//! Quiet until the first byte of a request, then a head, then busy until the last answer is sent or dropped. hyper's own
+//! time-out for heads runs while a connection is idle too, which would cut an ingress's kept connections every few seconds.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// How long a connection may take over what it is doing.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a request's head, from its first byte; for the first one, from the connection's beginning.
+    pub head: Duration,
+    /// Without any request, or without taking a byte of an answer.
+    pub idle: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    /// Nothing, since then.
+    Quiet(Instant),
+    /// Sending a head, since then.
+    Head(Instant),
+    /// Being served so many requests.
+    Busy(u32),
+}
+
+struct State {
+    doing: Doing,
+    /// Since when the caller takes nothing of what is written.
+    stalled: Option<Instant>,
+}
+
+/// What one connection is doing. Clones are of the same connection.
+#[derive(Clone)]
+pub struct Activity {
+    state: Arc<Mutex<State>>,
+    has_heads_in_pieces: bool,
+}
+
+impl Activity {
+    /// A connection that has just begun, and owes its first request. `has_heads_in_pieces`: HTTP/1, where bytes on a quiet
+    /// connection are the beginning of a head; in HTTP/2 they may be anything.
+    #[must_use]
+    pub fn new(has_heads_in_pieces: bool) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State {
+                doing: Doing::Head(Instant::now()),
+                stalled: None,
+            })),
+            has_heads_in_pieces,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bytes_came(&self) {
+        let mut state = self.state();
+        if self.has_heads_in_pieces && matches!(state.doing, Doing::Quiet(_)) {
+            state.doing = Doing::Head(Instant::now());
+        }
+    }
+
+    fn wrote(&self, is_taken: bool) {
+        let mut state = self.state();
+        if is_taken {
+            state.stalled = None;
+        } else {
+            state.stalled.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn begin(&self) -> Busy {
+        let mut state = self.state();
+        state.doing = match state.doing {
+            Doing::Quiet(_) | Doing::Head(_) => Doing::Busy(1),
+            Doing::Busy(requests) => Doing::Busy(requests.saturating_add(1)),
+        };
+        Busy {
+            activity: self.clone(),
+        }
+    }
+
+    fn end(&self) {
+        let mut state = self.state();
+        if let Doing::Busy(requests) = state.doing {
+            state.doing = match requests.saturating_sub(1) {
+                0 => Doing::Quiet(Instant::now()),
+                left => Doing::Busy(left),
+            };
+        }
+    }
+
+    /// When it is cut off, if it goes on like this.
+    fn deadline(&self, patience: Patience) -> Option<Instant> {
+        let state = self.state();
+        let doing = match state.doing {
+            Doing::Quiet(since) => since.checked_add(patience.idle),
+            Doing::Head(since) => since.checked_add(patience.head),
+            Doing::Busy(_) => None,
+        };
+        let stalled = state.stalled.and_then(|since| since.checked_add(patience.idle));
+        match (doing, stalled) {
+            (Some(doing), Some(stalled)) => Some(std::cmp::min(doing, stalled)),
+            (deadline, None) | (None, deadline) => deadline,
+        }
+    }
+}
+
+/// A request that is being served.
+struct Busy {
+    activity: Activity,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.activity.end();
+    }
+}
+
+pin_project! {
+    /// A connection's bytes, which are noted as they come.
+    pub struct Noted<T> {
+        #[pin]
+        io: T,
+        activity: Activity,
+    }
+}
+
+impl<T> Noted<T> {
+    /// Notes what comes over `io`.
+    #[must_use]
+    pub fn new(io: T, activity: Activity) -> Self {
+        Self { io, activity }
+    }
+}
+
+impl<T: AsyncRead> AsyncRead for Noted<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        ready!(this.io.poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            this.activity.bytes_came();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite> AsyncWrite for Noted<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = this.io.poll_write(cx, buf);
+        this.activity.wrote(written.is_ready());
+        written
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_flush(cx)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = this.io.poll_write_vectored(cx, bufs);
+        this.activity.wrote(written.is_ready());
+        written
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+/// A service whose connection is busy from a request's head to the end of its answer.
+#[derive(Clone)]
+pub struct Counted<S> {
+    inner: S,
+    activity: Activity,
+}
+
+impl<S> Counted<S> {
+    /// Counts the requests to `inner`.
+    #[must_use]
+    pub fn new(inner: S, activity: Activity) -> Self {
+        Self { inner, activity }
+    }
+}
+
+impl<S, B, A> tower::Service<Request<B>> for Counted<S>
+where
+    S: tower::Service<Request<B>, Response = Response<A>>,
+{
+    type Response = Response<Answering<A>>;
+    type Error = S::Error;
+    type Future = Serving<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let busy = self.activity.begin();
+        Serving {
+            answer: self.inner.call(request),
+            busy: Some(busy),
+        }
+    }
+}
+
+pin_project! {
+    /// An answer that is being made.
+    pub struct Serving<F> {
+        #[pin]
+        answer: F,
+        busy: Option<Busy>,
+    }
+}
+
+impl<F, A, E> Future for Serving<F>
+where
+    F: Future<Output = Result<Response<A>, E>>,
+{
+    type Output = Result<Response<Answering<A>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.answer.poll(cx));
+        let busy = this.busy.take();
+        Poll::Ready(answer.map(|response| response.map(|body| Answering { body, _busy: busy })))
+    }
+}
+
+pin_project! {
+    /// An answer's body; the request is over when it has been sent or dropped.
+    pub struct Answering<A> {
+        #[pin]
+        body: A,
+        _busy: Option<Busy>,
+    }
+}
+
+impl<A: Body> Body for Answering<A> {
+    type Data = A::Data;
+    type Error = A::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<A::Data>, A::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+pin_project! {
+    /// A connection that ends by itself, or is cut off: `None`.
+    pub struct Watched<C> {
+        #[pin]
+        connection: C,
+        #[pin]
+        alarm: Sleep,
+        is_armed: bool,
+        activity: Activity,
+        patience: Patience,
+    }
+}
+
+impl<C> Watched<C> {
+    /// Watches over a connection.
+    #[must_use]
+    pub fn new(connection: C, activity: Activity, patience: Patience) -> Self {
+        Self {
+            connection,
+            alarm: tokio::time::sleep(patience.head),
+            is_armed: true,
+            activity,
+            patience,
+        }
+    }
+
+    /// The connection itself, e.g. to ask it to end.
+    pub fn connection(self: Pin<&mut Self>) -> Pin<&mut C> {
+        self.project().connection
+    }
+}
+
+impl<C: Future> Future for Watched<C> {
+    type Output = Option<C::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(ended) = this.connection.poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        loop {
+            let deadline = this.activity.deadline(*this.patience);
+            // An alarm that is set too early costs one look; only one that is too late is set anew.
+            if let Some(deadline) = deadline
+                && (!*this.is_armed || deadline < this.alarm.deadline())
+            {
+                this.alarm.as_mut().reset(deadline);
+                *this.is_armed = true;
+            }
+            if !*this.is_armed {
+                return Poll::Pending;
+            }
+            ready!(this.alarm.as_mut().poll(cx));
+            *this.is_armed = false;
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Poll::Ready(None);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        head: Duration::from_secs(5),
+        idle: Duration::from_secs(75),
+    };
+
+    /// After how many seconds a connection is cut off that goes on like this.
+    async fn cut_after(activity: &Activity) -> u64 {
+        let begun = Instant::now();
+        let never = std::future::pending::<()>();
+        assert!(Watched::new(never, activity.clone(), PATIENCE).await.is_none());
+        begun.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_less_time_than_a_quiet_connection() {
+        let activity = Activity::new(true);
+        assert_eq!(cut_after(&activity).await, 5, "the first request is owed at once");
+        drop(activity.begin());
+        assert_eq!(cut_after(&activity).await, 75);
+        drop(activity.begin());
+        activity.bytes_came();
+        assert_eq!(cut_after(&activity).await, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_bytes_of_a_head_buy_no_time() {
+        let activity = Activity::new(true);
+        let trickle = {
+            let activity = activity.clone();
+            async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    activity.bytes_came();
+                }
+            }
+        };
+        let begun = Instant::now();
+        assert!(Watched::new(trickle, activity, PATIENCE).await.is_none());
+        assert_eq!(begun.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_served_is_never_cut_off() {
+        let activity = Activity::new(true);
+        let served = {
+            let activity = activity.clone();
+            async move {
+                let (one, other) = (activity.begin(), activity.begin());
+                tokio::time::sleep(Duration::from_secs(1000)).await;
+                drop(one);
+                tokio::time::sleep(Duration::from_secs(1000)).await;
+                drop(other);
+                std::future::pending::<()>().await;
+            }
+        };
+        let begun = Instant::now();
+        assert!(Watched::new(served, activity, PATIENCE).await.is_none());
+        assert_eq!(begun.elapsed().as_secs(), 2075);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_nothing_of_an_answer_is_cut_off() {
+        let activity = Activity::new(true);
+        let _answered = activity.begin();
+        for _ in 0..3 {
+            activity.wrote(false);
+            tokio::time::sleep(Duration::from_secs(70)).await;
+            activity.wrote(true);
+        }
+        activity.wrote(false);
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        activity.wrote(false);
+        assert_eq!(
+            cut_after(&activity).await,
+            5,
+            "75 s after the first byte was not taken"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_on_a_quiet_http2_connection_begin_no_head() {
+        let activity = Activity::new(false);
+        drop(activity.begin());
+        activity.bytes_came();
+        assert_eq!(cut_after(&activity).await, 75);
+    }
+}

@@ -1,0 +1,56 @@
+//! An identity store whose calls are counted, timed and traced.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use crate::payout::ports::{Identity, LookupError};
+use crate::rules::term::{OpenId, UserId, WxAppId};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::stores::Store;
+use crate::telemetry::otlp::child::OpenSpan;
+
+/// An identity store that is measured.
+pub struct Measured {
+    inner: Arc<dyn Identity>,
+    metrics: Metrics,
+    system: &'static str,
+}
+
+impl Measured {
+    /// Measures an identity store. `system` is what keeps it, for spans: `redis`, or the name of an embedded one.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Identity>, metrics: Metrics, system: &'static str) -> Self {
+        Self {
+            inner,
+            metrics,
+            system,
+        }
+    }
+}
+
+#[async_trait]
+impl Identity for Measured {
+    async fn openid(&self, app: &WxAppId, user: &UserId) -> Result<Option<OpenId>, LookupError> {
+        let span = OpenSpan::store(self.system, "identity", "openid");
+        let begun = Instant::now();
+        let found = self.inner.openid(app, user).await;
+        self.metrics
+            .stores
+            .called(Store::Identity, "openid", found.is_ok(), begun.elapsed());
+        if let Some(span) = span {
+            span.called(found.is_ok());
+        }
+        found
+    }
+
+    async fn ready(&self) -> Result<(), LookupError> {
+        let begun = Instant::now();
+        let ready = self.inner.ready().await;
+        self.metrics
+            .stores
+            .called(Store::Identity, "ready", ready.is_ok(), begun.elapsed());
+        ready
+    }
+}

@@ -1,0 +1,177 @@
+//! What a handler is sent. Document: specification, section 6, `to = "handler"`.
+
+use std::net::IpAddr;
+
+use crate::rules::contract::fault::Fault;
+use crate::rules::contract::send::{CLIENT_IP, RequestCredentials, SendRequest};
+use crate::rules::encoding::Encoding;
+use crate::rules::fields::Fields;
+use crate::rules::term::{OpenId, OrderKey, TradeRecordId, WxAppId};
+
+/// The normalised request: canonical names, the openid instead of the user id, the address that `[client_ip]` says,
+/// and what the contract does not know, unchanged.
+///
+/// # Errors
+/// When there is no client address, or the encoding is XML and cannot carry a field, then `PARAM_ERROR` by name.
+pub fn parameters(
+    request: &SendRequest,
+    openid: &OpenId,
+    client_ip: Option<IpAddr>,
+    encoding: Encoding,
+) -> Result<Fields<'static>, Fault> {
+    let client_ip = client_ip.ok_or_else(|| Fault::missing(CLIENT_IP))?;
+    let mut fields = Fields::with_capacity(16);
+    fields.set("wxAppId", request.wx_app_id.as_str().to_owned());
+    fields.set("mchId", request.mch_id.as_str().to_owned());
+    fields.set("mchBillno", request.order_no.as_str().to_owned());
+    fields.set("openid", openid.as_str().to_owned());
+    fields.set_number("amount", request.amount.get());
+    fields.set(CLIENT_IP, client_ip.to_string());
+    fields.set("actName", request.act_name.clone());
+    fields.set("remark", request.remark.clone());
+    fields.set_number("tradeRecordId", request.trade_record_id.0);
+    for (name, text) in [
+        ("sendName", &request.send_name),
+        ("wishing", &request.wishing),
+        ("notifyWay", &request.notify_way),
+        ("environment", &request.environment),
+    ] {
+        if let Some(text) = text {
+            fields.set(name, text.clone());
+        }
+    }
+    for (name, value) in request.others.iter() {
+        fields
+            .push(name.to_owned().into(), value.clone())
+            .map_err(|error| Fault::body(&error.to_string()))?;
+    }
+    // What cannot be written must be refused now: after the claim it would be too late.
+    encoding
+        .can_carry(&fields)
+        .map_err(|error| Fault::field(&error.field, "holds what XML cannot carry"))?;
+    Ok(fields)
+}
+
+/// The request body as it is sent. Credentials are added at the last moment; they are never part of the recorded
+/// parameters.
+#[must_use]
+pub fn body(parameters: &Fields<'static>, credentials: &RequestCredentials, encoding: Encoding) -> String {
+    if credentials.is_empty() {
+        return encoding.encode(parameters).unwrap_or_default();
+    }
+    let mut fields = parameters.clone();
+    for (name, secret) in [
+        ("privateKey", &credentials.private_key),
+        ("certKey", &credentials.cert_key),
+        ("apiSecretKey", &credentials.api_secret_key),
+    ] {
+        if let Some(secret) = secret {
+            fields.set(name, secret.expose().to_owned());
+        }
+    }
+    encoding.encode(&fields).unwrap_or_default()
+}
+
+/// The question how an order stands.
+#[must_use]
+pub fn question(key: &OrderKey, app: &WxAppId, record_id: TradeRecordId) -> Fields<'static> {
+    let mut fields = Fields::with_capacity(4);
+    fields.set("wxAppId", app.as_str().to_owned());
+    fields.set("mchId", key.mch_id.as_str().to_owned());
+    fields.set("mchBillno", key.order_no.as_str().to_owned());
+    fields.set_number("tradeRecordId", record_id.0);
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::json;
+    use crate::rules::order::tests::request;
+    use crate::secret::Secret;
+
+    fn compose(changes: &[(&str, &str)], encoding: Encoding) -> Result<Fields<'static>, Fault> {
+        let openid = OpenId::parse("oX12abcdefghijk9f").unwrap();
+        parameters(
+            &request(changes),
+            &openid,
+            Some([203, 0, 113, 7].into()),
+            encoding,
+        )
+    }
+
+    #[test]
+    fn a_handler_gets_the_openid_the_address_and_what_the_contract_does_not_know() {
+        let least = compose(&[], Encoding::Json).unwrap();
+        assert_eq!(
+            json::encode(&least),
+            r#"{"wxAppId":"wx1","mchId":"19","mchBillno":"A1","openid":"oX12abcdefghijk9f","amount":100,"clientIp":"203.0.113.7","actName":"a","remark":"r","tradeRecordId":7}"#
+        );
+        let older = [
+            ("totalAmount", "100"),
+            ("sendName", "s"),
+            ("wishing", "w"),
+            ("notifyWay", "n"),
+            ("environment", "e"),
+            ("zone", "z"),
+            ("apiSecretKey", "hush"),
+        ];
+        let all = compose(&older, Encoding::Xml).unwrap();
+        assert!(
+            json::encode(&all).ends_with(
+                r#""tradeRecordId":7,"sendName":"s","wishing":"w","notifyWay":"n","environment":"e","zone":"z"}"#
+            ),
+            "canonical names, no credentials: {all:?}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused_by_name() {
+        let openid = OpenId::parse("o").unwrap();
+        let without_address = parameters(&request(&[]), &openid, None, Encoding::Json).unwrap_err();
+        assert!(without_address.text.contains("clientIp"), "{without_address}");
+        let control = [("zone", "a\u{1}b")];
+        assert!(compose(&control, Encoding::Json).is_ok());
+        let fault = compose(&control, Encoding::Xml).unwrap_err();
+        assert!(fault.text.contains("zone"), "{fault}");
+    }
+
+    #[test]
+    fn credentials_stand_in_the_body_only() {
+        let parameters = compose(&[], Encoding::Json).unwrap();
+        let none = RequestCredentials::default();
+        assert_eq!(
+            body(&parameters, &none, Encoding::Json),
+            json::encode(&parameters)
+        );
+        assert_eq!(
+            body(&parameters, &none, Encoding::Xml),
+            crate::rules::xml::encode(&parameters).unwrap()
+        );
+        let secret = |text: &str| Some(Secret::new(text.to_owned()));
+        let all = RequestCredentials {
+            private_key: secret("p"),
+            cert_key: secret("c"),
+            api_secret_key: secret("a"),
+        };
+        assert!(
+            body(&parameters, &all, Encoding::Json)
+                .ends_with(r#""tradeRecordId":7,"privateKey":"p","certKey":"c","apiSecretKey":"a"}"#)
+        );
+        let one = RequestCredentials {
+            cert_key: secret("c"),
+            ..RequestCredentials::default()
+        };
+        assert!(body(&parameters, &one, Encoding::Json).ends_with(r#""tradeRecordId":7,"certKey":"c"}"#));
+    }
+
+    #[test]
+    fn the_question_names_the_order() {
+        let request = request(&[]);
+        let fields = question(&request.key(), &request.wx_app_id, request.trade_record_id);
+        assert_eq!(
+            json::encode(&fields),
+            r#"{"wxAppId":"wx1","mchId":"19","mchBillno":"A1","tradeRecordId":7}"#
+        );
+    }
+}

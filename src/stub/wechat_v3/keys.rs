@@ -1,0 +1,190 @@
+//! The stub's own v3 keys, made when they are first needed: WeChat Pay's (a public key, and a platform certificate that can
+//! be rotated), and its merchants'. Signing, verifying and wrapping are written a second time here, from WeChat's document.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
+use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256, RsaKeySize, SerialNumber};
+use serde_json::{Value, json};
+
+use crate::stub::pki::Pki;
+
+/// The APIv3 key of every merchant of the stub.
+pub const APIV3_KEY: &str = "stub-apiv3-key-0123456789abcdefg";
+/// The id of the stub's public key.
+pub const PUBLIC_KEY_ID: &str = "PUB_KEY_ID_0119000001092026";
+
+/// What a merchant needs for v3, all as the configuration takes it.
+#[derive(Clone, Debug)]
+pub struct BillKeys {
+    /// The merchant's certificate, PEM.
+    pub cert_pem: String,
+    /// Its RSA key, PEM.
+    pub key_pem: String,
+    /// Its serial number.
+    pub serial_no: String,
+    /// The stub's public key, PEM; its id is [`PUBLIC_KEY_ID`].
+    pub public_key_pem: String,
+}
+
+/// A key that signs answers and notifications, under the name that `Wechatpay-Serial` carries.
+pub(super) struct Signer {
+    pub(super) serial: String,
+    pair: RsaKeyPair,
+    /// The certificate, or the public key, PEM.
+    pub(super) pem: String,
+}
+
+#[derive(Default)]
+pub(crate) struct V3Keys {
+    public: OnceLock<Result<Signer, String>>,
+    platform: Mutex<Option<std::sync::Arc<Signer>>>,
+    merchants: Mutex<BTreeMap<(String, String), Vec<u8>>>,
+}
+
+impl Signer {
+    pub(super) fn sign(&self, message: &[u8]) -> String {
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        let signed = self
+            .pair
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature);
+        signed.map(|()| STANDARD.encode(signature)).unwrap_or_default()
+    }
+}
+
+impl V3Keys {
+    pub(super) fn public(&self) -> Result<&Signer, String> {
+        let made = self.public.get_or_init(|| {
+            let key = rsa()?;
+            Ok(Signer {
+                serial: PUBLIC_KEY_ID.to_owned(),
+                pair: pair(&key)?,
+                pem: key.public_key_pem(),
+            })
+        });
+        made.as_ref().map_err(Clone::clone)
+    }
+
+    /// The platform certificate in force.
+    pub(super) fn platform(&self) -> Result<std::sync::Arc<Signer>, String> {
+        let mut platform = lock(&self.platform);
+        if let Some(signer) = &*platform {
+            return Ok(std::sync::Arc::clone(signer));
+        }
+        let signer = std::sync::Arc::new(platform_signer()?);
+        *platform = Some(std::sync::Arc::clone(&signer));
+        Ok(signer)
+    }
+
+    /// Puts another platform certificate in force.
+    pub(crate) fn rotate(&self) -> Result<(), String> {
+        let signer = platform_signer()?;
+        *lock(&self.platform) = Some(std::sync::Arc::new(signer));
+        Ok(())
+    }
+
+    /// Makes and knows a merchant's certificate and key.
+    pub(in crate::stub) fn merchant(&self, pki: &Pki, mch_id: &str) -> Result<BillKeys, String> {
+        let key = rsa()?;
+        let serial = serial()?;
+        let serial_no: String = serial.iter().map(|byte| format!("{byte:02X}")).collect();
+        let mut params = CertificateParams::new(Vec::new()).map_err(|error| error.to_string())?;
+        params.distinguished_name.push(DnType::CommonName, mch_id);
+        params.serial_number = Some(SerialNumber::from(serial));
+        let cert_pem = pki.signed(params, &key)?;
+        lock(&self.merchants).insert(
+            (mch_id.to_owned(), serial_no.clone()),
+            rcgen::PublicKeyData::subject_public_key_info(&key),
+        );
+        Ok(BillKeys {
+            cert_pem,
+            key_pem: key.serialize_pem(),
+            serial_no,
+            public_key_pem: self.public()?.pem.clone(),
+        })
+    }
+
+    /// Whether a request was signed with the key of this merchant's certificate.
+    pub(super) fn verifies(&self, mch_id: &str, serial: &str, message: &[u8], signature: &str) -> bool {
+        let known = lock(&self.merchants)
+            .get(&(mch_id.to_owned(), serial.to_owned()))
+            .cloned();
+        let (Some(key), Ok(signature)) = (known, STANDARD.decode(signature)) else {
+            return false;
+        };
+        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key)
+            .verify(message, &signature)
+            .is_ok()
+    }
+}
+
+/// Wraps a text as a `resource` or an `encrypt_certificate`.
+pub(super) fn seal(text: &str, kind: &str) -> Value {
+    let nonce: String = random(6).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut sealed = text.as_bytes().to_vec();
+    let key = UnboundKey::new(&AES_256_GCM, APIV3_KEY.as_bytes()).map(LessSafeKey::new);
+    let aead_nonce = Nonce::try_assume_unique_for_key(nonce.as_bytes());
+    if let (Ok(key), Ok(aead_nonce)) = (key, aead_nonce) {
+        let done = key.seal_in_place_append_tag(aead_nonce, Aad::from(kind.as_bytes()), &mut sealed);
+        if done.is_err() {
+            sealed.clear();
+        }
+    }
+    json!({
+        "original_type": kind,
+        "algorithm": "AEAD_AES_256_GCM",
+        "ciphertext": STANDARD.encode(sealed),
+        "associated_data": kind,
+        "nonce": nonce,
+    })
+}
+
+pub(super) fn random(bytes: usize) -> Vec<u8> {
+    let mut random = vec![0; bytes];
+    // Without randomness the stub is of no use, and its signatures say so.
+    let _filled = getrandom::fill(&mut random).is_ok();
+    random
+}
+
+fn platform_signer() -> Result<Signer, String> {
+    let key = rsa()?;
+    let serial = serial()?;
+    let name = serial.iter().map(|byte| format!("{byte:02X}")).collect();
+    let mut params = CertificateParams::new(Vec::new()).map_err(|error| error.to_string())?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "payout-sidecar stub platform");
+    params.serial_number = Some(SerialNumber::from(serial));
+    let certificate = params.self_signed(&key).map_err(|error| error.to_string())?;
+    Ok(Signer {
+        serial: name,
+        pair: pair(&key)?,
+        pem: certificate.pem(),
+    })
+}
+
+/// A positive serial number of 20 bytes without zeros in front.
+fn serial() -> Result<Vec<u8>, String> {
+    let mut serial = random(20);
+    let first = serial.first_mut().ok_or("no randomness")?;
+    *first = *first & 0x3F | 0x40;
+    Ok(serial)
+}
+
+fn rsa() -> Result<KeyPair, String> {
+    KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).map_err(|error| error.to_string())
+}
+
+fn pair(key: &KeyPair) -> Result<RsaKeyPair, String> {
+    RsaKeyPair::from_pkcs8(&key.serialize_der()).map_err(|error| error.to_string())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,162 @@
+//! Which request work is done for: its id and its trace, in every log line and on the calls that we make for it.
+//!
+//! Held beside the task, and not handed from function to function: nothing decides by it.
+
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderValue};
+
+use super::otlp::server::{Begun, Recording};
+use super::trace::{self, Ids, TRACEPARENT, TRACESTATE, X_REQUEST_ID};
+use crate::chance;
+
+/// A request's id and trace.
+#[derive(Clone)]
+pub struct RequestContext {
+    request_id: HeaderValue,
+    traceparent: HeaderValue,
+    tracestate: Option<HeaderValue>,
+    recording: Option<Arc<Recording>>,
+}
+
+tokio::task_local! {
+    static CURRENT: RequestContext;
+}
+
+impl RequestContext {
+    /// Reads a request's headers, and completes them: a sane id and a valid trace are kept, fresh ones made otherwise.
+    /// `begun` is the trace that it was put into already, where traces are exported.
+    #[must_use]
+    pub fn of(headers: &mut HeaderMap, begun: Option<&Begun>) -> Self {
+        let ids = random_ids();
+        let request_id = trace::identify(headers, ids);
+        let traceparent = match begun {
+            Some(begun) => begun.go_on(headers),
+            None => trace::continue_trace(headers, ids),
+        };
+        Self {
+            request_id,
+            traceparent,
+            tracestate: headers.get(TRACESTATE).cloned(),
+            recording: begun.and_then(|begun| begun.recording.clone()),
+        }
+    }
+
+    /// The span of the request that work is done for now, where it is exported.
+    #[must_use]
+    pub fn recording() -> Option<Arc<Recording>> {
+        CURRENT.try_with(|context| context.recording.clone()).ok()?
+    }
+
+    /// The request's id, for its answer.
+    #[must_use]
+    pub fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// Does a request's work, which finds this context and logs under it.
+    pub async fn within<F: Future>(self, work: F) -> F::Output {
+        CURRENT.scope(self, work).await
+    }
+
+    /// Tells the request's id and its trace's, where work is done for a request now.
+    pub fn tell<T>(tell: impl FnOnce(&str, &str) -> T) -> Option<T> {
+        let told = CURRENT.try_with(|context| {
+            let trace_id = shown(&context.traceparent).get(3..35).unwrap_or_default();
+            tell(shown(&context.request_id), trace_id)
+        });
+        told.ok()
+    }
+
+    /// Puts the context of the request that work is done for now, if there is one, on a call that is made for it.
+    pub fn pass_on(headers: &mut HeaderMap) {
+        let Ok(context) = CURRENT.try_with(Clone::clone) else {
+            return;
+        };
+        headers.insert(X_REQUEST_ID, context.request_id);
+        headers.insert(TRACEPARENT, context.traceparent);
+        if let Some(tracestate) = context.tracestate {
+            headers.insert(TRACESTATE, tracestate);
+        }
+    }
+}
+
+/// Takes the present request's context along into a task of its own.
+pub fn carried<F>(work: F) -> impl Future<Output = F::Output> + Send + use<F>
+where
+    F: Future<Output: Send> + Send,
+{
+    let context = CURRENT.try_with(Clone::clone).ok();
+    async move {
+        match context {
+            Some(context) => CURRENT.scope(context, work).await,
+            None => work.await,
+        }
+    }
+}
+
+/// Random ids for a request.
+#[must_use]
+pub fn random_ids() -> Ids {
+    let (mut request, mut trace, mut span) = ([0; 16], [0; 16], [0; 8]);
+    for bytes in [&mut request[..], &mut trace[..], &mut span[..]] {
+        if let Err(error) = chance::fill(bytes) {
+            // Ids that are all alike are better than no answer.
+            tracing::error!(%error, "the system gave no randomness for ids");
+        }
+    }
+    Ids::new(request, trace, span)
+}
+
+/// An id, for the log.
+#[must_use]
+pub fn shown(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed_on() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        RequestContext::pass_on(&mut headers);
+        headers
+    }
+
+    #[tokio::test]
+    async fn a_task_that_outlives_its_request_still_knows_it() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+        let mut headers = HeaderMap::new();
+        headers.insert(X_REQUEST_ID, HeaderValue::from_static("r-1"));
+        headers.insert(TRACEPARENT, HeaderValue::from_static(trace));
+        headers.insert(TRACESTATE, HeaderValue::from_static("a=b"));
+        let context = RequestContext::of(&mut headers, None);
+        let (sender, passed) = tokio::sync::oneshot::channel();
+        let outliving = async move {
+            // Its request is over by now.
+            tokio::task::yield_now().await;
+            sender.send(passed_on()).unwrap();
+        };
+        context
+            .within(async { drop(tokio::spawn(carried(outliving))) })
+            .await;
+        let passed = passed.await.unwrap();
+        assert_eq!(passed[X_REQUEST_ID], "r-1");
+        assert_eq!(passed[TRACESTATE], "a=b");
+        let parent = passed[TRACEPARENT].to_str().unwrap();
+        assert_eq!(parent.get(..36), trace.get(..36), "the same trace");
+        assert_ne!(parent, trace, "under a span of ours");
+    }
+
+    #[tokio::test]
+    async fn work_for_nobody_passes_nothing_on() {
+        assert!(passed_on().is_empty());
+        assert!(
+            tokio::spawn(carried(async { passed_on() }))
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! The calls of the ledger and of the identity store: how many, how they ended, how long they took.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Durations, seconds};
+
+/// A store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Where payouts are recorded.
+    Ledger,
+    /// Where openids are found.
+    Identity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    store: &'static str,
+    call: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DurationLabels {
+    store: &'static str,
+    call: &'static str,
+}
+
+/// The embedded ledger's syncs: operations per sync is what writing together gains.
+#[derive(Clone, Debug, Default)]
+pub struct Syncs {
+    /// Commits, each of which waits for the disk.
+    pub commits: Counter,
+    /// The claims and records in them.
+    pub operations: Counter,
+}
+
+/// The families.
+#[derive(Clone)]
+pub struct StoreMetrics {
+    calls: Family<CallLabels, Counter>,
+    durations: Family<DurationLabels, Histogram, Durations>,
+    /// The embedded ledger's.
+    pub syncs: Syncs,
+}
+
+impl StoreMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            calls: Family::default(),
+            durations: Family::new_with_constructor(Durations),
+            syncs: Syncs::default(),
+        };
+        registry.register(
+            "ledger_syncs",
+            "Commits of the embedded ledger, each of which waits for the disk",
+            metrics.syncs.commits.clone(),
+        );
+        registry.register(
+            "ledger_synced_operations",
+            "The claims and records in them",
+            metrics.syncs.operations.clone(),
+        );
+        registry.register(
+            "store_calls",
+            "Calls of the ledger and of the identity store",
+            metrics.calls.clone(),
+        );
+        registry.register_with_unit(
+            "store_call_duration",
+            "How long they took",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        metrics
+    }
+
+    /// A call has ended.
+    pub fn called(&self, store: Store, call: &'static str, ok: bool, took: Duration) {
+        let store = match store {
+            Store::Ledger => "ledger",
+            Store::Identity => "identity",
+        };
+        let result = if ok { "ok" } else { "error" };
+        self.calls
+            .get_or_create(&CallLabels { store, call, result })
+            .inc();
+        self.durations
+            .get_or_create(&DurationLabels { store, call })
+            .observe(seconds(took));
+    }
+}

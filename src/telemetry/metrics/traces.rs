@@ -1,0 +1,36 @@
+//! Spans: how many were exported, and how many were not.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SpanLabels {
+    result: &'static str,
+}
+
+/// The counters.
+#[derive(Clone)]
+pub struct TraceMetrics {
+    /// A collector has taken them.
+    pub exported: Counter,
+    /// There was no place for them: too many were waiting.
+    pub dropped: Counter,
+    /// No collector took them.
+    pub failed: Counter,
+}
+
+impl TraceMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let spans = Family::<SpanLabels, Counter>::default();
+        registry.register("trace_spans", "Spans, by what became of them", spans.clone());
+        // All are there from the start, so that an increase can be seen.
+        let of = |result| spans.get_or_create_owned(&SpanLabels { result });
+        Self {
+            exported: of("exported"),
+            dropped: of("dropped"),
+            failed: of("failed"),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The Helm chart: what it makes by itself and in another chart, and which values it takes.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+
+use crate::tools::{names, objects, output, repository, run, the};
+
+const CHART: &str = "deploy/helm/payout-sidecar";
+const CONFIG: &str = "deploy/kustomize/example/overlay/config.toml";
+
+/// The chart by itself, in front of an image.
+pub fn standalone() -> Vec<Value> {
+    static RENDERED: LazyLock<Vec<Value>> = LazyLock::new(|| standalone_with(&[]));
+    RENDERED.clone()
+}
+
+fn standalone_with(more: &[&str]) -> Vec<Value> {
+    let config = format!("config={CONFIG}");
+    let values = ["-f", "deploy/helm/example/standalone.yaml", "--set-file", &config];
+    let arguments = [&["template", "shop", CHART], &values[..], more].concat();
+    objects(&output("helm", &arguments, b""))
+}
+
+/// The chart as a dependency of an application's own chart.
+pub fn dependency() -> Vec<Value> {
+    static RENDERED: LazyLock<Vec<Value>> = LazyLock::new(in_another_chart);
+    RENDERED.clone()
+}
+
+fn in_another_chart() -> Vec<Value> {
+    // Beside a copy: helm puts the packed dependency into the chart's folder.
+    let dir = tempfile::tempdir().unwrap();
+    copy(&repository("deploy/helm"), dir.path());
+    let shop = dir.path().join("example/shop");
+    let shop = shop.to_str().unwrap();
+    output("helm", &["dependency", "update", shop], b"");
+    let config = format!("payout-sidecar.config={CONFIG}");
+    objects(&output(
+        "helm",
+        &["template", "shop", shop, "--set-file", &config],
+        b"",
+    ))
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+/// What helm says to values that it does not take.
+fn refusal(values: &[&str]) -> String {
+    let refused = run("helm", &[&["template", "shop", CHART], values].concat(), b"");
+    assert!(!refused.status.success(), "{values:?} were taken");
+    String::from_utf8_lossy(&refused.stderr).into_owned()
+}
+
+#[test]
+fn lint_has_nothing_to_say() {
+    for values in [&[][..], &["-f", "deploy/helm/example/standalone.yaml"]] {
+        let said = output("helm", &[&["lint", "--strict", CHART], values].concat(), b"");
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains("1 chart(s) linted, 0 chart(s) failed"), "{said}");
+        assert!(!said.contains("[WARNING]") && !said.contains("[ERROR]"), "{said}");
+    }
+}
+
+#[test]
+fn each_way_makes_the_objects_that_belong_to_it() {
+    let around = [
+        "ConfigMap/shop-payout-sidecar-config",
+        "Deployment/shop",
+        "NetworkPolicy/shop-payout-sidecar",
+        "PodDisruptionBudget/shop-payout-sidecar",
+        "Service/shop",
+        "Service/shop-payout-sidecar-metrics",
+        "ServiceMonitor/shop-payout-sidecar",
+    ];
+    assert_eq!(names(&dependency()), around);
+    let mut all = [
+        &around[..],
+        &[
+            "ConfigMap/shop-payout-sidecar-dashboard",
+            "PrometheusRule/shop-payout-sidecar",
+        ],
+    ]
+    .concat();
+    all.sort_unstable();
+    assert_eq!(names(&standalone()), all);
+    let off = [
+        "networkPolicy",
+        "podDisruptionBudget",
+        "serviceMonitor",
+        "prometheusRule",
+        "dashboard",
+        "application",
+    ]
+    .map(|name| format!("--set={name}.enabled=false"));
+    let off: Vec<&str> = off.iter().map(String::as_str).collect();
+    assert_eq!(
+        names(&standalone_with(&off)),
+        ["ConfigMap/shop-payout-sidecar-config"]
+    );
+}
+
+#[test]
+fn the_schema_refuses_values_that_would_do_nothing_or_harm() {
+    let at = |values: &[&str], place: &str| {
+        let said = refusal(values);
+        assert!(said.contains(place), "{values:?}: {said}");
+    };
+    at(&["--set=resource.limits.memory=1Gi"], "resource");
+    at(&["--set=image.tagg=0.2.0"], "/image");
+    at(&["--set=image.digest=0123"], "/image/digest");
+    at(&["--set=ports.payout=http"], "/ports/payout");
+    at(&["--set=ports.admin=70000"], "/ports/admin");
+    at(
+        &["--set=terminationGracePeriodSeconds=soon"],
+        "/terminationGracePeriodSeconds",
+    );
+    at(&["--set=application.enabled=true"], "/application/image");
+    at(&["--set=application.replica=3"], "/application");
+    at(&["--set=networkPolicy.enabled=perhaps"], "/networkPolicy/enabled");
+    at(
+        &["--set=podDisruptionBudget.maxUnavailable=half"],
+        "/podDisruptionBudget",
+    );
+    at(&["--set=serviceMonitor.interval=30"], "/serviceMonitor/interval");
+    // Not the schema's to say, since a ConfigMap of the user's own does as well.
+    at(&[], "config is empty");
+}
+
+#[test]
+fn every_value_has_a_default_and_a_place_in_the_schema() {
+    let defaults = crate::tools::yaml("deploy/helm/payout-sidecar/values.yaml");
+    let schema: Value = serde_json::from_str(&crate::tools::read(
+        "deploy/helm/payout-sidecar/values.schema.json",
+    ))
+    .unwrap();
+    let compared = compare("", &defaults, &schema);
+    assert!(compared > 40, "only {compared} values were compared");
+}
+
+/// Below objects of which the schema lists the keys, both have the same ones.
+fn compare(at: &str, defaults: &Value, schema: &Value) -> usize {
+    let Some(properties) = schema["properties"].as_object() else {
+        return 0;
+    };
+    let Some(defaults) = defaults.as_object() else {
+        panic!("{at} is an object in the schema, and {defaults} by default")
+    };
+    // `resources` has one that is rarely set.
+    let known: BTreeSet<_> = properties.keys().filter(|key| *key != "claims").collect();
+    let given: BTreeSet<_> = defaults.keys().collect();
+    assert_eq!(given, known, "below {at:?}");
+    let below = defaults
+        .iter()
+        .map(|(key, value)| compare(&format!("{at}/{key}"), value, &properties[key]));
+    given.len() + below.sum::<usize>()
+}
+
+#[test]
+fn other_ports_go_everywhere() {
+    let objects = standalone_with(&["--set=ports.payout=8081,ports.admin=9091"]);
+    let pod = &the("Deployment", "shop", &objects)["spec"]["template"]["spec"];
+    let sidecar = &pod["initContainers"][0];
+    assert_eq!(
+        sidecar["env"],
+        json!([
+            { "name": "PAYOUT_SIDECAR__ADMIN__LISTEN", "value": "0.0.0.0:9091" },
+            { "name": "PAYOUT_SIDECAR__SERVER__LISTEN", "value": "0.0.0.0:8081" },
+        ])
+    );
+    assert_eq!(
+        sidecar["ports"],
+        json!([
+            { "name": "payout", "containerPort": 8081 },
+            { "name": "payout-admin", "containerPort": 9091 },
+        ])
+    );
+    let target = |name: &str| the("Service", name, &objects)["spec"]["ports"][0]["targetPort"].clone();
+    assert_eq!(target("shop"), 8081);
+    assert_eq!(target("shop-payout-sidecar-metrics"), 9091);
+    let ingress = &the("NetworkPolicy", "shop-payout-sidecar", &objects)["spec"]["ingress"];
+    assert_eq!(ingress[0]["ports"][0]["port"], 8081);
+    assert_eq!(ingress[1]["ports"][0]["port"], 9091);
+}
+
+#[test]
+fn a_digest_and_a_configuration_of_ones_own_are_taken() {
+    let digest = "sha256:".to_owned() + &"0123456789abcdef".repeat(4);
+    let objects = standalone_with(&[
+        &format!("--set=image.digest={digest}"),
+        "--set=existingConfigMap=mine",
+        "--set=secretName=hush",
+    ]);
+    assert!(
+        !names(&objects).contains(&"ConfigMap/shop-payout-sidecar-config".to_owned()),
+        "{:?}",
+        names(&objects)
+    );
+    let pod = &the("Deployment", "shop", &objects)["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["initContainers"][0]["image"],
+        format!("registry.example.com/payout-sidecar@{digest}")
+    );
+    assert_eq!(pod["volumes"][0]["configMap"]["name"], "mine");
+    assert_eq!(pod["volumes"][1]["secret"]["secretName"], "hush");
+}
