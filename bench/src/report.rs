@@ -107,7 +107,8 @@ pub fn measure(
     let used = cpu()?.saturating_sub(before);
     let payouts_per_sync = syncs(subject)
         .zip(syncs_before)
-        .map(|(after, before)| saturated.paid as f64 / (after - before).max(1.0));
+        .filter(|(after, before)| after > before)
+        .map(|(after, before)| saturated.paid as f64 / (after - before));
     let under_load = memory()?.0;
     let third = load
         .run(

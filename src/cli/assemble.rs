@@ -227,12 +227,12 @@ pub(super) async fn payouts(
     Ok(Payouts::new(
         Arc::new(ledger::measured::Measured::new(
             ledger,
-            metrics.clone(),
+            metrics,
             ledger_system(&config.ledger.store),
         )),
         Arc::new(crate::identity::measured::Measured::new(
             identity,
-            metrics.clone(),
+            metrics,
             identity_system(&config.identity),
         )),
         clock,

@@ -363,7 +363,7 @@ pub struct BillMerchant {
 pub struct Log {
     /// The form of a line.
     pub format: LogFormat,
-    /// A level, or levels per module: `info,hyper=warn`. Fit for `EnvFilter`.
+    /// A level, or levels per module: `info,hyper=warn`. Fit for `tracing_subscriber::filter::Targets`.
     pub level: String,
 }
 

@@ -8,24 +8,27 @@ use async_trait::async_trait;
 use crate::payout::ports::{Identity, LookupError};
 use crate::rules::term::{OpenId, UserId, WxAppId};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::stores::Store;
+use crate::telemetry::metrics::stores::{CallMeter, Store};
 use crate::telemetry::otlp::child::OpenSpan;
 
 /// An identity store that is measured.
 pub struct Measured {
     inner: Arc<dyn Identity>,
-    metrics: Metrics,
     system: &'static str,
+    openid: CallMeter,
+    ready: CallMeter,
 }
 
 impl Measured {
     /// Measures an identity store. `system` is what keeps it, for spans: `redis`, or the name of an embedded one.
     #[must_use]
-    pub fn new(inner: Arc<dyn Identity>, metrics: Metrics, system: &'static str) -> Self {
+    pub fn new(inner: Arc<dyn Identity>, metrics: &Metrics, system: &'static str) -> Self {
+        let of = |call| metrics.stores.of(Store::Identity, call);
         Self {
             inner,
-            metrics,
             system,
+            openid: of("openid"),
+            ready: of("ready"),
         }
     }
 }
@@ -33,12 +36,10 @@ impl Measured {
 #[async_trait]
 impl Identity for Measured {
     async fn openid(&self, app: &WxAppId, user: &UserId) -> Result<Option<OpenId>, LookupError> {
-        let span = OpenSpan::store(self.system, "identity", "openid");
+        let span = OpenSpan::store(self.system, "identity", self.openid.call());
         let begun = Instant::now();
         let found = self.inner.openid(app, user).await;
-        self.metrics
-            .stores
-            .called(Store::Identity, "openid", found.is_ok(), begun.elapsed());
+        self.openid.ended(found.is_ok(), begun.elapsed());
         if let Some(span) = span {
             span.called(found.is_ok());
         }
@@ -48,9 +49,7 @@ impl Identity for Measured {
     async fn ready(&self) -> Result<(), LookupError> {
         let begun = Instant::now();
         let ready = self.inner.ready().await;
-        self.metrics
-            .stores
-            .called(Store::Identity, "ready", ready.is_ok(), begun.elapsed());
+        self.ready.ended(ready.is_ok(), begun.elapsed());
         ready
     }
 }

@@ -1,5 +1,7 @@
 //! Orders for the stores' own tests.
 
+use std::sync::Arc;
+
 use crate::rules::fields::Fields;
 use crate::rules::order::step::{Event, Policy, Step, step};
 use crate::rules::order::tests::claimed;
@@ -11,8 +13,9 @@ pub(super) fn order(no: &str, amount: i64) -> Order {
     let mut order = claimed(UpstreamKind::Handler);
     order.key.order_no = OrderNo::parse(no).unwrap();
     order.amount = Fen::new(amount).unwrap();
-    order.parameters.set("remark", "备注\r\n\"]]>");
-    order.parameters.set_number("amount", amount);
+    let parameters = Arc::make_mut(&mut order.parameters);
+    parameters.set("remark", "备注\r\n\"]]>");
+    parameters.set_number("amount", amount);
     order
 }
 

@@ -295,9 +295,15 @@ impl RedisLink {
     async fn connection(&self) -> Result<(u64, Connection), LinkError> {
         let turned_away = |why: String| LinkError::NotSent(format!("{}: {why}", self.inner.url));
         self.inner.breaker.may_try().map_err(turned_away)?;
-        if let Some(connected) = self.connected() {
-            return Ok(connected);
+        match self.connected() {
+            Some(connected) => Ok(connected),
+            // In a box: every command would otherwise have the room that dialling needs.
+            None => Box::pin(self.connect()).await,
         }
+    }
+
+    async fn connect(&self) -> Result<(u64, Connection), LinkError> {
+        let turned_away = |why: String| LinkError::NotSent(format!("{}: {why}", self.inner.url));
         // One dials, the others wait for it.
         let _one = self.inner.dialing.lock().await;
         if let Some(connected) = self.connected() {

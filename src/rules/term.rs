@@ -4,6 +4,7 @@
 //! exists is a value that may be used. Nothing here knows field names; the contract adds them to the message.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -12,13 +13,14 @@ use serde::{Deserialize, Serialize, Serializer};
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
-/// Declares a text newtype whose constructor applies `$check` and whose refusal says `$rule`.
+/// Declares a text newtype whose constructor applies `$check` and whose refusal says `$rule`. Shared, since a payout hands
+/// its terms to records, questions and keys a dozen times.
 macro_rules! text_term {
     ($(#[$doc:meta])* $name:ident, $rule:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
         #[serde(try_from = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The rule a value keeps, as the caller is told when it does not.

@@ -55,8 +55,9 @@ impl RequestContext {
     }
 
     /// Does a request's work, which finds this context and logs under it.
-    pub async fn within<F: Future>(self, work: F) -> F::Output {
-        CURRENT.scope(self, work).await
+    pub fn within<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        // No `async fn`, which would hold the work twice: as its argument, and under way.
+        CURRENT.scope(self, work)
     }
 
     /// Tells the request's id and its trace's, where work is done for a request now.

@@ -18,6 +18,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::context::RequestContext;
+use crate::rules::json::push_quoted;
 
 /// One JSON object.
 pub(super) struct Json;
@@ -42,8 +43,7 @@ where
             object.text("request_id", request_id);
             object.text("trace_id", trace_id);
         });
-        let line = object.end();
-        writer.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)
+        writer.write_str(&object.end())
     }
 }
 
@@ -75,35 +75,37 @@ where
 
 /// A JSON object that is being written.
 struct Object {
-    bytes: Vec<u8>,
+    text: String,
     value: String,
 }
 
 impl Object {
     fn with_capacity(bytes: usize) -> Self {
         Self {
-            bytes: Vec::with_capacity(bytes),
+            text: String::with_capacity(bytes),
             value: String::with_capacity(128),
         }
     }
 
     fn key(&mut self, name: &str) {
-        self.bytes.push(if self.bytes.is_empty() { b'{' } else { b',' });
-        self.quoted(name);
-        self.bytes.push(b':');
+        self.text.push(if self.text.is_empty() { '{' } else { ',' });
+        push_quoted(&mut self.text, name);
+        self.text.push(':');
     }
 
     fn text(&mut self, name: &str, value: &str) {
         self.key(name);
-        self.quoted(value);
+        push_quoted(&mut self.text, value);
     }
 
-    /// Numbers and truth values, which JSON writes as they are shown.
-    fn bare(&mut self, name: &str, value: impl fmt::Display) {
-        use std::io::Write as _;
+    /// What JSON writes without quotes.
+    fn bare(&mut self, name: &str, value: &str) {
         self.key(name);
-        // Memory takes everything.
-        let _written = write!(self.bytes, "{value}").is_ok();
+        self.text.push_str(value);
+    }
+
+    fn number(&mut self, name: &str, value: impl itoa::Integer) {
+        self.bare(name, itoa::Buffer::new().format(value));
     }
 
     fn shown(&mut self, name: &str, value: &dyn fmt::Debug) {
@@ -117,13 +119,9 @@ impl Object {
         self.value = text;
     }
 
-    fn quoted(&mut self, text: &str) {
-        let _written = serde_json::to_writer(&mut self.bytes, text).is_ok();
-    }
-
-    fn end(mut self) -> Vec<u8> {
-        self.bytes.extend_from_slice(b"}\n");
-        self.bytes
+    fn end(mut self) -> String {
+        self.text.push_str("}\n");
+        self.text
     }
 }
 
@@ -135,13 +133,13 @@ impl Visit for Object {
         self.text(field.name(), value);
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.bare(field.name(), value);
+        self.bare(field.name(), if value { "true" } else { "false" });
     }
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.bare(field.name(), value);
+        self.number(field.name(), value);
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.bare(field.name(), value);
+        self.number(field.name(), value);
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::filter::{EnvFilter, ParseError};
-use tracing_subscriber::reload;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, fmt, reload};
 
 use super::line::{Json, Text};
 use super::out::Out;
@@ -18,7 +20,7 @@ pub enum LogFormat {
 }
 
 /// Changes what is logged while the process runs.
-pub struct Level(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+pub struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
     /// Logs at this level, or by this filter, from now on.
@@ -26,7 +28,7 @@ impl Level {
     /// # Errors
     /// When it is neither, then the parser's error.
     pub fn set(&self, level: &str) -> Result<(), ParseError> {
-        if let Err(error) = (self.0)(filter(level)?) {
+        if let Err(error) = self.0.reload(filter(level)?) {
             tracing::warn!(%error, "the log level could not be changed");
         }
         Ok(())
@@ -38,36 +40,26 @@ impl Level {
 /// # Errors
 /// When the level is neither, then the parser's error.
 pub fn start(format: LogFormat, level: &str) -> Result<Level, ParseError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(level)?)
-        .with_writer(Out);
-    let (level, started) = match format {
-        LogFormat::Json => {
-            let builder = builder.event_format(Json).with_filter_reloading();
-            let handle = builder.reload_handle();
-            let level = Level(Box::new(move |filter| handle.reload(filter)));
-            (level, builder.try_init())
-        }
+    let (filter, handle) = reload::Layer::new(filter(level)?);
+    let filtered = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(Out);
+    let started = match format {
+        LogFormat::Json => filtered.with(lines.event_format(Json)).try_init(),
         LogFormat::Text => {
-            let text = tracing_subscriber::fmt::format()
-                .compact()
-                .with_ansi(std::io::stdout().is_terminal());
-            let builder = builder.event_format(Text(text)).with_filter_reloading();
-            let handle = builder.reload_handle();
-            let level = Level(Box::new(move |filter| handle.reload(filter)));
-            (level, builder.try_init())
+            let text = fmt::format().compact().with_ansi(std::io::stdout().is_terminal());
+            filtered.with(lines.event_format(Text(text))).try_init()
         }
     };
     if let Err(error) = started {
         // Only tests start twice in one process; the first start stays in force.
         tracing::debug!(%error, "logging was started already");
     }
-    Ok(level)
+    Ok(Level(handle))
 }
 
 /// The audit is no matter of taste: it is written at any level, unless it is switched off by its own name.
-fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(format!("audit=info,{level}"))
+fn filter(level: &str) -> Result<Targets, ParseError> {
+    format!("audit=info,{level}").parse()
 }
 
 /// An error with its causes, for a log line. `Display` says one level, `source` the next.
@@ -81,4 +73,26 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn the_audit_is_written_unless_it_is_switched_off_by_name() {
+        let writes = |level: &str, target: &str| {
+            let filter = filter(level).unwrap();
+            [Level::ERROR, Level::INFO, Level::DEBUG].map(|level| filter.would_enable(target, &level))
+        };
+        assert_eq!(writes("error", "audit"), [true, true, false]);
+        assert_eq!(writes("off", "audit"), [true, true, false]);
+        assert_eq!(writes("info,audit=off", "audit"), [false, false, false]);
+        assert_eq!(writes("debug", "hyper::proto"), [true, true, true]);
+        assert_eq!(writes("debug,hyper=warn", "hyper::proto"), [true, false, false]);
+        assert_eq!(writes("debug,hyper=warn", "payout_sidecar"), [true, true, true]);
+        assert_eq!(writes("error", "payout_sidecar"), [true, false, false]);
+    }
 }

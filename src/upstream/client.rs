@@ -231,7 +231,8 @@ impl Client {
         loop {
             let mut sender = match self.take_idle() {
                 Some(sender) => sender,
-                None => self.connect().await.map_err(Lost::Unreachable)?,
+                // Seldom, and in a box: every exchange would otherwise have the room that dialling needs.
+                None => Box::pin(self.connect()).await.map_err(Lost::Unreachable)?,
             };
             if !may_send() {
                 return Err(Lost::HeldUp);

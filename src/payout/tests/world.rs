@@ -242,7 +242,7 @@ impl Upstairs {
     fn pay(&self, order: &Order) -> Evidence {
         let mut payments = self.payments.lock().unwrap();
         if !self.refuses_doubles || payments.is_empty() {
-            payments.push((order.openid.as_str().to_owned(), order.parameters.clone()));
+            payments.push((order.openid.as_str().to_owned(), Fields::clone(&order.parameters)));
         }
         let mut fields = Fields::new();
         fields.set("sendListid", payments.len().to_string());
@@ -254,7 +254,10 @@ impl Upstairs {
 impl Upstream for Upstairs {
     async fn attempt(&self, claim: &Claim, _credentials: &RequestCredentials) -> Evidence {
         let order = claim.order();
-        self.attempts.lock().unwrap().push(order.parameters.clone());
+        self.attempts
+            .lock()
+            .unwrap()
+            .push(Fields::clone(&order.parameters));
         let deed = self.deeds.lock().unwrap().pop_front().unwrap_or(Deed::Pays);
         let silence = || Evidence::NoAnswer {
             why: "scripted".into(),

@@ -21,6 +21,7 @@ mod bills;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -116,7 +117,7 @@ pub struct Order {
     /// The encoding of the first request, which a handler with `handler_format = "same"` is addressed in.
     pub encoding: Encoding,
     /// Every parameter as it is sent, in every attempt the same (specification, section 5: "parameter for parameter").
-    pub parameters: Fields<'static>,
+    pub parameters: Arc<Fields<'static>>,
     /// What was charged against limits, to be given back exactly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub charges: Vec<Charge>,
@@ -314,7 +315,7 @@ impl Order {
             trade_record_id: request.trade_record_id,
             upstream: new.upstream,
             encoding: new.encoding,
-            parameters: new.parameters,
+            parameters: Arc::new(new.parameters),
             charges: new.charges,
             created_at: now,
             attempted_at: now,

@@ -43,6 +43,13 @@ impl Endpoint {
         };
         EndpointLabels { endpoint }
     }
+
+    fn with(self, status: StatusCode) -> RequestLabels {
+        RequestLabels {
+            endpoint: self.labels().endpoint,
+            code: status.as_u16(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,53 +67,79 @@ struct EndpointLabels {
 #[derive(Clone)]
 pub struct HttpMetrics {
     requests: Family<RequestLabels, Counter>,
-    durations: Family<EndpointLabels, Histogram, Durations>,
-    in_flight: Family<EndpointLabels, Gauge>,
+    send: EndpointMeter,
+    status: EndpointMeter,
+    proxy: EndpointMeter,
+}
+
+/// What is counted of every request to an endpoint. Looked up once.
+#[derive(Clone)]
+struct EndpointMeter {
+    ok: Counter,
+    took: Histogram,
+    in_flight: Gauge,
 }
 
 impl HttpMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            requests: Family::default(),
-            durations: Family::new_with_constructor(Durations),
-            in_flight: Family::default(),
-        };
+        let requests = Family::<RequestLabels, Counter>::default();
+        let durations = Family::<EndpointLabels, Histogram, _>::new_with_constructor(Durations);
+        let in_flight = Family::<EndpointLabels, Gauge>::default();
         registry.register(
             "http_requests",
             "Requests to the main port, by HTTP status",
-            metrics.requests.clone(),
+            requests.clone(),
         );
         registry.register_with_unit(
             "http_request_duration",
             "From a request's head to its answer's",
             Unit::Seconds,
-            metrics.durations.clone(),
+            durations.clone(),
         );
         registry.register(
             "http_requests_in_flight",
             "Requests that are not answered yet",
-            metrics.in_flight.clone(),
+            in_flight.clone(),
         );
-        metrics
+        let of = |endpoint: Endpoint| EndpointMeter {
+            ok: requests.get_or_create_owned(&endpoint.with(StatusCode::OK)),
+            took: durations.get_or_create_owned(&endpoint.labels()),
+            in_flight: in_flight.get_or_create_owned(&endpoint.labels()),
+        };
+        let (send, status, proxy) = (of(Endpoint::Send), of(Endpoint::Status), of(Endpoint::Proxy));
+        Self {
+            requests,
+            send,
+            status,
+            proxy,
+        }
+    }
+
+    fn of(&self, endpoint: Endpoint) -> &EndpointMeter {
+        match endpoint {
+            Endpoint::Send => &self.send,
+            Endpoint::Status => &self.status,
+            Endpoint::Proxy => &self.proxy,
+        }
     }
 
     /// A request has come; it is in flight until the guard is dropped.
     #[must_use]
     pub fn begun(&self, endpoint: Endpoint) -> InFlight {
-        let gauge = self.in_flight.get_or_create_owned(&endpoint.labels());
+        let gauge = self.of(endpoint).in_flight.clone();
         gauge.inc();
         InFlight(gauge)
     }
 
     /// A request was answered.
     pub fn answered(&self, endpoint: Endpoint, status: StatusCode, took: Duration) {
-        let labels = endpoint.labels();
-        let of_status = RequestLabels {
-            endpoint: labels.endpoint,
-            code: status.as_u16(),
-        };
-        self.requests.get_or_create(&of_status).inc();
-        self.durations.get_or_create(&labels).observe(seconds(took));
+        let meter = self.of(endpoint);
+        if status == StatusCode::OK {
+            meter.ok.inc();
+        } else {
+            self.requests.get_or_create(&endpoint.with(status)).inc();
+        }
+        meter.took.observe(seconds(took));
     }
 }
 

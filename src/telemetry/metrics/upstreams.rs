@@ -77,35 +77,46 @@ impl UpstreamMetrics {
     /// The meter of one upstream.
     #[must_use]
     pub fn of(&self, upstream: &str) -> UpstreamMeter {
+        let exchanges = |how: Ended| {
+            self.exchanges.get_or_create_owned(&ExchangeLabels {
+                upstream: upstream.to_owned(),
+                result: how.name(),
+            })
+        };
         UpstreamMeter {
-            upstream: upstream.to_owned(),
-            metrics: self.clone(),
+            answered: exchanges(Ended::Answered),
+            silent: exchanges(Ended::Silent),
+            unreachable: exchanges(Ended::Unreachable),
+            turned_away: exchanges(Ended::TurnedAway),
+            took: self.durations.get_or_create_owned(&UpstreamLabels {
+                upstream: upstream.to_owned(),
+            }),
         }
     }
 }
 
 /// Counts and times one upstream's exchanges.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct UpstreamMeter {
-    upstream: String,
-    metrics: UpstreamMetrics,
+    answered: Counter,
+    silent: Counter,
+    unreachable: Counter,
+    turned_away: Counter,
+    took: Histogram,
 }
 
 impl UpstreamMeter {
     /// An exchange has ended.
     pub fn ended(&self, how: Ended, took: Duration) {
-        let upstream = self.upstream.clone();
-        let labels = ExchangeLabels {
-            upstream,
-            result: how.name(),
+        let counter = match how {
+            Ended::Answered => &self.answered,
+            Ended::Silent => &self.silent,
+            Ended::Unreachable => &self.unreachable,
+            Ended::TurnedAway => &self.turned_away,
         };
-        self.metrics.exchanges.get_or_create(&labels).inc();
+        counter.inc();
         if how != Ended::TurnedAway {
-            let upstream = labels.upstream;
-            self.metrics
-                .durations
-                .get_or_create(&UpstreamLabels { upstream })
-                .observe(seconds(took));
+            self.took.observe(seconds(took));
         }
     }
 }
