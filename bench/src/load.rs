@@ -60,10 +60,6 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn per_second(&self) -> f64 {
-        self.paid as f64 / self.elapsed.as_secs_f64()
-    }
-
     /// Microseconds that this share of all requests took at most.
     pub fn quantile(&self, share: f64) -> f64 {
         let last = self.latencies.len().saturating_sub(1);

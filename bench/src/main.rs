@@ -35,6 +35,9 @@ enum What {
         /// Only set-ups whose name contains one of these.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
+        /// Another build of the sidecar, measured beside it.
+        #[arg(long)]
+        other: Option<PathBuf>,
     },
     /// How cost grows with connections, known users and recorded payouts.
     Growth {
@@ -86,7 +89,7 @@ impl Common {
 
 fn main() -> anyhow::Result<()> {
     match Line::parse().what {
-        What::Compare { common, only } => report::compare(&common, &only),
+        What::Compare { common, only, other } => report::compare(&common, &only, other.as_deref()),
         What::Growth { common, most } => growth::growth(&common, most),
         What::Soak { common, payouts } => soak::soak(&common, payouts),
         What::Start { common } => soak::start(&common),

@@ -1,6 +1,9 @@
 //! `compare`: every set-up side by side in one run, ratios first.
 
+use std::path::Path;
 use std::time::Duration;
+
+use anyhow::Context as _;
 
 use crate::Common;
 use crate::load::{Encoding, Load, Pace, Tally, Until};
@@ -10,6 +13,9 @@ use crate::upstream::Upstream;
 
 /// Users in the store; the sidecar and nginx both keep looked up openids for a minute.
 const USERS: u64 = 10_000;
+
+/// In how many turns each is saturated.
+const ROUNDS: u32 = 5;
 
 /// What one set-up costs.
 pub struct Cost {
@@ -49,19 +55,41 @@ fn setups() -> Vec<(String, Kind, Encoding)> {
     all
 }
 
-pub fn compare(common: &Common, only: &[String]) -> anyhow::Result<()> {
+pub fn compare(common: &Common, only: &[String], other: Option<&Path>) -> anyhow::Result<()> {
     let pki = tempfile::tempdir()?;
     let upstream = Upstream::start(pki.path())?;
-    let mut rows: Vec<(String, Cost)> = Vec::new();
+    let mut subjects = Vec::new();
     for (name, kind, encoding) in setups() {
         let wanted = only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
         // Everything is told in relation to these two.
         if !wanted && !matches!(kind, Kind::Direct | Kind::Floor) {
             continue;
         }
-        eprintln!("measuring: {name}");
+        eprintln!("starting: {name}");
         let subject = Subject::start(kind, &common.sidecar, &upstream, pki.path(), USERS)?;
-        let cost = measure(&subject, &upstream, encoding, common, USERS)?;
+        if let (Some(other), Kind::Sidecar { .. }) = (other, kind) {
+            let subject = Subject::start(kind, other, &upstream, pki.path(), USERS)?;
+            subjects.push((format!("{name}, other build"), subject, encoding));
+        }
+        subjects.push((name, subject, encoding));
+    }
+    let mut measured = Vec::new();
+    for (name, subject, encoding) in &subjects {
+        let one = Measured::begin(subject, &upstream, *encoding, common, USERS)?;
+        measured.push((name.clone(), one));
+    }
+    // In turns, so that a minute in which the machine is slower is everybody's.
+    for round in 1..=ROUNDS {
+        eprintln!("at saturation: round {round} of {ROUNDS}");
+        for (name, one) in &mut measured {
+            one.saturate(common.time() / ROUNDS)
+                .with_context(|| name.clone())?;
+        }
+    }
+    let mut rows = Vec::new();
+    for (name, one) in measured {
+        eprintln!("at a third: {name}");
+        let cost = one.finish(common.time()).with_context(|| name.clone())?;
         rows.push((name, cost));
     }
     print(&rows);
@@ -76,59 +104,102 @@ pub fn measure(
     common: &Common,
     users: u64,
 ) -> anyhow::Result<Cost> {
-    let load = Load {
-        address: subject.address,
-        connections: common.connections,
-        encoding,
-        users,
-    };
-    let memory = || {
-        subject
-            .process
-            .as_ref()
-            .map_or(Ok((0, 0)), |process| process.memory())
-    };
-    let cpu = || {
-        subject
-            .process
-            .as_ref()
-            .map_or(Ok(Duration::ZERO), |process| process.cpu())
-    };
-    let at_rest = memory()?.0;
-    let paid_before = upstream.paid();
-    let warm = load
-        .run(Pace::Saturation, Until::After(Duration::from_secs(2)))?
-        .whole("warming up")?;
-    let syncs_before = syncs(subject);
-    let before = cpu()?;
-    let saturated = load
-        .run(Pace::Saturation, Until::After(common.time()))?
-        .whole("at saturation")?;
-    let used = cpu()?.saturating_sub(before);
-    let payouts_per_sync = syncs(subject)
-        .zip(syncs_before)
-        .filter(|(after, before)| after > before)
-        .map(|(after, before)| saturated.paid as f64 / (after - before));
-    let under_load = memory()?.0;
-    let third = load
-        .run(
-            Pace::PerSecond(saturated.per_second() / 3.0),
-            Until::After(common.time()),
-        )?
-        .whole("at a third")?;
-    let (told, paid) = (
-        warm.paid + saturated.paid + third.paid,
-        upstream.paid() - paid_before,
-    );
-    anyhow::ensure!(told == paid, "{told} payouts were told as paid, {paid} were");
-    pause(Duration::from_secs(2));
-    Ok(Cost {
-        cpu_micros: used.as_secs_f64() * 1e6 / saturated.paid as f64,
-        per_second: saturated.per_second(),
-        latency: quantiles(&third),
-        memory: [at_rest, under_load, memory()?.0],
-        payouts_per_sync,
-    })
+    let mut one = Measured::begin(subject, upstream, encoding, common, users)?;
+    one.saturate(common.time())?;
+    one.finish(common.time())
+}
+
+/// One that is being measured.
+struct Measured<'a> {
+    subject: &'a Subject,
+    upstream: &'a Upstream,
+    load: Load,
+    at_rest: u64,
+    under_load: u64,
+    used: Duration,
+    paid: u64,
+    elapsed: Duration,
+    syncs: f64,
+}
+
+impl<'a> Measured<'a> {
+    /// Looks at it at rest, and warms it up.
+    fn begin(
+        subject: &'a Subject,
+        upstream: &'a Upstream,
+        encoding: Encoding,
+        common: &Common,
+        users: u64,
+    ) -> anyhow::Result<Self> {
+        let load = Load {
+            address: subject.address,
+            connections: common.connections,
+            encoding,
+            users,
+        };
+        let mut one = Self {
+            subject,
+            upstream,
+            load,
+            at_rest: 0,
+            under_load: 0,
+            used: Duration::ZERO,
+            paid: 0,
+            elapsed: Duration::ZERO,
+            syncs: 0.0,
+        };
+        one.at_rest = one.memory()?;
+        one.ask("warming up", Pace::Saturation, Duration::from_secs(2))?;
+        Ok(one)
+    }
+
+    fn saturate(&mut self, time: Duration) -> anyhow::Result<()> {
+        let (syncs, cpu) = (syncs(self.subject), self.cpu()?);
+        let saturated = self.ask("at saturation", Pace::Saturation, time)?;
+        self.used += self.cpu()?.saturating_sub(cpu);
+        self.paid += saturated.paid;
+        self.elapsed += saturated.elapsed;
+        self.syncs += syncs_since(self.subject, syncs);
+        self.under_load = std::cmp::max(self.under_load, self.memory()?);
+        Ok(())
+    }
+
+    /// Asks at a third of what it can, and sums up.
+    fn finish(self, time: Duration) -> anyhow::Result<Cost> {
+        let per_second = self.paid as f64 / self.elapsed.as_secs_f64();
+        let third = self.ask("at a third", Pace::PerSecond(per_second / 3.0), time)?;
+        pause(Duration::from_secs(2));
+        Ok(Cost {
+            cpu_micros: self.used.as_secs_f64() * 1e6 / self.paid as f64,
+            per_second,
+            latency: quantiles(&third),
+            memory: [self.at_rest, self.under_load, self.memory()?],
+            payouts_per_sync: (self.syncs > 0.0).then(|| self.paid as f64 / self.syncs),
+        })
+    }
+
+    /// # Errors
+    /// When the upstream did not pay exactly what was told as paid.
+    fn ask(&self, what: &str, pace: Pace, time: Duration) -> anyhow::Result<Tally> {
+        let before = self.upstream.paid();
+        let tally = self.load.run(pace, Until::After(time))?.whole(what)?;
+        let (told, paid) = (tally.paid, self.upstream.paid() - before);
+        anyhow::ensure!(
+            told == paid,
+            "{what}: {told} payouts were told as paid, {paid} were"
+        );
+        Ok(tally)
+    }
+
+    fn memory(&self) -> anyhow::Result<u64> {
+        let process = self.subject.process.as_ref();
+        process.map_or(Ok(0), |process| Ok(process.memory()?.0))
+    }
+
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        let process = self.subject.process.as_ref();
+        process.map_or(Ok(Duration::ZERO), |process| process.cpu())
+    }
 }
 
 fn quantiles(tally: &Tally) -> [f64; 3] {
@@ -142,6 +213,11 @@ fn syncs(subject: &Subject) -> Option<f64> {
         .lines()
         .find(|line| line.starts_with("payout_ledger_syncs_total"))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn syncs_since(subject: &Subject, before: Option<f64>) -> f64 {
+    let since = syncs(subject).zip(before).map(|(now, before)| now - before);
+    since.unwrap_or_default()
 }
 
 fn print(rows: &[(String, Cost)]) {
