@@ -243,8 +243,7 @@ impl RedisLink {
         }
         let is_lost = Arc::new(AtomicBool::new(false));
         let dialed = dial::dial(&self.inner.url, &self.inner.options, notice(&is_lost)).await;
-        let connection =
-            dialed.map_err(|error| LinkError::NotSent(format!("{}: {error}", self.inner.url)))?;
+        let connection = dialed.map_err(|error| self.not_sent(&error))?;
         Ok(Current {
             generation,
             connection,
@@ -293,8 +292,8 @@ impl RedisLink {
     }
 
     async fn connection(&self) -> Result<(u64, Connection), LinkError> {
-        let turned_away = |why: String| LinkError::NotSent(format!("{}: {why}", self.inner.url));
-        self.inner.breaker.may_try().map_err(turned_away)?;
+        let may_try = self.inner.breaker.may_try();
+        may_try.map_err(|why| self.not_sent(&why))?;
         match self.connected() {
             Some(connected) => Ok(connected),
             // In a box: every command would otherwise have the room that dialling needs.
@@ -303,14 +302,13 @@ impl RedisLink {
     }
 
     async fn connect(&self) -> Result<(u64, Connection), LinkError> {
-        let turned_away = |why: String| LinkError::NotSent(format!("{}: {why}", self.inner.url));
         // One dials, the others wait for it.
         let _one = self.inner.dialing.lock().await;
         if let Some(connected) = self.connected() {
             return Ok(connected);
         }
         if let Some(why) = self.inner.breaker.has_opened() {
-            return Err(turned_away(why));
+            return Err(self.not_sent(&why));
         }
         let is_lost = Arc::new(AtomicBool::new(false));
         let dialed = dial::dial(&self.inner.url, &self.inner.options, notice(&is_lost)).await;
@@ -329,9 +327,14 @@ impl RedisLink {
             Err(error) => {
                 drop(state);
                 self.inner.breaker.unreachable(&error);
-                Err(LinkError::NotSent(format!("{}: {error}", self.inner.url)))
+                Err(self.not_sent(&error))
             }
         }
+    }
+
+    /// No connection could be had.
+    fn not_sent(&self, why: &str) -> LinkError {
+        LinkError::NotSent(format!("{}: {why}", self.inner.url))
     }
 
     fn connected(&self) -> Option<(u64, Connection)> {

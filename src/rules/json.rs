@@ -188,6 +188,7 @@ mod tests {
                 fields.push(name.into(), Value::Text(text.into())).unwrap();
             }
             let text = encode(&fields);
+            proptest::prop_assert_eq!(&text, &serde_json::to_string(&fields).unwrap(), "as a record has it");
             proptest::prop_assert_eq!(decode(&text).unwrap(), fields);
         }
 

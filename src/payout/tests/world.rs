@@ -1,7 +1,7 @@
 //! A world in memory for the flow: a ledger, a mapping and an upstream whose every answer is scripted, under tokio's
 //! paused time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -46,6 +46,26 @@ pub(super) fn charged<'a>(orders: impl Iterator<Item = &'a Order>, mch_id: &MchI
         .sum()
 }
 
+/// The orders that are due, which are hidden from then on.
+pub(super) fn due<'a>(
+    orders: impl Iterator<Item = &'a Order>,
+    hidden: &mut BTreeMap<OrderKey, Millis>,
+    now: Millis,
+    hidden_until: Millis,
+    limit: usize,
+) -> Vec<OrderKey> {
+    let is_due = |order: &&Order| {
+        order.due_at().is_some_and(|at| at <= now) && hidden.get(&order.key).is_none_or(|until| *until <= now)
+    };
+    let keys: Vec<_> = orders
+        .filter(is_due)
+        .take(limit)
+        .map(|order| order.key.clone())
+        .collect();
+    hidden.extend(keys.iter().map(|key| (key.clone(), hidden_until)));
+    keys
+}
+
 /// What a store does wrong next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum StoreFault {
@@ -58,7 +78,7 @@ pub(super) enum StoreFault {
 #[derive(Default)]
 pub(super) struct MemoryLedger {
     orders: Mutex<HashMap<OrderKey, Order>>,
-    hidden: Mutex<HashMap<OrderKey, Millis>>,
+    hidden: Mutex<BTreeMap<OrderKey, Millis>>,
     faults: Mutex<VecDeque<Option<StoreFault>>>,
 }
 
@@ -146,18 +166,7 @@ impl Ledger for MemoryLedger {
     ) -> Result<Vec<OrderKey>, StoreError> {
         let mut hidden = self.hidden.lock().unwrap();
         let orders = self.orders.lock().unwrap();
-        let is_due = |order: &&Order| {
-            order.due_at().is_some_and(|at| at <= now)
-                && hidden.get(&order.key).is_none_or(|until| *until <= now)
-        };
-        let keys: Vec<_> = orders
-            .values()
-            .filter(is_due)
-            .take(limit)
-            .map(|order| order.key.clone())
-            .collect();
-        hidden.extend(keys.iter().map(|key| (key.clone(), hidden_until)));
-        Ok(keys)
+        Ok(due(orders.values(), &mut hidden, now, hidden_until, limit))
     }
 
     async fn list(&self, _filter: &ListFilter) -> Result<Page, StoreError> {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use super::world::Shared;
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Page, Replaced, StoreError};
-use crate::payout::tests::world::charged;
+use crate::payout::tests::world::{charged, due};
 use crate::rules::order::Order;
 use crate::rules::term::{MchId, Millis, OrderKey};
 
@@ -154,18 +154,7 @@ impl Ledger for Process {
         self.step().await;
         let mut hidden = self.shared.hidden.lock().unwrap();
         let orders = self.shared.orders.lock().unwrap();
-        let is_due = |order: &&Order| {
-            order.due_at().is_some_and(|at| at <= now)
-                && hidden.get(&order.key).is_none_or(|until| *until <= now)
-        };
-        let keys: Vec<_> = orders
-            .values()
-            .filter(is_due)
-            .take(limit)
-            .map(|order| order.key.clone())
-            .collect();
-        hidden.extend(keys.iter().map(|key| (key.clone(), hidden_until)));
-        Ok(keys)
+        Ok(due(orders.values(), &mut hidden, now, hidden_until, limit))
     }
 
     async fn list(&self, _filter: &ListFilter) -> Result<Page, StoreError> {
