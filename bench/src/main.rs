@@ -3,6 +3,7 @@
 //! [`subject`] starts what is measured, each as a process of its own with one worker thread; [`load`] asks, [`upstream`]
 //! answers, both in this process; [`meter`] reads what the subject's process used; [`report`] prints, ratios first.
 
+mod exercise;
 mod floor;
 mod growth;
 mod load;
@@ -60,6 +61,11 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
+    /// A fixed piece of work in every set-up, for `deploy/profile`.
+    Exercise {
+        #[command(flatten)]
+        common: Common,
+    },
     /// The floor: hands each request on, and each answer back. Started by the others.
     #[command(hide = true)]
     Floor {
@@ -93,6 +99,7 @@ fn main() -> anyhow::Result<()> {
         What::Growth { common, most } => growth::growth(&common, most),
         What::Soak { common, payouts } => soak::soak(&common, payouts),
         What::Start { common } => soak::start(&common),
+        What::Exercise { common } => exercise::exercise(&common),
         What::Floor { listen, upstream } => floor::serve(listen, upstream),
     }
 }

@@ -176,9 +176,10 @@ fn configuration(to: To, store: Store, upstream: &Upstream, pki: &Path, redis: O
         ),
     };
     format!(
-        "[server]\nmax_connections = 8192\nmax_in_flight = 8192\n[client_ip]\nvalue = \"203.0.113.7\"\n{stores}\
+        "[server]\nmax_connections = 8192\nmax_in_flight = 8192\nlame_duck = \"0s\"\n[backend]\nurl = \"http://{}\"\n[client_ip]\nvalue = \"203.0.113.7\"\n{stores}\
          [wechat]\nbase_url = \"https://localhost:{}\"\nca = \"{pki}/ca.pem\"\n\
          [[merchant]]\nmch_id = \"1900000109\"\n{merchant}",
+        upstream.plain,
         upstream.tls.port()
     )
 }

@@ -20,6 +20,7 @@ use crate::rules::contract::status::StatusRequest;
 use crate::rules::encoding::{Encoding, EncodingError};
 use crate::rules::fields::Fields;
 use crate::rules::handler::{SEND_PATH, STATUS_PATH};
+use crate::rules::text::cut;
 use crate::secret::Secret;
 use crate::telemetry::context::RequestContext;
 use crate::telemetry::otlp::server::{learn_answer, learn_order};
@@ -157,9 +158,7 @@ impl Contract {
         place: Option<Place>,
     ) -> Fields<'static> {
         // A number that is too long to be one is still told, but not at any length.
-        let order_no = fields
-            .characters("mchBillno")
-            .map(|no| no.chars().take(64).collect::<String>());
+        let order_no = fields.characters("mchBillno").map(|no| cut(no, 64).to_owned());
         if let Some(key) = &self.sign_key
             && let Err(fault) = signature::check(&mut fields, key)
         {
@@ -253,12 +252,14 @@ pub fn refusal(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<
 fn respond(status: StatusCode, encoding: Encoding, fields: &Fields<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(encoding.encode_answer(fields)));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(encoding.content_type()),
-    );
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    const JSON: HeaderValue = HeaderValue::from_static(Encoding::Json.content_type());
+    const XML: HeaderValue = HeaderValue::from_static(Encoding::Xml.content_type());
+    const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+    let content_type = match encoding {
+        Encoding::Json => JSON,
+        Encoding::Xml => XML,
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     response
 }

@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
+use crate::rules::limits::{Charge, Counter};
 use crate::rules::order::step::{Event, Policy, Step, step};
 use crate::rules::order::tests::claimed;
-use crate::rules::order::{Order, UpstreamKind};
-use crate::rules::outcome::Evidence;
-use crate::rules::term::{Fen, OrderNo};
+use crate::rules::order::{
+    Before, Following, Order, Pending, Refused, State, Succeeded, Unknown, UpstreamKind, Version,
+};
+use crate::rules::outcome::{Evidence, Refusal};
+use crate::rules::term::{Fen, Millis, OrderNo, TradeRecordId};
+use crate::rules::wechat::Product;
 
 pub(super) fn order(no: &str, amount: i64) -> Order {
     let mut order = claimed(UpstreamKind::Handler);
@@ -17,27 +22,6 @@ pub(super) fn order(no: &str, amount: i64) -> Order {
     parameters.set("remark", "备注\r\n\"]]>");
     parameters.set_number("amount", amount);
     order
-}
-
-/// An accepted v3 bill that waits for its user.
-pub(super) fn bill(no: &str, amount: i64) -> Order {
-    let mut order = order(no, amount);
-    order.upstream = UpstreamKind::TransferBill;
-    let event = Event::Attempted {
-        version: order.version,
-        evidence: Evidence::Opened {
-            fields: Fields::new(),
-            status: "WAIT_USER_CONFIRM".into(),
-        },
-    };
-    let policy = Policy {
-        refuses_doubles: true,
-        not_found_after: std::time::Duration::from_secs(86_400),
-    };
-    match step(&order, event, policy, order.created_at, 0) {
-        Step::Become(next) => *next,
-        other => panic!("{other:?}"),
-    }
 }
 
 pub(super) fn settled(order: &Order) -> Order {
@@ -55,4 +39,89 @@ pub(super) fn settled(order: &Order) -> Order {
         Step::Become(next) => *next,
         other => panic!("{other:?}"),
     }
+}
+
+/// Every shape that a record can have: each state with and without what it may leave out, each upstream, each counter.
+pub(super) fn every_shape() -> Vec<Order> {
+    let at = |millis| Millis(millis);
+    let fields: Fields<'static> =
+        serde_json::from_str(r#"{"a":"红包 \"\\/\u0001\u007f","b":1.50,"c":{"d":[1,null]},"e":null,"f":-7}"#)
+            .unwrap();
+    let unknown = |absent_since| Unknown {
+        since: at(1),
+        why: "no answer\n".into(),
+        next_query_at: at(i64::MAX),
+        queries: u32::MAX,
+        absent_since,
+    };
+    let refused = |burnt| Refused {
+        at: at(-1),
+        refusal: Refusal {
+            code: "NOTENOUGH".into(),
+            text: "余额不足".into(),
+            burnt,
+        },
+    };
+    let succeeded = |following| Succeeded {
+        at: at(0),
+        fields: fields.clone(),
+        following,
+    };
+    let pending = |before| {
+        State::Pending(Pending {
+            lease_until: at(5),
+            before,
+        })
+    };
+    let following = Following {
+        next_query_at: at(9),
+        queries: 3,
+    };
+    let states = [
+        pending(Before::Fresh),
+        pending(Before::Refused(refused(false))),
+        pending(Before::Unknown(unknown(None))),
+        State::Unknown(unknown(Some(at(2)))),
+        State::Unknown(unknown(None)),
+        State::Succeeded(succeeded(None)),
+        State::Succeeded(succeeded(Some(following))),
+        State::Refused(refused(true)),
+    ];
+    let upstreams = [
+        UpstreamKind::Handler,
+        UpstreamKind::TransferBill,
+        UpstreamKind::Wechat(Product::Redpack),
+        UpstreamKind::Wechat(Product::MiniProgramRedpack),
+        UpstreamKind::Wechat(Product::Transfer),
+    ];
+    let counters = [Counter::UserFen, Counter::MerchantFen, Counter::UserPayouts];
+    let charge = |counter| Charge {
+        counter,
+        name: "user-fen:2026-11-26:wx1:\"u\"".into(),
+        amount: 100,
+        limit: i64::MAX,
+    };
+    let shapes = states.into_iter().zip(upstreams.into_iter().cycle()).enumerate();
+    let shape = |(nth, (state, upstream)): (usize, (State, UpstreamKind))| {
+        let mut order = order(&format!("A{nth}"), 2_147_483_647);
+        order.version = Version {
+            number: u64::MAX,
+            seal: 0xFEDC_BA98_7654_3210,
+        };
+        order.trade_record_id = TradeRecordId(i64::MIN);
+        order.state = state;
+        order.upstream = upstream;
+        order.parameters = Arc::new(fields.clone());
+        order.charges = counters.into_iter().take(nth % 4).map(charge).collect();
+        if nth % 2 == 1 {
+            order.encoding = Encoding::Xml;
+            order.upstream_status = Some("WAIT_USER_CONFIRM".into());
+        }
+        if nth == 7 {
+            order.history.clear();
+            order.parameters = Arc::default();
+        }
+        order
+    };
+    shapes.map(shape).collect()
 }

@@ -5,7 +5,7 @@ use super::xml::{Nested, NotXml};
 use super::{json, xml};
 
 /// One of the contract's two encodings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// One flat JSON object.
@@ -96,7 +96,7 @@ impl Encoding {
 
     /// The `Content-Type` of an answer.
     #[must_use]
-    pub fn content_type(self) -> &'static str {
+    pub const fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json; charset=utf-8",
             Self::Xml => "application/xml; charset=utf-8",

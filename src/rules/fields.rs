@@ -6,8 +6,7 @@
 use std::borrow::Cow;
 
 use serde::de::{MapAccess, Visitor};
-use serde::ser::SerializeMap as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// The most fields one message may have. The contract knows 17; a message with more than this is not a mistake.
@@ -18,7 +17,8 @@ pub const MAX_FIELDS: usize = 128;
 pub enum Value<'a> {
     /// A JSON string (unescaped), or the text of an XML element.
     Text(Cow<'a, str>),
-    /// Any other JSON token exactly as it was written: a number, `true`, `null`, an array or an object.
+    /// Any other JSON token exactly as it was written: a number, `true`, `null`, an array or an object. It is written as it
+    /// is, so that it must be one.
     Raw(Cow<'a, str>),
 }
 
@@ -184,33 +184,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// As a JSON object: texts as strings, tokens as they were written. This is the wire form and the stored form.
-impl Serialize for Fields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.entries.len()))?;
-        for (name, value) in &self.entries {
-            match value {
-                Value::Text(text) => map.serialize_entry(name, text)?,
-                Value::Raw(token) => match whole_number(token) {
-                    Some(number) => map.serialize_entry(name, &number)?,
-                    None => {
-                        let raw: &RawValue =
-                            serde_json::from_str(token).map_err(serde::ser::Error::custom)?;
-                        map.serialize_entry(name, raw)?;
-                    }
-                },
-            }
-        }
-        map.end()
-    }
-}
-
-/// The number of a token that is written in digits only, and so would be written the same way again.
-fn whole_number(token: &str) -> Option<u64> {
-    let is_plain = token.bytes().all(|b| b.is_ascii_digit()) && (token == "0" || !token.starts_with('0'));
-    is_plain.then(|| token.parse().ok()).flatten()
-}
-
 /// From a JSON object, strictly: a name that occurs twice is an error.
 impl<'de> Deserialize<'de> for Fields<'static> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -257,6 +230,7 @@ impl<'a> Value<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::json;
 
     #[test]
     fn a_name_given_twice_is_refused_by_name() {
@@ -285,7 +259,7 @@ mod tests {
         let fields: Fields<'static> = serde_json::from_str(text).unwrap();
         assert_eq!(fields.get("b"), Some(&Value::Raw("1.50".into())));
         assert_eq!(fields.get("f"), Some(&Value::Text("\"\\\u{0}".into())));
-        assert_eq!(serde_json::to_string(&fields).unwrap(), text);
+        assert_eq!(json::encode(&fields), text);
         assert!(serde_json::from_str::<Fields<'static>>(r#"{"a":1,"\u0061":1}"#).is_err());
     }
 }

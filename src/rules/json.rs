@@ -28,46 +28,167 @@ pub fn encode(fields: &Fields<'_>) -> String {
         .iter()
         .map(|(name, value)| name.len().saturating_add(value.characters().len()))
         .fold(0, usize::saturating_add);
-    let mut text = String::with_capacity(plain.saturating_add(fields.len().saturating_mul(8)));
-    let mut before = '{';
-    for (name, value) in fields.iter() {
-        text.push(before);
-        before = ',';
-        push_quoted(&mut text, name);
-        text.push(':');
-        match value {
-            Value::Text(characters) => push_quoted(&mut text, characters),
-            // Read from JSON, or made from an integer.
-            Value::Raw(token) => text.push_str(token),
+    let mut writer = Writer::with_capacity(plain.saturating_add(fields.len().saturating_mul(8)));
+    writer.fields(fields);
+    writer.into_text()
+}
+
+/// A JSON text that is being written, straight into its room and without blanks. Of each member of an object first its name
+/// is written and then its value.
+pub struct Writer {
+    /// A comma stands behind each value, until what it is in comes to its end.
+    text: String,
+}
+
+/// A name as [`Writer::key`] takes it.
+macro_rules! key {
+    ($name:literal) => {
+        concat!("\"", $name, "\":")
+    };
+}
+pub(crate) use key;
+
+impl Writer {
+    /// Nothing yet, with room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            text: String::with_capacity(bytes),
         }
     }
-    text.push_str(if before == '{' { "{}" } else { "}" });
-    text
-}
 
-/// Writes a JSON string. Nearly every text is free of what must be escaped, and is then copied as a whole. Source: RFC 8259,
-/// section 7.
-pub fn push_quoted(out: &mut String, text: &str) {
-    if is_plain(text) {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    } else {
-        let quoted = serde_json::to_string(text);
-        // A text can always be written.
-        out.push_str(quoted.as_deref().unwrap_or("\"\""));
+    /// The value that has been written.
+    #[must_use]
+    pub fn into_text(mut self) -> String {
+        self.text.pop();
+        self.text
+    }
+
+    /// A name that is known beforehand, with its quotation marks and its colon: [`key!`].
+    pub fn key(&mut self, key: &'static str) -> &mut Self {
+        self.text.push_str(key);
+        self
+    }
+
+    /// Any name.
+    pub fn name(&mut self, name: &str) -> &mut Self {
+        push_quoted(&mut self.text, name, "\":");
+        self
+    }
+
+    /// A string.
+    pub fn text(&mut self, text: &str) {
+        push_quoted(&mut self.text, text, "\",");
+    }
+
+    /// A string, as something is displayed.
+    pub fn displayed(&mut self, what: fmt::Arguments<'_>) {
+        use fmt::Write as _;
+        self.text.push('"');
+        // Only what is displayed can fail, and what it has said by then stands.
+        let _said = Inside(&mut self.text).write_fmt(what).is_ok();
+        self.text.push_str("\",");
+    }
+
+    /// A number.
+    pub fn number(&mut self, number: impl itoa::Integer) {
+        self.token(itoa::Buffer::new().format(number));
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&mut self, is: bool) {
+        self.token(if is { "true" } else { "false" });
+    }
+
+    /// What is JSON already.
+    pub fn token(&mut self, token: &str) {
+        self.text.push_str(token);
+        self.text.push(',');
+    }
+
+    /// An object.
+    pub fn object(&mut self, members: impl FnOnce(&mut Self)) {
+        self.text.push('{');
+        members(self);
+        self.end("},");
+    }
+
+    /// An array.
+    pub fn array(&mut self, elements: impl FnOnce(&mut Self)) {
+        self.text.push('[');
+        elements(self);
+        self.end("],");
+    }
+
+    /// The fields as an object: texts as strings, tokens as they were written.
+    pub fn fields(&mut self, fields: &Fields<'_>) {
+        self.object(|object| {
+            for (name, value) in fields.iter() {
+                object.name(name);
+                match value {
+                    Value::Text(characters) => object.text(characters),
+                    // Read from JSON, or made from an integer.
+                    Value::Raw(token) => object.token(token),
+                }
+            }
+        });
+    }
+
+    fn end(&mut self, with: &str) {
+        if self.text.ends_with(',') {
+            self.text.pop();
+        }
+        self.text.push_str(with);
     }
 }
 
-/// Whether nothing in a text must be escaped: no control character, no quotation mark, no backslash. Eight bytes at a time.
+/// The inside of a JSON string that is written piece by piece.
+struct Inside<'a>(&'a mut String);
+
+impl fmt::Write for Inside<'_> {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        push_inside(self.0, piece);
+        Ok(())
+    }
+}
+
+/// Writes a JSON string, `end` in place of its last quotation mark. Nearly every text is free of what must be escaped, and is
+/// then copied as a whole. Source: RFC 8259, section 7.
+fn push_quoted(out: &mut String, text: &str, end: &'static str) {
+    out.push('"');
+    push_inside(out, text);
+    out.push_str(end);
+}
+
+fn push_inside(out: &mut String, text: &str) {
+    if is_plain(text) {
+        out.push_str(text);
+    } else {
+        out.push_str(&escaped(text));
+    }
+}
+
+/// A text with what must be escaped in it, as the library writes it.
+fn escaped(text: &str) -> String {
+    let quoted = serde_json::to_string(text);
+    let inside = quoted.as_deref().ok().and_then(|quoted| {
+        let rest = quoted.strip_prefix('"')?;
+        rest.strip_suffix('"')
+    });
+    // A text can always be written.
+    inside.unwrap_or_default().to_owned()
+}
+
+/// Whether nothing in a text must be escaped: no control character, no quotation mark, no backslash. Eight bytes at a time,
+/// the last eight of a longer text whether they were looked at or not.
 fn is_plain(text: &str) -> bool {
     let (words, rest) = text.as_bytes().as_chunks::<8>();
-    let mut last = [b' '; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    let mut all = words.iter().chain(std::iter::once(&last));
-    all.all(|word| !has_special(u64::from_le_bytes(*word)))
+    let is_plain = |word: &[u8; 8]| !has_special(u64::from_le_bytes(*word));
+    words.iter().all(is_plain)
+        && match text.as_bytes().last_chunk::<8>() {
+            Some(last) => is_plain(last),
+            None => rest.iter().all(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\')),
+        }
 }
 
 /// Whether one of eight bytes must be escaped. Of the lowest such byte the highest bit is set exactly; a borrow can only mark
@@ -171,6 +292,31 @@ mod tests {
     }
 
     #[test]
+    fn members_and_elements_are_separated_at_every_depth() {
+        let mut writer = Writer::with_capacity(0);
+        writer.object(|object| {
+            object.key(key!("a")).array(|array| {
+                array.number(i64::MIN);
+                array.object(|_| {});
+                array.array(|inner| {
+                    inner.text("x");
+                    inner.token("null");
+                    inner.boolean(false);
+                    inner.displayed(format_args!("\""));
+                });
+            });
+            object
+                .name("\"\n")
+                .object(|inner| inner.name("b").number(u64::MAX));
+            object.name("c").text("");
+        });
+        assert_eq!(
+            writer.into_text(),
+            r#"{"a":[-9223372036854775808,{},["x",null,false,"\""]],"\"\n":{"b":18446744073709551615},"c":""}"#
+        );
+    }
+
+    #[test]
     fn too_many_fields_are_refused() {
         let body: Vec<String> = (0..200).map(|n| format!("\"f{n}\":1")).collect();
         assert!(
@@ -188,15 +334,31 @@ mod tests {
                 fields.push(name.into(), Value::Text(text.into())).unwrap();
             }
             let text = encode(&fields);
-            proptest::prop_assert_eq!(&text, &serde_json::to_string(&fields).unwrap(), "as a record has it");
             proptest::prop_assert_eq!(decode(&text).unwrap(), fields);
+            // Read by the library, too, which has no part in the writing of a plain text.
+            let read: std::collections::BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
+            proptest::prop_assert_eq!(read, entries);
         }
 
         #[test]
         fn a_string_is_quoted_as_the_library_quotes_it(text in r#"[\x00-\x7f€红😀]*"#) {
             let mut quoted = String::new();
-            push_quoted(&mut quoted, &text);
+            push_quoted(&mut quoted, &text, "\"");
             proptest::prop_assert_eq!(quoted, serde_json::to_string(&text).unwrap());
+        }
+
+        #[test]
+        fn what_is_displayed_in_pieces_is_quoted_as_a_whole(pieces in proptest::collection::vec(r#"[\x00-\x7f€红😀]*"#, 0..5)) {
+            struct Pieces(Vec<String>);
+            impl fmt::Display for Pieces {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    self.0.iter().try_for_each(|piece| f.write_str(piece))
+                }
+            }
+            let whole = serde_json::to_string(&pieces.concat()).unwrap();
+            let mut writer = Writer::with_capacity(0);
+            writer.displayed(format_args!("{}", Pieces(pieces)));
+            proptest::prop_assert_eq!(writer.into_text(), whole);
         }
 
         #[test]

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 
 /// Why a text or a number is not the term it was meant to be: a rule in words, e.g. `must be 1 to 32 letters or digits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,12 +46,6 @@ macro_rules! text_term {
             type Error = Malformed;
             fn try_from(text: String) -> Result<Self, Malformed> {
                 Self::parse(&text)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
             }
         }
     };
@@ -134,8 +128,8 @@ fn within(text: &str, max: usize, allowed: impl Fn(u8) -> bool) -> bool {
 }
 
 /// An amount in fen (分, 1/100 yuan): 1 to 2147483647. There is no arithmetic on it but [`Fen::get`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "i64", into = "i64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "i64")]
 pub struct Fen(i32);
 
 impl Fen {
@@ -167,12 +161,6 @@ impl TryFrom<i64> for Fen {
     }
 }
 
-impl From<Fen> for i64 {
-    fn from(fen: Fen) -> Self {
-        fen.get()
-    }
-}
-
 impl fmt::Display for Fen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -180,11 +168,11 @@ impl fmt::Display for Fen {
 }
 
 /// The platform's own record id (`tradeRecordId`, int64). It is passed on, never interpreted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct TradeRecordId(pub i64);
 
 /// What makes an order one order: the number is unique within a merchant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderKey {
     /// The merchant.
@@ -200,7 +188,7 @@ impl fmt::Display for OrderKey {
 }
 
 /// A moment on the wall clock in milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(transparent)]
 pub struct Millis(pub i64);
 

@@ -18,7 +18,10 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::context::RequestContext;
-use crate::rules::json::push_quoted;
+use crate::rules::json::{self, key};
+
+/// Room for a line with many fields, so that it is written without being moved.
+const USUAL_BYTES: usize = 768;
 
 /// One JSON object.
 pub(super) struct Json;
@@ -34,16 +37,21 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut object = Object::with_capacity(768);
-        object.shown("timestamp", &format_args!("{:.6}", jiff::Timestamp::now()));
-        object.text("level", event.metadata().level().as_str());
-        event.record(&mut object);
-        object.text("target", event.metadata().target());
-        RequestContext::tell(|request_id, trace_id| {
-            object.text("request_id", request_id);
-            object.text("trace_id", trace_id);
+        let mut line = json::Writer::with_capacity(USUAL_BYTES);
+        line.object(|object| {
+            let now = jiff::Timestamp::now();
+            object.key(key!("timestamp")).displayed(format_args!("{now:.6}"));
+            object.key(key!("level")).text(event.metadata().level().as_str());
+            event.record(&mut Members(object));
+            object.key(key!("target")).text(event.metadata().target());
+            RequestContext::tell(|request_id, trace_id| {
+                object.key(key!("request_id")).text(request_id);
+                object.key(key!("trace_id")).text(trace_id);
+            });
         });
-        writer.write_str(&object.end())
+        let mut line = line.into_text();
+        line.push('\n');
+        writer.write_str(&line)
     }
 }
 
@@ -73,73 +81,24 @@ where
     }
 }
 
-/// A JSON object that is being written.
-struct Object {
-    text: String,
-    value: String,
-}
+/// An event's fields as members of an object.
+struct Members<'a>(&'a mut json::Writer);
 
-impl Object {
-    fn with_capacity(bytes: usize) -> Self {
-        Self {
-            text: String::with_capacity(bytes),
-            value: String::with_capacity(128),
-        }
-    }
-
-    fn key(&mut self, name: &str) {
-        self.text.push(if self.text.is_empty() { '{' } else { ',' });
-        push_quoted(&mut self.text, name);
-        self.text.push(':');
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.key(name);
-        push_quoted(&mut self.text, value);
-    }
-
-    /// What JSON writes without quotes.
-    fn bare(&mut self, name: &str, value: &str) {
-        self.key(name);
-        self.text.push_str(value);
-    }
-
-    fn number(&mut self, name: &str, value: impl itoa::Integer) {
-        self.bare(name, itoa::Buffer::new().format(value));
-    }
-
-    fn shown(&mut self, name: &str, value: &dyn fmt::Debug) {
-        use fmt::Write as _;
-        let mut text = std::mem::take(&mut self.value);
-        text.clear();
-        if write!(text, "{value:?}").is_err() {
-            text.push_str("(cannot be shown)");
-        }
-        self.text(name, &text);
-        self.value = text;
-    }
-
-    fn end(mut self) -> String {
-        self.text.push_str("}\n");
-        self.text
-    }
-}
-
-impl Visit for Object {
+impl Visit for Members<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.shown(field.name(), value);
+        self.0.name(field.name()).displayed(format_args!("{value:?}"));
     }
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field.name(), value);
+        self.0.name(field.name()).text(value);
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.bare(field.name(), if value { "true" } else { "false" });
+        self.0.name(field.name()).boolean(value);
     }
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.number(field.name(), value);
+        self.0.name(field.name()).number(value);
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.number(field.name(), value);
+        self.0.name(field.name()).number(value);
     }
 }
 

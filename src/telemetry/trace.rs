@@ -3,6 +3,8 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::rules::text::push_hex;
+
 /// The header of a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The header of a trace, and of the span in it that a request comes from.
@@ -59,7 +61,7 @@ pub fn identify(headers: &mut HeaderMap, ids: Ids) -> HeaderValue {
         return given.clone();
     }
     let mut digits = String::with_capacity(32);
-    push_hex(&mut digits, &ids.request.to_be_bytes());
+    push_hex(&mut digits, ids.request.to_be_bytes());
     let fresh = text(&digits);
     headers.insert(X_REQUEST_ID, fresh.clone());
     fresh
@@ -96,21 +98,12 @@ pub fn flags(parent: Option<&Parent>, is_sampled: bool) -> u8 {
 pub fn parent_header(trace: u128, span: u64, flags: u8) -> HeaderValue {
     let mut header = String::with_capacity(55);
     header.push_str("00-");
-    push_hex(&mut header, &trace.to_be_bytes());
+    push_hex(&mut header, trace.to_be_bytes());
     header.push('-');
-    push_hex(&mut header, &span.to_be_bytes());
+    push_hex(&mut header, span.to_be_bytes());
     header.push('-');
-    push_hex(&mut header, &[flags]);
+    push_hex(&mut header, [flags]);
     text(&header)
-}
-
-/// Two lower-case digits for each byte. Twice for each request, where formatting a wide integer would be felt.
-fn push_hex(out: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        for half in [byte >> 4, byte & 0xF] {
-            out.push(char::from_digit(u32::from(half), 16).unwrap_or('0'));
-        }
-    }
 }
 
 /// The span that a request comes from.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -278,17 +278,18 @@ impl Client {
         body: Bytes,
     ) -> Result<Request<Full<Bytes>>, Failure> {
         let target = self.dialer.target();
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", target.base_path))
-            .header(http::header::HOST, &target.authority)
-            .body(Full::new(body))
-            .map_err(|error| {
-                Failure::NeverSent(format!("the request to {target} cannot be built: {error}"))
-            })?;
-        request
-            .headers_mut()
-            .extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let unfit = |error: &dyn std::fmt::Display| {
+            Failure::NeverSent(format!("the request to {target} cannot be built: {error}"))
+        };
+        let uri = Uri::try_from([target.base_path.as_str(), path].concat()).map_err(|error| unfit(&error))?;
+        let host = HeaderValue::try_from(&target.authority).map_err(|error| unfit(&error))?;
+        let mut all = HeaderMap::with_capacity(headers.len().saturating_add(2));
+        all.insert(http::header::HOST, host);
+        all.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = all;
         Ok(request)
     }
 

@@ -25,7 +25,6 @@ pub mod handler;
 use std::time::Duration;
 
 use crate::rules::circuit::Patience;
-use crate::rules::encoding::Encoding;
 use crate::rules::order::UpstreamKind;
 
 /// An upstream that cannot be connected, or leaves this many requests in a row without an answer, is not tried for a while.
@@ -34,14 +33,6 @@ const PATIENCE: Patience = Patience {
     first_pause: Duration::from_secs(1),
     longest_pause: Duration::from_secs(30),
 };
-
-/// The bare media type of an encoding, for `Accept`.
-fn media_type(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Json => "application/json",
-        Encoding::Xml => "application/xml",
-    }
-}
 
 /// Why an order that was first sent elsewhere is not sent or asked about here: only the upstream that got the first
 /// attempt can tell what came of it.

@@ -11,12 +11,14 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use super::client::{Answer, Client, Failure};
 use super::dial::{ClientCertificate, Dialer, TlsError};
 use super::target::Target;
+use crate::chance;
 use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::order::UpstreamKind;
 use crate::rules::outcome::{Evidence, Finding};
+use crate::rules::text::push_hex;
 use crate::rules::wechat::{Product, v2};
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
@@ -259,6 +261,9 @@ fn product_of(upstream: UpstreamKind) -> Result<Product, String> {
 
 /// `nonce_str`: 32 hexadecimal digits.
 pub(super) fn nonce() -> Result<String, String> {
-    let half = || getrandom::u64().map_err(|error| format!("the machine has no randomness: {error}"));
-    Ok(format!("{:016x}{:016x}", half()?, half()?))
+    let mut random = [0; 16];
+    chance::fill(&mut random).map_err(|error| format!("the machine has no randomness: {error}"))?;
+    let mut nonce = String::with_capacity(32);
+    push_hex(&mut nonce, random);
+    Ok(nonce)
 }

@@ -189,7 +189,7 @@ impl<'t> Tables<'t> {
 
     fn put(&mut self, order: &Order) -> Result<(), StoreError> {
         let key = order.key.to_string();
-        let text = record::encode(order)?;
+        let text = record::encode(order);
         self.orders
             .insert(&*key, text.as_bytes())
             .map_err(|error| failed(&error))?;

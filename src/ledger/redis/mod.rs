@@ -288,12 +288,12 @@ impl Ledger for RedisLedger {
         let difference = Difference::between(None, Some(order));
         let keys = self.keys(&order.key, difference.charged.iter().map(|(_, charge)| *charge));
         let mut arguments = vec![
-            record::encode(order)?,
+            record::encode(order),
             due_text(order),
             order.key.order_no.as_str().to_owned(),
             order.created_at.0.to_string(),
             self.expiry(order),
-            order.version.to_string(),
+            order.version.text(),
         ];
         arguments.extend(charge_arguments(&difference.charged));
         let (word, rest) = self
@@ -316,11 +316,11 @@ impl Ledger for RedisLedger {
             .chain(difference.returned.iter().copied());
         let keys = self.keys(&next.key, touched);
         let mut arguments = vec![
-            record::encode(next)?,
+            record::encode(next),
             due_text(next),
             next.key.order_no.as_str().to_owned(),
-            previous.version.to_string(),
-            next.version.to_string(),
+            previous.version.text(),
+            next.version.text(),
             self.expiry(next),
             difference.charged.len().to_string(),
         ];
@@ -335,7 +335,7 @@ impl Ledger for RedisLedger {
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
         let difference = Difference::between(Some(order), None);
         let keys = self.keys(&order.key, difference.returned.iter().copied());
-        let mut arguments = vec![order.version.to_string(), order.key.order_no.as_str().to_owned()];
+        let mut arguments = vec![order.version.text(), order.key.order_no.as_str().to_owned()];
         arguments.extend(difference.returned.iter().map(|charge| charge.amount.to_string()));
         let (word, rest) = self.run(&self.scripts.remove, &keys, &arguments, None).await?;
         replaced(&word, rest, &order.key)

@@ -24,7 +24,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::contract::send::SendRequest;
 use super::encoding::Encoding;
@@ -32,6 +32,7 @@ use super::fields::Fields;
 use super::limits::Charge;
 use super::outcome::Refusal;
 use super::term::{Fen, Millis, OpenId, OrderKey, TradeRecordId, UserId, WxAppId};
+use super::text::push_hex;
 use super::wechat::Product;
 
 /// Where an order is sent; pinned by its first claim, whatever the configuration says later.
@@ -69,15 +70,21 @@ impl Version {
     }
 }
 
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{:016x}", self.number, self.seal)
+impl Version {
+    /// As it is written: `number-seal`, the seal in 16 hexadecimal digits.
+    #[must_use]
+    pub fn text(self) -> String {
+        let mut text = String::with_capacity(40);
+        text.push_str(itoa::Buffer::new().format(self.number));
+        text.push('-');
+        push_hex(&mut text, self.seal.to_be_bytes());
+        text
     }
 }
 
-impl Serialize for Version {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text())
     }
 }
 
@@ -95,7 +102,7 @@ impl TryFrom<String> for Version {
 }
 
 /// One order as it is kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Order {
     /// Merchant and order number.
@@ -119,7 +126,7 @@ pub struct Order {
     /// Every parameter as it is sent, in every attempt the same (specification, section 5: "parameter for parameter").
     pub parameters: Arc<Fields<'static>>,
     /// What was charged against limits, to be given back exactly.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub charges: Vec<Charge>,
     /// When the first claim was made.
     pub created_at: Millis,
@@ -130,14 +137,14 @@ pub struct Order {
     /// Where the order stands.
     pub state: State,
     /// WeChat's latest word on what became of an accepted order (`SENT`, `RECEIVED`, …).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub upstream_status: Option<String>,
     /// One entry per change, oldest first; bounded by [`MAX_HISTORY`].
     pub history: Vec<Change>,
 }
 
 /// Where an order stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Being paid by somebody who holds a lease.
@@ -151,7 +158,7 @@ pub enum State {
 }
 
 /// Being paid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pending {
     /// When the attempt counts as lost.
@@ -161,7 +168,7 @@ pub struct Pending {
 }
 
 /// What an order was before it was claimed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Before {
     /// There was no order.
@@ -173,7 +180,7 @@ pub enum Before {
 }
 
 /// Perhaps paid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unknown {
     /// Since when.
@@ -185,12 +192,12 @@ pub struct Unknown {
     /// How often it was asked.
     pub queries: u32,
     /// Since when it has said nothing but "no such order", counted anew with each attempt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub absent_since: Option<Millis>,
 }
 
 /// The upstream accepted the order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Succeeded {
     /// When it was recorded.
@@ -198,12 +205,12 @@ pub struct Succeeded {
     /// The answer's own fields in the contract's names (`sendListid`, `paymentNo`, …).
     pub fields: Fields<'static>,
     /// Where the order's final state is still to come: when the upstream is asked about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub following: Option<Following>,
 }
 
 /// An accepted order that is followed to its final state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Following {
     /// When the upstream is asked next.
@@ -213,7 +220,7 @@ pub struct Following {
 }
 
 /// Certainly not paid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
     /// When it was recorded.
@@ -223,7 +230,7 @@ pub struct Refused {
 }
 
 /// One change of an order, for its history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// When.
@@ -235,7 +242,7 @@ pub struct Change {
 }
 
 /// A state without its data, as it is listed and filtered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the states are documented at `State`")]
 pub enum StateName {
