@@ -47,6 +47,16 @@ impl Call {
     }
 }
 
+/// A call with what it is about.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is made, and the larger one is the usual one"
+)]
+enum Asked {
+    Send(SendRequest),
+    Status(StatusRequest),
+}
+
 /// Answers the contract's calls.
 #[derive(Clone)]
 pub struct Contract {
@@ -126,8 +136,8 @@ impl Contract {
             .headers
             .get(header::ACCEPT)
             .and_then(|value| value.to_str().ok());
-        let asked = match Encoding::of_request(content_type, &body) {
-            Ok(encoding) => encoding,
+        let (asked, told_in) = match Encoding::of_request(content_type, &body) {
+            Ok(encoding) => (encoding, encoding.of_answer(accept)),
             Err(error @ EncodingError::Unsupported(_)) => {
                 return refusal(
                     StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -140,58 +150,60 @@ impl Contract {
                 return respond(StatusCode::OK, Encoding::Json.of_answer(accept), &fields);
             }
         };
-        let fields = match asked.decode(&body) {
-            Ok(fields) => {
-                self.call(call, fields, asked, head.extensions.get().cloned())
-                    .await
-            }
-            Err(why) => answer::not_taken(&Fault::body(&why), None),
+        let read = self.read(call, asked, &body);
+        let place = head.extensions.get().cloned();
+        // Both are parts of the buffer that the connection reads into, and which it can use again when they are gone.
+        drop((head, body));
+        let told = match read {
+            Ok(asked_for) => self.do_as_asked(asked_for, asked, place).await,
+            Err(not_taken) => not_taken,
         };
-        respond(StatusCode::OK, asked.of_answer(accept), &fields)
+        respond(StatusCode::OK, told_in, &told)
     }
 
-    async fn call(
-        &self,
-        call: Call,
-        mut fields: Fields<'_>,
-        asked: Encoding,
-        place: Option<Place>,
-    ) -> Fields<'static> {
+    /// What a body asks for; else the answer to a request that is not taken.
+    fn read(&self, call: Call, asked: Encoding, body: &[u8]) -> Result<Asked, Fields<'static>> {
+        let mut fields = asked
+            .decode(body)
+            .map_err(|why| answer::not_taken(&Fault::body(&why), None))?;
         // A number that is too long to be one is still told, but not at any length.
         let order_no = fields.characters("mchBillno").map(|no| cut(no, 64).to_owned());
-        if let Some(key) = &self.sign_key
-            && let Err(fault) = signature::check(&mut fields, key)
-        {
-            return answer::not_taken(&fault, order_no.as_deref());
-        }
-        let answered = match call {
-            Call::Send => self.send(fields, asked, place).await,
-            Call::Status => match StatusRequest::read(fields) {
-                Ok(request) => {
-                    learn_order(&request.key);
-                    // The rarer call must not make the other one's future larger.
-                    Box::pin(self.payouts.status(request, asked)).await
-                }
-                Err(fault) => Err(fault),
-            },
+        let read = || {
+            if let Some(key) = &self.sign_key {
+                signature::check(&mut fields, key)?;
+            }
+            Ok(match call {
+                Call::Send => Asked::Send(SendRequest::read(fields)?),
+                Call::Status => Asked::Status(StatusRequest::read(fields)?),
+            })
         };
-        let told = answered.unwrap_or_else(|fault| answer::not_taken(&fault, order_no.as_deref()));
-        learn_answer(&told);
-        told
+        read().map_err(|fault| {
+            let told = answer::not_taken(&fault, order_no.as_deref());
+            learn_answer(&told);
+            told
+        })
     }
 
-    async fn send(
-        &self,
-        fields: Fields<'_>,
-        asked: Encoding,
-        place: Option<Place>,
-    ) -> Result<Fields<'static>, Fault> {
-        let request = SendRequest::read(fields)?;
-        let key = request.key();
-        learn_order(&key);
-        let disclosure = self.payouts.settings().disclosure;
-        let reply = self.payouts.send(request, asked, place).await?;
-        Ok(reply.into_fields(&key, disclosure))
+    async fn do_as_asked(&self, asked_for: Asked, asked: Encoding, place: Option<Place>) -> Fields<'static> {
+        let (key, answered) = match asked_for {
+            Asked::Send(request) => {
+                let key = request.key();
+                learn_order(&key);
+                let disclosure = self.payouts.settings().disclosure;
+                let reply = self.payouts.send(request, asked, place).await;
+                let answered = reply.map(|reply| reply.into_fields(&key, disclosure));
+                (key, answered)
+            }
+            Asked::Status(request) => {
+                let key = request.key.clone();
+                learn_order(&key);
+                // The rarer call must not make the other one's future larger.
+                (key, Box::pin(self.payouts.status(request, asked)).await)
+            }
+        };
+        let told = answered.unwrap_or_else(|fault| answer::not_taken(&fault, Some(key.order_no.as_str())));
+        learn_answer(&told);
+        told
     }
 
     async fn collect<B>(&self, body: B) -> Result<Bytes, (StatusCode, String)>

@@ -37,7 +37,7 @@ impl RequestContext {
         Self {
             request_id,
             traceparent,
-            tracestate: headers.get(TRACESTATE).cloned(),
+            tracestate: headers.get(TRACESTATE).map(trace::own),
             recording: begun.and_then(|begun| begun.recording.clone()),
         }
     }

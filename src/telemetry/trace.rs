@@ -58,13 +58,19 @@ pub fn identify(headers: &mut HeaderMap, ids: Ids) -> HeaderValue {
         && (1..=MAX_REQUEST_ID).contains(&given.len())
         && given.as_bytes().iter().all(u8::is_ascii_graphic)
     {
-        return given.clone();
+        return own(given);
     }
     let mut digits = String::with_capacity(32);
     push_hex(&mut digits, ids.request.to_be_bytes());
     let fresh = text(&digits);
     headers.insert(X_REQUEST_ID, fresh.clone());
     fresh
+}
+
+/// A copy that is no part of the buffer which the request was read into, and which is in use as long as a part of it is kept.
+#[must_use]
+pub fn own(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 /// Continues a valid trace with a span of ours, and begins one otherwise; returns `traceparent` as it is now. `tracestate`
