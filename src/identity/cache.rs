@@ -5,7 +5,7 @@
 //! only as long as the counter is still the same: an invalidation merely counts up. "Not found" is never cached.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
@@ -27,27 +27,31 @@ pub struct CacheSettings {
 
 /// The cache.
 pub struct OpenIdCache {
-    entries: Option<Cache<String, Entry>>,
+    entries: Option<Cache<Box<str>, Entry>>,
     ttl: Duration,
-    counters: Vec<AtomicU64>,
+    begun: Instant,
+    counters: Vec<AtomicU32>,
     hasher: RandomState,
     // 0: the news of changes do not come in, and nothing may be kept. Else a number that each new subscription raises.
-    epoch: AtomicU64,
-    last_epoch: AtomicU64,
+    epoch: AtomicU32,
+    last_epoch: AtomicU32,
 }
 
+/// There may be a hundred thousand of them, so that each byte counts.
 #[derive(Clone)]
 struct Entry {
     openid: OpenId,
     stamp: Stamp,
-    at: Instant,
+    /// In milliseconds since the cache began.
+    at: u64,
 }
 
-/// What the world looked like before a value was asked for.
+/// What the world looked like before a value was asked for. Four thousand million changes while one value is kept are not to
+/// be feared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    epoch: u64,
-    counter: u64,
+    epoch: u32,
+    counter: u32,
 }
 
 impl OpenIdCache {
@@ -58,10 +62,11 @@ impl OpenIdCache {
         Self {
             entries: keeps.then(|| Cache::new(settings.entries)),
             ttl: settings.ttl,
-            counters: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+            begun: Instant::now(),
+            counters: (0..COUNTERS).map(|_| AtomicU32::new(0)).collect(),
             hasher: RandomState::new(),
-            epoch: AtomicU64::new(0),
-            last_epoch: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
+            last_epoch: AtomicU32::new(0),
         }
     }
 
@@ -75,7 +80,8 @@ impl OpenIdCache {
     #[must_use]
     pub fn get(&self, key: &str, entry: &str) -> Option<OpenId> {
         let found = self.entries.as_ref()?.get(entry)?;
-        (found.stamp == self.stamp(key)? && found.at.elapsed() < self.ttl).then_some(found.openid)
+        let age = Duration::from_millis(self.now().saturating_sub(found.at));
+        (found.stamp == self.stamp(key)? && age < self.ttl).then_some(found.openid)
     }
 
     /// To be taken before Redis is asked for the key; `None` where nothing may be kept now.
@@ -91,14 +97,8 @@ impl OpenIdCache {
     /// Keeps a value that was asked for after `stamp` was taken.
     pub fn put(&self, entry: String, openid: OpenId, stamp: Option<Stamp>) {
         if let (Some(entries), Some(stamp)) = (&self.entries, stamp) {
-            entries.insert(
-                entry,
-                Entry {
-                    openid,
-                    stamp,
-                    at: Instant::now(),
-                },
-            );
+            let at = self.now();
+            entries.insert(entry.into_boxed_str(), Entry { openid, stamp, at });
         }
     }
 
@@ -120,7 +120,11 @@ impl OpenIdCache {
         self.epoch.store(0, Ordering::Release);
     }
 
-    fn counter(&self, key: &str) -> Option<&AtomicU64> {
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn counter(&self, key: &str) -> Option<&AtomicU32> {
         let hash = self.hasher.hash_one(key);
         let at = usize::try_from(hash & 0xFFFF_FFFF)
             .unwrap_or(0)
