@@ -1,26 +1,38 @@
-//! `exercise`: a fixed piece of a sidecar's life, for a build that notes which of its code runs how often
-//! (`deploy/profile`). It pays in every set-up, is asked again and how payouts stand, proxies, and is looked at; and ends in
-//! an orderly way, since what was noted is written then.
+//! `exercise`: a piece of a sidecar's life, for `scripts/order`, which notes what runs in it. It rests; it pays in every
+//! set-up, is asked again and how payouts stand, proxies, and is looked at; and ends in an orderly way.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::Common;
 use crate::load::{Encoding, Load, Pace, Until};
+use crate::meter::pause;
 use crate::subject::{Kind, Store, Subject, To, get};
 use crate::upstream::Upstream;
 
 const USERS: u64 = 10_000;
-/// Of each encoding in each set-up.
-const PAYOUTS: u64 = 20_000;
 /// Of every other kind of request, one after the other.
-const OTHERS: usize = 2_000;
+const OTHERS: usize = 50;
 
-pub fn exercise(common: &Common) -> anyhow::Result<()> {
+/// `payouts` of each encoding in each set-up.
+pub fn exercise(common: &Common, payouts: u64) -> anyhow::Result<()> {
     let pki = tempfile::tempdir()?;
     let upstream = Upstream::start(pki.path())?;
+    for store in [Store::Redis, Store::File] {
+        eprintln!("exercise: at rest, {store:?}");
+        let kind = Kind::Sidecar {
+            to: To::Handler,
+            store,
+        };
+        let mut subject = Subject::start(kind, &common.sidecar, &upstream, pki.path(), USERS)?;
+        pause(Duration::from_secs(2));
+        if let Some(process) = &mut subject.process {
+            process.end()?;
+        }
+    }
     for to in [To::Handler, To::Wechat] {
         for store in [Store::Redis, Store::File] {
             eprintln!("exercise: {to:?} {store:?}");
@@ -33,14 +45,14 @@ pub fn exercise(common: &Common) -> anyhow::Result<()> {
                     encoding,
                     users: USERS,
                 };
-                load.run(Pace::Saturation, Until::Count(PAYOUTS))?
+                load.run(Pace::Saturation, Until::Count(payouts))?
                     .whole("exercise")?;
             }
             for request in others() {
                 again_and_again(subject.address, &request, OTHERS)?;
             }
             for path in ["/metrics", "/readyz", "/livez"] {
-                for _ in 0..20 {
+                for _ in 0..5 {
                     get(subject.admin.context("a sidecar has an admin port")?, path);
                 }
             }

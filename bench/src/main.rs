@@ -61,10 +61,13 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
-    /// A fixed piece of work in every set-up, for `deploy/profile`.
+    /// A piece of work in every set-up, for `scripts/order`.
     Exercise {
         #[command(flatten)]
         common: Common,
+        /// How many payouts of each encoding in each set-up.
+        #[arg(long, default_value_t = 20_000)]
+        payouts: u64,
     },
     /// The floor: hands each request on, and each answer back. Started by the others.
     #[command(hide = true)]
@@ -99,7 +102,7 @@ fn main() -> anyhow::Result<()> {
         What::Growth { common, most } => growth::growth(&common, most),
         What::Soak { common, payouts } => soak::soak(&common, payouts),
         What::Start { common } => soak::start(&common),
-        What::Exercise { common } => exercise::exercise(&common),
+        What::Exercise { common, payouts } => exercise::exercise(&common, payouts),
         What::Floor { listen, upstream } => floor::serve(listen, upstream),
     }
 }
