@@ -27,17 +27,15 @@ pub fn exercise(common: &Common, payouts: u64) -> anyhow::Result<()> {
             to: To::Handler,
             store,
         };
-        let mut subject = Subject::start(kind, &common.sidecar, &upstream, pki.path(), USERS)?;
+        let subject = Subject::start(kind, &common.sidecar, &upstream, pki.path(), USERS)?;
         pause(Duration::from_secs(2));
-        if let Some(process) = &mut subject.process {
-            process.end()?;
-        }
+        subject.end()?;
     }
     for to in [To::Handler, To::Wechat] {
         for store in [Store::Redis, Store::File] {
             eprintln!("exercise: {to:?} {store:?}");
             let kind = Kind::Sidecar { to, store };
-            let mut subject = Subject::start(kind, &common.sidecar, &upstream, pki.path(), USERS)?;
+            let subject = Subject::start(kind, &common.sidecar, &upstream, pki.path(), USERS)?;
             for encoding in [Encoding::Json, Encoding::Xml] {
                 let load = Load {
                     address: subject.address,
@@ -56,9 +54,7 @@ pub fn exercise(common: &Common, payouts: u64) -> anyhow::Result<()> {
                     get(subject.admin.context("a sidecar has an admin port")?, path);
                 }
             }
-            if let Some(process) = &mut subject.process {
-                process.end()?;
-            }
+            subject.end()?;
         }
     }
     Ok(())

@@ -66,7 +66,7 @@ enum What {
         #[command(flatten)]
         common: Common,
         /// How many payouts of each encoding in each set-up.
-        #[arg(long, default_value_t = 20_000)]
+        #[arg(long, default_value_t = 500)]
         payouts: u64,
     },
     /// The floor: hands each request on, and each answer back. Started by the others.

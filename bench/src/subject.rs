@@ -140,6 +140,13 @@ impl Subject {
     }
 }
 
+impl Subject {
+    /// Ends it in an orderly way.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        self.process.as_mut().map_or(Ok(()), Process::end)
+    }
+}
+
 fn ready(admin: SocketAddr) -> bool {
     get(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
