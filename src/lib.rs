@@ -69,4 +69,6 @@ pub mod redact;
 
 pub mod peer;
 
+pub mod media;
+
 pub mod watch;

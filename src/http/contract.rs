@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::door::overload::Place;
 use crate::door::signature;
+use crate::media;
 use crate::payout::Payouts;
 use crate::proxy::target::check_message;
 use crate::rules::contract::answer;
@@ -261,17 +262,13 @@ pub fn refusal(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<
     respond(status, asked.of_answer(accept), &answer::not_taken(&fault, None))
 }
 
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
 fn respond(status: StatusCode, encoding: Encoding, fields: &Fields<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(encoding.encode_answer(fields)));
     *response.status_mut() = status;
-    const JSON: HeaderValue = HeaderValue::from_static(Encoding::Json.content_type());
-    const XML: HeaderValue = HeaderValue::from_static(Encoding::Xml.content_type());
-    const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-    let content_type = match encoding {
-        Encoding::Json => JSON,
-        Encoding::Xml => XML,
-    };
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, media::content_type(encoding));
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
     response
 }

@@ -252,6 +252,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_state_survives_being_written_and_read() {
+        let bill = samples::bill("A1", 100);
+        assert!(bill.due_at().is_some(), "an accepted bill is followed");
+        for order in [order("A1", 100), settled(&order("A1", 100)), bill] {
+            let text = encode(&order);
+            assert_eq!(decode(text.as_bytes(), &order.key).unwrap(), order, "{text}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn whatever_its_texts_and_numbers_are_a_record_is_read_as_it_was_written(

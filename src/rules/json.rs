@@ -85,8 +85,9 @@ impl Writer {
     pub fn displayed(&mut self, what: fmt::Arguments<'_>) {
         use fmt::Write as _;
         self.text.push('"');
-        // Only what is displayed can fail, and what it has said by then stands.
-        let _said = Inside(&mut self.text).write_fmt(what).is_ok();
+        if Inside(&mut self.text).write_fmt(what).is_err() {
+            self.text.push_str("(cannot be shown)");
+        }
         self.text.push_str("\",");
     }
 
@@ -316,6 +317,20 @@ mod tests {
             writer.into_text(),
             r#"{"a":[-9223372036854775808,{},["x",null,false,"\""]],"\"\n":{"b":18446744073709551615},"c":""}"#
         );
+    }
+
+    #[test]
+    fn what_cannot_be_displayed_to_its_end_says_so() {
+        struct Breaks;
+        impl fmt::Display for Breaks {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("half ")?;
+                Err(fmt::Error)
+            }
+        }
+        let mut writer = Writer::with_capacity(0);
+        writer.displayed(format_args!("{Breaks}"));
+        assert_eq!(writer.into_text(), r#""half (cannot be shown)""#);
     }
 
     #[test]

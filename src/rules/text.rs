@@ -33,6 +33,14 @@ pub fn push_hex<const N: usize>(out: &mut String, bytes: [u8; N]) {
     out.push_str(std::str::from_utf8(digits.as_flattened()).unwrap_or_default());
 }
 
+/// Two lower-case digits for each byte.
+#[must_use]
+pub fn hex_digits<const N: usize>(bytes: [u8; N]) -> String {
+    let mut digits = String::with_capacity(N.saturating_mul(2));
+    push_hex(&mut digits, bytes);
+    digits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +56,7 @@ mod tests {
         assert_eq!(digits, as_formatted);
         push_hex(&mut digits, 0x00fe_dcba_u32.to_be_bytes());
         assert!(digits.ends_with("ff00fedcba"));
+        assert_eq!(hex_digits([0, 0xAB]), "00ab");
     }
 
     proptest::proptest! {

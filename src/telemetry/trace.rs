@@ -3,7 +3,7 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::rules::text::push_hex;
+use crate::rules::text::{hex_digits, push_hex};
 
 /// The header of a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -60,9 +60,7 @@ pub fn identify(headers: &mut HeaderMap, ids: Ids) -> HeaderValue {
     {
         return own(given);
     }
-    let mut digits = String::with_capacity(32);
-    push_hex(&mut digits, ids.request.to_be_bytes());
-    let fresh = text(&digits);
+    let fresh = text(&hex_digits(ids.request.to_be_bytes()));
     headers.insert(X_REQUEST_ID, fresh.clone());
     fresh
 }

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::client::{Client, Failure};
 use crate::clock::Clock;
+use crate::media;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
@@ -111,18 +112,16 @@ impl Upstream for HandlerUpstream {
 
 const ACCEPT_JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ACCEPT_XML: HeaderValue = HeaderValue::from_static("application/xml");
-const JSON: HeaderValue = HeaderValue::from_static(Encoding::Json.content_type());
-const XML: HeaderValue = HeaderValue::from_static(Encoding::Xml.content_type());
 
 fn headers(encoding: Encoding, idempotent: Option<&OrderKey>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::with_capacity(6);
     RequestContext::pass_on(&mut headers);
-    let (accept, content_type) = match encoding {
-        Encoding::Json => (ACCEPT_JSON, JSON),
-        Encoding::Xml => (ACCEPT_XML, XML),
+    let accept = match encoding {
+        Encoding::Json => ACCEPT_JSON,
+        Encoding::Xml => ACCEPT_XML,
     };
     headers.insert(header::ACCEPT, accept);
-    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::CONTENT_TYPE, media::content_type(encoding));
     if let Some(key) = idempotent {
         let value = HeaderValue::try_from(key.to_string()).map_err(|error| error.to_string())?;
         headers.insert(IDEMPOTENCY_KEY, value);

@@ -18,7 +18,7 @@ use crate::payout::ports::{OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::order::UpstreamKind;
 use crate::rules::outcome::{Evidence, Finding};
-use crate::rules::text::push_hex;
+use crate::rules::text::hex_digits;
 use crate::rules::wechat::{Product, v2};
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
@@ -263,7 +263,5 @@ fn product_of(upstream: UpstreamKind) -> Result<Product, String> {
 pub(super) fn nonce() -> Result<String, String> {
     let mut random = [0; 16];
     chance::fill(&mut random).map_err(|error| format!("the machine has no randomness: {error}"))?;
-    let mut nonce = String::with_capacity(32);
-    push_hex(&mut nonce, random);
-    Ok(nonce)
+    Ok(hex_digits(random))
 }

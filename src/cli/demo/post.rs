@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 
 use super::script::Scene;
+use crate::media;
 use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
 use crate::upstream::client::{Client, Failure};
@@ -29,10 +30,7 @@ pub(super) async fn post(sidecar: SocketAddr, scene: &Scene) -> anyhow::Result<F
         Encoding::Json
     };
     let mut headers = HeaderMap::new();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(encoding.content_type()),
-    );
+    headers.insert(header::CONTENT_TYPE, media::content_type(encoding));
     let answer = client
         .post(scene.path, &headers, Bytes::from(scene.body.clone()), || true)
         .await;

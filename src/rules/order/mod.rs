@@ -68,9 +68,7 @@ impl Version {
             seal: 0,
         }
     }
-}
 
-impl Version {
     /// As it is written: `number-seal`, the seal in 16 hexadecimal digits.
     #[must_use]
     pub fn text(self) -> String {

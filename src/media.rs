@@ -1,0 +1,16 @@
+//! The contract's encodings as header values, checked when the program is built and not for each message.
+
+use http::HeaderValue;
+
+use crate::rules::encoding::Encoding;
+
+/// The `Content-Type` of a message in an encoding.
+#[must_use]
+pub fn content_type(encoding: Encoding) -> HeaderValue {
+    const JSON: HeaderValue = HeaderValue::from_static(Encoding::Json.content_type());
+    const XML: HeaderValue = HeaderValue::from_static(Encoding::Xml.content_type());
+    match encoding {
+        Encoding::Json => JSON,
+        Encoding::Xml => XML,
+    }
+}
