@@ -110,7 +110,14 @@ text_term! {
     |t| within(t, 64, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-printable!(MchId, WxAppId, OrderNo);
+text_term! {
+    /// Names a handler: `handler_id`, or else scheme, host, port and base path of its `handler_url`. It is pinned with each
+    /// order that is sent there, so that no other handler is ever asked about that order.
+    HandlerId, "must be 1 to 256 characters without blanks or control characters",
+    |t| (1..=256).contains(&t.chars().count()) && !t.chars().any(|c| c.is_control() || c.is_whitespace())
+}
+
+printable!(MchId, WxAppId, OrderNo, HandlerId);
 redacted!(UserId, OpenId);
 
 impl OrderNo {
@@ -207,6 +214,60 @@ impl Millis {
     pub fn since(self, earlier: Self) -> std::time::Duration {
         let gap = self.0.saturating_sub(earlier.0);
         std::time::Duration::from_millis(u64::try_from(gap).unwrap_or(0))
+    }
+}
+
+/// A moment by the ledger's own time, in milliseconds: how long the ledger has lived while somebody could reach it, counted
+/// from the wall-clock time of its making.
+///
+/// It is kept in the ledger and advanced by what each process sees pass by its monotonic clock. So it never runs faster than
+/// time does, whatever the wall clocks do, and no step of a clock moves it. It falls behind while nobody has the ledger open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+pub struct LedgerTime(pub i64);
+
+impl LedgerTime {
+    /// The moment `span` later; stays at the end of time where it would pass it.
+    #[must_use]
+    pub fn after(self, span: std::time::Duration) -> Self {
+        Self(Millis(self.0).after(span).0)
+    }
+
+    /// How long ago `earlier` was; zero where it lies in the future.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> std::time::Duration {
+        Millis(self.0).since(Millis(earlier.0))
+    }
+}
+
+/// One moment by both clocks: the wall's, which people and WeChat's calendar days go by and which may step, and the
+/// ledger's, which ages are counted by. Written as `[wall, ledger]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "(i64, i64)")]
+pub struct Moment {
+    /// Milliseconds since 1970, by the wall clock of whoever noted the moment.
+    pub wall: Millis,
+    /// The same moment in the ledger's time.
+    pub ledger: LedgerTime,
+}
+
+impl From<(i64, i64)> for Moment {
+    fn from((wall, ledger): (i64, i64)) -> Self {
+        Self {
+            wall: Millis(wall),
+            ledger: LedgerTime(ledger),
+        }
+    }
+}
+
+impl Moment {
+    /// The longest that it can be ago by either clock: for windows that close, since an age that is taken for too high closes
+    /// one too early, and only an age that is taken for too low would believe what an upstream has long forgotten.
+    #[must_use]
+    pub fn longest_since(self, earlier: Self) -> std::time::Duration {
+        std::cmp::max(
+            self.wall.since(earlier.wall),
+            self.ledger.since(earlier.ledger),
+        )
     }
 }
 
