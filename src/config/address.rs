@@ -8,6 +8,9 @@ use http::Uri;
 use http::uri::Scheme;
 use ipnet::IpNet;
 
+use crate::rules::term::HandlerId;
+use crate::upstream::target::Target;
+
 /// An address and port to listen on.
 pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
@@ -61,6 +64,20 @@ pub(super) fn http_url(text: &str, path: Path, example: &str) -> Result<String, 
         return refuse("must have no path");
     }
     Ok(trimmed.to_owned())
+}
+
+/// What a handler is called: by a URL in the form that a handler without a name of its own is called by, or by a name as
+/// it stands.
+pub(super) fn handler_id(text: &str, example: &str) -> Result<HandlerId, String> {
+    let id = if text.contains("://") {
+        let url = http_url(text, Path::Allowed, example)?;
+        Target::parse(&url)
+            .map_err(|error| error.why.to_owned())?
+            .handler_id()
+    } else {
+        HandlerId::parse(text)
+    };
+    id.map_err(|rule| format!("{rule}: write a name, or a URL like \"{example}\""))
 }
 
 /// Whether a URL that [`http_url`] took is plain `http`.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::rules::route::MerchantPattern;
-use crate::rules::term::{Malformed, MchId, WxAppId};
+use crate::rules::term::{HandlerId, Malformed, MchId, WxAppId};
 use crate::rules::wechat::Product;
 use crate::rules::xml::is_xml_char;
 use crate::secret::Secret;
@@ -19,8 +19,10 @@ use super::secret_ref::SecretRef;
 use super::{Handler, HandlerFormat, Merchant, To, Wechat, WechatMerchant};
 
 /// Keys of `to = "handler"`.
-pub(super) const HANDLER_KEYS: [&str; 6] = [
+pub(super) const HANDLER_KEYS: [&str; 8] = [
     "handler_url",
+    "handler_id",
+    "formerly",
     "handler_format",
     "idempotent",
     "timeout",
@@ -64,7 +66,10 @@ const SEND_NAME_LENGTH: usize = 32;
 const WISHING_LENGTH: usize = 128;
 const SCENE_ID_LENGTH: usize = 32;
 
-/// Checks all entries, and that no two are for the same orders.
+/// An example of a handler's URL.
+const HANDLER_URL: &str = "http://127.0.0.1:8000";
+
+/// Checks all entries, and that no two are for the same new orders.
 pub(super) fn merchants(raw: &[raw::Merchant], wechat: &Wechat, check: &mut Check<'_>) -> Vec<Merchant> {
     let mut merchants: Vec<Merchant> = Vec::new();
     for (index, raw) in raw.iter().enumerate() {
@@ -77,9 +82,12 @@ pub(super) fn merchants(raw: &[raw::Merchant], wechat: &Wechat, check: &mut Chec
             path,
             raw,
         };
-        if let Some(same) = merchants.iter().find(|merchant| merchant.pattern == pattern) {
+        let same = merchants
+            .iter()
+            .find(|merchant| merchant.pattern == pattern && !merchant.settle_only);
+        if let Some(same) = same.filter(|_| !raw.settle_only) {
             let text = format!(
-                "is for the same orders as {}: keep one of them, or add wx_app_id",
+                "is for the same orders as {}: keep one of them, add wx_app_id, or give the older one settle_only = true",
                 same.name
             );
             check.error(&format!("{}.mch_id", entry.path), text);
@@ -102,13 +110,16 @@ pub(super) fn merchants(raw: &[raw::Merchant], wechat: &Wechat, check: &mut Chec
             name: entry.name,
             pattern,
             to,
+            settle_only: raw.settle_only,
         }));
     }
-    if raw.is_empty() {
-        check.problems.warn(
-            "merchant",
-            "there is no [[merchant]], so every payout is answered NO_AUTH: add one",
-        );
+    if raw.iter().all(|entry| entry.settle_only) {
+        let text = if raw.is_empty() {
+            "there is no [[merchant]], so every payout is answered NO_AUTH: add one"
+        } else {
+            "every [[merchant]] has settle_only = true, so every new payout is answered NO_AUTH: add one without it"
+        };
+        check.problems.warn("merchant", text);
     }
     merchants
 }
@@ -171,15 +182,26 @@ impl Entry<'_> {
         self.refuse(&V3_KEYS, "to = \"handler\"", check);
         let url_path = self.at("handler_url");
         let url = match &raw.handler_url {
-            Some(url) => Some(check.url(url, &url_path, Path::Allowed, "http://127.0.0.1:8000")),
+            Some(url) => Some(check.url(url, &url_path, Path::Allowed, HANDLER_URL)),
             None => {
                 check.error(
                     &url_path,
-                    "is missing: write e.g. handler_url = \"http://127.0.0.1:8000\"",
+                    format!("is missing: write e.g. handler_url = \"{HANDLER_URL}\""),
                 );
                 None
             }
         };
+        let id = match (&raw.handler_id, &url) {
+            (Some(id), _) => self.handler_id(id, "handler_id", check),
+            (None, Some(url)) => self.handler_id(url, "handler_url", check),
+            (None, None) => None,
+        };
+        let formerly = raw
+            .formerly
+            .iter()
+            .enumerate()
+            .filter_map(|(index, former)| self.handler_id(former, &format!("formerly[{index}]"), check))
+            .collect();
         let timeout = check.timeout(raw.timeout, &self.at("timeout"));
         // An idempotent handler refuses doubles, like WeChat, and is waited for as long (specification, section 5).
         let default = if raw.idempotent {
@@ -199,12 +221,18 @@ impl Entry<'_> {
         };
         Some(Handler {
             url: url?,
+            id: id?,
+            formerly,
             format,
             idempotent: raw.idempotent,
             timeout,
             not_found_after,
             forward_credentials: raw.forward_credentials,
         })
+    }
+
+    fn handler_id(&self, text: &str, key: &str, check: &mut Check<'_>) -> Option<HandlerId> {
+        check.take(&self.at(key), address::handler_id(text, HANDLER_URL))
     }
 
     fn wechat(

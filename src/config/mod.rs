@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use crate::rules::limits::Limits;
 use crate::rules::route::{MerchantPattern, most_specific};
-use crate::rules::term::{MchId, WxAppId};
+use crate::rules::term::{HandlerId, MchId, WxAppId};
 use crate::rules::wechat::Product;
 use crate::rules::wechat::v3::envelope::Apiv3Key;
 use crate::rules::wechat::v3::request::Scene;
@@ -96,7 +96,7 @@ pub struct Config {
     pub backend: Option<String>,
     /// WeChat Pay's hosts and time-outs.
     pub wechat: Wechat,
-    /// The upstreams, in the file's order. No two have the same pattern.
+    /// The upstreams, in the file's order. No two that take new orders have the same pattern.
     pub merchants: Vec<Merchant>,
     /// Logs.
     pub log: Log,
@@ -111,12 +111,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// The merchant entry for an order: the most specific one. `None`: `NO_AUTH`.
+    /// The merchant entry for a new order: the most specific one that takes such. `None`: `NO_AUTH`.
     #[must_use]
     pub fn merchant(&self, mch_id: &MchId, wx_app_id: &WxAppId) -> Option<&Merchant> {
         most_specific(
             self.merchants
                 .iter()
+                .filter(|merchant| !merchant.settle_only)
                 .map(|merchant| (&merchant.pattern, merchant)),
             mch_id,
             wx_app_id,
@@ -230,6 +231,8 @@ pub enum IdentitySource {
 pub struct Ledger {
     /// The store.
     pub store: LedgerStore,
+    /// Whether a start makes a ledger where the store holds none; false: `payout-sidecar ledger create` does, once.
+    pub create: bool,
     /// How long settled records are kept; at least 365 days.
     pub retention: Duration,
 }
@@ -279,6 +282,8 @@ pub struct Merchant {
     pub pattern: MerchantPattern,
     /// Where they go.
     pub to: To,
+    /// Whether it is kept for asking about its old orders only: no new order goes there.
+    pub settle_only: bool,
 }
 
 /// Where a merchant's orders go.
@@ -297,6 +302,10 @@ pub enum To {
 pub struct Handler {
     /// `http` or `https`, without query and without a slash at the end; the contract's path is added.
     pub url: String,
+    /// What it is called in the orders that are sent there.
+    pub id: HandlerId,
+    /// What it was called before: its orders from then are asked about here.
+    pub formerly: Vec<HandlerId>,
     /// The encoding towards it.
     pub format: HandlerFormat,
     /// Whether it refuses doubles by order number.

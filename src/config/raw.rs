@@ -199,6 +199,8 @@ pub(super) struct Ledger {
     pub(super) ca: Option<String>,
     /// What the names of all keys start with.
     pub(super) prefix: String,
+    /// Whether a start makes a ledger where the store holds none; `false`: `payout-sidecar ledger create` does, once.
+    pub(super) create: bool,
     /// How long settled records are kept, at least 365d; unsettled ones never expire.
     pub(super) retention: Span,
     /// How many Redis replicas each claim waits for.
@@ -214,6 +216,7 @@ impl Default for Ledger {
             url: None,
             ca: None,
             prefix: "payout:".into(),
+            create: false,
             retention: Span::days(400),
             wait_replicas: 0,
             path: None,
@@ -330,9 +333,16 @@ pub(super) struct Merchant {
     pub(super) wx_app_id: String,
     /// `wechat`, or `handler`: the customer's own service.
     pub(super) to: Option<To>,
+    /// Keeps an entry for asking about its old orders, beside a new one for the same merchant; no new order goes there.
+    pub(super) settle_only: bool,
 
     /// Handler: scheme, host, port and perhaps a path; the contract's path is added.
     pub(super) handler_url: Option<String>,
+    /// Handler: its name in the orders that are sent there; no other handler is asked about them. When absent: scheme,
+    /// host, port and path of `handler_url`.
+    pub(super) handler_id: Option<String>,
+    /// Handler: the names or URLs that the same handler had before; its orders from then are asked about here.
+    pub(super) formerly: Vec<String>,
     /// Handler: the encoding of its requests.
     pub(super) handler_format: HandlerFormat,
     /// Handler: whether it refuses a second payment of an order number by itself.
@@ -388,7 +398,10 @@ impl Default for Merchant {
             mch_id: "*".into(),
             wx_app_id: "*".into(),
             to: None,
+            settle_only: false,
             handler_url: None,
+            handler_id: None,
+            formerly: Vec::new(),
             handler_format: HandlerFormat::Same,
             idempotent: false,
             timeout: Span::seconds(10),

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::rules::limits::Limits;
+use crate::rules::term::HandlerId;
 use crate::secret::Secret;
 
 use super::units::{ByteSize, show};
@@ -105,7 +106,12 @@ pub fn summary(config: &Config) -> Vec<String> {
                 format!("transfer-bill at {}{notified}", config.wechat.base_url)
             }
         };
-        format!("{}: {to}", merchant.name)
+        let old = if merchant.settle_only {
+            ", no new orders"
+        } else {
+            ""
+        };
+        format!("{}: {to}{old}", merchant.name)
     }));
     lines
 }
@@ -193,7 +199,11 @@ fn show_identity(identity: &IdentitySource) -> Value {
 }
 
 fn show_ledger(ledger: &Ledger) -> Value {
-    let Ledger { store, retention } = ledger;
+    let Ledger {
+        store,
+        create,
+        retention,
+    } = ledger;
     let retention = show(*retention);
     match store {
         LedgerStore::Redis {
@@ -206,11 +216,15 @@ fn show_ledger(ledger: &Ledger) -> Value {
             "ca": ca_pem.as_ref().map(|_| "[given]"),
             "prefix": prefix,
             "wait_replicas": wait_replicas,
+            "create": create,
             "retention": retention,
         }),
-        LedgerStore::File { path } => {
-            json!({ "store": "file", "path": path.display().to_string(), "retention": retention })
-        }
+        LedgerStore::File { path } => json!({
+            "store": "file",
+            "path": path.display().to_string(),
+            "create": create,
+            "retention": retention,
+        }),
     }
 }
 
@@ -249,12 +263,19 @@ fn show_wechat(wechat: &Wechat) -> Value {
 }
 
 fn show_merchant(merchant: &Merchant) -> Value {
-    let Merchant { name: _, pattern, to } = merchant;
+    let Merchant {
+        name: _,
+        pattern,
+        to,
+        settle_only,
+    } = merchant;
     let mch_id = pattern.mch_id.as_ref().map_or("*", |id| id.as_str());
     let wx_app_id = pattern.wx_app_id.as_ref().map_or("*", |id| id.as_str());
     match to {
         To::Handler(Handler {
             url,
+            id,
+            formerly,
             format,
             idempotent,
             timeout,
@@ -264,7 +285,10 @@ fn show_merchant(merchant: &Merchant) -> Value {
             "mch_id": mch_id,
             "wx_app_id": wx_app_id,
             "to": "handler",
+            "settle_only": settle_only,
             "handler_url": url,
+            "handler_id": id.as_str(),
+            "formerly": formerly.iter().map(HandlerId::as_str).collect::<Vec<_>>(),
             "handler_format": match format {
                 HandlerFormat::Json => "json",
                 HandlerFormat::Xml => "xml",
@@ -287,6 +311,7 @@ fn show_merchant(merchant: &Merchant) -> Value {
             "mch_id": mch_id,
             "wx_app_id": wx_app_id,
             "to": "wechat",
+            "settle_only": settle_only,
             "product": "transfer-bill",
             "key": "[set]",
             "serial_no": serial_no,
@@ -316,6 +341,7 @@ fn show_merchant(merchant: &Merchant) -> Value {
                 "mch_id": mch_id,
                 "wx_app_id": wx_app_id,
                 "to": "wechat",
+                "settle_only": settle_only,
                 "product": product(wechat),
                 "send_name": send_name,
                 "wishing": wishing,

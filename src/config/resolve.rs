@@ -278,7 +278,8 @@ fn warn_of_an_open_door(server: &Server, access: &Access, check: &mut Check<'_>)
 /// Red packets take 15 characters for the address, that is IPv4. Source: wechat-pay.md, section 4, `client_ip`.
 fn refuse_long_client_ip(client_ip: ClientIp, merchants: &[Merchant], check: &mut Check<'_>) {
     let pays_red_packets = merchants.iter().any(|merchant| match &merchant.to {
-        To::Wechat(wechat) => wechat.product == Product::Redpack,
+        // What is sent again carries the address that it was first sent with.
+        To::Wechat(wechat) => wechat.product == Product::Redpack && !merchant.settle_only,
         To::Handler(_) | To::TransferBill(_) => false,
     });
     if let (ClientIp::Value(IpAddr::V6(_)), true) = (client_ip, pays_red_packets) {

@@ -159,8 +159,16 @@ pub(super) fn ledger(raw: &raw::Ledger, check: &mut Check<'_>) -> Option<Ledger>
             }
         }
     };
+    if raw.create && raw.store == raw::StoreKind::Redis {
+        let text = "is true, so a replica that starts after Redis was emptied would take the empty store for a new ledger";
+        check.problems.warn(
+            "ledger.create",
+            format!("{text}: leave it out, and make the ledger once by `payout-sidecar ledger create`"),
+        );
+    }
     Some(Ledger {
         store,
+        create: raw.create,
         retention: raw.retention.0,
     })
 }

@@ -264,10 +264,7 @@ impl Moment {
     /// one too early, and only an age that is taken for too low would believe what an upstream has long forgotten.
     #[must_use]
     pub fn longest_since(self, earlier: Self) -> std::time::Duration {
-        std::cmp::max(
-            self.wall.since(earlier.wall),
-            self.ledger.since(earlier.ledger),
-        )
+        std::cmp::max(self.wall.since(earlier.wall), self.ledger.since(earlier.ledger))
     }
 }
 

@@ -1,6 +1,10 @@
 //! An address that payouts are sent to: taken from the configuration, never from a request.
 
+use std::net::Ipv6Addr;
+
 use http::uri::{Scheme, Uri};
+
+use crate::rules::term::{HandlerId, Malformed};
 
 /// Scheme, host, port and base path of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +81,20 @@ impl Target {
             base_path,
         })
     }
+
+    /// What a handler at this address is called where the configuration gives it no name: scheme, host in lower case, port
+    /// and base path, so that the same address is the same name however it is written.
+    ///
+    /// # Errors
+    /// When that is no [`HandlerId`], being too long, then its rule.
+    pub fn handler_id(&self) -> Result<HandlerId, Malformed> {
+        let scheme = if self.tls { "https" } else { "http" };
+        let host = match self.host.parse::<Ipv6Addr>() {
+            Ok(address) => format!("[{address}]"),
+            Err(_) => self.host.to_lowercase(),
+        };
+        HandlerId::parse(&format!("{scheme}://{host}:{}{}", self.port, self.base_path))
+    }
 }
 
 impl std::fmt::Display for Target {
@@ -109,6 +127,29 @@ mod tests {
             ("::1", 8000, "/base")
         );
         assert_eq!(target.to_string(), "http://[::1]:8000/base");
+    }
+
+    #[test]
+    fn one_address_is_one_handler_however_it_is_written() {
+        for (url, id) in [
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("http://127.0.0.1:8000///", "http://127.0.0.1:8000"),
+            ("http://h", "http://h:80"),
+            ("HTTP://H:80/", "http://h:80"),
+            (
+                "https://Pay.Example.com/base/",
+                "https://pay.example.com:443/base",
+            ),
+            ("https://h:80/Base/x", "https://h:80/Base/x"),
+            ("http://[0:0:0:0:0:0:0:1]", "http://[::1]:80"),
+            ("http://[FE80::A]:8000/b", "http://[fe80::a]:8000/b"),
+        ] {
+            let made = Target::parse(url).unwrap().handler_id().unwrap();
+            assert_eq!(made.as_str(), id, "{url}");
+            assert_eq!(Target::parse(id).unwrap().handler_id(), Ok(made), "{url}");
+        }
+        let long = Target::parse(&format!("http://h/{}", "a".repeat(256))).unwrap();
+        assert!(long.handler_id().is_err());
     }
 
     #[test]

@@ -52,5 +52,5 @@ fn invalid_files_are_refused_in_exactly_these_words() {
             file.display()
         );
     }
-    assert_eq!(files.len(), 13);
+    assert_eq!(files.len(), 14);
 }

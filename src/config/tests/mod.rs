@@ -96,7 +96,7 @@ fn redis_stores_have_the_specified_defaults() {
         view["ledger"],
         serde_json::json!({
             "store": "redis", "url": "redis://b/1", "ca": null, "prefix": "payout:", "wait_replicas": 0,
-            "retention": "400d"
+            "create": false, "retention": "400d"
         })
     );
 }
@@ -236,6 +236,98 @@ fn a_handler_is_believed_after_twice_its_time_out_unless_it_refuses_doubles() {
     assert_eq!(
         found(&[("PAYOUT_SIDECAR__MERCHANT__0__NOT_FOUND_AFTER", "60s")]).0,
         60
+    );
+}
+
+/// `handler_id` and `formerly` of a handler with these keys.
+fn names(keys: &str) -> (String, Vec<String>) {
+    let text = format!("{LEAST}[[merchant]]\nto = \"handler\"\n{keys}\n");
+    let config = load_text(&text, &[]).unwrap();
+    let super::To::Handler(handler) = &config.merchants[0].to else {
+        panic!("not a handler")
+    };
+    (
+        handler.id.as_str().to_owned(),
+        handler.formerly.iter().map(ToString::to_string).collect(),
+    )
+}
+
+#[test]
+fn a_handler_is_called_by_its_address_unless_it_has_a_name() {
+    let url = "handler_url = \"HTTPS://Pay.Example.com/Base/\"\n";
+    let name = |keys: &str| names(&[url, keys].concat()).0;
+    assert_eq!(name(""), "https://pay.example.com:443/Base");
+    assert_eq!(name("handler_id = \"商铺-1\""), "商铺-1");
+    assert_eq!(name("handler_id = \"http://Old:80/\""), "http://old:80");
+    let formerly = "formerly = [\"http://OLD\", \"shop\", \"https://a:1/b/\"]";
+    assert_eq!(
+        names(&[url, formerly].concat()).1,
+        ["http://old:80", "shop", "https://a:1/b"]
+    );
+    assert_eq!(names(url).1, Vec::<String>::new());
+    let two = format!(
+        "{LEAST}[[merchant]]\nmch_id = \"1\"\nto = \"handler\"\nhandler_url = \"http://a\"\nformerly = [\"http://old\"]\n\
+         [[merchant]]\nmch_id = \"1\"\nto = \"handler\"\nhandler_url = \"http://b\"\nformerly = [\"http://old\"]\nsettle_only = true\n"
+    );
+    assert!(load_text(&two, &[]).is_ok());
+}
+
+#[test]
+fn an_entry_for_old_orders_stands_beside_a_new_one_and_takes_no_new_order() {
+    let old = |n: u8| {
+        format!(
+            "[[merchant]]\nmch_id = \"1\"\nto = \"handler\"\nhandler_url = \"http://old-{n}\"\nsettle_only = true\n"
+        )
+    };
+    let new = "[[merchant]]\nto = \"handler\"\nhandler_url = \"http://new\"\n";
+    let text = [LEAST, &old(0), &old(1), new].concat();
+    let config = load_text(&text, &[("PAYOUT_SIDECAR__SERVER__LISTEN", "127.0.0.1:1")]).unwrap();
+    assert_eq!(
+        config.merchants.iter().map(|m| m.settle_only).collect::<Vec<_>>(),
+        [true, true, false]
+    );
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let mch = crate::rules::term::MchId::parse("1").unwrap();
+    let app = crate::rules::term::WxAppId::parse("wx1").unwrap();
+    let found = config.merchant(&mch, &app).map(|merchant| merchant.name.as_str());
+    assert_eq!(found, Some("merchant[2] *"));
+    let view = super::redacted::redacted(&config);
+    assert_eq!(view["merchant"][1]["settle_only"], true);
+    assert_eq!(view["merchant"][2]["settle_only"], false);
+    assert!(
+        super::redacted::summary(&config)
+            .contains(&"merchant[1] 1: handler http://old-1, no new orders".to_owned())
+    );
+
+    let config = load_text(&[LEAST, &old(0), &old(1)].concat(), &[]).unwrap();
+    assert!(config.merchant(&mch, &app).is_none());
+    assert_eq!(
+        config.warnings[0],
+        "merchant: every [[merchant]] has settle_only = true, so every new payout is answered NO_AUTH: add one without it"
+    );
+}
+
+#[test]
+fn a_redis_that_is_emptied_must_not_become_a_new_ledger_by_itself() {
+    let create = [("PAYOUT_SIDECAR__LEDGER__CREATE", "true")];
+    let file = load_text(LEAST, &create).unwrap();
+    assert!(file.ledger.create && !load_text(LEAST, &[]).unwrap().ledger.create);
+    let about = |config: &Config| {
+        let warnings = config.warnings.iter();
+        warnings
+            .filter(|text| text.starts_with("ledger.create"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(about(&file), Vec::<String>::new());
+    let redis = "[identity]\nurl = \"redis://a/0\"\n[ledger]\nurl = \"redis://b/1\"\n";
+    assert_eq!(about(&load_text(redis, &[]).unwrap()), Vec::<String>::new());
+    assert_eq!(
+        about(&load_text(redis, &create).unwrap()),
+        [
+            "ledger.create: is true, so a replica that starts after Redis was emptied would take the empty store for a new \
+             ledger: leave it out, and make the ledger once by `payout-sidecar ledger create`"
+        ]
     );
 }
 
