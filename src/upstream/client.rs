@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::PATIENCE;
 use super::dial::Dialer;
@@ -30,6 +31,9 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024;
 const IDLE: Duration = Duration::from_secs(4);
 /// How many unused connections are kept.
 const MAX_IDLE: usize = 1024;
+
+#[cfg(test)]
+mod tests;
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -114,8 +118,16 @@ impl Watched {
     }
 }
 
-struct Idle {
+/// An open connection. Dropping it closes it at once, whatever has not been written yet.
+struct Connection {
+    /// Reads and writes. Left to itself it would close the socket only when it notices that nobody waits for it, and not
+    /// while it cannot write.
+    _task: AbortOnDropHandle<()>,
     sender: SendRequest<Full<Bytes>>,
+}
+
+struct Idle {
+    connection: Connection,
     since: Instant,
 }
 
@@ -133,7 +145,7 @@ impl Client {
     #[must_use]
     pub fn new(dialer: Dialer, timeout: Duration) -> Self {
         Self {
-            dialer,
+            dialer: dialer.giving_up_after(timeout),
             timeout,
             watched: None,
             idle: Mutex::default(),
@@ -185,7 +197,8 @@ impl Client {
     /// When there is no answer, then [`Failure`], which says what can have been sent.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the connection; what was written is not unsent by that.
+    /// Dropping the future resets the connection. What the other side has received is not unsent by that; what it has not, it
+    /// does not receive any more.
     pub async fn send(
         &self,
         method: &Method,
@@ -229,8 +242,8 @@ impl Client {
     ) -> Result<Answer, Lost> {
         // Connections that turn out to be closed hand the request back; each is tried once, then a new one is opened.
         loop {
-            let mut sender = match self.take_idle() {
-                Some(sender) => sender,
+            let mut connection = match self.take_idle() {
+                Some(connection) => connection,
                 // Seldom, and in a box: every exchange would otherwise have the room that dialling needs.
                 None => Box::pin(self.connect()).await.map_err(Lost::Unreachable)?,
             };
@@ -238,7 +251,7 @@ impl Client {
                 return Err(Lost::HeldUp);
             }
             let exchange = tokio::time::timeout(self.timeout, async {
-                let response = sender.try_send_request(request).await;
+                let response = connection.sender.try_send_request(request).await;
                 match response {
                     Ok(response) => Ok(self.read(response).await),
                     Err(error) => Err(error),
@@ -254,7 +267,7 @@ impl Client {
                     return Err(Lost::Silent(why));
                 }
                 Ok(Ok(Ok(answer))) => {
-                    self.keep(sender);
+                    self.keep(connection);
                     return Ok(answer);
                 }
                 Ok(Ok(Err(why))) => return Err(Lost::Silent(why)),
@@ -293,20 +306,23 @@ impl Client {
         Ok(request)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+    async fn connect(&self) -> Result<Connection, String> {
         let stream = self.dialer.dial().await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| format!("{}: {}", self.dialer.target(), chain(&error)))?;
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             // Whoever waits on this connection is told; nobody else needs to know.
             if let Err(error) = connection.await {
                 tracing::debug!(error = chain(&error), "an upstream connection ended");
             }
         });
-        Ok(sender)
+        Ok(Connection {
+            _task: AbortOnDropHandle::new(task),
+            sender,
+        })
     }
 
     async fn read(&self, response: Response<Incoming>) -> Result<Answer, String> {
@@ -329,7 +345,7 @@ impl Client {
     }
 
     /// The connection used last is taken first, so that the others grow old and are closed.
-    fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {
+    fn take_idle(&self) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.idle();
         let is_old = |kept: &Idle| now.saturating_duration_since(kept.since) >= IDLE;
@@ -339,24 +355,25 @@ impl Client {
         // One whose answer has only just been read may need a moment until it takes the next request.
         while let Some(at) = idle
             .iter()
-            .rposition(|kept| kept.sender.is_ready() || kept.sender.is_closed())
+            .map(|kept| &kept.connection.sender)
+            .rposition(|sender| sender.is_ready() || sender.is_closed())
         {
-            let kept = idle.remove(at)?;
-            if !kept.sender.is_closed() {
-                return Some(kept.sender);
+            let connection = idle.remove(at)?.connection;
+            if !connection.sender.is_closed() {
+                return Some(connection);
             }
         }
         None
     }
 
-    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
-        if sender.is_closed() {
+    fn keep(&self, connection: Connection) {
+        if connection.sender.is_closed() {
             return;
         }
         let since = Instant::now();
         let mut idle = self.idle();
         if idle.len() < MAX_IDLE {
-            idle.push_back(Idle { sender, since });
+            idle.push_back(Idle { connection, since });
         }
     }
 

@@ -1,4 +1,5 @@
-//! Opens one connection: name, TCP, TLS. Everything that fails here fails before a byte of a payout is written.
+//! Opens one connection: name, TCP, TLS. Everything that fails here fails before a byte of a payout is written, and what a
+//! connection still holds when it is given up is delivered to nobody.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,7 @@ pub struct Dialer {
     target: Target,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     timeout: Duration,
+    answer_timeout: Option<Duration>,
 }
 
 /// A connection of either kind.
@@ -90,7 +92,21 @@ impl Dialer {
         } else {
             None
         };
-        Ok(Self { target, tls, timeout })
+        Ok(Self {
+            target,
+            tls,
+            timeout,
+            answer_timeout: None,
+        })
+    }
+
+    /// Lets the kernel, too, give a connection up when what was written to it is not acknowledged for so long.
+    #[must_use]
+    pub fn giving_up_after(self, answer_timeout: Duration) -> Self {
+        Self {
+            answer_timeout: Some(answer_timeout),
+            ..self
+        }
     }
 
     /// Offers this version of HTTP in the TLS greeting.
@@ -130,8 +146,7 @@ impl Dialer {
         let tcp = TcpStream::connect((self.target.host.as_str(), self.target.port))
             .await
             .map_err(|error| format!("{} cannot be connected: {error}", self.target))?;
-        // One small request, one small answer: waiting for more to send only costs time.
-        tcp.set_nodelay(true)
+        self.set_options(&tcp)
             .map_err(|error| format!("{}: {error}", self.target))?;
         match &self.tls {
             None => Ok(Box::new(tcp)),
@@ -142,6 +157,21 @@ impl Dialer {
                 })?))
             }
         }
+    }
+
+    fn set_options(&self, tcp: &TcpStream) -> std::io::Result<()> {
+        // One small request, one small answer: waiting for more to send only costs time.
+        tcp.set_nodelay(true)?;
+        // Closing resets: the kernel would otherwise go on sending what an abandoned request has left in its buffer, and
+        // deliver it long after "no such order" was believed. Nothing is lost by it: a connection is closed only once its
+        // answer was read, or when it is given up.
+        tcp.set_zero_linger()?;
+        // A process that stands still closes nothing; then the kernel gives up by itself.
+        #[cfg(target_os = "linux")]
+        if self.answer_timeout.is_some() {
+            socket2::SockRef::from(tcp).set_tcp_user_timeout(self.answer_timeout)?;
+        }
+        Ok(())
     }
 }
 
@@ -179,6 +209,41 @@ fn tls_config(
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    /// What a process wrote that then stands still: nobody closes its connection.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_kernel_gives_up_after_the_time_out_by_itself() {
+        let listener = TcpSocket::new_v4().unwrap();
+        // Less than what is written, which then waits in our kernel.
+        listener.set_recv_buffer_size(4096).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let connect = Duration::from_secs(3);
+        let dialer = Dialer::new(Target::parse(&url).unwrap(), None, None, connect).unwrap();
+        let mut ours = dialer
+            .giving_up_after(Duration::from_millis(200))
+            .dial()
+            .await
+            .unwrap();
+        let (mut theirs, _) = listener.accept().await.unwrap();
+        let written = vec![7; 16 << 20];
+        let given_up = tokio::time::timeout(Duration::from_secs(20), ours.write_all(&written)).await;
+        assert_eq!(
+            given_up.unwrap().unwrap_err().kind(),
+            std::io::ErrorKind::TimedOut
+        );
+        let mut delivered = Vec::new();
+        let read = theirs.read_to_end(&mut delivered).await;
+        assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert!(delivered.len() < written.len() / 2, "{}", delivered.len());
+    }
+
     #[test]
     fn the_built_in_roots_hold_wechat_pays() {
         let name = b"DigiCert Global Root G2";
