@@ -13,6 +13,27 @@ pub const CLIENT_IP: &str = "clientIp";
 /// The value of `notifyWay` that asks for a mini-program red packet.
 pub const MINI_PROGRAM_JSAPI: &str = "MINI_PROGRAM_JSAPI";
 
+/// Every field that the contract knows, older names and credentials included. Source: specification, section 2.2.
+pub const FIELDS: [&str; 17] = [
+    "wxAppId",
+    "mchId",
+    "mchBillno",
+    "openid",
+    "amount",
+    "totalAmount",
+    CLIENT_IP,
+    "actName",
+    "remark",
+    "tradeRecordId",
+    "sendName",
+    "wishing",
+    "notifyWay",
+    "environment",
+    "privateKey",
+    "certKey",
+    "apiSecretKey",
+];
+
 /// The most characters of `actName`. Source: specification, section 2.2.
 const ACT_NAME_CHARS: usize = 32;
 /// The most characters of `remark`. Source: specification, section 2.2.
@@ -233,6 +254,19 @@ mod tests {
                 .api_secret_key
                 .is_some_and(|key| key.matches("k"))
         );
+    }
+
+    #[test]
+    fn every_field_that_the_contract_knows_is_read() {
+        let all: Vec<_> = FIELDS
+            .iter()
+            .map(|name| match GOOD.iter().find(|(good, _)| good == name) {
+                Some(good) => *good,
+                None if *name == "totalAmount" => (*name, "100"),
+                None => (*name, "\"x\""),
+            })
+            .collect();
+        assert!(read(&all).unwrap().others.is_empty());
     }
 
     #[test]

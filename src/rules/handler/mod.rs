@@ -8,6 +8,20 @@ mod request;
 pub use answer::{evidence, finding};
 pub use request::{body, parameters, question};
 
+/// Whether a decoder that ignores case may take the one name for the other: Go's and C#'s do, and Go's takes `ſ` for an `s`
+/// and the Kelvin sign for a `k`. Java's `equalsIgnoreCase`, whose rule this is, does too, and takes `ı` and `İ` for an `i`.
+fn is_alike(name: &str, other: &str) -> bool {
+    folded(name).eq(folded(other))
+}
+
+fn folded(name: &str) -> impl Iterator<Item = char> {
+    name.chars()
+        .flat_map(char::to_uppercase)
+        .flat_map(char::to_lowercase)
+        // What is left of the dot of `İ`.
+        .filter(|c| *c != '\u{307}')
+}
+
 /// The path of both sides for paying. Source: specification, section 2.
 pub const SEND_PATH: &str = "/pay/sendApiRedPack";
 /// The path of both sides for asking. Source: specification, section 2.

@@ -3,16 +3,18 @@
 use std::net::IpAddr;
 
 use crate::rules::contract::fault::Fault;
-use crate::rules::contract::send::{CLIENT_IP, RequestCredentials, SendRequest};
+use crate::rules::contract::send::{CLIENT_IP, FIELDS, RequestCredentials, SendRequest};
 use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
 use crate::rules::term::{OpenId, OrderKey, TradeRecordId, WxAppId};
+use crate::rules::text::cut;
 
 /// The normalised request: canonical names, the openid instead of the user id, the address that `[client_ip]` says,
 /// and what the contract does not know, unchanged.
 ///
 /// # Errors
-/// When there is no client address, or the encoding is XML and cannot carry a field, then `PARAM_ERROR` by name.
+/// When there is no client address, a field has the name of one of the contract's in other letters, or the encoding is XML and
+/// cannot carry a field, then `PARAM_ERROR` by name.
 pub fn parameters(
     request: &SendRequest,
     openid: &OpenId,
@@ -41,6 +43,11 @@ pub fn parameters(
         }
     }
     for (name, value) in request.others.iter() {
+        // A decoder that ignores case would read it over the field that is on record: another amount, another openid.
+        if let Some(field) = FIELDS.iter().find(|field| super::is_alike(name, field)) {
+            let rule = format!("is {field} in other letters: write it as {field}, once");
+            return Err(Fault::field(cut(name, 64), &rule));
+        }
         fields
             .push(name.to_owned().into(), value.clone())
             .map_err(|error| Fault::body(&error.to_string()))?;
@@ -134,6 +141,80 @@ mod tests {
         assert!(compose(&control, Encoding::Json).is_ok());
         let fault = compose(&control, Encoding::Xml).unwrap_err();
         assert!(fault.text.contains("zone"), "{fault}");
+    }
+
+    #[test]
+    fn a_field_of_the_contract_in_other_letters_is_refused_by_name() {
+        for (name, field) in [
+            ("Amount", "amount"),
+            ("AMOUNT", "amount"),
+            ("TotalAmount", "totalAmount"),
+            ("totalamount", "totalAmount"),
+            ("openId", "openid"),
+            ("OPENID", "openid"),
+            ("MchBillNo", "mchBillno"),
+            ("mchbillno", "mchBillno"),
+            ("wxappid", "wxAppId"),
+            ("mchid", "mchId"),
+            ("ClientIP", "clientIp"),
+            ("clıentİp", "clientIp"),
+            ("actname", "actName"),
+            ("remar\u{212a}", "remark"),
+            ("TradeRecordID", "tradeRecordId"),
+            ("\u{17f}endName", "sendName"),
+            ("wi\u{17f}hing", "wishing"),
+            ("NotifyWay", "notifyWay"),
+            ("Environment", "environment"),
+            ("PRIVATEKEY", "privateKey"),
+            ("certkey", "certKey"),
+            ("api\u{17f}ecret\u{212a}ey", "apiSecretKey"),
+        ] {
+            for encoding in [Encoding::Json, Encoding::Xml] {
+                let fault = compose(&[("zone", "z"), (name, "100")], encoding).unwrap_err();
+                assert_eq!(
+                    fault.to_string(),
+                    format!(
+                        "参数格式校验错误: {name} is {field} in other letters: write it as {field}, once"
+                    )
+                );
+            }
+        }
+        for other in ["amounts", "openid2", "ämount", "账户", "sign", "nonceStr"] {
+            assert!(compose(&[(other, "1")], Encoding::Json).is_ok(), "{other}");
+        }
+    }
+
+    /// As they come from either encoding. The request itself is read all the same: towards WeChat they are ignored.
+    #[test]
+    fn other_letters_are_no_mistake_of_the_request_itself() {
+        let fields = [
+            ("wxAppId", "wx1"),
+            ("mchId", "19"),
+            ("mchBillno", "A1"),
+            ("openid", "user-1"),
+            ("amount", "100"),
+            ("actName", "a"),
+            ("remark", "r"),
+            ("tradeRecordId", "7"),
+            ("\u{212a}", "1"),
+            ("\u{17f}endName", "s"),
+        ];
+        let mut sent = Fields::new();
+        for (name, text) in fields {
+            sent.set(name, text);
+        }
+        for encoding in [Encoding::Json, Encoding::Xml] {
+            let body = encoding.encode(&sent).unwrap();
+            let request = SendRequest::read(encoding.decode(body.as_bytes()).unwrap()).unwrap();
+            let openid = OpenId::parse("o").unwrap();
+            let address = Some([203, 0, 113, 7].into());
+            let fault = parameters(&request, &openid, address, encoding).unwrap_err();
+            assert_eq!(
+                fault.to_string(),
+                "参数格式校验错误: \u{17f}endName is sendName in other letters: write it as sendName, once"
+            );
+            assert_eq!(request.send_name, None);
+        }
     }
 
     #[test]
