@@ -8,8 +8,9 @@ mod request;
 pub use answer::{evidence, finding};
 pub use request::{body, parameters, question};
 
-/// Whether a decoder that ignores case may take the one name for the other: Go's and C#'s do, and Go's takes `ſ` for an `s`
-/// and the Kelvin sign for a `k`. Java's `equalsIgnoreCase`, whose rule this is, does too, and takes `ı` and `İ` for an `i`.
+/// Whether a decoder that is not strict about names may take the one for the other. Those of Go and C# ignore case, and Go's
+/// takes `ſ` for an `s` and the Kelvin sign for a `k`; Java's `equalsIgnoreCase`, whose rule this is, does too, and takes `ı`
+/// and `İ` for an `i`. Of those that also ignore separators the best known is fastjson, which does so by default.
 fn is_alike(name: &str, other: &str) -> bool {
     folded(name).eq(folded(other))
 }
@@ -18,8 +19,8 @@ fn folded(name: &str) -> impl Iterator<Item = char> {
     name.chars()
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)
-        // What is left of the dot of `İ`.
-        .filter(|c| *c != '\u{307}')
+        // U+0307 is what is left of the dot of `İ`.
+        .filter(|c| !matches!(c, '_' | '-' | ' ' | '\u{307}'))
 }
 
 /// The path of both sides for paying. Source: specification, section 2.

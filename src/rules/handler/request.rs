@@ -13,8 +13,8 @@ use crate::rules::text::cut;
 /// and what the contract does not know, unchanged.
 ///
 /// # Errors
-/// When there is no client address, a field has the name of one of the contract's in other letters, or the encoding is XML and
-/// cannot carry a field, then `PARAM_ERROR` by name.
+/// When there is no client address, a field may be read as one of the contract's, or the encoding is XML and cannot carry a
+/// field, then `PARAM_ERROR` by name.
 pub fn parameters(
     request: &SendRequest,
     openid: &OpenId,
@@ -43,9 +43,9 @@ pub fn parameters(
         }
     }
     for (name, value) in request.others.iter() {
-        // A decoder that ignores case would read it over the field that is on record: another amount, another openid.
+        // The handler would read it over the field that is on record: another amount, another openid.
         if let Some(field) = FIELDS.iter().find(|field| super::is_alike(name, field)) {
-            let rule = format!("is {field} in other letters: write it as {field}, once");
+            let rule = format!("may be read as {field}: write it as {field}, once");
             return Err(Fault::field(cut(name, 64), &rule));
         }
         fields
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_of_the_contract_in_other_letters_is_refused_by_name() {
+    fn a_field_that_may_be_read_as_one_of_the_contracts_is_refused_by_name() {
         for (name, field) in [
             ("Amount", "amount"),
             ("AMOUNT", "amount"),
@@ -168,25 +168,41 @@ mod tests {
             ("PRIVATEKEY", "privateKey"),
             ("certkey", "certKey"),
             ("api\u{17f}ecret\u{212a}ey", "apiSecretKey"),
+            ("mch_billno", "mchBillno"),
+            ("_amount", "amount"),
+            ("total-amount", "totalAmount"),
+            ("OPEN_ID", "openid"),
         ] {
             for encoding in [Encoding::Json, Encoding::Xml] {
                 let fault = compose(&[("zone", "z"), (name, "100")], encoding).unwrap_err();
                 assert_eq!(
                     fault.to_string(),
-                    format!(
-                        "参数格式校验错误: {name} is {field} in other letters: write it as {field}, once"
-                    )
+                    format!("参数格式校验错误: {name} may be read as {field}: write it as {field}, once")
                 );
             }
         }
-        for other in ["amounts", "openid2", "ämount", "账户", "sign", "nonceStr"] {
+        let long = ["amount", &"_".repeat(1000)].concat();
+        for spaced in ["act name", &long] {
+            let text = compose(&[(spaced, "1")], Encoding::Json).unwrap_err().text;
+            assert!(text.chars().count() < 150, "{text}");
+        }
+        for other in [
+            "amounts",
+            "openid2",
+            "re_openid",
+            "_",
+            "ämount",
+            "账户",
+            "sign",
+            "nonceStr",
+        ] {
             assert!(compose(&[(other, "1")], Encoding::Json).is_ok(), "{other}");
         }
     }
 
     /// As they come from either encoding. The request itself is read all the same: towards WeChat they are ignored.
     #[test]
-    fn other_letters_are_no_mistake_of_the_request_itself() {
+    fn such_a_field_is_no_mistake_of_the_request_itself() {
         let fields = [
             ("wxAppId", "wx1"),
             ("mchId", "19"),
@@ -211,7 +227,7 @@ mod tests {
             let fault = parameters(&request, &openid, address, encoding).unwrap_err();
             assert_eq!(
                 fault.to_string(),
-                "参数格式校验错误: \u{17f}endName is sendName in other letters: write it as sendName, once"
+                "参数格式校验错误: \u{17f}endName may be read as sendName: write it as sendName, once"
             );
             assert_eq!(request.send_name, None);
         }
