@@ -10,6 +10,9 @@ use crate::rules::xml::{self, Nested};
 /// HTTP statuses that cannot mean "paid" where no contract body says otherwise. Source: specification, section 6.
 const REFUSING: [u16; 9] = [400, 401, 403, 404, 405, 413, 415, 422, 429];
 
+/// The fields that decide what an answer means.
+const CODES: [&str; 3] = ["returnCode", "resultCode", "errCode"];
+
 /// What an answer to a payout proves.
 #[must_use]
 pub fn evidence(key: &OrderKey, amount: Fen, status: u16, body: &[u8]) -> Evidence {
@@ -19,7 +22,13 @@ pub fn evidence(key: &OrderKey, amount: Fen, status: u16, body: &[u8]) -> Eviden
     if let Some(why) = contradiction(&answer, key, Some(amount)) {
         return Evidence::no_answer(&why);
     }
-    match (answer.characters("returnCode"), answer.characters("resultCode")) {
+    let said = (answer.characters("returnCode"), answer.characters("resultCode"));
+    if said != (Some("SUCCESS"), Some("SUCCESS"))
+        && let Some(why) = ambiguity(&answer, &CODES)
+    {
+        return Evidence::no_answer(&why);
+    }
+    match said {
         (Some("SUCCESS"), Some("SUCCESS")) => match answer.characters("errCode") {
             // `SUCCESS`, `0` and the like stand beside WeChat's successes; a failure's code is a contradiction.
             Some(code) if class_for_handler(code).is_some() => {
@@ -75,7 +84,22 @@ fn read(body: &[u8]) -> Option<Fields<'_>> {
         b'<' => xml::decode(text, Nested::Skip).ok()?,
         _ => return None,
     };
-    fields.characters("returnCode").is_some().then_some(fields)
+    let is_answer = fields
+        .iter()
+        .any(|(name, value)| super::is_alike(name, "returnCode") && !value.is_blank());
+    is_answer.then_some(fields)
+}
+
+/// A field that decides, under another spelling of its name and with another value: whoever wrote it may have meant that
+/// one, so that nothing but "paid" is believed of the answer.
+fn ambiguity(answer: &Fields<'_>, deciding: &[&str]) -> Option<String> {
+    answer.iter().find_map(|(name, value)| {
+        let field = deciding.iter().find(|field| super::is_alike(name, field))?;
+        let differs = !value.is_blank() && answer.characters(field) != Some(value.characters());
+        differs.then(|| {
+            format!("the handler's answer says something else in {name}, which may be meant for {field}")
+        })
+    })
 }
 
 /// What in an answer cannot be about this order.
@@ -137,7 +161,8 @@ pub fn finding(key: &OrderKey, expected: Option<Fen>, status: u16, body: &[u8]) 
         (Some("SUCCESS"), Some("FAIL")) | (Some("FAIL"), None | Some("FAIL"))
             if answer.characters("errCode") == Some("NOT_FOUND") =>
         {
-            return Finding::no_such_order();
+            return ambiguity(&answer, &CODES)
+                .map_or_else(Finding::no_such_order, |why| Finding::unclear(&why));
         }
         (code, result) => {
             let error = answer.characters("errCode").unwrap_or("no errCode");
@@ -149,6 +174,11 @@ pub fn finding(key: &OrderKey, expected: Option<Fen>, status: u16, body: &[u8]) 
     let Some(word) = answer.characters("status") else {
         return Finding::unclear("the handler's answer has no status");
     };
+    if word == "FAILED"
+        && let Some(why) = ambiguity(&answer, &CODES).or_else(|| ambiguity(&answer, &["status"]))
+    {
+        return Finding::unclear(&why);
+    }
     let found = match word {
         "SENT" | "RECEIVED" | "RFUND_ING" | "REFUND" | "SUCCESS" => Found::Accepted {
             fields: kept_fields(&answer),
@@ -371,6 +401,48 @@ mod tests {
             finding(&key(), None, 200, absent.as_bytes()).found,
             Found::Unclear { .. }
         ));
+    }
+
+    /// As a handler in Go, C# or Java may write them, or one that passes WeChat's own answer on.
+    #[test]
+    fn an_answer_in_other_letters_is_no_refusal() {
+        for (status, body) in [
+            (
+                400,
+                r#"{"ReturnCode":"SUCCESS","ResultCode":"FAIL","ErrCode":"SYSTEMERROR"}"#,
+            ),
+            (422, r#"{"ReturnCode":"SUCCESS","ResultCode":"SUCCESS"}"#),
+            (404, "<xml><return_code>SUCCESS</return_code></xml>"),
+            (200, r#"{"returnCode":"FAIL","ErrCode":"SYSTEMERROR"}"#),
+            (200, r#"{"returnCode":"FAIL","ResultCode":"SUCCESS"}"#),
+            (
+                200,
+                r#"{"returnCode":"SUCCESS","resultCode":"FAIL","ResultCode":"SUCCESS","errCode":"NOTENOUGH"}"#,
+            ),
+            (
+                200,
+                r#"{"returnCode":"SUCCESS","resultCode":"FAIL","errCode":"NOTENOUGH","err_code":"SYSTEMERROR"}"#,
+            ),
+        ] {
+            assert_eq!(outcome(status, body), "unknown", "{status} {body}");
+        }
+        let relayed = r#"{"returnCode":"SUCCESS","resultCode":"FAIL","errCode":"NOTENOUGH","return_code":"SUCCESS","result_code":"FAIL","err_code":"NOTENOUGH"}"#;
+        assert_eq!(outcome(200, relayed), "Refused NOTENOUGH");
+        let paid = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","err_code":"0","Status":"1"}"#;
+        assert_eq!(outcome(200, paid), "accepted {}");
+        let blank = r#"{"returnCode":"FAIL","errCode":"NOTENOUGH","ResultCode":"","Error_Code":null}"#;
+        assert_eq!(outcome(200, blank), "Refused NOTENOUGH");
+
+        let found = |body: &str| finding(&key(), None, 200, body.as_bytes()).found;
+        for unclear in [
+            r#"{"ReturnCode":"SUCCESS","ResultCode":"FAIL","ErrCode":"NOT_FOUND"}"#,
+            r#"{"returnCode":"SUCCESS","resultCode":"FAIL","errCode":"NOT_FOUND","ResultCode":"SUCCESS"}"#,
+            r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","status":"FAILED","Status":"SENT"}"#,
+        ] {
+            assert!(matches!(found(unclear), Found::Unclear { .. }), "{unclear}");
+        }
+        let sent = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","status":"SENT","err_code":"0"}"#;
+        assert!(matches!(found(sent), Found::Accepted { .. }));
     }
 
     #[test]
