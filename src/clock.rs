@@ -1,11 +1,17 @@
-//! The only reader of the wall clock. Everything below takes time as an argument or through [`Clock`].
+//! The only reader of clocks. Everything below takes time as an argument or through [`Clock`]; waiting is tokio's.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use crate::rules::term::Millis;
 
-/// Tells the wall-clock time. Monotonic waiting is tokio's, which tests can pause.
+/// Tells the time, by both of a machine's clocks.
 pub trait Clock: Send + Sync + 'static {
-    /// Now, in milliseconds since 1970.
+    /// Now by the wall clock, in milliseconds since 1970. It may step, in either direction and at any time.
     fn now(&self) -> Millis;
+
+    /// What has passed since some moment before, always the same one in a process: never goes back and never steps.
+    fn passed(&self) -> Duration;
 }
 
 /// The machine's clock.
@@ -22,5 +28,10 @@ impl Clock for SystemClock {
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
         Millis(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn passed(&self) -> Duration {
+        static BEGUN: OnceLock<Instant> = OnceLock::new();
+        BEGUN.get_or_init(Instant::now).elapsed()
     }
 }

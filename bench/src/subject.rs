@@ -169,9 +169,9 @@ fn configuration(to: To, store: Store, upstream: &Upstream, pki: &Path, redis: O
     let stores = match (store, redis) {
         (Store::Redis, Some(redis)) => {
             let url = redis.url();
-            format!("[identity]\nurl = \"{url}\"\n[ledger]\nurl = \"{url}\"\n")
+            format!("[identity]\nurl = \"{url}\"\n[ledger]\nurl = \"{url}\"\ncreate = true\n")
         }
-        _ => "[identity]\nsource = \"file\"\npath = \"openids.csv\"\n[ledger]\nstore = \"file\"\npath = \"payouts.redb\"\n".to_owned(),
+        _ => "[identity]\nsource = \"file\"\npath = \"openids.csv\"\n[ledger]\nstore = \"file\"\npath = \"payouts.redb\"\ncreate = true\n".to_owned(),
     };
     let pki = pki.display();
     let merchant = match to {

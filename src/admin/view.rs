@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rules::order::{Order, State};
+use crate::rules::order::{Destination, Order, State};
 use crate::rules::term::Millis;
 
 /// The order's JSON.
@@ -22,6 +22,7 @@ pub fn view(order: &Order) -> Value {
         ),
         State::Pending(_) | State::Unknown(_) | State::Succeeded(_) => (None, None, None),
     };
+    let (upstream, handler_id) = destination(&order.upstream);
     json!({
         "mchId": order.key.mch_id.as_str(),
         "mchBillno": order.key.order_no.as_str(),
@@ -31,15 +32,25 @@ pub fn view(order: &Order) -> Value {
         "wxAppId": order.wx_app_id.as_str(),
         "userId": order.user_id.to_string(),
         "openid": order.openid.to_string(),
-        "upstream": order.upstream,
+        "upstream": upstream,
+        "handlerId": handler_id,
         "attempts": order.attempts,
-        "createdAt": moment(order.created_at),
+        "createdAt": moment(order.created_at.wall),
         "settledAt": order.settled_at().map(moment),
         "errCode": code,
         "errCodeDes": text,
         "burnt": burnt,
         "history": history,
     })
+}
+
+/// The kind of upstream that the order was sent to: `{"wechat": product}`, `"transfer-bill"` or `"handler"`; and which handler.
+fn destination(destination: &Destination) -> (Value, Option<&str>) {
+    match destination {
+        Destination::Wechat(product) => (json!({ "wechat": product }), None),
+        Destination::TransferBill => (json!("transfer-bill"), None),
+        Destination::Handler(id) => (json!("handler"), Some(id.as_str())),
+    }
 }
 
 /// RFC 3339, UTC, always with three digits of milliseconds: so texts sort as the moments do.

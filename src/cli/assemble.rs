@@ -12,10 +12,12 @@ use crate::identity::cache::CacheSettings;
 use crate::identity::file::FileIdentity;
 use crate::identity::redis::RedisIdentity;
 use crate::ledger;
-use crate::ledger::file::FileLedger;
-use crate::ledger::redis::{RedisLedger, RedisSettings};
+use crate::ledger::file::{FileKeeper, FileLedger};
+use crate::ledger::keeper::Keeper;
+use crate::ledger::redis::{RedisKeeper, RedisLedger, RedisSettings};
 use crate::payout::merchant::{Merchant, MerchantKind};
 use crate::payout::ports::{Identity, Ledger};
+use crate::payout::watch::Contact;
 use crate::payout::{Payouts, Settings};
 use crate::redis_link::{self, Options, RedisLink, RedisUrl};
 use crate::rules::contract::answer::Disclosure;
@@ -78,7 +80,10 @@ fn merchant(
         To::Wechat(merchant) => wechat_merchant(config, merchant, &entry.name, clock, metrics),
         To::TransferBill(merchant) => bill_merchant(config, merchant, &entry.name, clock, metrics),
     };
-    let merchant = merchant.with_context(|| entry.name.clone())?;
+    let merchant = Merchant {
+        is_settle_only: entry.settle_only,
+        ..merchant.with_context(|| entry.name.clone())?
+    };
     Ok((entry.pattern.clone(), Arc::new(merchant)))
 }
 
@@ -101,12 +106,18 @@ fn handler_merchant(
         clock: Arc::clone(clock),
     };
     Ok(Merchant {
-        kind: MerchantKind::Handler { format },
+        kind: MerchantKind::Handler {
+            format,
+            id: handler.id.clone(),
+            formerly: handler.formerly.clone(),
+        },
         upstream: Arc::new(upstream),
         policy: Policy {
             refuses_doubles: handler.idempotent,
             not_found_after: handler.not_found_after,
         },
+        is_settle_only: false,
+        contact: Contact::default(),
         takes_credentials: handler.forward_credentials,
     })
 }
@@ -152,6 +163,8 @@ fn bill_merchant(
             refuses_doubles: true,
             not_found_after: config.wechat.not_found_after,
         },
+        is_settle_only: false,
+        contact: Contact::default(),
         takes_credentials: false,
     })
 }
@@ -189,6 +202,8 @@ fn wechat_merchant(
             refuses_doubles: true,
             not_found_after: wechat.not_found_after,
         },
+        is_settle_only: false,
+        contact: Contact::default(),
         takes_credentials: merchant.request_credentials,
     })
 }
@@ -215,12 +230,21 @@ pub(super) async fn payouts(
                 prefix: prefix.clone(),
                 retention: config.ledger.retention,
                 wait_replicas: *wait_replicas,
+                create: config.ledger.create,
             };
-            Arc::new(RedisLedger::new(link(server, "ledger", metrics)?, settings))
+            let ledger = RedisLedger::new(link(server, "ledger", metrics)?, settings, Arc::clone(&clock));
+            // No claim is made before the ledger's time was heard, so it is asked for before anybody calls.
+            if let Ok(Err(error)) = tokio::time::timeout(REDIS_RESPONSE, ledger.ready()).await {
+                tracing::warn!(%error, "the ledger is not ready yet");
+            }
+            Arc::new(ledger)
         }
         LedgerStore::File { path } => {
             let syncs = metrics.stores.syncs.clone();
-            let ledger = FileLedger::open_counted(path, config.ledger.retention, Arc::clone(&clock), syncs);
+            let config::Ledger {
+                create, retention, ..
+            } = config.ledger;
+            let ledger = FileLedger::open_counted(path, retention, create, Arc::clone(&clock), syncs);
             Arc::new(ledger.context("[ledger] path")?)
         }
     };
@@ -239,6 +263,21 @@ pub(super) async fn payouts(
         Arc::new(SystemChance),
         settings,
     ))
+}
+
+/// Who decides about the ledger as a whole, for a person.
+///
+/// # Errors
+/// When the store is misnamed, then how.
+pub(super) fn keeper(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Box<dyn Keeper>> {
+    Ok(match &config.ledger.store {
+        LedgerStore::Redis { server, prefix, .. } => {
+            let link = link(server, "ledger", &Metrics::default())?;
+            let retention = config.ledger.retention;
+            Box::new(RedisKeeper::new(link, prefix, retention, clock))
+        }
+        LedgerStore::File { path } => Box::new(FileKeeper::new(path)),
+    })
 }
 
 /// Who knows the openids.

@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Ending, assemble};
+use super::{Ending, assemble, ledger};
 use crate::clock::SystemClock;
+use crate::config::Config;
 use crate::config::redacted::summary;
+use crate::ledger::keeper::Standing;
 use crate::telemetry::metrics::Metrics;
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
@@ -25,20 +27,45 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
     for line in summary(&config) {
         println!("{line}");
     }
-    if connect {
-        match assemble::payouts(&config, Arc::new(SystemClock), &metrics).await {
-            Ok(payouts) => {
-                if let Err(error) = payouts.ledger().ready().await {
-                    return Ending::Failed(error.into());
-                }
-                if let Err(error) = payouts.identity().ready().await {
-                    return Ending::Failed(error.into());
-                }
-                println!("the stores answer");
-            }
-            Err(error) => return Ending::Failed(error),
-        }
+    if connect && let Err(error) = stores(&config, &metrics).await {
+        return Ending::Failed(error);
     }
     println!("{} is valid", path.display());
     Ending::Done
+}
+
+/// Asks the stores, and makes and changes nothing in them, not even what a start would make.
+#[expect(clippy::print_stdout, reason = "printing is what this command is for")]
+async fn stores(config: &Config, metrics: &Metrics) -> anyhow::Result<()> {
+    let keeper = assemble::keeper(config, Arc::new(SystemClock))?;
+    let standing = keeper.status().await?;
+    match standing {
+        Standing::None if config.ledger.create => {
+            println!(
+                "{} holds no ledger yet: a start makes it (ledger.create = true)",
+                keeper.place()
+            );
+            assemble::identity(config, metrics).await?.ready().await?;
+        }
+        Standing::InUse => {
+            println!(
+                "{}",
+                ledger::told(&keeper.place(), standing).map_err(anyhow::Error::msg)?
+            );
+            assemble::identity(config, metrics).await?.ready().await?;
+        }
+        standing @ (Standing::None | Standing::Whole { .. } | Standing::Lost { .. }) => {
+            println!(
+                "{}",
+                ledger::told(&keeper.place(), standing).map_err(anyhow::Error::msg)?
+            );
+            let mut config = config.clone();
+            config.ledger.create = false;
+            let payouts = assemble::payouts(&config, Arc::new(SystemClock), metrics).await?;
+            payouts.ledger().ready().await?;
+            payouts.identity().ready().await?;
+        }
+    }
+    println!("the stores answer");
+    Ok(())
 }

@@ -1,5 +1,5 @@
-//! Measures now and then what only the ledger knows: how many orders are unknown, and for how long; and how much of the
-//! day's limit each merchant has used up.
+//! Measures now and then what only the ledger knows: how many orders are unknown, and for how long; how many need a person, and
+//! why; and how much of the day's limit each merchant has used up.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub(super) async fn follow(
 ) {
     loop {
         let now = clock.now();
-        if let Err(error) = unknown(&payouts, &metrics, now).await {
-            tracing::debug!(%error, "unknown orders could not be counted");
+        if let Err(error) = unsettled(&payouts, &metrics).await {
+            tracing::debug!(%error, "unsettled orders could not be counted");
         }
         if let Err(error) = day(&payouts, &metrics, now).await {
             tracing::debug!(%error, "what is used of the day's limit could not be read");
@@ -34,13 +34,20 @@ pub(super) async fn follow(
     }
 }
 
-async fn unknown(payouts: &Payouts, metrics: &Metrics, now: Millis) -> Result<(), StoreError> {
-    let orders = payouts.ledger().unknown(AT_MOST).await?;
+async fn unsettled(payouts: &Payouts, metrics: &Metrics) -> Result<(), StoreError> {
+    let orders = payouts.ledger().unsettled(AT_MOST).await?;
+    let now = payouts.now();
     let ages = orders.iter().filter_map(|order| match &order.state {
-        State::Unknown(unknown) => Some(now.since(unknown.since)),
+        State::Unknown(unknown) => Some(now.wall.since(unknown.since)),
         State::Pending(_) | State::Succeeded(_) | State::Refused(_) => None,
     });
     metrics.payouts.unknown(ages);
+    let settings = payouts.settings();
+    metrics.payouts.attention(
+        orders
+            .iter()
+            .filter_map(|order| settings.needs_a_person(order, now)),
+    );
     Ok(())
 }
 

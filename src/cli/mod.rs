@@ -9,6 +9,7 @@ mod demo;
 mod drain;
 mod gauge;
 mod health;
+mod ledger;
 mod man;
 mod openid;
 mod payout;
@@ -62,6 +63,9 @@ enum Command {
     },
     /// Begin a running sidecar's orderly end and wait for it: for a preStop hook in an image without a shell.
     Drain,
+    /// Make the ledger, look whether it is whole, or accept that it has lost something.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// Fill, ask or print the mapping of user ids to openids.
     #[command(subcommand)]
     Openid(openid::OpenidCommand),
@@ -145,6 +149,7 @@ fn start(line: Line) -> Ending {
             Command::Stub(arguments) => stub::stub(arguments).await,
             Command::Healthcheck { live } => health::check(&line.config, live).await,
             Command::Drain => drain::drain(&line.config).await,
+            Command::Ledger(command) => ledger::ledger(&line.config, command).await,
             Command::Openid(command) => openid::openid(&line.config, command).await,
             Command::Payout(command) => payout::payout(&line.config, command).await,
             Command::Schema => schema::print(),

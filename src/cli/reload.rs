@@ -60,6 +60,7 @@ impl Parts {
         // From here on nothing fails.
         assemble::describe(config, &self.metrics);
         self.payouts.put_in_force(settings);
+        tokio::spawn(tell_stranded(self.payouts.clone()));
         self.stack.put_in_force(next);
         self.admin.put_in_force(api);
         Ok(())
@@ -183,6 +184,27 @@ impl Reload {
         self.files = config.files;
         self.fingerprint = config.fingerprint;
         Ok(())
+    }
+}
+
+/// Says of which unsettled orders the configuration in force does not know any more where they were sent.
+async fn tell_stranded(payouts: Payouts) {
+    match payouts.stranded().await {
+        Ok(stranded) => {
+            for ((mch_id, sent_to), orders) in stranded {
+                tracing::error!(
+                    mch_id = mch_id.as_str(),
+                    sent_to,
+                    orders,
+                    "the new configuration leads nowhere for unsettled orders: they stay as they are, and repeats of them get \
+                     SYSTEMERROR, until an entry leads to where they were sent (restore it, with settle_only = true beside a \
+                     new one; or name the old handler in formerly)"
+                );
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "whether the new configuration strands orders could not be looked at")
+        }
     }
 }
 

@@ -192,8 +192,8 @@ impl Contract {
                 learn_order(&key);
                 let disclosure = self.payouts.settings().disclosure;
                 let reply = self.payouts.send(request, asked, place).await;
-                let answered = reply.map(|reply| reply.into_fields(&key, disclosure));
-                (key, answered)
+                let told = reply.into_fields(&key, disclosure);
+                (key, Ok(told))
             }
             Asked::Status(request) => {
                 let key = request.key.clone();

@@ -7,7 +7,7 @@ use redis::Cmd;
 use super::csv::Row;
 use super::invert::{Inverse, Reading};
 use super::mapping::{Mapping, bytes};
-use super::tracking::masters;
+use crate::redis_link::masters::masters;
 use crate::redis_link::{LinkError, dial};
 use crate::rules::term::{OpenId, WxAppId};
 

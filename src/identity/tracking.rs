@@ -1,11 +1,6 @@
 //! News of changed keys: a connection of its own to every master, on which Redis broadcasts what changes under the key's
 //! prefix (`CLIENT TRACKING ON BCAST`). While any of them is missing, the cache keeps nothing.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the library's enum is not ours to list"
-)]
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +12,7 @@ use tokio::sync::mpsc;
 use super::cache::OpenIdCache;
 use crate::redis_link::RedisLink;
 use crate::redis_link::dial::{self, Node};
+use crate::redis_link::masters::masters;
 use crate::redis_link::url::Topology;
 
 /// The pause before subscribing again.
@@ -144,45 +140,4 @@ async fn follow(
         .await
         .map_err(|error| error.to_string())?;
     Ok(connection)
-}
-
-/// Who the masters are: one, but in a cluster.
-pub(super) async fn masters(link: &RedisLink) -> Result<BTreeSet<Node>, String> {
-    match &link.url().topology {
-        Topology::Standalone | Topology::Sentinel { .. } => {
-            Ok([dial::master(link.url(), link.options()).await?]
-                .into_iter()
-                .collect())
-        }
-        Topology::Cluster => {
-            let mut slots = redis::cmd("CLUSTER");
-            slots.arg("SLOTS");
-            let slots: Vec<Vec<Value>> = link.read(&slots).await.map_err(|error| error.to_string())?;
-            let master_of = |range: &Vec<Value>| -> Option<Node> {
-                let Some(Value::Array(node)) = range.get(2) else {
-                    return None;
-                };
-                let host = match node.first()? {
-                    Value::BulkString(host) => String::from_utf8_lossy(host).into_owned(),
-                    Value::SimpleString(host) => host.clone(),
-                    _ => return None,
-                };
-                if host.is_empty() {
-                    return None;
-                }
-                let Value::Int(port) = node.get(1)? else {
-                    return None;
-                };
-                Some((host, u16::try_from(*port).ok()?))
-            };
-            // One that cannot be read is an error: its changes would be missed without anybody knowing.
-            let masters: Option<BTreeSet<Node>> = slots.iter().map(master_of).collect();
-            let masters = masters.ok_or("the cluster names a master without an address")?;
-            if masters.is_empty() {
-                Err("the cluster has no masters".to_owned())
-            } else {
-                Ok(masters)
-            }
-        }
-    }
 }

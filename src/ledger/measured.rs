@@ -1,13 +1,13 @@
 //! A ledger whose calls are counted, timed and traced, and through which every outcome passes on its way to the record.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::payout::ports::{Inserted, Ledger, ListFilter, Page, Replaced, StoreError};
+use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
 use crate::rules::order::Order;
-use crate::rules::term::{MchId, Millis, OrderKey};
+use crate::rules::term::{LedgerTime, MchId, OrderKey};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::payouts::PayoutMetrics;
 use crate::telemetry::metrics::stores::{CallMeter, Store};
@@ -29,7 +29,7 @@ struct Calls {
     get: CallMeter,
     due: CallMeter,
     list: CallMeter,
-    unknown: CallMeter,
+    unsettled: CallMeter,
     used: CallMeter,
     ready: CallMeter,
 }
@@ -50,7 +50,7 @@ impl Measured {
                 get: of("get"),
                 due: of("due"),
                 list: of("list"),
-                unknown: of("unknown"),
+                unsettled: of("unsettled"),
                 used: of("used"),
                 ready: of("ready"),
             },
@@ -75,6 +75,10 @@ impl Measured {
 
 #[async_trait]
 impl Ledger for Measured {
+    fn time(&self) -> LedgerTime {
+        self.inner.time()
+    }
+
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
         let inserted = self.timed(&self.calls.insert, self.inner.insert(order)).await?;
         match &inserted {
@@ -105,13 +109,8 @@ impl Ledger for Measured {
         self.timed(&self.calls.get, self.inner.get(key)).await
     }
 
-    async fn due(
-        &self,
-        now: Millis,
-        hidden_until: Millis,
-        limit: usize,
-    ) -> Result<Vec<OrderKey>, StoreError> {
-        self.timed(&self.calls.due, self.inner.due(now, hidden_until, limit))
+    async fn due(&self, hidden: Duration, limit: usize, pace: Pace<'_>) -> Result<Vec<OrderKey>, StoreError> {
+        self.timed(&self.calls.due, self.inner.due(hidden, limit, pace))
             .await
     }
 
@@ -119,8 +118,9 @@ impl Ledger for Measured {
         self.timed(&self.calls.list, self.inner.list(filter)).await
     }
 
-    async fn unknown(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
-        self.timed(&self.calls.unknown, self.inner.unknown(limit)).await
+    async fn unsettled(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
+        self.timed(&self.calls.unsettled, self.inner.unsettled(limit))
+            .await
     }
 
     async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError> {

@@ -2,11 +2,16 @@
 //! that the decision was about (see [`Ledger`](crate::payout::ports::Ledger)).
 //!
 //! [`record`] is the stored form, [`charges`] what a change owes to or gets back from the limits; [`mod@file`] is the embedded
-//! store for one process, [`redis`] the one for many, [`measured`] counts and times either.
+//! store for one process, [`redis`] the one for many, [`measured`] counts and times either. [`time`] is the ledger's own time,
+//! [`keeper`] what a person decides about a ledger as a whole.
 
 pub mod record;
 
 pub mod charges;
+
+pub mod time;
+
+pub mod keeper;
 
 pub mod file;
 

@@ -6,16 +6,16 @@ use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
 use crate::rules::limits::{Charge, Counter};
 use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::tests::claimed;
+use crate::rules::order::tests::{at_handler, claimed};
 use crate::rules::order::{
-    Before, Following, Order, Pending, Refused, State, Succeeded, Unknown, UpstreamKind, Version,
+    Absence, Before, Destination, Following, Order, Pending, Refused, State, Succeeded, Unknown, Version,
 };
 use crate::rules::outcome::{Evidence, Refusal};
-use crate::rules::term::{Fen, Millis, OrderNo, TradeRecordId};
+use crate::rules::term::{Fen, LedgerTime, Millis, OrderNo, TradeRecordId};
 use crate::rules::wechat::Product;
 
 pub(super) fn order(no: &str, amount: i64) -> Order {
-    let mut order = claimed(UpstreamKind::Handler);
+    let mut order = claimed(at_handler());
     order.key.order_no = OrderNo::parse(no).unwrap();
     order.amount = Fen::new(amount).unwrap();
     let parameters = Arc::make_mut(&mut order.parameters);
@@ -27,7 +27,7 @@ pub(super) fn order(no: &str, amount: i64) -> Order {
 /// An accepted v3 bill that waits for its user.
 pub(super) fn bill(no: &str, amount: i64) -> Order {
     let mut order = order(no, amount);
-    order.upstream = UpstreamKind::TransferBill;
+    order.upstream = Destination::TransferBill;
     let event = Event::Attempted {
         version: order.version,
         evidence: Evidence::Opened {
@@ -68,12 +68,16 @@ pub(super) fn every_shape() -> Vec<Order> {
     let fields: Fields<'static> =
         serde_json::from_str(r#"{"a":"红包 \"\\/\u0001\u007f","b":1.50,"c":{"d":[1,null]},"e":null,"f":-7}"#)
             .unwrap();
-    let unknown = |absent_since| Unknown {
+    let unknown = |absence| Unknown {
         since: at(1),
         why: "no answer\n".into(),
-        next_query_at: at(i64::MAX),
+        next_query_at: LedgerTime(i64::MAX),
         queries: u32::MAX,
-        absent_since,
+        absence,
+    };
+    let absence = Absence {
+        since: LedgerTime(2),
+        heard_at: LedgerTime(3),
     };
     let refused = |burnt| Refused {
         at: at(-1),
@@ -88,32 +92,27 @@ pub(super) fn every_shape() -> Vec<Order> {
         fields: fields.clone(),
         following,
     };
-    let pending = |before| {
-        State::Pending(Pending {
-            lease_until: at(5),
-            before,
-        })
-    };
+    let pending = |before| State::Pending(Pending { lease_ms: 5, before });
     let following = Following {
-        next_query_at: at(9),
+        next_query_at: LedgerTime(9),
         queries: 3,
     };
     let states = [
         pending(Before::Fresh),
         pending(Before::Refused(refused(false))),
         pending(Before::Unknown(unknown(None))),
-        State::Unknown(unknown(Some(at(2)))),
+        State::Unknown(unknown(Some(absence))),
         State::Unknown(unknown(None)),
         State::Succeeded(succeeded(None)),
         State::Succeeded(succeeded(Some(following))),
         State::Refused(refused(true)),
     ];
     let upstreams = [
-        UpstreamKind::Handler,
-        UpstreamKind::TransferBill,
-        UpstreamKind::Wechat(Product::Redpack),
-        UpstreamKind::Wechat(Product::MiniProgramRedpack),
-        UpstreamKind::Wechat(Product::Transfer),
+        at_handler(),
+        Destination::TransferBill,
+        Destination::Wechat(Product::Redpack),
+        Destination::Wechat(Product::MiniProgramRedpack),
+        Destination::Wechat(Product::Transfer),
     ];
     let counters = [Counter::UserFen, Counter::MerchantFen, Counter::UserPayouts];
     let charge = |counter| Charge {
@@ -123,7 +122,7 @@ pub(super) fn every_shape() -> Vec<Order> {
         limit: i64::MAX,
     };
     let shapes = states.into_iter().zip(upstreams.into_iter().cycle()).enumerate();
-    let shape = |(nth, (state, upstream)): (usize, (State, UpstreamKind))| {
+    let shape = |(nth, (state, upstream)): (usize, (State, Destination))| {
         let mut order = order(&format!("A{nth}"), 2_147_483_647);
         order.version = Version {
             number: u64::MAX,
@@ -134,6 +133,7 @@ pub(super) fn every_shape() -> Vec<Order> {
         order.upstream = upstream;
         order.parameters = Arc::new(fields.clone());
         order.charges = counters.into_iter().take(nth % 4).map(charge).collect();
+        order.returned = counters.into_iter().take(nth % 3).map(charge).collect();
         if nth % 2 == 1 {
             order.encoding = Encoding::Xml;
             order.upstream_status = Some("WAIT_USER_CONFIRM".into());

@@ -55,6 +55,10 @@ pub(super) fn cancel_asked(order: &Order) {
     );
 }
 
+/// Of an order whose destination the configuration does not know any more.
+pub(super) const STRANDED: &str =
+    "no merchant entry leads to where this order was sent: restore it, or name it in formerly";
+
 /// Says that an order contradicts itself: a person must look at it.
 pub(super) fn alarm(order: &Order, what: &str) {
     tracing::error!(

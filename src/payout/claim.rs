@@ -1,7 +1,9 @@
 //! The key that opens an attempt: proof that the order is recorded as pending, by this process, until a moment.
 
+use std::time::Duration;
+
+use crate::clock::Clock;
 use crate::rules::order::{Order, State};
-use crate::rules::term::Millis;
 
 /// An order that this process has claimed. It cannot be copied, and only a successful insert or replacement makes one,
 /// so that nothing is sent without a record.
@@ -9,15 +11,19 @@ use crate::rules::term::Millis;
 #[must_use = "a claim that is not used must be taken back"]
 pub struct Claim {
     order: Order,
-    lease_until: Millis,
+    /// Before the claim was written: others can have seen it only later.
+    begun: Duration,
+    lease: Duration,
 }
 
 impl Claim {
-    /// Makes the claim of a record that the store has just taken. `None` where the record is not pending.
-    pub(super) fn of(recorded: Order) -> Option<Self> {
+    /// Makes the claim of a record that the store has just taken, and that it was given at `begun` by the monotonic clock, or later. `None` where the
+    /// record is not pending.
+    pub(super) fn of(recorded: Order, begun: Duration) -> Option<Self> {
         match &recorded.state {
             State::Pending(pending) => Some(Self {
-                lease_until: pending.lease_until,
+                begun,
+                lease: pending.lease(),
                 order: recorded,
             }),
             State::Unknown(_) | State::Succeeded(_) | State::Refused(_) => None,
@@ -35,10 +41,13 @@ impl Claim {
         &self.order
     }
 
-    /// Whether an attempt that takes at most `longest` and begins at `now` ends before the lease does. A process that
-    /// was held up between claim and sending must not send: by then another one may have settled the order.
+    /// Whether an attempt that takes at most `longest` and begins now ends before anybody else may take the lease for
+    /// over. A process that was held up between claim and sending must not send: by then another one may have settled the
+    /// order. Both clocks are asked, since a machine that was suspended stops its monotonic one.
     #[must_use]
-    pub fn is_good_at(&self, now: Millis, longest: std::time::Duration) -> bool {
-        now.after(longest) <= self.lease_until
+    pub fn is_good(&self, clock: &dyn Clock, longest: Duration) -> bool {
+        let by_wall = clock.now().since(self.order.attempted_at.wall);
+        let passed = std::cmp::max(clock.passed().saturating_sub(self.begun), by_wall);
+        passed.saturating_add(longest) <= self.lease
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ports::Upstream;
+use super::watch::Contact;
 use crate::rules::contract::fault::Fault;
-use crate::rules::contract::send::{RequestCredentials, SendRequest};
+use crate::rules::contract::send::{CLIENT_IP, RequestCredentials, SendRequest};
 use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
-use crate::rules::order::UpstreamKind;
+use crate::rules::order::Destination;
 use crate::rules::order::step::Policy;
-use crate::rules::term::OpenId;
+use crate::rules::term::{HandlerId, OpenId};
 use crate::rules::wechat::Product;
 use crate::rules::{handler, wechat};
 
@@ -23,6 +24,10 @@ pub struct Merchant {
     pub upstream: Arc<dyn Upstream>,
     /// What the upstream promises about repeats.
     pub policy: Policy,
+    /// `settle_only`: old orders are asked about here, and none is sent.
+    pub is_settle_only: bool,
+    /// For how long the upstream has answered all along.
+    pub contact: Contact,
     /// Whether credentials in a request reach the upstream: `request_credentials` towards WeChat,
     /// `forward_credentials` towards a handler.
     pub takes_credentials: bool,
@@ -47,6 +52,10 @@ pub enum MerchantKind {
     Handler {
         /// `handler_format`, where it is not `same`.
         format: Option<Encoding>,
+        /// `handler_id`: pinned with each order.
+        id: HandlerId,
+        /// `formerly`: the ids under which the same handler was known before.
+        formerly: Vec<HandlerId>,
     },
 }
 
@@ -65,7 +74,10 @@ impl Merchant {
         openid: &OpenId,
         client_ip: Option<IpAddr>,
         asked: Encoding,
-    ) -> Result<(UpstreamKind, Fields<'static>), Fault> {
+    ) -> Result<(Destination, Fields<'static>), Fault> {
+        if client_ip.is_none() {
+            return Err(Fault::missing(CLIENT_IP));
+        }
         match &self.kind {
             MerchantKind::Wechat { product, texts } => {
                 let product = match product {
@@ -73,17 +85,49 @@ impl Merchant {
                     Product::Redpack | Product::MiniProgramRedpack | Product::Transfer => *product,
                 };
                 let parameters = wechat::v2::parameters(product, request, texts, openid, client_ip)?;
-                Ok((UpstreamKind::Wechat(product), parameters))
+                Ok((Destination::Wechat(product), parameters))
             }
             MerchantKind::TransferBill { scene } => {
                 let parameters = wechat::v3::request::parameters(request, scene, openid)?;
-                Ok((UpstreamKind::TransferBill, parameters))
+                Ok((Destination::TransferBill, parameters))
             }
-            MerchantKind::Handler { format } => {
+            MerchantKind::Handler { format, id, .. } => {
                 let encoding = format.unwrap_or(asked);
                 let parameters = handler::parameters(request, openid, client_ip, encoding)?;
-                Ok((UpstreamKind::Handler, parameters))
+                Ok((Destination::Handler(id.clone()), parameters))
             }
+        }
+    }
+
+    /// Whether this entry leads to where an order was sent.
+    #[must_use]
+    pub fn leads_to(&self, destination: &Destination) -> bool {
+        match (&self.kind, destination) {
+            (MerchantKind::Wechat { product, .. }, Destination::Wechat(sent)) => {
+                let is_packet = |product: Product| product != Product::Transfer;
+                // One merchant's red packets of either kind are known by one query.
+                product == sent || (is_packet(*product) && is_packet(*sent))
+            }
+            (MerchantKind::TransferBill { .. }, Destination::TransferBill) => true,
+            (MerchantKind::Handler { id, formerly, .. }, Destination::Handler(sent)) => {
+                id == sent || formerly.contains(sent)
+            }
+            (
+                MerchantKind::Wechat { .. }
+                | MerchantKind::TransferBill { .. }
+                | MerchantKind::Handler { .. },
+                Destination::Wechat(_) | Destination::TransferBill | Destination::Handler(_),
+            ) => false,
+        }
+    }
+
+    /// Where a question about an order that is not on record goes.
+    #[must_use]
+    pub fn destination(&self) -> Destination {
+        match &self.kind {
+            MerchantKind::Wechat { product, .. } => Destination::Wechat(*product),
+            MerchantKind::TransferBill { .. } => Destination::TransferBill,
+            MerchantKind::Handler { id, .. } => Destination::Handler(id.clone()),
         }
     }
 

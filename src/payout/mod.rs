@@ -3,8 +3,8 @@
 //! [`ports`] says what the flow needs from the world. [`send`] is the one page that a request to pay travels through,
 //! [`status`] answers how a payout stands, [`settle`] asks about unsettled orders in the background, [`notify`] takes what an
 //! upstream tells by itself; all of them end in [`record`], where the state machine's decision is written. [`claim`] is the
-//! key to an attempt, [`merchant`] an entry of the configuration as the flow uses it, [`waiters`] lets repeats wait,
-//! [`audit`] tells what changed.
+//! key to an attempt, [`merchant`] an entry of the configuration as the flow uses it, [`waiters`] lets repeats wait, [`watch`]
+//! is what this process has seen pass over an order, [`audit`] tells what changed.
 //!
 //! The caller's connection may go away at any time. So a payout runs in a task of [`Payouts::tasks`] from before its
 //! claim to its record, and the connection only waits for the reply.
@@ -31,6 +31,8 @@ pub mod status;
 
 mod waiters;
 
+pub mod watch;
+
 mod audit;
 
 #[cfg(test)]
@@ -46,12 +48,15 @@ use tokio_util::task::TaskTracker;
 use self::merchant::Merchant;
 use self::ports::{Identity, Ledger};
 use self::waiters::Waiters;
+use self::watch::Watch;
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::rules::contract::answer::Disclosure;
 use crate::rules::limits::Limits;
-use crate::rules::route::MerchantPattern;
-use crate::rules::term::{MchId, WxAppId};
+use crate::rules::order::{Attention, Order};
+use crate::rules::route::{MerchantPattern, most_specific};
+use crate::rules::term::{MchId, Moment, WxAppId};
+use crate::telemetry::throttle::Throttle;
 
 /// What of the configuration the flow uses; replaced as a whole on a reload.
 pub struct Settings {
@@ -86,16 +91,62 @@ impl Settings {
             .collect()
     }
 
-    /// The entry that a merchant and app belong to: the most specific one.
+    /// The entry that a new order of a merchant and app goes to: the most specific one.
     #[must_use]
     pub fn merchant(&self, mch_id: &MchId, app: &WxAppId) -> Option<Arc<Merchant>> {
+        self.entry(mch_id, app, |merchant| !merchant.is_settle_only)
+    }
+
+    /// The entry that leads to where an order was sent: the only one that may send it again or ask about it.
+    #[must_use]
+    pub fn leads_to(&self, order: &Order) -> Option<Arc<Merchant>> {
+        let leads = |merchant: &Merchant| merchant.leads_to(&order.upstream);
+        let sends = |merchant: &Merchant| leads(merchant) && !merchant.is_settle_only;
+        let (mch_id, app) = (&order.key.mch_id, &order.wx_app_id);
+        self.entry(mch_id, app, sends)
+            .or_else(|| self.entry(mch_id, app, leads))
+    }
+
+    /// How many of a merchant's orders are asked about in a second, by all replicas together: WeChat Pay answers
+    /// `gettransferinfo` 30 times a second (wechat-pay.md, section 8), and repeats and status calls ask too.
+    #[must_use]
+    pub fn queries_per_second(&self, mch_id: &MchId) -> Option<u32> {
+        let mut entries = self.merchants.iter();
+        let is_meant = |pattern: &MerchantPattern| pattern.mch_id.as_ref().is_none_or(|id| id == mch_id);
+        entries
+            .any(|(pattern, merchant)| is_meant(pattern) && merchant.destination().is_wechat())
+            .then_some(WECHAT_QUERIES_PER_SECOND)
+    }
+
+    /// Why an unsettled order needs a person, if it does.
+    #[must_use]
+    pub fn needs_a_person(&self, order: &Order, now: Moment) -> Option<Attention> {
+        let is_stranded = order.settled_at().is_none() && self.leads_to(order).is_none();
+        if is_stranded {
+            Some(Attention::NoDestination)
+        } else {
+            order
+                .nears_the_end_of_its_window(now)
+                .then_some(Attention::QueryWindow)
+        }
+    }
+
+    fn entry(
+        &self,
+        mch_id: &MchId,
+        app: &WxAppId,
+        is_meant: impl Fn(&Merchant) -> bool,
+    ) -> Option<Arc<Merchant>> {
         let entries = self
             .merchants
             .iter()
+            .filter(|(_, merchant)| is_meant(merchant))
             .map(|(pattern, merchant)| (pattern, merchant));
-        crate::rules::route::most_specific(entries, mch_id, app).map(Arc::clone)
+        most_specific(entries, mch_id, app).map(Arc::clone)
     }
 }
+
+const WECHAT_QUERIES_PER_SECOND: u32 = 20;
 
 /// The flow, with everything it needs. Cheap to clone.
 #[derive(Clone)]
@@ -112,6 +163,9 @@ struct Inner {
     chance: Arc<dyn Chance>,
     settings: ArcSwap<Settings>,
     waiters: Waiters,
+    watch: Watch,
+    /// Of the log's lines about a ledger that cannot be reached, of which each refused request would write one.
+    out_of_reach: Throttle,
     tasks: TaskTracker,
 }
 
@@ -132,6 +186,8 @@ impl Payouts {
             chance,
             settings: ArcSwap::from_pointee(settings),
             waiters: Waiters::default(),
+            watch: Watch::default(),
+            out_of_reach: Throttle::new(Duration::from_secs(1)),
             tasks: TaskTracker::new(),
         };
         Self {
@@ -168,6 +224,15 @@ impl Payouts {
     #[must_use]
     pub fn tasks(&self) -> &TaskTracker {
         &self.inner.tasks
+    }
+
+    /// This moment, by both clocks.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        Moment {
+            wall: self.inner.clock.now(),
+            ledger: self.inner.ledger.time(),
+        }
     }
 
     /// A random number, to seal a version and to spread what would otherwise happen at once.

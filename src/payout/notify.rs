@@ -1,10 +1,12 @@
 //! What an upstream tells by itself: verified, held against the record, and written. The same one may come many times.
 //! Document: wechat-pay.md, section 11; specification, section 6.
 
+use std::time::Duration;
+
 use super::ports::{Notice, Replaced, StoreError};
 use super::{Payouts, audit};
 use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::{Order, State, UpstreamKind};
+use crate::rules::order::{Destination, Order, State};
 use crate::rules::outcome::Found;
 use crate::rules::term::OrderKey;
 use crate::rules::wechat::v3::answer::Notification;
@@ -59,15 +61,18 @@ impl Payouts {
             let order = self.inner.ledger.get(key).await?;
             let order = order.ok_or_else(|| NoticeError::NoSuchOrder(key.clone()))?;
             let finding = notification.finding(&order);
-            if order.upstream != UpstreamKind::TransferBill {
+            if order.upstream != Destination::TransferBill {
                 return Err(contradiction(&order, "it was not sent as a bill".to_owned()));
             }
             if let Found::Unclear { why } = &finding.found {
                 return Err(contradiction(&order, why.clone()));
             }
             let is_acceptance = matches!(finding.found, Found::Accepted { .. });
-            let now = self.inner.clock.now();
-            match step(&order, Event::Asked(finding), policy, now, self.jitter()) {
+            let event = Event::Asked {
+                finding,
+                heard: Duration::ZERO,
+            };
+            match step(&order, event, policy, self.now(), self.jitter()) {
                 // An attempt is under way, and its own answer counts first.
                 Step::Stay if matches!(order.state, State::Pending(_)) && !is_acceptance => {
                     return Err(NoticeError::Busy(key.clone()));

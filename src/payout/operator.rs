@@ -1,12 +1,18 @@
 //! What an operator may do: look payouts up, say what became of one that is unknown, and cancel a bill that the user has
 //! not confirmed. Document: specification, section 8.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use super::ports::{ListFilter, OrderQuestion, Page, Replaced, StoreError};
 use super::{Payouts, audit};
 use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::{Order, State, StateName, UpstreamKind};
-use crate::rules::term::OrderKey;
+use crate::rules::order::{Attention, Destination, Order, State, StateName};
+use crate::rules::term::{MchId, OrderKey};
 use crate::rules::wechat::v3::answer::Withdrawal;
+
+/// How many unsettled orders are looked at when a configuration changes.
+const STRANDED_AT_MOST: usize = 10_000;
 
 /// Why an operator's word was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +73,7 @@ impl Payouts {
             .show(key)
             .await?
             .ok_or_else(|| CancelError::NotFound(key.clone()))?;
-        if order.upstream != UpstreamKind::TransferBill {
+        if order.upstream != Destination::TransferBill {
             return Err(CancelError::NotABill);
         }
         let is_open = match &order.state {
@@ -83,16 +89,35 @@ impl Payouts {
                 .map_or_else(String::new, |word| format!(" ({word})"));
             return Err(CancelError::NotOpen(format!("{state}{word}")));
         }
-        let merchant = self
-            .settings()
-            .merchant(&key.mch_id, &order.wx_app_id)
-            .ok_or(CancelError::NoMerchant)?;
+        let merchant = self.settings().leads_to(&order).ok_or(CancelError::NoMerchant)?;
         audit::cancel_asked(&order);
         match merchant.upstream.cancel(&OrderQuestion::of(&order)).await {
-            Withdrawal::Taken(finding) => Ok(self.record_finding(&order, finding, merchant.policy).await?),
+            Withdrawal::Taken(finding) => Ok(self
+                .record_finding(&order, finding, Duration::ZERO, merchant.policy)
+                .await?),
             Withdrawal::Refused { code, text } => Err(CancelError::Refused { code, text }),
             Withdrawal::Unclear(why) => Err(CancelError::Unclear(why)),
         }
+    }
+
+    /// How many unsettled orders no entry of the configuration leads to, by merchant and by where they were sent; of the first
+    /// [`STRANDED_AT_MOST`] unsettled ones. Each is audited.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read, then [`StoreError`].
+    pub async fn stranded(&self) -> Result<BTreeMap<(MchId, String), usize>, StoreError> {
+        let orders = self.inner.ledger.unsettled(STRANDED_AT_MOST).await?;
+        let (settings, now) = (self.settings(), self.now());
+        let mut stranded = BTreeMap::<_, usize>::new();
+        for order in orders {
+            if settings.needs_a_person(&order, now) == Some(Attention::NoDestination) {
+                audit::alarm(&order, audit::STRANDED);
+                let whose = (order.key.mch_id.clone(), order.upstream.to_string());
+                let count = stranded.entry(whose).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+        Ok(stranded)
     }
 
     /// A page of orders, newest first.
@@ -130,11 +155,7 @@ impl Payouts {
             reason: reason.to_owned(),
         };
         // An operator's word needs no policy: it is about what the upstream cannot say.
-        let policy = Policy {
-            refuses_doubles: false,
-            not_found_after: std::time::Duration::MAX,
-        };
-        match step(&order, event, policy, self.inner.clock.now(), self.jitter()) {
+        match step(&order, event, Policy::UNKNOWN, self.now(), self.jitter()) {
             Step::Become(next) => match self.replace(&order, &next).await? {
                 Replaced::Done => {
                     audit::changed(&next);

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::order::{Order, StateName};
 use crate::rules::outcome::{Evidence, Finding};
-use crate::rules::term::{MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
+use crate::rules::term::{LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
 use crate::rules::wechat::v3::answer::{Notification, Withdrawal};
 use crate::rules::wechat::v3::sign::Signed;
 
@@ -111,6 +111,10 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// How many orders of a merchant may be handed out for a query in a second, over everything that uses the store; `None`: as
+/// many as there are.
+pub type Pace<'a> = &'a (dyn Fn(&MchId) -> Option<u32> + Sync);
+
 /// Keeps one record per order. A ledger holds no rules: it writes what the state machine decided, if the record is
 /// still the one that the decision was about.
 ///
@@ -123,9 +127,15 @@ pub struct Page {
 /// * Repeating a write whose acknowledgement was lost is harmless: where the stored record is already the very one that
 ///   is to be written, `insert` and `replace` make sure that it is durable and answer `Done`, without charging again.
 /// * A replaced record gives back the charges that it had and the new one has not, and is charged those that are new.
-/// * Unsettled records never expire; settled ones not before the configured retention.
+/// * Unsettled records never expire; settled ones not before the configured retention, counted in the ledger's time.
+/// * A store that holds no ledger, or is known to have forgotten what it held of this merchant, claims nothing and answers no
+///   `get` with `None`: a claim compares the ledger's identity in the very step that writes, and "there is no such order" is
+///   said only where the store would have it if there ever was one.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
+    /// The ledger's own time, as this process knows it: never runs faster than time does, and no step of a clock moves it.
+    fn time(&self) -> LedgerTime;
+
     /// Records a new order (version 1) with its charges.
     ///
     /// # Errors
@@ -147,19 +157,24 @@ pub trait Ledger: Send + Sync + 'static {
     /// As [`Ledger::insert`].
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError>;
 
-    /// The order's record.
+    /// The order's record. `None`: there is none, and the store is known to have forgotten nothing of this merchant.
     ///
     /// # Errors
-    /// When the store cannot be read, then [`StoreError`].
+    /// When the store cannot be read, holds no ledger, or has forgotten, then [`StoreError`].
     async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError>;
 
-    /// Orders whose [`Order::due_at`] has come (unsettled, or followed to their final state), oldest first, each handed to one caller only until
-    /// `hidden_until`: the store notes that moment as their new due time in the same step.
+    /// Orders whose [`Order::due_at`] has come in the ledger's time (unsettled, or followed to their final state), oldest
+    /// first, each handed to one caller only for the time that it is `hidden`. A merchant's part of the store that is out of
+    /// reach holds up no other merchant's orders.
     ///
     /// # Errors
-    /// When the store cannot be read or written, then [`StoreError`].
-    async fn due(&self, now: Millis, hidden_until: Millis, limit: usize)
-    -> Result<Vec<OrderKey>, StoreError>;
+    /// When nothing of the store can be read or written, then [`StoreError`].
+    async fn due(
+        &self,
+        hidden: std::time::Duration,
+        limit: usize,
+        pace: Pace<'_>,
+    ) -> Result<Vec<OrderKey>, StoreError>;
 
     /// A page of orders, newest first.
     ///
@@ -167,18 +182,11 @@ pub trait Ledger: Send + Sync + 'static {
     /// When the store cannot be read or the cursor is not one of its own, then [`StoreError`].
     async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError>;
 
-    /// Up to `limit` unknown orders, in any order: to count them and see how old they are.
+    /// Up to `limit` orders that are pending or unknown, in any order: to count them and see how old they are.
     ///
     /// # Errors
     /// When the store cannot be read, then [`StoreError`].
-    async fn unknown(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
-        let filter = ListFilter {
-            state: Some(StateName::Unknown),
-            limit,
-            ..ListFilter::default()
-        };
-        Ok(self.list(&filter).await?.orders)
-    }
+    async fn unsettled(&self, limit: usize) -> Result<Vec<Order>, StoreError>;
 
     /// What of a sum of the limits is used up: charged, and not given back. Zero where there is no such sum.
     ///
@@ -266,7 +274,7 @@ pub struct OrderQuestion {
     /// The platform's record id.
     pub trade_record_id: crate::rules::term::TradeRecordId,
     /// Where the order was sent.
-    pub upstream: crate::rules::order::UpstreamKind,
+    pub upstream: crate::rules::order::Destination,
     /// The encoding that a handler with `handler_format = "same"` is addressed in.
     pub encoding: crate::rules::encoding::Encoding,
     /// The amount and openid that the upstream's answer must agree with, where the order is on record.

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ports::{Replaced, StoreError};
+use super::merchant::Merchant;
+use super::ports::{OrderQuestion, Replaced, StoreError};
 use super::reply::Reply;
 use super::{Payouts, audit};
 use crate::rules::contract::fault::Fault;
+use crate::rules::contract::send::RequestCredentials;
 use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::{Order, State, UpstreamKind};
+use crate::rules::order::{Destination, Order, State};
 use crate::rules::outcome::{Evidence, Finding, Found};
 use crate::telemetry::context::carried;
 
@@ -18,6 +20,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long it is tried. After it the record stays pending, its lease runs out, and the settler asks the upstream.
 const KEEP_TRYING: Duration = Duration::from_secs(15 * 60);
+
+/// The pauses between two questions about an order whose absence is listened to; at most half of what counts as a standstill.
+const SHORTEST_HEARING_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_HEARING_PAUSE: Duration = Duration::from_secs(2);
+/// By how much each order that is listened to lengthens the pause.
+const HEARING_SHARE: Duration = Duration::from_millis(20);
 
 /// What an event came to.
 enum Written {
@@ -46,13 +54,7 @@ impl Payouts {
             Ok(written) => self.reply_to(written, never_sent.as_deref()),
             Err(error) => {
                 tracing::warn!(order = %claimed.key, %error, "an outcome was not recorded yet");
-                let reply = match step(
-                    &claimed,
-                    event.clone(),
-                    policy,
-                    self.inner.clock.now(),
-                    self.jitter(),
-                ) {
+                let reply = match step(&claimed, event.clone(), policy, self.now(), self.jitter()) {
                     Step::Become(next) => Written::Recorded(next),
                     Step::Stay => Written::Recorded(Box::new(claimed.clone())),
                     Step::Remove => Written::Removed,
@@ -110,7 +112,7 @@ impl Payouts {
     async fn apply(&self, order: &Order, event: &Event, policy: Policy) -> Result<Written, StoreError> {
         let mut current = Cow::Borrowed(order);
         loop {
-            let now = self.inner.clock.now();
+            let now = self.now();
             let replaced = match step(&current, event.clone(), policy, now, self.jitter()) {
                 Step::Stay => return Ok(Written::Recorded(Box::new(current.into_owned()))),
                 Step::Become(next) => match self.replace(&current, &next).await? {
@@ -155,6 +157,12 @@ impl Payouts {
             return;
         }
         audit::changed(after);
+        if let (State::Refused(_), State::Unknown(_)) = (&before.state, &after.state) {
+            audit::alarm(
+                after,
+                "an order that was recorded as refused may be paid: an attempt ended without an answer after it",
+            );
+        }
         if matches!(
             (&before.state, &after.state),
             (State::Refused(_), State::Succeeded(_))
@@ -182,17 +190,18 @@ impl Payouts {
         &self,
         asked: &Order,
         finding: Finding,
+        heard: Duration,
         policy: Policy,
     ) -> Result<Order, StoreError> {
         let accepted = matches!(finding.found, Found::Accepted { .. });
-        let event = Event::Asked(finding);
+        let event = Event::Asked { finding, heard };
         if accepted {
             return Ok(match self.apply(asked, &event, policy).await? {
                 Written::Recorded(order) => *order,
                 Written::Removed => asked.clone(),
             });
         }
-        match step(asked, event, policy, self.inner.clock.now(), self.jitter()) {
+        match step(asked, event, policy, self.now(), self.jitter()) {
             Step::Stay | Step::Remove => Ok(asked.clone()),
             Step::Become(next) => match self.replace(asked, &next).await? {
                 Replaced::Done => {
@@ -205,15 +214,68 @@ impl Payouts {
         }
     }
 
-    /// Records that a lease has run out.
+    /// Looks at a pending order, and records that its lease has run out where this process has seen it stand for so long.
     ///
     /// # Errors
     /// When the store cannot be written, then [`StoreError`].
-    pub(super) async fn record_lapse(&self, order: &Order, policy: Policy) -> Result<Order, StoreError> {
-        match self.apply(order, &Event::LeaseLapsed, policy).await? {
-            Written::Recorded(order) => Ok(*order),
-            Written::Removed => Ok(order.clone()),
+    pub(super) async fn watch_claim(&self, order: Order) -> Result<Order, StoreError> {
+        let seen = self.inner.watch.of_claim(&order, self.inner.clock.passed());
+        let (now, chance) = (self.now(), self.jitter());
+        match step(&order, Event::Watched(seen), Policy::UNKNOWN, now, chance) {
+            Step::Stay | Step::Remove => Ok(order),
+            Step::Become(next) => match self.replace(&order, &next).await? {
+                Replaced::Done => {
+                    self.tell(&order, &next);
+                    Ok(*next)
+                }
+                Replaced::Moved(Some(moved)) => Ok(*moved),
+                Replaced::Moved(None) | Replaced::OverLimit(_) => Ok(order),
+            },
         }
+    }
+
+    /// Asks where an order was sent what became of it, and writes what is said there. Returns the answer, and the record after
+    /// it.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time; what the upstream said is then asked again by somebody else.
+    pub(super) async fn ask(
+        &self,
+        order: &Order,
+        merchant: &Merchant,
+        credentials: &RequestCredentials,
+    ) -> (Finding, Result<Order, StoreError>) {
+        let finding = merchant
+            .upstream
+            .query(&OrderQuestion::of(order), credentials)
+            .await;
+        let now = self.inner.clock.passed();
+        let heard = if matches!(finding.found, Found::Unclear { .. }) {
+            merchant.contact.missed();
+            Duration::ZERO
+        } else {
+            self.inner.watch.heard(order, merchant.contact.answered(now), now)
+        };
+        let recorded = self
+            .record_finding(order, finding.clone(), heard, merchant.policy)
+            .await;
+        if let (Ok(order), false) = (&recorded, merchant.policy.refuses_doubles) {
+            let pause = self.hearing_pause(merchant.policy);
+            self.inner
+                .watch
+                .after_query(order, pause, self.inner.clock.passed());
+        }
+        (finding, recorded)
+    }
+
+    /// How long until an upstream whose "no such order" is listened to is asked again: often enough to know that it does not
+    /// stand still, and seldomer where many orders are listened to, which together show the same.
+    fn hearing_pause(&self, policy: Policy) -> Duration {
+        let quarter = policy.not_found_after.checked_div(4).unwrap_or_default();
+        let alone = quarter.clamp(SHORTEST_HEARING_PAUSE, LONGEST_HEARING_PAUSE);
+        let watched = u32::try_from(self.inner.watch.len()).unwrap_or(u32::MAX);
+        let shared = HEARING_SHARE.saturating_mul(watched);
+        std::cmp::max(alone, std::cmp::min(shared, policy.not_found_after))
     }
 
     /// Writes, and once more where the acknowledgement was lost: a ledger answers `Done` to the very same write.
@@ -244,7 +306,7 @@ impl Payouts {
 
 /// Whether a bill was accepted and recorded as ended without payment.
 fn order_ended_unpaid(order: &Order) -> bool {
-    order.upstream == UpstreamKind::TransferBill
+    order.upstream == Destination::TransferBill
         && matches!(order.state, State::Succeeded(_))
         && matches!(order.upstream_status.as_deref(), Some("FAIL" | "CANCELLED"))
 }
@@ -255,6 +317,6 @@ fn why_of(event: &Event) -> &str {
             evidence: Evidence::NeverSent { why } | Evidence::NoAnswer { why },
             ..
         } => why,
-        Event::Attempted { .. } | Event::Asked(_) | Event::LeaseLapsed | Event::Operator { .. } => "",
+        Event::Attempted { .. } | Event::Asked { .. } | Event::Watched(_) | Event::Operator { .. } => "",
     }
 }

@@ -11,16 +11,16 @@ use super::claim::Claim;
 use super::merchant::Merchant;
 use super::ports::{Inserted, OrderQuestion, Replaced, StoreError};
 use super::reply::Reply;
-use super::waiters::Place;
+use super::waiters::{Leader, Place};
 use super::{Payouts, Settings, audit};
 use crate::rules::contract::fault::Fault;
-use crate::rules::contract::send::{CLIENT_IP, RequestCredentials, SendRequest};
+use crate::rules::contract::send::SendRequest;
 use crate::rules::encoding::Encoding;
 use crate::rules::order::repeat::Repeat;
-use crate::rules::order::step::Event;
+use crate::rules::order::step::{Event, Policy};
 use crate::rules::order::{Lease, NewOrder, Order, State};
 use crate::rules::outcome::Evidence;
-use crate::rules::term::{Millis, OpenId};
+use crate::rules::term::{Moment, OpenId};
 use crate::telemetry::context::carried;
 
 /// The pauses between looks at an order that another replica is paying.
@@ -33,9 +33,7 @@ const MAX_TURNS: usize = 12;
 struct Journey {
     request: SendRequest,
     asked: Encoding,
-    merchant: Arc<Merchant>,
     settings: Arc<Settings>,
-    credentials: RequestCredentials,
     deadline: Deadline,
 }
 
@@ -43,52 +41,30 @@ impl Payouts {
     /// Pays, or answers a repeat. `asked` is the request's encoding; `held` is kept until the payout is recorded, e.g. the
     /// request's place among those in flight, which a caller that hangs up must not free.
     ///
-    /// # Errors
-    /// When the request is not taken (no merchant, over `max_amount`), then the fault; nothing was sent or recorded.
-    ///
     /// # Cancel safety
     /// May be dropped at any time: the payout runs in a task of its own, and goes on.
-    pub async fn send(
-        &self,
-        request: SendRequest,
-        asked: Encoding,
-        held: impl Send + 'static,
-    ) -> Result<Reply, Fault> {
+    pub async fn send(&self, request: SendRequest, asked: Encoding, held: impl Send + 'static) -> Reply {
         let settings = self.settings();
-        let merchant = settings
-            .merchant(&request.mch_id, &request.wx_app_id)
-            .ok_or_else(Fault::no_merchant)?;
-        if settings.client_ip.is_none() && request.client_ip.is_none() {
-            return Err(Fault::missing(CLIENT_IP));
-        }
         let deadline = Deadline::after(settings.request_timeout);
         let (followed, replies) = match self.inner.waiters.join(&request) {
             Place::Follow(replies) => (true, replies),
-            Place::Lead(leader) => {
+            Place::Lead(leader) | Place::Apart(leader) => {
                 let replies = leader.subscribe();
-                let journey = self.journey(request, asked, merchant, settings, deadline);
-                self.set_out(journey, held, |reply| leader.land(reply));
-                (false, replies)
-            }
-            Place::Apart => {
-                let (sender, replies) = watch::channel(None);
-                let journey = self.journey(request, asked, merchant, settings, deadline);
-                self.set_out(journey, held, move |reply| {
-                    sender.send_replace(Some(reply));
-                });
+                let journey = Journey {
+                    request,
+                    asked,
+                    settings,
+                    deadline,
+                };
+                self.set_out(journey, held, leader);
                 (false, replies)
             }
         };
-        Ok(wait(replies, deadline, followed).await)
+        wait(replies, deadline, followed).await
     }
 
     /// Begins the journey in a task that outlives the caller.
-    fn set_out(
-        &self,
-        journey: Journey,
-        held: impl Send + 'static,
-        land: impl FnOnce(Reply) + Send + 'static,
-    ) {
+    fn set_out(&self, journey: Journey, held: impl Send + 'static, leader: Leader) {
         let payouts = self.clone();
         // In a box of its own from the start: what a journey needs at its widest would otherwise be moved whole with each
         // of the task's wrappers.
@@ -96,38 +72,24 @@ impl Payouts {
         self.tasks().spawn(carried(async move {
             let reply = journey.await;
             drop(held);
-            land(reply);
+            leader.land(reply);
         }));
-    }
-
-    fn journey(
-        &self,
-        request: SendRequest,
-        asked: Encoding,
-        merchant: Arc<Merchant>,
-        settings: Arc<Settings>,
-        deadline: Deadline,
-    ) -> Journey {
-        let credentials = merchant.credentials(&request.credentials);
-        Journey {
-            request,
-            asked,
-            merchant,
-            settings,
-            credentials,
-            deadline,
-        }
     }
 
     async fn travel(&self, journey: Journey) -> Reply {
         let request = &journey.request;
+        // Who is to pay is asked for a new order only: what was paid stays paid, whatever the configuration says now.
+        let Some(merchant) = journey.settings.merchant(&request.mch_id, &request.wx_app_id) else {
+            let otherwise = Reply::NotTaken(Fault::no_merchant());
+            return self.answer_existing(&journey, otherwise).await;
+        };
         match self
             .inner
             .identity
             .openid(&request.wx_app_id, &request.user_id)
             .await
         {
-            Ok(Some(openid)) => self.claim(&journey, &openid).await,
+            Ok(Some(openid)) => self.claim(&journey, &merchant, &openid).await,
             // The record's openid wins: only a new order needs one.
             Ok(None) => {
                 self.answer_existing(&journey, Reply::Failed(Fault::no_openid()))
@@ -147,20 +109,20 @@ impl Payouts {
         match self.inner.ledger.get(&journey.request.key()).await {
             Ok(Some(order)) => Box::pin(self.repeat(journey, order)).await,
             Ok(None) => otherwise,
-            Err(error) => out_of_reach(&error),
+            Err(error) => self.out_of_reach(&error),
         }
     }
 
-    async fn claim(&self, journey: &Journey, openid: &OpenId) -> Reply {
-        let now = self.inner.clock.now();
-        let order = match compose(journey, openid, self.lease(&journey.merchant), now) {
+    async fn claim(&self, journey: &Journey, merchant: &Arc<Merchant>, openid: &OpenId) -> Reply {
+        let (begun, now) = (self.inner.clock.passed(), self.now());
+        let order = match compose(journey, merchant, openid, self.lease(merchant), now) {
             Ok(order) => order,
             Err(otherwise) => return self.answer_existing(journey, otherwise).await,
         };
         match self.insert(&order).await {
             Ok(Inserted::Done) => {
                 audit::changed(&order);
-                self.dispatch(journey, order).await
+                self.dispatch(journey, merchant, Claim::of(order, begun)).await
             }
             Ok(Inserted::Exists(existing)) => Box::pin(self.repeat(journey, *existing)).await,
             Ok(Inserted::OverLimit(at)) => over_limit(&order, at),
@@ -174,9 +136,9 @@ impl Payouts {
                         version: order.version,
                         evidence,
                     };
-                    self.record_later(order, event, journey.merchant.policy);
+                    self.record_later(order, event, merchant.policy);
                 }
-                out_of_reach(&error)
+                self.out_of_reach(&error)
             }
         }
     }
@@ -195,62 +157,66 @@ impl Payouts {
     }
 
     /// From here on there is no error, only evidence.
-    async fn dispatch(&self, journey: &Journey, claimed: Order) -> Reply {
-        let Some(claim) = Claim::of(claimed) else {
+    async fn dispatch(&self, journey: &Journey, merchant: &Merchant, claim: Option<Claim>) -> Reply {
+        let Some(claim) = claim else {
             return Reply::Failed(Fault::unknown());
         };
-        let evidence = journey
-            .merchant
-            .upstream
-            .attempt(&claim, &journey.credentials)
-            .await;
+        let credentials = merchant.credentials(&journey.request.credentials);
+        let evidence = merchant.upstream.attempt(&claim, &credentials).await;
         let claimed = claim.into_order();
         match &evidence {
             Evidence::NeverSent { why } | Evidence::NoAnswer { why } => {
+                merchant.contact.missed();
                 tracing::warn!(order = %claimed.key, why, "an attempt got no answer");
             }
             Evidence::Accepted { .. } | Evidence::Opened { .. } | Evidence::Declined { .. } => {}
         }
-        self.record(claimed, evidence, journey.merchant.policy).await
+        self.record(claimed, evidence, merchant.policy).await
     }
 
-    /// What a repeat may do, until there is a reply.
+    /// What a repeat may do, until there is a reply. An order is asked about and sent again where it was sent, and nowhere else.
     async fn repeat(&self, journey: &Journey, mut order: Order) -> Reply {
-        let merchant = &journey.merchant;
+        let merchant = journey.settings.leads_to(&order);
+        let policy = merchant
+            .as_ref()
+            .map_or(Policy::UNKNOWN, |merchant| merchant.policy);
         let mut asked_already = false;
         for _turn in 0..MAX_TURNS {
-            let now = self.inner.clock.now();
+            let now = self.now();
             let unsettled = asked_already && matches!(order.state, State::Unknown(_));
             let what = if unsettled {
-                order.repeat_unsettled(merchant.policy, now)
+                order.repeat_unsettled(policy, now)
             } else {
                 order.repeat(&journey.request, now)
             };
-            let moved = match what {
-                Repeat::Differs(field) => return Reply::Failed(Fault::differs(field)),
-                Repeat::Answer => return Reply::Recorded(Arc::new(order)),
-                Repeat::Wait => match self.watch(&order, journey.deadline).await {
+            let moved = match (what, &merchant) {
+                (Repeat::Differs(field), _) => return Reply::Failed(Fault::differs(field)),
+                (Repeat::Answer, _) => return Reply::Recorded(Arc::new(order)),
+                (Repeat::Wait, _) => match self.watch(&order, journey.deadline).await {
                     Some(Ok(moved)) => Ok(moved),
                     Some(Err(error)) => Err(error),
                     None => return Reply::Failed(Fault::processing()),
                 },
-                Repeat::Lapsed => self.record_lapse(&order, merchant.policy).await,
-                Repeat::AskFirst => {
+                (Repeat::AskFirst, Some(merchant)) => {
                     asked_already = true;
-                    let question = OrderQuestion::of(&order);
-                    let finding = merchant.upstream.query(&question, &journey.credentials).await;
-                    self.record_finding(&order, finding, merchant.policy).await
+                    let credentials = merchant.credentials(&journey.request.credentials);
+                    self.ask(&order, merchant, &credentials).await.1
                 }
-                Repeat::SendAgain { not_before } => {
-                    tokio::time::sleep(not_before.since(now)).await;
+                (Repeat::SendAgain { pause }, Some(merchant)) if !merchant.is_settle_only => {
+                    tokio::time::sleep(pause).await;
                     asked_already = false;
-                    match self.claim_again(journey, &order).await {
-                        Ok(Ok(claimed)) => return self.dispatch(journey, claimed).await,
+                    let begun = self.inner.clock.passed();
+                    match self.claim_again(journey, merchant, &order).await {
+                        Ok(Ok(claimed)) => {
+                            return self.dispatch(journey, merchant, Claim::of(claimed, begun)).await;
+                        }
                         Ok(Err(reply)) => return reply,
                         Err(Moved::To(moved)) => Ok(*moved),
                         Err(Moved::Failed(error)) => Err(error),
                     }
                 }
+                // No entry leads to where the order was sent, or one for questions only: the record answers.
+                (Repeat::AskFirst | Repeat::SendAgain { .. }, _) => return Reply::Recorded(Arc::new(order)),
             };
             order = match moved {
                 Ok(moved) => moved,
@@ -264,12 +230,21 @@ impl Payouts {
         Reply::Failed(Fault::processing())
     }
 
-    async fn claim_again(&self, journey: &Journey, order: &Order) -> Result<Result<Order, Reply>, Moved> {
-        let now = self.inner.clock.now();
+    async fn claim_again(
+        &self,
+        journey: &Journey,
+        merchant: &Merchant,
+        order: &Order,
+    ) -> Result<Result<Order, Reply>, Moved> {
+        let now = self.now();
         let limits = &journey.settings.limits;
-        let charges = limits.charges(&order.wx_app_id, &order.user_id, order.amount, now);
+        // What was refused is a new payout to the limits; what may be paid already has passed them.
+        if let (State::Refused(_), Err(fault)) = (&order.state, limits.check(order.amount)) {
+            return Ok(Err(Reply::Failed(fault)));
+        }
+        let charges = limits.charges(&order.wx_app_id, &order.user_id, order.amount, now.wall);
         let next = self
-            .lease(&journey.merchant)
+            .lease(merchant)
             .and_then(|lease| order.claimed_again(lease, charges, now));
         let Some(next) = next else {
             return Ok(Err(Reply::Failed(Fault::processing())));
@@ -295,11 +270,19 @@ impl Payouts {
                         version: next.version,
                         evidence,
                     };
-                    self.record_later(next, event, journey.merchant.policy);
+                    self.record_later(next, event, merchant.policy);
                 }
                 Err(Moved::Failed(error))
             }
         }
+    }
+
+    /// No ledger, no payout.
+    fn out_of_reach(&self, error: &StoreError) -> Reply {
+        if let Some(left_out) = self.inner.out_of_reach.may_tell() {
+            tracing::warn!(%error, left_out, "nothing was sent: the ledger is out of reach");
+        }
+        Reply::Failed(Fault::not_sent("the ledger is out of reach"))
     }
 
     /// A lease with a seal of its own; `None` where the machine has no randomness, without which no claim can be told
@@ -311,13 +294,15 @@ impl Payouts {
         })
     }
 
-    /// Looks at a pending order until it is no longer the same claim; `None` when the time is over.
+    /// Looks at a pending order until it is no longer the same claim, be it that its lease has run out under this process's
+    /// eyes; `None` when the time is over.
     async fn watch(&self, order: &Order, deadline: Deadline) -> Option<Result<Order, StoreError>> {
         let mut pause = FIRST_LOOK;
         loop {
-            let lapses = self.inner.clock.now() >= order.due_at().unwrap_or_default();
-            if lapses {
-                return Some(Ok(order.clone()));
+            match self.watch_claim(order.clone()).await {
+                Ok(now) if now.version != order.version => return Some(Ok(now)),
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
             }
             if deadline.left() <= pause {
                 return None;
@@ -374,12 +359,15 @@ async fn wait(mut replies: watch::Receiver<Option<Reply>>, deadline: Deadline, f
 }
 
 /// The order that a request becomes if it is new; else the reply to a request that cannot become one.
-fn compose(journey: &Journey, openid: &OpenId, lease: Option<Lease>, now: Millis) -> Result<Order, Reply> {
+fn compose(
+    journey: &Journey,
+    merchant: &Merchant,
+    openid: &OpenId,
+    lease: Option<Lease>,
+    now: Moment,
+) -> Result<Order, Reply> {
     let Journey {
-        request,
-        settings,
-        merchant,
-        ..
+        request, settings, ..
     } = journey;
     settings.limits.check(request.amount).map_err(Reply::Failed)?;
     let client_ip = match settings.client_ip {
@@ -397,7 +385,7 @@ fn compose(journey: &Journey, openid: &OpenId, lease: Option<Lease>, now: Millis
         parameters,
         charges: settings
             .limits
-            .charges(&request.wx_app_id, &request.user_id, request.amount, now),
+            .charges(&request.wx_app_id, &request.user_id, request.amount, now.wall),
     };
     Ok(Order::claimed(request, new, lease, now))
 }
@@ -405,11 +393,6 @@ fn compose(journey: &Journey, openid: &OpenId, lease: Option<Lease>, now: Millis
 fn over_limit(order: &Order, at: usize) -> Reply {
     let fault = order.charges.get(at).map(|charge| charge.over(&order.key.mch_id));
     Reply::Failed(fault.unwrap_or_else(|| Fault::not_sent("a limit was passed")))
-}
-
-fn out_of_reach(error: &StoreError) -> Reply {
-    tracing::warn!(%error, "nothing was sent: the ledger is out of reach");
-    Reply::Failed(Fault::not_sent("the ledger is out of reach"))
 }
 
 impl OrderQuestion {
@@ -420,7 +403,7 @@ impl OrderQuestion {
             key: order.key.clone(),
             wx_app_id: order.wx_app_id.clone(),
             trade_record_id: order.trade_record_id,
-            upstream: order.upstream,
+            upstream: order.upstream.clone(),
             encoding: order.encoding,
             expected: Some((order.amount, order.openid.clone())),
         }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::ports::{OrderQuestion, StoreError};
+use super::ports::StoreError;
 use super::{Payouts, audit};
 use crate::rules::contract::send::RequestCredentials;
+use crate::rules::order::step::Policy;
 use crate::rules::order::{Order, State};
 use crate::rules::outcome::{Finding, Found};
-use crate::rules::pace::{BILL_LIFE, QUERY_ALERT, QUERY_WINDOW};
-use crate::rules::term::OrderKey;
+use crate::rules::pace::{BILL_LIFE, QUERY_WINDOW};
+use crate::rules::term::{MchId, OrderKey};
 
 /// The pause between two looks for orders that are due.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -48,20 +49,27 @@ impl Payouts {
         }
     }
 
-    /// Takes one batch of orders that are due, and asks about each. Returns how many there were.
+    /// Takes one batch of orders that are due, or that this process watches, and looks at each. Returns how many there were.
     ///
     /// # Errors
     /// When the ledger is out of reach, then [`StoreError`].
     pub async fn settle_due(&self) -> Result<usize, StoreError> {
-        let now = self.inner.clock.now();
-        let due = self.inner.ledger.due(now, now.after(HIDDEN), BATCH).await?;
-        let count = due.len();
-        let asked = due
+        let settings = self.settings();
+        let pace = |mch_id: &MchId| settings.queries_per_second(mch_id);
+        let mut keys = self.inner.watch.ripe(BATCH, self.inner.clock.passed());
+        let due = self.inner.ledger.due(HIDDEN, BATCH, &pace).await;
+        if let Ok(due) = &due {
+            keys.extend(due.iter().cloned());
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let count = keys.len();
+        let asked = keys
             .into_iter()
             .filter(|key| !self.inner.waiters.has(key))
             .map(|key| self.settle_one(key));
         futures_util::future::join_all(asked).await;
-        Ok(count)
+        due.map(|_| count)
     }
 
     async fn settle_one(&self, key: OrderKey) {
@@ -74,48 +82,51 @@ impl Payouts {
 
     async fn try_settle(&self, key: &OrderKey) -> Result<(), StoreError> {
         let Some(mut order) = self.inner.ledger.get(key).await? else {
+            self.inner.watch.forget(key);
             return Ok(());
         };
-        let settings = self.settings();
-        let Some(merchant) = settings.merchant(&order.key.mch_id, &order.wx_app_id) else {
-            audit::alarm(
-                &order,
-                "no merchant entry matches this unsettled order any more: restore it",
-            );
-            return Ok(());
-        };
-        if let State::Pending(pending) = &order.state {
-            if pending.lease_until > self.inner.clock.now() {
+        if matches!(order.state, State::Pending(_)) {
+            order = self.watch_claim(order).await?;
+        }
+        match &order.state {
+            State::Unknown(_) => {}
+            State::Succeeded(succeeded) if succeeded.following.is_some() => {}
+            State::Pending(_) => return Ok(()),
+            State::Succeeded(_) | State::Refused(_) => {
+                self.inner.watch.forget(key);
                 return Ok(());
             }
-            order = self.record_lapse(&order, merchant.policy).await?;
         }
-        let is_followed =
-            matches!(&order.state, State::Succeeded(succeeded) if succeeded.following.is_some());
-        if !is_followed && !matches!(order.state, State::Unknown(_)) {
-            return Ok(());
-        }
-        let finding = if self.is_askable(&order) {
-            merchant
-                .upstream
-                .query(&OrderQuestion::of(&order), &RequestCredentials::default())
-                .await
-        } else {
-            Finding::unclear("the upstream's query window is over")
+        let merchant = self.settings().leads_to(&order);
+        let why_not = match &merchant {
+            None => {
+                audit::alarm(&order, audit::STRANDED);
+                Some(format!("no merchant entry leads to {} any more", order.upstream))
+            }
+            Some(_) if self.is_askable(&order) => None,
+            Some(_) => Some("the upstream's query window is over".to_owned()),
+        };
+        let (finding, recorded) = match (merchant, why_not) {
+            (Some(merchant), None) => self.ask(&order, &merchant, &RequestCredentials::default()).await,
+            (_, why_not) => {
+                let finding = Finding::unclear(&why_not.unwrap_or_default());
+                let recorded = self
+                    .record_finding(&order, finding.clone(), Duration::ZERO, Policy::UNKNOWN)
+                    .await;
+                (finding, recorded)
+            }
         };
         if let Found::Unclear { why } = &finding.found {
             tracing::info!(order = %order.key, why, "the upstream did not say how an order stands");
         }
-        self.record_finding(&order, finding, merchant.policy).await?;
-        Ok(())
+        recorded.map(|_| ())
     }
 
     /// Whether a query can still reach the order; near the end of the window a person is called.
     fn is_askable(&self, order: &Order) -> bool {
-        let now = self.inner.clock.now();
-        let age = now.since(order.created_at);
+        let now = self.now();
         if let State::Succeeded(succeeded) = &order.state {
-            let age = now.since(succeeded.at);
+            let age = now.wall.since(succeeded.at);
             if age > BILL_LIFE {
                 audit::alarm(
                     order,
@@ -124,12 +135,12 @@ impl Payouts {
             }
             return age <= QUERY_WINDOW;
         }
-        if age > QUERY_ALERT {
+        if order.nears_the_end_of_its_window(now) {
             audit::alarm(
                 order,
                 "an order is unknown near the end of WeChat's query window of 30 days: settle it by hand",
             );
         }
-        age <= QUERY_WINDOW
+        order.may_be_asked_about(now)
     }
 }

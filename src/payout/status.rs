@@ -3,107 +3,112 @@
 
 use super::Payouts;
 use super::ports::OrderQuestion;
-use crate::rules::contract::answer::{failed_by, not_found, remembered, reported};
+use crate::rules::contract::answer::{failed_by, not_found, reported, stands};
 use crate::rules::contract::fault::Fault;
 use crate::rules::contract::status::StatusRequest;
 use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
-use crate::rules::order::{Order, State, UpstreamKind};
-use crate::rules::outcome::{Finding, Found};
-
-use super::merchant::{Merchant, MerchantKind};
+use crate::rules::order::{Order, State};
+use crate::rules::outcome::Found;
 
 impl Payouts {
     /// Answers how a payout stands. `asked` is the request's encoding.
     ///
     /// # Errors
-    /// When no merchant entry matches or the app is not the order's, then the fault; the request was not taken.
+    /// When the order is not on record and no merchant entry matches, or the app is not the order's, then the fault; the
+    /// request was not taken.
     ///
     /// # Cancel safety
     /// May be dropped at any time; what the upstream said is then asked again by somebody else.
     pub async fn status(&self, request: StatusRequest, asked: Encoding) -> Result<Fields<'static>, Fault> {
+        let key = &request.key;
+        let is_under_way = || self.inner.waiters.has(key);
+        match self.inner.ledger.get(key).await {
+            Ok(Some(order)) => self.status_of(order, &request).await,
+            Ok(None) if is_under_way() => Ok(failed_by(&Fault::processing(), key)),
+            Ok(None) => self.status_without_record(&request, asked).await,
+            Err(error) => {
+                tracing::warn!(order = %key, %error, "how an order stands cannot be told: the ledger is out of reach");
+                let fault = if is_under_way() {
+                    Fault::processing()
+                } else {
+                    Fault::unknown()
+                };
+                Ok(failed_by(&fault, key))
+            }
+        }
+    }
+
+    async fn status_of(&self, order: Order, request: &StatusRequest) -> Result<Fields<'static>, Fault> {
         let settings = self.settings();
-        let disclosure = settings.disclosure;
+        let key = &order.key.clone();
+        if order.wx_app_id != request.wx_app_id {
+            return Err(Fault::differs("wxAppId"));
+        }
+        let is_settled = order.settled_at().is_some();
+        if !is_settled && self.inner.waiters.has(key) {
+            // Being paid here, or about to be: its lease is this process's own, and WeChat must not be asked meanwhile.
+            return Ok(failed_by(&Fault::processing(), key));
+        }
+        let known = order.clone();
+        let order = self.watch_claim(order).await.unwrap_or(known);
+        let merchant = settings.leads_to(&order);
+        let (Some(merchant), false) = (merchant, matches!(order.state, State::Pending(_))) else {
+            return Ok(stands(&order, None, settings.disclosure));
+        };
+        let credentials = merchant.credentials(&request.credentials);
+        let (finding, recorded) = self.ask(&order, &merchant, &credentials).await;
+        let order = recorded.unwrap_or_else(|error| {
+            tracing::warn!(order = %key, %error, "what the upstream said was not recorded");
+            order
+        });
+        // While the upstream was asked a repeat may have begun to send what was refused.
+        let order = if matches!(order.state, State::Refused(_)) {
+            match self.inner.ledger.get(key).await {
+                Ok(Some(now)) => now,
+                Ok(None) | Err(_) => return Ok(failed_by(&Fault::unknown(), key)),
+            }
+        } else {
+            order
+        };
+        Ok(stands(&order, Some(&finding), settings.disclosure))
+    }
+
+    /// The ledger was read, has forgotten nothing, and has no such order.
+    async fn status_without_record(
+        &self,
+        request: &StatusRequest,
+        asked: Encoding,
+    ) -> Result<Fields<'static>, Fault> {
+        let settings = self.settings();
         let key = &request.key;
         let merchant = settings
             .merchant(&key.mch_id, &request.wx_app_id)
             .ok_or_else(Fault::no_merchant)?;
-        let mut order = match self.inner.ledger.get(key).await {
-            Ok(order) => order,
-            Err(error) => {
-                tracing::warn!(order = %key, %error, "the ledger is out of reach; the upstream is asked alone");
-                None
-            }
+        let question = OrderQuestion {
+            key: key.clone(),
+            wx_app_id: request.wx_app_id.clone(),
+            trade_record_id: request.trade_record_id,
+            upstream: merchant.destination(),
+            encoding: asked,
+            expected: None,
         };
-        if let Some(known) = &order {
-            if known.wx_app_id != request.wx_app_id {
-                return Err(Fault::differs("wxAppId"));
+        let credentials = merchant.credentials(&request.credentials);
+        let finding = merchant.upstream.query(&question, &credentials).await;
+        Ok(match &finding.found {
+            Found::Accepted { .. } | Found::NotPaid(_) | Found::Moving => {
+                reported(key, &finding, settings.disclosure)
             }
-            if let State::Pending(pending) = &known.state {
-                if pending.lease_until > self.inner.clock.now() {
-                    // WeChat must not be asked about an order while it is being paid.
-                    return Ok(failed_by(&Fault::processing(), key));
-                }
-                order = Some(
-                    self.record_lapse(known, merchant.policy)
-                        .await
-                        .unwrap_or_else(|_| known.clone()),
-                );
-            }
-        }
-        let finding = self.ask(&request, order.as_ref(), &merchant, asked).await;
-        if let Some(known) = order.take() {
-            order = Some(
-                match self
-                    .record_finding(&known, finding.clone(), merchant.policy)
-                    .await
-                {
-                    Ok(order) => order,
-                    Err(error) => {
-                        tracing::warn!(order = %key, %error, "what the upstream said was not recorded");
-                        known
-                    }
-                },
-            );
-        }
-        Ok(match (&finding.found, &order) {
-            (Found::Accepted { .. } | Found::NotPaid(_) | Found::Moving, order) => {
-                reported(key, &finding, order.as_ref(), disclosure)
-            }
-            (Found::NoSuchOrder, None) => not_found(key),
-            (Found::NoSuchOrder | Found::Unclear { .. }, Some(order)) => remembered(order, disclosure),
-            (Found::Unclear { why }, None) => {
+            // Somebody may have claimed it while the upstream was asked, here or elsewhere.
+            Found::NoSuchOrder => match self.inner.ledger.get(key).await {
+                Ok(None) if !self.inner.waiters.has(key) => not_found(key),
+                Ok(None | Some(_)) => failed_by(&Fault::processing(), key),
+                Err(_) => failed_by(&Fault::unknown(), key),
+            },
+            Found::Unclear { why } => {
                 tracing::warn!(order = %key, why, "the upstream did not say how an order stands");
                 failed_by(&Fault::unknown(), key)
             }
         })
-    }
-
-    async fn ask(
-        &self,
-        request: &StatusRequest,
-        order: Option<&Order>,
-        merchant: &Merchant,
-        asked: Encoding,
-    ) -> Finding {
-        let question = match order {
-            Some(order) => OrderQuestion::of(order),
-            None => OrderQuestion {
-                key: request.key.clone(),
-                wx_app_id: request.wx_app_id.clone(),
-                trade_record_id: request.trade_record_id,
-                upstream: match &merchant.kind {
-                    MerchantKind::Wechat { product, .. } => UpstreamKind::Wechat(*product),
-                    MerchantKind::TransferBill { .. } => UpstreamKind::TransferBill,
-                    MerchantKind::Handler { .. } => UpstreamKind::Handler,
-                },
-                encoding: asked,
-                expected: None,
-            },
-        };
-        merchant
-            .upstream
-            .query(&question, &merchant.credentials(&request.credentials))
-            .await
     }
 }

@@ -16,7 +16,15 @@ use crate::rules::term::{Fen, OrderKey, UserId, WxAppId};
 /// The orders that are under way in this process.
 #[derive(Clone, Default)]
 pub(super) struct Waiters {
-    flights: Arc<Mutex<HashMap<OrderKey, Flight>>>,
+    flights: Arc<Mutex<HashMap<OrderKey, Flights>>>,
+}
+
+/// What is under way for one order.
+#[derive(Default)]
+struct Flights {
+    /// How many requests, the leader among them.
+    count: usize,
+    leader: Option<Flight>,
 }
 
 struct Flight {
@@ -33,54 +41,61 @@ pub(super) enum Place {
     /// Another one does the work.
     Follow(watch::Receiver<Option<Reply>>),
     /// Another one is at work with another app, user or amount: its reply would not be this one's.
-    Apart,
+    Apart(Leader),
 }
 
-/// Tells the followers; when it is dropped, they stop waiting.
+/// A request at work: tells those who wait for it, who stop waiting when it is dropped. As long as it is there, the order is
+/// under way in this process, whatever the ledger says.
 pub(super) struct Leader {
     waiters: Waiters,
     key: OrderKey,
+    leads: bool,
     reply: watch::Sender<Option<Reply>>,
 }
 
 impl Waiters {
     pub(super) fn join(&self, request: &SendRequest) -> Place {
-        match self.flights().entry(request.key()) {
-            Entry::Occupied(flight) => {
-                let flight = flight.get();
-                let same = flight.wx_app_id == request.wx_app_id
-                    && flight.user_id == request.user_id
-                    && flight.amount == request.amount;
-                if same {
-                    Place::Follow(flight.reply.clone())
-                } else {
-                    Place::Apart
-                }
+        let key = request.key();
+        let mut all = self.flights();
+        let flights = all.entry(key.clone()).or_default();
+        if let Some(flight) = &flights.leader {
+            let same = flight.wx_app_id == request.wx_app_id
+                && flight.user_id == request.user_id
+                && flight.amount == request.amount;
+            if same {
+                return Place::Follow(flight.reply.clone());
             }
-            Entry::Vacant(vacant) => {
-                let (sender, reply) = watch::channel(None);
-                let key = vacant.key().clone();
-                vacant.insert(Flight {
-                    wx_app_id: request.wx_app_id.clone(),
-                    user_id: request.user_id.clone(),
-                    amount: request.amount,
-                    reply,
-                });
-                Place::Lead(Leader {
-                    waiters: self.clone(),
-                    key,
-                    reply: sender,
-                })
-            }
+        }
+        let (sender, reply) = watch::channel(None);
+        let leads = flights.leader.is_none();
+        flights.count = flights.count.saturating_add(1);
+        if leads {
+            flights.leader = Some(Flight {
+                wx_app_id: request.wx_app_id.clone(),
+                user_id: request.user_id.clone(),
+                amount: request.amount,
+                reply,
+            });
+        }
+        let leader = Leader {
+            waiters: self.clone(),
+            key,
+            leads,
+            reply: sender,
+        };
+        if leads {
+            Place::Lead(leader)
+        } else {
+            Place::Apart(leader)
         }
     }
 
-    /// Whether the order is under way here.
+    /// Whether the order is under way here: it may be claimed, sent or recorded at any moment.
     pub(super) fn has(&self, key: &OrderKey) -> bool {
         self.flights().contains_key(key)
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<OrderKey, Flight>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<OrderKey, Flights>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,6 +114,17 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        self.waiters.flights().remove(&self.key);
+        let mut all = self.waiters.flights();
+        let Entry::Occupied(mut entry) = all.entry(self.key.clone()) else {
+            return;
+        };
+        let flights = entry.get_mut();
+        flights.count = flights.count.saturating_sub(1);
+        if self.leads {
+            flights.leader = None;
+        }
+        if flights.count == 0 {
+            entry.remove();
+        }
     }
 }

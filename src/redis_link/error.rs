@@ -22,13 +22,50 @@ pub enum LinkError {
         /// The rest of its words.
         text: String,
     },
+    /// Redis stopped a script with an error: what it had written until then stays written.
+    #[error("Redis stopped a script, which may have taken effect in part: {code} {text}")]
+    Stopped {
+        /// `NOPERM`, `WRONGTYPE`, `ERR`, …
+        code: String,
+        /// The rest of its words.
+        text: String,
+    },
 }
+
+/// What a script is refused with before it has written anything: before it runs, or by its first write.
+const BEFORE_A_WRITE: [&str; 14] = [
+    "NOSCRIPT",
+    "LOADING",
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "CROSSSLOT",
+    "READONLY",
+    "OOM",
+    "MISCONF",
+    "NOREPLICAS",
+    "MASTERDOWN",
+    "BUSY",
+    "NOAUTH",
+];
 
 impl LinkError {
     /// Whether the command may have taken effect.
     #[must_use]
     pub fn is_unsure(&self) -> bool {
-        matches!(self, Self::Unanswered(_))
+        matches!(self, Self::Unanswered(_) | Self::Stopped { .. })
+    }
+
+    /// The same error, where it was a script that met it: nothing rolls back what a script has done.
+    pub(super) fn of_a_script(self) -> Self {
+        match self {
+            Self::Refused { code, text } if !BEFORE_A_WRITE.contains(&code.as_str()) => {
+                Self::Stopped { code, text }
+            }
+            error
+            @ (Self::NotSent(_) | Self::Unanswered(_) | Self::Refused { .. } | Self::Stopped { .. }) => error,
+        }
     }
 
     /// Whether this is a demoted master's word: the present one must be looked for.
@@ -74,6 +111,23 @@ mod tests {
     use redis::ServerErrorKind;
 
     use super::*;
+
+    #[test]
+    fn a_script_that_was_stopped_may_have_written() {
+        let refused = |code: &str| LinkError::Refused {
+            code: code.to_owned(),
+            text: String::new(),
+        };
+        for code in ["NOPERM", "WRONGTYPE", "ERR"] {
+            assert!(
+                !refused(code).is_unsure() && refused(code).of_a_script().is_unsure(),
+                "{code}"
+            );
+        }
+        for code in BEFORE_A_WRITE {
+            assert!(!refused(code).of_a_script().is_unsure(), "{code}");
+        }
+    }
 
     fn cluster_and_node(kind: ErrorKind) -> (bool, bool) {
         let error = RedisError::from((kind, "words"));

@@ -8,11 +8,15 @@
 //! decides. Sent again is only what a server has turned away (`READONLY`, `NOSCRIPT`; in a cluster see [`redirect`]), and
 //! what [`RedisLink::read`] asks.
 
+mod away;
+
 mod batch;
 
 pub mod dial;
 
 mod error;
+
+pub mod masters;
 
 mod redirect;
 
@@ -20,17 +24,20 @@ pub mod url;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use redis::{
     Cmd, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError, Script, ServerErrorKind, ToRedisArgs,
     Value,
 };
 
+use self::away::{Away, Part};
 use self::dial::Connection;
 pub use self::error::LinkError;
 use self::error::classify;
 pub use self::url::RedisUrl;
+use self::url::Topology;
 use crate::circuit::Breaker;
 use crate::rules::circuit::Patience;
 
@@ -47,6 +54,9 @@ const USUAL_CALL_BYTES: usize = 2560;
 
 /// How many scripts may wait for replicas at once, each on a connection of its own.
 const WAITING_SCRIPTS: usize = 8;
+
+/// How often at most a connection to a cluster is opened beside the one that failed a command.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
 
 /// How connections are made.
 #[derive(Clone, Debug)]
@@ -83,6 +93,7 @@ struct Inner {
     state: Mutex<State>,
     dialing: tokio::sync::Mutex<()>,
     turns: tokio::sync::Semaphore,
+    away: Away,
 }
 
 #[derive(Default)]
@@ -90,6 +101,21 @@ struct State {
     current: Option<Current>,
     own: Vec<Current>,
     generation: u64,
+    /// When a connection to a cluster was last begun in the background.
+    renewed_at: Option<Instant>,
+}
+
+impl State {
+    /// This connection is the one from now on. Returns its generation.
+    fn renewed(&mut self, connection: Connection, is_lost: Arc<AtomicBool>) -> u64 {
+        self.generation = self.generation.wrapping_add(1);
+        self.current = Some(Current {
+            generation: self.generation,
+            connection,
+            is_lost,
+        });
+        self.generation
+    }
 }
 
 /// A connection that is used until it fails a command, or is lost while nobody uses it.
@@ -117,6 +143,7 @@ impl RedisLink {
             state: Mutex::default(),
             dialing: tokio::sync::Mutex::default(),
             turns: tokio::sync::Semaphore::new(WAITING_SCRIPTS),
+            away: Away::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -140,9 +167,10 @@ impl RedisLink {
     /// # Errors
     /// When it was not done, or perhaps was, then [`LinkError`].
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LinkError> {
+        let part = self.part_of(command)?;
         let (generation, mut connection) = self.connection().await?;
         let answered = command.query_async::<Value>(&mut connection).await;
-        typed(self.judge(generation, answered)?)
+        typed(self.judge_part(part, generation, answered)?)
     }
 
     /// Sends a command that only reads; once more on a new connection where the first one broke.
@@ -179,7 +207,7 @@ impl RedisLink {
             Err(error) if error.is_read_only() => self.invoke(&call, replicas).await,
             done => done,
         };
-        let (value, acknowledged) = done?;
+        let (value, acknowledged) = done.map_err(LinkError::of_a_script)?;
         match acknowledged {
             Some((Some(acknowledged), count)) if acknowledged < count => Err(LinkError::Unanswered(format!(
                 "the write is on the master, but only {acknowledged} of {count} replicas have acknowledged it"
@@ -199,9 +227,10 @@ impl RedisLink {
         if let Some(replicas) = replicas {
             return Box::pin(self.invoke_and_wait(call, replicas)).await;
         }
+        let part = self.part_of(&call.command)?;
         let (generation, mut connection) = self.connection().await?;
         let value = call.run(&mut connection).await;
-        Ok((self.judge(generation, value)?, None))
+        Ok((self.judge_part(part, generation, value)?, None))
     }
 
     /// On a connection that nobody shares, since `WAIT` holds up whatever comes behind it. One that was dropped half way
@@ -211,10 +240,11 @@ impl RedisLink {
         call: &Call<'_>,
         replicas: Replicas,
     ) -> Result<(Value, Option<(Option<usize>, usize)>), LinkError> {
+        let part = self.part_of(&call.command)?;
         let _turn = self.inner.turns.acquire().await;
         let mut own = self.own_connection().await?;
         let value = call.run(&mut own.connection).await;
-        let value = self.judge(own.generation, value)?;
+        let value = self.judge_part(part, own.generation, value)?;
         if !(replicas.has_written)(&value) {
             self.state().own.push(own);
             return Ok((value, None));
@@ -275,6 +305,9 @@ impl RedisLink {
     /// What came of a command; a connection that failed it is not used again.
     fn judge<T>(&self, generation: u64, answered: Result<T, RedisError>) -> Result<T, LinkError> {
         let answered = answered.map_err(|error| classify(&error, &self.inner.url.topology));
+        if self.inner.url.topology == Topology::Cluster {
+            return self.judge_cluster(generation, answered);
+        }
         match &answered {
             Err(error) if error.is_unsure() => {
                 self.inner.breaker.failed(&error.to_string());
@@ -289,6 +322,105 @@ impl RedisLink {
             Ok(_) => self.inner.breaker.answered(),
         }
         answered
+    }
+
+    /// The part of a cluster that a command goes to.
+    ///
+    /// # Errors
+    /// When that part is away, then [`LinkError::NotSent`].
+    fn part_of(&self, command: &Cmd) -> Result<Option<Part>, LinkError> {
+        if self.inner.url.topology != Topology::Cluster {
+            return Ok(None);
+        }
+        let part = Part::of(command);
+        match &part {
+            Some(part) if self.inner.away.has(part) => {
+                Err(self.not_sent("the node that has these keys does not answer"))
+            }
+            Some(_) | None => Ok(part),
+        }
+    }
+
+    /// The same as [`RedisLink::judge`]; a part of a cluster that gave no answer is away from then on.
+    fn judge_part<T>(
+        &self,
+        part: Option<Part>,
+        generation: u64,
+        answered: Result<T, RedisError>,
+    ) -> Result<T, LinkError> {
+        let judged = self.judge(generation, answered);
+        if let (Err(LinkError::Unanswered(_)), Some(part)) = (&judged, part)
+            && self.inner.away.mark(part)
+        {
+            tokio::spawn(self.clone().follow_away());
+        }
+        judged
+    }
+
+    /// Looks whether the parts that are away answer again, on connections of its own, until all do.
+    async fn follow_away(self) {
+        loop {
+            let is_lost = Arc::new(AtomicBool::new(false));
+            let dialed = dial::dial(&self.inner.url, &self.inner.options, notice(&is_lost)).await;
+            if let Ok(connection) = dialed {
+                let looks = self.inner.away.keys().into_iter().map(|key| {
+                    let mut connection = connection.clone();
+                    async move {
+                        let answer = Cmd::exists(&key).query_async::<Value>(&mut connection).await;
+                        answer.is_ok().then_some(key)
+                    }
+                });
+                let back: Vec<_> = join_all(looks).await.into_iter().flatten().collect();
+                if !back.is_empty() {
+                    self.state().renewed(connection, is_lost);
+                    if back.iter().any(|key| self.inner.away.is_back(key)) {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(RENEW_EVERY).await;
+        }
+    }
+
+    /// One node that is away says nothing about the others, so it neither opens the circuit nor takes the connection from
+    /// them: beside it another one is opened, which finds a fail-over.
+    fn judge_cluster<T>(&self, generation: u64, answered: Result<T, LinkError>) -> Result<T, LinkError> {
+        match &answered {
+            Err(error) if error.is_unsure() || error.is_read_only() => self.renew(generation),
+            Err(_) | Ok(_) => self.inner.breaker.answered(),
+        }
+        answered
+    }
+
+    /// Opens a connection in the background and puts it in the place of this one, once in [`RENEW_EVERY`]. If none can be had,
+    /// nobody of the cluster answers.
+    fn renew(&self, generation: u64) {
+        {
+            let mut state = self.state();
+            let is_current = state
+                .current
+                .as_ref()
+                .is_some_and(|current| current.generation == generation);
+            let is_early = state.renewed_at.is_some_and(|at| at.elapsed() < RENEW_EVERY);
+            if !is_current || is_early {
+                return;
+            }
+            state.renewed_at = Some(Instant::now());
+        }
+        let link = self.clone();
+        tokio::spawn(async move {
+            let is_lost = Arc::new(AtomicBool::new(false));
+            let dialed = dial::dial(&link.inner.url, &link.inner.options, notice(&is_lost)).await;
+            match dialed {
+                Ok(connection) => {
+                    link.state().renewed(connection, is_lost);
+                }
+                Err(error) => {
+                    link.inner.breaker.unreachable(&error);
+                    link.forget(generation);
+                }
+            }
+        });
     }
 
     async fn connection(&self) -> Result<(u64, Connection), LinkError> {
@@ -314,16 +446,7 @@ impl RedisLink {
         let dialed = dial::dial(&self.inner.url, &self.inner.options, notice(&is_lost)).await;
         let mut state = self.state();
         match dialed {
-            Ok(connection) => {
-                state.generation = state.generation.wrapping_add(1);
-                let generation = state.generation;
-                state.current = Some(Current {
-                    generation,
-                    connection: connection.clone(),
-                    is_lost,
-                });
-                Ok((generation, connection))
-            }
+            Ok(connection) => Ok((state.renewed(connection.clone(), is_lost), connection)),
             Err(error) => {
                 drop(state);
                 self.inner.breaker.unreachable(&error);

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::day::BeijingDay;
-use super::order::UpstreamKind;
-use super::term::Millis;
+use super::order::Destination;
+use super::term::Moment;
 use super::wechat::Product;
 
 /// The shortest gap between the beginnings of two attempts of one order. Source: wechat-pay.md, section 2, rule 5.
@@ -16,6 +16,14 @@ pub const QUERY_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 pub const QUERY_ALERT: Duration = Duration::from_secs(27 * 86_400);
 /// Natural days within which a v2 transfer may be sent again, the first one included. Source: rule 6.
 const TRANSFER_RESEND_DAYS: i64 = 2;
+/// The longest that two natural days can be.
+const TRANSFER_RESEND: Duration = Duration::from_secs(2 * 86_400);
+/// How long at most may lie between two hearings of "no such order" that belong together, where it is believed after a day:
+/// several of the longest pauses, for the time that a rolling restart or another replica's turn may take.
+pub const LONGEST_SILENCE: Duration = Duration::from_secs(2 * 3600);
+/// The same where it is believed after seconds: an upstream that has answered nobody for so long may have stood still, and may
+/// do late what it had accepted before.
+pub const LONGEST_STANDSTILL: Duration = Duration::from_secs(5);
 /// How long a bill may take to its final state: 24 hours for the user, and some lag. Source: wechat-pay.md, section 10,
 /// "life of a bill".
 pub const BILL_LIFE: Duration = Duration::from_secs(25 * 3600);
@@ -26,16 +34,18 @@ const OVERDUE_PAUSE: Duration = Duration::from_secs(6 * 3600);
 /// The longest pause between two queries: the time after which WeChat advises to ask about `PROCESSING`.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20 * 60);
 
-/// Whether an order whose first attempt began at `first` may still be sent at `now`.
+/// Whether an order whose doubt began at `since` may still be sent at `now`. Natural days are the wall clock's; one that was
+/// set back does not open the window again, since the ledger's time has passed all the same.
 #[must_use]
-pub fn may_send_again(upstream: UpstreamKind, first: Millis, now: Millis) -> bool {
+pub fn may_send_again(upstream: &Destination, since: Moment, now: Moment) -> bool {
     match upstream {
-        UpstreamKind::Wechat(Product::Transfer) => {
-            BeijingDay::of(now).days_after(BeijingDay::of(first)) < TRANSFER_RESEND_DAYS
+        Destination::Wechat(Product::Transfer) => {
+            let days = BeijingDay::of(now.wall).days_after(BeijingDay::of(since.wall));
+            days < TRANSFER_RESEND_DAYS && now.ledger.since(since.ledger) < TRANSFER_RESEND
         }
-        UpstreamKind::Wechat(Product::Redpack | Product::MiniProgramRedpack)
-        | UpstreamKind::TransferBill
-        | UpstreamKind::Handler => true,
+        Destination::Wechat(Product::Redpack | Product::MiniProgramRedpack)
+        | Destination::TransferBill
+        | Destination::Handler(_) => true,
     }
 }
 
@@ -69,21 +79,25 @@ pub fn before_following(queries: u32, age: Duration, jitter: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::order::tests::at_handler;
 
     #[test]
     fn transfers_are_sent_again_within_two_natural_days() {
-        let transfer = UpstreamKind::Wechat(Product::Transfer);
-        let late_evening = Millis(1_795_449_599_999); // 23:59:59.999 in Beijing
-        let day = |n: i64| Millis(late_evening.0 + n * 86_400_000);
-        assert!(may_send_again(transfer, late_evening, late_evening));
-        assert!(may_send_again(transfer, late_evening, day(1)));
-        assert!(!may_send_again(transfer, late_evening, Millis(day(1).0 + 1)));
-        assert!(may_send_again(
-            UpstreamKind::Wechat(Product::Redpack),
-            late_evening,
-            day(300)
-        ));
-        assert!(may_send_again(UpstreamKind::Handler, late_evening, day(300)));
+        let transfer = Destination::Wechat(Product::Transfer);
+        let evening = 1_795_449_599_999; // 23:59:59.999 in Beijing
+        let at = |wall: i64, ledger: i64| Moment::from((evening + wall, ledger));
+        const DAY: i64 = 86_400_000;
+        let since = at(0, 0);
+        assert!(may_send_again(&transfer, since, since));
+        assert!(may_send_again(&transfer, since, at(DAY, DAY)));
+        assert!(!may_send_again(&transfer, since, at(DAY + 1, DAY + 1)));
+        assert!(
+            !may_send_again(&transfer, since, at(-DAY, 2 * DAY)),
+            "a clock that was set back opens no window"
+        );
+        for other in [Destination::Wechat(Product::Redpack), at_handler()] {
+            assert!(may_send_again(&other, since, at(300 * DAY, 300 * DAY)));
+        }
     }
 
     #[test]

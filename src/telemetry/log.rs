@@ -57,6 +57,15 @@ pub fn start(format: LogFormat, level: &str) -> Result<Level, ParseError> {
     Ok(Level(handle))
 }
 
+/// Has a command that is no server write its audit, and nothing else, to standard error: one JSON object per line.
+pub fn audit_to_stderr() {
+    let audit = Targets::new().with_target("audit", tracing::Level::INFO);
+    let lines = fmt::layer().with_writer(std::io::stderr).event_format(Json);
+    if let Err(error) = tracing_subscriber::registry().with(audit).with(lines).try_init() {
+        tracing::debug!(%error, "logging was started already");
+    }
+}
+
 /// The audit is no matter of taste: it is written at any level, unless it is switched off by its own name.
 fn filter(level: &str) -> Result<Targets, ParseError> {
     format!("audit=info,{level}").parse()

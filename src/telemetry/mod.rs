@@ -11,4 +11,6 @@ pub mod otlp;
 
 pub mod out;
 
+pub mod throttle;
+
 pub mod trace;

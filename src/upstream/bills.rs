@@ -17,7 +17,7 @@ use crate::payout::claim::Claim;
 use crate::payout::ports::{Notice, OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::json;
-use crate::rules::order::UpstreamKind;
+use crate::rules::order::Destination;
 use crate::rules::outcome::{Evidence, Finding};
 use crate::rules::term::{MchId, Millis};
 use crate::rules::wechat::v3::answer::{self, Notification, Signature, Withdrawal};
@@ -200,10 +200,10 @@ impl Caller {
     }
 }
 
-fn check(upstream: UpstreamKind) -> Result<(), String> {
+fn check(upstream: &Destination) -> Result<(), String> {
     match upstream {
-        UpstreamKind::TransferBill => Ok(()),
-        UpstreamKind::Wechat(_) | UpstreamKind::Handler => {
+        Destination::TransferBill => Ok(()),
+        Destination::Wechat(_) | Destination::Handler(_) => {
             Err(super::moved(upstream, "WeChat Pay v3 (transfer-bill)"))
         }
     }
@@ -213,7 +213,7 @@ fn check(upstream: UpstreamKind) -> Result<(), String> {
 impl Upstream for BillUpstream {
     async fn attempt(&self, claim: &Claim, _credentials: &RequestCredentials) -> Evidence {
         let order = claim.order();
-        if let Err(why) = check(order.upstream) {
+        if let Err(why) = check(&order.upstream) {
             return Evidence::NeverSent { why };
         }
         let serial = match self.keys.current(self.caller.now()).await {
@@ -222,7 +222,7 @@ impl Upstream for BillUpstream {
             Err(why) => return Evidence::NeverSent { why },
         };
         let body = json::encode(&order.parameters);
-        let may_send = || claim.is_good_at(self.caller.now(), self.caller.0.hosts.timeout);
+        let may_send = || claim.is_good(&*self.caller.0.clock, self.caller.0.hosts.timeout);
         let sent = self
             .caller
             .send(&Method::POST, BILLS_PATH, body, Some(&serial), may_send);
@@ -237,7 +237,7 @@ impl Upstream for BillUpstream {
     }
 
     async fn query(&self, question: &OrderQuestion, _credentials: &RequestCredentials) -> Finding {
-        if let Err(why) = check(question.upstream) {
+        if let Err(why) = check(&question.upstream) {
             return Finding::unclear(&why);
         }
         match self
@@ -269,7 +269,7 @@ impl Upstream for BillUpstream {
     }
 
     async fn cancel(&self, order: &OrderQuestion) -> Withdrawal {
-        if let Err(why) = check(order.upstream) {
+        if let Err(why) = check(&order.upstream) {
             return Withdrawal::Unclear(why);
         }
         match self.asked(&Method::POST, &cancel_path(&order.key.order_no)).await {

@@ -15,7 +15,7 @@ use crate::payout::ports::{OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::encoding::Encoding;
 use crate::rules::handler;
-use crate::rules::order::UpstreamKind;
+use crate::rules::order::Destination;
 use crate::rules::outcome::{Evidence, Finding};
 use crate::rules::term::OrderKey;
 use crate::telemetry::context::RequestContext;
@@ -58,9 +58,9 @@ pub struct HandlerUpstream {
 impl Upstream for HandlerUpstream {
     async fn attempt(&self, claim: &Claim, credentials: &RequestCredentials) -> Evidence {
         let order = claim.order();
-        if order.upstream != UpstreamKind::Handler {
+        if !matches!(order.upstream, Destination::Handler(_)) {
             return Evidence::NeverSent {
-                why: super::moved(order.upstream, "the handler"),
+                why: super::moved(&order.upstream, "a handler"),
             };
         }
         let encoding = self.format.encoding(order.encoding);
@@ -69,7 +69,7 @@ impl Upstream for HandlerUpstream {
             Ok(headers) => headers,
             Err(why) => return Evidence::NeverSent { why },
         };
-        let may_send = || claim.is_good_at(self.clock.now(), self.longest);
+        let may_send = || claim.is_good(&*self.clock, self.longest);
         match self
             .client
             .post(handler::SEND_PATH, &headers, Bytes::from(body), may_send)
@@ -82,8 +82,8 @@ impl Upstream for HandlerUpstream {
     }
 
     async fn query(&self, question: &OrderQuestion, credentials: &RequestCredentials) -> Finding {
-        if question.upstream != UpstreamKind::Handler {
-            return Finding::unclear(&super::moved(question.upstream, "the handler"));
+        if !matches!(question.upstream, Destination::Handler(_)) {
+            return Finding::unclear(&super::moved(&question.upstream, "a handler"));
         }
         let encoding = self.format.encoding(question.encoding);
         let fields = handler::question(&question.key, &question.wx_app_id, question.trade_record_id);

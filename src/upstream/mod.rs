@@ -25,7 +25,7 @@ pub mod handler;
 use std::time::Duration;
 
 use crate::rules::circuit::Patience;
-use crate::rules::order::UpstreamKind;
+use crate::rules::order::Destination;
 
 /// An upstream that cannot be connected, or leaves this many requests in a row without an answer, is not tried for a while.
 const PATIENCE: Patience = Patience {
@@ -36,8 +36,8 @@ const PATIENCE: Patience = Patience {
 
 /// Why an order that was first sent elsewhere is not sent or asked about here: only the upstream that got the first
 /// attempt can tell what came of it.
-fn moved(first: UpstreamKind, now: &str) -> String {
+fn moved(first: &Destination, now: &str) -> String {
     format!(
-        "this order was first sent to {first:?}, and the configuration now says {now}: restore the merchant's entry"
+        "this order was sent to {first}, and the configuration now says {now}: restore the merchant's entry"
     )
 }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
-use crate::rules::order::UpstreamKind;
+use crate::rules::order::Destination;
 use crate::rules::outcome::{Evidence, Finding};
 use crate::rules::text::hex_digits;
 use crate::rules::wechat::{Product, v2};
@@ -200,7 +200,7 @@ impl Clients {
 impl Upstream for WechatUpstream {
     async fn attempt(&self, claim: &Claim, credentials: &RequestCredentials) -> Evidence {
         let order = claim.order();
-        let prepared = product_of(order.upstream).and_then(|product| {
+        let prepared = product_of(&order.upstream).and_then(|product| {
             let (clients, api_key) = self.equipment(credentials)?;
             let body =
                 v2::signed_body(&order.parameters, &nonce()?, &api_key).map_err(|error| error.to_string())?;
@@ -210,7 +210,7 @@ impl Upstream for WechatUpstream {
             Ok(prepared) => prepared,
             Err(why) => return Evidence::NeverSent { why },
         };
-        let may_send = || claim.is_good_at(self.clock.now(), self.hosts.timeout);
+        let may_send = || claim.is_good(&*self.clock, self.hosts.timeout);
         match clients.post(v2::path(product), &body, may_send).await {
             Ok(answer) => v2::evidence(product, order, answer.status.as_u16(), &answer.body),
             Err(Failure::NeverSent(why)) => Evidence::NeverSent { why },
@@ -219,7 +219,7 @@ impl Upstream for WechatUpstream {
     }
 
     async fn query(&self, question: &OrderQuestion, credentials: &RequestCredentials) -> Finding {
-        let prepared = product_of(question.upstream).and_then(|product| {
+        let prepared = product_of(&question.upstream).and_then(|product| {
             let (clients, api_key) = self.equipment(credentials)?;
             let fields = v2::query_body(product, &question.key, &question.wx_app_id);
             let body = v2::signed_body(&fields, &nonce()?, &api_key).map_err(|error| error.to_string())?;
@@ -252,10 +252,10 @@ impl Upstream for WechatUpstream {
     }
 }
 
-fn product_of(upstream: UpstreamKind) -> Result<Product, String> {
+fn product_of(upstream: &Destination) -> Result<Product, String> {
     match upstream {
-        UpstreamKind::Wechat(product) => Ok(product),
-        UpstreamKind::Handler | UpstreamKind::TransferBill => Err(super::moved(upstream, "WeChat Pay")),
+        Destination::Wechat(product) => Ok(*product),
+        Destination::Handler(_) | Destination::TransferBill => Err(super::moved(upstream, "WeChat Pay")),
     }
 }
 

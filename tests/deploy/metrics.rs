@@ -17,9 +17,9 @@ use payout_sidecar::rules::fields::Fields;
 use payout_sidecar::rules::json;
 use payout_sidecar::rules::limits::{Charge, Counter};
 use payout_sidecar::rules::order::step::{Event, Policy, Step, step};
-use payout_sidecar::rules::order::{Lease, NewOrder, Order, UpstreamKind};
+use payout_sidecar::rules::order::{Destination, Lease, NewOrder, Order};
 use payout_sidecar::rules::outcome::{Class, Evidence};
-use payout_sidecar::rules::term::{MchId, Millis, OpenId, UserId, WxAppId};
+use payout_sidecar::rules::term::{HandlerId, MchId, Millis, Moment, OpenId, UserId, WxAppId};
 use payout_sidecar::telemetry::metrics::http::Endpoint;
 use payout_sidecar::telemetry::metrics::upstreams::Ended;
 use payout_sidecar::telemetry::metrics::{Expiring, Metrics};
@@ -128,7 +128,7 @@ async fn stores(metrics: &Metrics) {
 /// with it, until it runs as itself: opening looks at the file twice, and may find it locked the second time.
 async fn file_ledger(path: &Path, retention: Duration) -> FileLedger {
     for _ in 0..500 {
-        match FileLedger::open(path, retention, Arc::new(SystemClock)) {
+        match FileLedger::open(path, retention, true, Arc::new(SystemClock)) {
             Err(OpenError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
             opened => return opened.unwrap(),
         }
@@ -141,7 +141,7 @@ fn order(no: &str) -> Order {
         r#"{{"wxAppId":"wx1","mchId":"19","mchBillno":"{no}","openid":"user-1","amount":100,"actName":"a","remark":"r","tradeRecordId":7}}"#
     );
     let new = NewOrder {
-        upstream: UpstreamKind::Handler,
+        upstream: Destination::Handler(HandlerId::parse("http://127.0.0.1:8000").unwrap()),
         encoding: Encoding::Json,
         openid: OpenId::parse("oX12abcdefghijk9f").unwrap(),
         parameters: Fields::new(),
@@ -152,7 +152,7 @@ fn order(no: &str) -> Order {
         length: Duration::from_secs(30),
     };
     let request = SendRequest::read(json::decode(&text).unwrap()).unwrap();
-    Order::claimed(&request, new, lease, Millis(1_795_449_599_999))
+    Order::claimed(&request, new, lease, Moment::from((1_795_449_599_999, 0)))
 }
 
 fn next(order: &Order, evidence: Evidence) -> Order {

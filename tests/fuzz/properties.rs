@@ -4,9 +4,9 @@
 use payout_sidecar::rules::contract::send::SendRequest;
 use payout_sidecar::rules::encoding::Encoding;
 use payout_sidecar::rules::fields::Fields;
-use payout_sidecar::rules::order::{Lease, NewOrder, Order, UpstreamKind};
+use payout_sidecar::rules::order::{Destination, Lease, NewOrder, Order};
 use payout_sidecar::rules::outcome::{Evidence, Finding, Found};
-use payout_sidecar::rules::term::{Fen, Millis, OpenId};
+use payout_sidecar::rules::term::{Fen, HandlerId, Moment, OpenId};
 use payout_sidecar::rules::wechat::Product;
 use payout_sidecar::rules::wechat::v2::{self, Texts};
 use payout_sidecar::rules::wechat::v3::answer::{self as v3, Notification, Signature};
@@ -117,7 +117,7 @@ fn signed_as_it_is_read(parameters: &Fields<'_>) {
     assert_eq!(sign, digest);
 }
 
-fn order(upstream: UpstreamKind) -> Order {
+fn order(upstream: Destination) -> Order {
     let text = r#"{"wxAppId":"wx1","mchId":"19","mchBillno":"A1","openid":"u","amount":100,"actName":"a","remark":"r","tradeRecordId":7}"#;
     let request = SendRequest::read(json::decode(text).expect("JSON")).expect("a request");
     let new = NewOrder {
@@ -131,7 +131,7 @@ fn order(upstream: UpstreamKind) -> Order {
         seal: 1,
         length: std::time::Duration::from_secs(30),
     };
-    Order::claimed(&request, new, lease, Millis(1_795_449_599_999))
+    Order::claimed(&request, new, lease, Moment::from((1_795_449_599_999, 0)))
 }
 
 /// Nothing certain follows from what cannot be read.
@@ -159,7 +159,7 @@ pub fn wechat_answers(data: &[u8]) {
     };
     let is_xml = std::str::from_utf8(body).is_ok_and(|text| xml::decode(text, Nested::Skip).is_ok());
     for product in [Product::Redpack, Product::MiniProgramRedpack, Product::Transfer] {
-        let order = order(UpstreamKind::Wechat(product));
+        let order = order(Destination::Wechat(product));
         let evidence = v2::evidence(product, &order, status, body);
         let expected = Some((order.amount, &order.openid));
         let finding = v2::finding(product, &order.key, expected, status, body);
@@ -168,7 +168,7 @@ pub fn wechat_answers(data: &[u8]) {
             assert!(finds_nothing(&finding), "{finding:?}");
         }
     }
-    let bill = order(UpstreamKind::TransferBill);
+    let bill = order(Destination::TransferBill);
     let is_json = std::str::from_utf8(body).is_ok_and(|text| json::decode(text).is_ok());
     let wrong = Err("the signature is wrong".to_owned());
     assert!(says_nothing(&v3::evidence(&bill, status, &wrong, body)));
@@ -197,7 +197,9 @@ pub fn handler_answers(data: &[u8]) {
     let Some((status, body)) = status_and_body(data) else {
         return;
     };
-    let order = order(UpstreamKind::Handler);
+    let order = order(Destination::Handler(
+        HandlerId::parse("http://127.0.0.1:8000").unwrap(),
+    ));
     let amount = Fen::new(100).expect("an amount");
     let is_contract = Encoding::of_request(None, body).is_ok_and(|encoding| encoding.decode(body).is_ok());
     let evidence = handler::evidence(&order.key, amount, status, body);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use payout_sidecar::clock::SystemClock;
 use payout_sidecar::payout::ports::{OrderQuestion, Upstream as _};
 use payout_sidecar::rules::contract::send::RequestCredentials;
-use payout_sidecar::rules::order::UpstreamKind;
+use payout_sidecar::rules::order::Destination;
 use payout_sidecar::rules::outcome::Found;
 use payout_sidecar::rules::term::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
 use payout_sidecar::rules::wechat::v3::envelope::Apiv3Key;
@@ -82,7 +82,7 @@ async fn platform_certificates_are_refreshed_in_the_background() {
         },
         wx_app_id: WxAppId::parse(APP).unwrap(),
         trade_record_id: TradeRecordId(1),
-        upstream: UpstreamKind::TransferBill,
+        upstream: Destination::TransferBill,
         encoding: payout_sidecar::rules::encoding::Encoding::Json,
         expected: None,
     };

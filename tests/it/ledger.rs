@@ -1,10 +1,13 @@
 //! The ledger's stores: the same suite over the file, over a Redis and over a Cluster, and what is each one's own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use payout_sidecar::clock::{Clock, SystemClock};
 use payout_sidecar::ledger::redis::{RedisLedger, RedisSettings};
 use payout_sidecar::payout::ports::Ledger;
 use payout_sidecar::redis_link::{Options, RedisLink, RedisUrl};
+use payout_sidecar::rules::term::{LedgerTime, MchId};
 
 use crate::suite;
 use crate::support::file_ledger;
@@ -19,20 +22,31 @@ pub fn link(url: &str) -> RedisLink {
     RedisLink::new(RedisUrl::parse(url).unwrap(), options)
 }
 
+/// A ledger that is made where there is none.
 pub fn ledger(url: &str) -> RedisLedger {
+    ledger_of(url, true)
+}
+
+pub fn ledger_of(url: &str, create: bool) -> RedisLedger {
+    ledger_by(url, create, Arc::new(SystemClock))
+}
+
+/// The same, which goes by this clock.
+pub fn ledger_by(url: &str, create: bool, clock: Arc<dyn Clock>) -> RedisLedger {
     let settings = RedisSettings {
         prefix: "payout:".into(),
         retention: Duration::from_secs(400 * 86_400),
         wait_replicas: 0,
+        create,
     };
-    RedisLedger::new(link(url), settings)
+    RedisLedger::new(link(url), settings, clock)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_file_does_what_every_store_must() {
     let dir = tempfile::tempdir().unwrap();
     let retention = Duration::from_secs(400 * 86_400);
-    let ledger = file_ledger(&dir.path().join("payouts.redb"), retention).await;
+    let ledger = file_ledger(&dir.path().join("payouts.redb"), retention, Arc::new(SystemClock)).await;
     suite::run(&ledger).await;
 }
 
@@ -94,6 +108,7 @@ async fn settings_under_which_redis_may_forget_are_named() {
 async fn a_damaged_record_is_refused_and_left_alone() {
     let redis = Redis::start();
     let ledger = ledger(&redis.url());
+    ledger.ready().await.unwrap();
     let order = suite::order("A1", 100);
     redis.cli(&["HSET", "payout:{19}:order:A1", "v", "1", "r", "{\"format\":9}"]);
     assert!(ledger.insert(&order).await.is_err());
@@ -112,57 +127,22 @@ async fn a_damaged_record_is_refused_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_has_forgotten_takes_no_more_orders() {
-    let redis = Redis::start();
-    let (one, other) = (ledger(&redis.url()), ledger(&redis.url()));
-    one.ready().await.unwrap();
-    one.ready().await.unwrap();
-    other.ready().await.unwrap();
-    redis.cli(&["FLUSHALL"]);
-    let error = one.ready().await.unwrap_err();
-    assert!(error.text.contains("was reset"), "{error}");
-    assert!(one.insert(&suite::order("A1", 100)).await.is_err());
-    // A fresh process makes a new mark; one that knew the old one is not fooled by it.
-    ledger(&redis.url()).ready().await.unwrap();
-    assert!(other.ready().await.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn merchants_that_were_lost_are_added_again() {
-    let redis = Redis::start();
-    let (one, other) = (ledger(&redis.url()), ledger(&redis.url()));
-    let order = suite::order("A1", 100);
-    one.insert(&order).await.unwrap();
-    redis.cli(&["DEL", "payout:merchants"]);
-    let at = order.due_at().unwrap();
-    assert_eq!(
-        one.due(at, at, 5).await.unwrap(),
-        std::slice::from_ref(&order.key)
-    );
-    assert_eq!(
-        other.due(at, at, 5).await.unwrap(),
-        [order.key],
-        "also by who never saw it"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_are_due_first_whosever_they_are() {
     let redis = Redis::start();
     let ledger = ledger(&redis.url());
+    ledger.ready().await.unwrap();
+    let begun = ledger.time().0 - 5000;
     let mut orders = Vec::new();
     for n in 0..12_i64 {
-        let mut order = suite::order(&format!("A{n}"), 100);
-        order.key.mch_id = serde_json::from_value(serde_json::json!(format!("{}", 20 + n % 3))).unwrap();
-        if let payout_sidecar::rules::order::State::Pending(pending) = &mut order.state {
-            pending.lease_until = payout_sidecar::rules::term::Millis(1000 + n);
-        }
+        let mut order = suite::due_at(&format!("A{n}"), LedgerTime(begun + n));
+        order.key.mch_id = MchId::parse(&format!("{}", 20 + n % 3)).unwrap();
         ledger.insert(&order).await.unwrap();
         orders.push(order.key);
     }
-    let now = payout_sidecar::rules::term::Millis(2000);
-    let later = payout_sidecar::rules::term::Millis(9000);
     for five in orders.chunks(5) {
-        assert_eq!(ledger.due(now, later, 5).await.unwrap(), five);
+        assert_eq!(
+            ledger.due(Duration::from_secs(9), 5, &|_| None).await.unwrap(),
+            five
+        );
     }
 }

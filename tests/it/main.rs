@@ -32,6 +32,8 @@ mod door;
 mod faults;
 mod identity;
 mod ledger;
+mod ledger_file;
+mod ledger_identity;
 mod listen;
 mod load;
 mod marks;

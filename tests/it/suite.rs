@@ -1,18 +1,20 @@
 //! What every store must do, tested the same way over each.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Replaced};
+use payout_sidecar::clock::{Clock as _, SystemClock};
+use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Pace, Replaced};
 use payout_sidecar::rules::contract::send::SendRequest;
 use payout_sidecar::rules::encoding::Encoding;
 use payout_sidecar::rules::fields::Fields;
 use payout_sidecar::rules::json;
 use payout_sidecar::rules::limits::{Charge, Counter};
 use payout_sidecar::rules::order::step::{Event, Policy, Step, step};
-use payout_sidecar::rules::order::{Lease, NewOrder, Order, StateName, UpstreamKind};
+use payout_sidecar::rules::order::{Destination, Lease, NewOrder, Order, State, StateName};
 use payout_sidecar::rules::outcome::{Class, Evidence};
-use payout_sidecar::rules::term::{Fen, MchId, Millis, OpenId};
+use payout_sidecar::rules::term::{Fen, HandlerId, LedgerTime, MchId, Millis, Moment, OpenId};
 
 const POLICY: Policy = Policy {
     refuses_doubles: true,
@@ -27,7 +29,7 @@ pub fn order(no: &str, amount: i64) -> Order {
     parameters.set("remark", "备注\r\n\"]]>");
     parameters.set_number("amount", amount);
     let new = NewOrder {
-        upstream: UpstreamKind::Handler,
+        upstream: Destination::Handler(HandlerId::parse("http://127.0.0.1:1").unwrap()),
         encoding: Encoding::Json,
         openid: OpenId::parse("oX12abcdefghijk9f").unwrap(),
         parameters,
@@ -41,14 +43,29 @@ pub fn order(no: &str, amount: i64) -> Order {
         &SendRequest::read(json::decode(&text).unwrap()).unwrap(),
         new,
         lease,
-        Millis(1_795_449_599_999),
+        *BASE,
     )
+}
+
+/// When the orders of this process were claimed, by both clocks: a minute ago, so that each is due.
+static BASE: LazyLock<Moment> = LazyLock::new(|| moment(SystemClock.now().0 - 60_000));
+
+pub fn moment(ms: i64) -> Moment {
+    Moment::from((ms, ms))
+}
+
+/// A pending order that is due at this time.
+pub fn due_at(no: &str, at: LedgerTime) -> Order {
+    let mut order = order(no, 100);
+    let lease = order.due_at().unwrap().0 - order.attempted_at.ledger.0;
+    order.attempted_at = moment(at.0 - lease);
+    order
 }
 
 fn of_merchant(no: &str, mch_id: &str, created_ms: i64) -> Order {
     let mut order = order(no, 100);
     order.key.mch_id = MchId::parse(mch_id).unwrap();
-    order.created_at = Millis(created_ms);
+    order.created_at = moment(created_ms);
     order
 }
 
@@ -113,7 +130,7 @@ pub async fn run(ledger: &dyn Ledger) {
     limits_are_charged_with_the_claim(ledger).await;
     due_orders_are_handed_out_once(ledger).await;
     lists_come_newest_first(ledger).await;
-    unknown_orders_are_found_among_all_others(ledger).await;
+    unsettled_orders_are_found_among_all_others(ledger).await;
     one_of_many_claims_wins(ledger).await;
     limits_hold_in_a_race(ledger).await;
     a_plain_model_agrees(ledger).await;
@@ -233,79 +250,75 @@ async fn limits_are_charged_with_the_claim(ledger: &dyn Ledger) {
 }
 
 async fn due_orders_are_handed_out_once(ledger: &dyn Ledger) {
-    let pending = order("D1", 100);
-    let asked = unknown(&order("D2", 100));
+    const HIDDEN: Duration = Duration::from_secs(1);
+    let no_pace: Pace<'_> = &|_| None;
+    let due = async |limit| ledger.due(HIDDEN, limit, no_pace).await.unwrap();
+    let again = || tokio::time::sleep(HIDDEN + Duration::from_millis(100));
+    let now = ledger.time();
+    let pending = due_at("D1", LedgerTime(now.0 - 1000));
+    let mut asked = unknown(&order("D2", 100));
+    let State::Unknown(unknown) = &mut asked.state else {
+        panic!()
+    };
+    unknown.next_query_at = LedgerTime(now.0 - 2000);
     let done = settled(&order("D3", 100));
-    for order in [&pending, &asked, &done] {
+    let later = due_at("D4", LedgerTime(now.0 + 3_600_000));
+    for order in [&pending, &asked, &done, &later] {
         assert!(matches!(ledger.insert(order).await.unwrap(), Inserted::Done));
     }
-    let now = pending.due_at().unwrap();
-    let before = Millis(asked.due_at().unwrap().0 - 1);
-    assert_eq!(ledger.due(before, now, 9).await.unwrap(), []);
+    assert_eq!(due(1).await, [asked.key.clone()], "the oldest first");
+    assert_eq!(due(9).await, [pending.key.clone()]);
+    assert_eq!(due(9).await, [], "hidden");
+    again().await;
+    let mut found = due(9).await;
+    found.sort();
     assert_eq!(
-        ledger.due(now, Millis(now.0 + 1000), 1).await.unwrap(),
-        [asked.key.clone()],
-        "the oldest first"
-    );
-    assert_eq!(
-        ledger.due(now, Millis(now.0 + 1000), 9).await.unwrap(),
-        [pending.key.clone()]
-    );
-    assert_eq!(
-        ledger.due(Millis(now.0 + 999), now, 9).await.unwrap(),
-        [],
-        "hidden"
-    );
-    let mut again = ledger
-        .due(Millis(now.0 + 1000), Millis(now.0 + 2000), 9)
-        .await
-        .unwrap();
-    again.sort();
-    assert_eq!(
-        again,
+        found,
         [pending.key.clone(), asked.key.clone()],
         "nobody settled them"
     );
     let after = settled(&pending);
     assert!(is_done(&ledger.replace(&pending, &after).await.unwrap()));
+    again().await;
+    assert_eq!(due(9).await, [asked.key.clone()]);
+    again().await;
+    let one: Pace<'_> = &|_| Some(1);
+    let more = due_at("D5", LedgerTime(now.0 - 500));
+    assert!(matches!(ledger.insert(&more).await.unwrap(), Inserted::Done));
+    assert_eq!(ledger.due(HIDDEN, 9, one).await.unwrap(), [more.key.clone()]);
     assert_eq!(
-        ledger
-            .due(Millis(now.0 + 9000), Millis(now.0 + 9999), 9)
-            .await
-            .unwrap(),
-        [asked.key.clone()]
+        ledger.due(HIDDEN, 9, one).await.unwrap(),
+        [],
+        "one in a second is the pace"
     );
-    for order in [&after, &asked, &done] {
+    again().await;
+    assert_eq!(ledger.due(HIDDEN, 9, one).await.unwrap().len(), 1);
+    for order in [&after, &asked, &done, &later, &more] {
         assert!(is_done(&ledger.remove(order).await.unwrap()));
     }
-    assert_eq!(
-        ledger
-            .due(Millis(i64::MAX / 2), Millis(i64::MAX / 2), 9)
-            .await
-            .unwrap(),
-        []
-    );
+    again().await;
+    assert_eq!(due(9).await, []);
 }
 
-async fn unknown_orders_are_found_among_all_others(ledger: &dyn Ledger) {
+async fn unsettled_orders_are_found_among_all_others(ledger: &dyn Ledger) {
     let pending = order("U1", 100);
     let (one, other) = (unknown(&order("U2", 100)), unknown(&order("U3", 100)));
     let done = settled(&order("U4", 100));
     for order in [&pending, &one, &other, &done] {
         assert!(matches!(ledger.insert(order).await.unwrap(), Inserted::Done));
     }
-    let mut found = ledger.unknown(9).await.unwrap();
+    let mut found = ledger.unsettled(9).await.unwrap();
     found.sort_by(|a, b| a.key.cmp(&b.key));
-    assert_eq!(found, [one.clone(), other.clone()]);
-    assert_eq!(ledger.unknown(1).await.unwrap().len(), 1);
+    assert_eq!(found, [pending.clone(), one.clone(), other.clone()]);
+    assert_eq!(ledger.unsettled(1).await.unwrap().len(), 1);
     for order in [&pending, &one, &other, &done] {
         assert!(is_done(&ledger.remove(order).await.unwrap()));
     }
-    assert_eq!(ledger.unknown(9).await.unwrap(), []);
+    assert_eq!(ledger.unsettled(9).await.unwrap(), []);
 }
 
 async fn lists_come_newest_first(ledger: &dyn Ledger) {
-    let base = order("X", 1).created_at.0;
+    let base = order("X", 1).created_at.wall.0;
     let orders: Vec<Order> = (0..25)
         .map(|n| {
             of_merchant(
@@ -315,7 +328,7 @@ async fn lists_come_newest_first(ledger: &dyn Ledger) {
             )
         })
         .map(|order| {
-            if order.created_at.0 % 5 == 0 {
+            if order.created_at.wall.0 % 5 == 0 {
                 settled(&order)
             } else {
                 order
@@ -366,7 +379,7 @@ async fn lists_come_newest_first(ledger: &dyn Ledger) {
     let since = Some(Millis(base + 10));
     assert_eq!(
         pages(ListFilter { since, ..all.clone() }).await,
-        expected(&|o| o.created_at.0 >= base + 10)
+        expected(&|o| o.created_at.wall.0 >= base + 10)
     );
     let state = Some(StateName::Succeeded);
     assert_eq!(

@@ -35,6 +35,7 @@ path = "openids.csv"
 [ledger]
 store = "file"
 path = "payouts.redb"
+create = true
 [limits]
 max_amount = 20000
 [wechat]

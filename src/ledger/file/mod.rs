@@ -1,75 +1,79 @@
 //! The embedded ledger: one redb file, durable at each claim, for one process.
 //!
-//! One thread writes. It takes every operation that waits, applies all of them in one transaction, syncs the file once,
-//! and only then answers: many claims to a sync under load, one claim to a sync without. [`tables`] is what a transaction
-//! does, [`open`] how the file is made and what is refused.
+//! One thread writes ([`writer`]): many claims to a sync under load, one claim to a sync without. [`tables`] is what a
+//! transaction does, [`reads`] what is read. [`place`] takes and makes the file, [`open`] refuses what is no ledger,
+//! [`standing`] and [`guard`] notice that it is not the file any more that it was, [`keeper`] is for those who decide about it.
 
+mod guard;
+mod keeper;
 mod open;
+mod paced;
+mod place;
+mod reads;
 mod rehearsal;
+mod standing;
 mod tables;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redb::{Database, Durability};
+use redb::ReadTransaction;
 use tokio::sync::{mpsc, oneshot};
 
+use self::open::Opened;
+use self::paced::Paced;
+use self::place::{DiskPlace, Held, Place};
+use self::standing::{Cure, Open, Shared, Standing};
 use self::tables::{Answer, Operation};
+use self::writer::{Message, TICK, Terms, Waiting, Writer};
 use crate::clock::Clock;
-use crate::payout::ports::{Inserted, Ledger, ListFilter, Page, Replaced, StoreError};
+use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
 use crate::rules::order::Order;
-use crate::rules::term::{MchId, Millis, OrderKey};
+use crate::rules::term::{LedgerTime, MchId, OrderKey};
 use crate::telemetry::metrics::stores::Syncs;
 
+pub use self::keeper::FileKeeper;
 pub use self::open::OpenError;
 
-/// How many operations may wait; more than this make their callers wait, which is what a full disk queue means.
+/// How many operations may wait; more than this make their callers wait, which is what a slow disk means.
 const QUEUE: usize = 4096;
-/// How many operations share one sync at most.
-const BATCH: usize = 512;
-/// How often records past their retention are cleared away.
-const CLEAR_EVERY: Duration = Duration::from_secs(60);
 
 /// The embedded ledger.
 pub struct FileLedger {
-    database: Arc<Database>,
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    paced: Paced,
     // Both are there until the drop.
-    operations: Option<mpsc::Sender<Waiting>>,
+    queue: Option<mpsc::Sender<Message>>,
     writer: Option<std::thread::JoinHandle<()>>,
-    health: Arc<Health>,
 }
 
 /// Writes what still waits, and lets go of the file.
 impl Drop for FileLedger {
     fn drop(&mut self) {
-        drop(self.operations.take());
+        drop(self.queue.take());
         if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the ledger file's writer had panicked");
         }
     }
 }
 
-struct Waiting {
-    operation: Operation,
-    answer: oneshot::Sender<Result<Answer, StoreError>>,
-}
-
-#[derive(Default)]
-struct Health {
-    has_failed: AtomicBool,
-    syncs: Syncs,
-}
-
 impl FileLedger {
-    /// Opens the file, or makes it where there is none.
+    /// Opens the file. Where there is none, `create` makes it; otherwise nothing is taken until somebody has made it.
     ///
     /// # Errors
     /// When the file is another process's, damaged, or no ledger, then [`OpenError`]; it is left as it is.
-    pub fn open(path: &Path, retention: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        Self::open_counted(path, retention, clock, Syncs::default())
+    pub fn open(
+        path: &Path,
+        retention: Duration,
+        create: bool,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        Self::open_counted(path, retention, create, clock, Syncs::default())
     }
 
     /// The same, and counts its syncs here.
@@ -79,68 +83,128 @@ impl FileLedger {
     pub fn open_counted(
         path: &Path,
         retention: Duration,
+        create: bool,
         clock: Arc<dyn Clock>,
         syncs: Syncs,
     ) -> Result<Self, OpenError> {
-        Ok(Self::over(open::open(path)?, retention, clock, syncs))
+        let place = DiskPlace(path.to_owned());
+        let held = match place.take() {
+            Err(OpenError::Absent { .. }) if create => match place::make(path, LedgerTime(clock.now().0))? {
+                Some(held) => Some(held),
+                // Another process was first.
+                None => Some(place.take()?),
+            },
+            Err(error @ OpenError::Absent { .. }) => {
+                tracing::error!(%error, "there is no ledger: no payout is taken");
+                None
+            }
+            taken => Some(taken?),
+        };
+        let terms = Terms {
+            retention,
+            tick: TICK,
+        };
+        Self::over(Arc::new(place), held, terms, clock, syncs)
     }
 
-    /// Serves an open database.
-    fn over(database: Database, retention: Duration, clock: Arc<dyn Clock>, syncs: Syncs) -> Self {
-        let database = Arc::new(database);
-        let (operations, queue) = mpsc::channel(QUEUE);
-        let health = Arc::new(Health {
-            has_failed: AtomicBool::new(false),
-            syncs,
-        });
-        let writer = Writer {
-            database: Arc::clone(&database),
-            health: Arc::clone(&health),
-            retention,
-            clock,
+    /// Serves the ledger at a place.
+    fn over(
+        place: Arc<dyn Place>,
+        held: Option<Held>,
+        terms: Terms,
+        clock: Arc<dyn Clock>,
+        syncs: Syncs,
+    ) -> Result<Self, OpenError> {
+        let opened = held.map(|held| open::open(&held, place.path()).map(|opened| (held, opened)));
+        let (standing, held, time) = match opened.transpose()? {
+            Some((held, opened)) => {
+                let Opened {
+                    database,
+                    guard,
+                    about,
+                } = opened;
+                let open = Open {
+                    database,
+                    guard,
+                    mark: held.mark,
+                    is_astray: AtomicBool::new(false),
+                };
+                let standing = Standing::Open(Arc::new(open));
+                (standing, Some((held, about.id)), Some(about.time))
+            }
+            None => {
+                let absent = OpenError::Absent {
+                    path: place.path().to_owned(),
+                };
+                let standing = Standing::Shut {
+                    why: absent.to_string().into(),
+                    cure: Cure::Look,
+                };
+                (standing, None, None)
+            }
         };
-        // A thread of its own, since every commit waits for the disk.
-        let writer = std::thread::spawn(move || writer.run(queue));
-        Self {
-            database,
-            operations: Some(operations),
-            writer: Some(writer),
-            health,
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| OpenError::unusable(place.path(), &error))?;
+        let shared = Arc::new(Shared::new(place, syncs, Arc::clone(&clock), standing));
+        if let Some(time) = time {
+            shared.time.heard(time);
         }
+        let (queue, messages) = mpsc::channel(QUEUE);
+        let writer = Writer::new(Arc::clone(&shared), terms, held);
+        // A thread of its own, since every commit waits for the disk.
+        let writer = std::thread::spawn(move || runtime.block_on(writer.run(messages)));
+        Ok(Self {
+            shared,
+            clock,
+            paced: Paced::default(),
+            queue: Some(queue),
+            writer: Some(writer),
+        })
     }
 
     /// How many syncs and how many operations there were: operations per sync is what group commit gains.
     #[must_use]
     pub fn syncs_and_operations(&self) -> (u64, u64) {
-        (
-            self.health.syncs.commits.get(),
-            self.health.syncs.operations.get(),
-        )
+        let Syncs {
+            commits, operations, ..
+        } = &self.shared.syncs;
+        (commits.get(), operations.get())
+    }
+
+    async fn send(&self, message: Message) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        queue.send(message).await.map_err(|_| gone())
     }
 
     async fn write(&self, operation: Operation) -> Result<Answer, StoreError> {
+        // One that is shut answers at once, and nothing piles up meanwhile.
+        self.shared.open()?;
         let (answer, answered) = oneshot::channel();
-        let gone = || StoreError {
-            unsure: true,
-            text: "the ledger file's writer has ended: restart the process".into(),
-        };
-        let operations = self.operations.as_ref().ok_or_else(gone)?;
-        operations
-            .send(Waiting { operation, answer })
-            .await
-            .map_err(|_| gone())?;
+        self.send(Message::Write(Box::new(Waiting { operation, answer })))
+            .await?;
         answered.await.map_err(|_| gone())?
     }
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&redb::ReadTransaction) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let database = Arc::clone(&self.database);
+        self.read_file(|_, _, transaction| read(transaction)).await
+    }
+
+    async fn read_file<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared, &Arc<Open>, &ReadTransaction) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let open = self.shared.open()?;
+        let shared = Arc::clone(&self.shared);
         let task = tokio::task::spawn_blocking(move || {
+            shared.compare_if_astray(&open)?;
             let transaction =
-                redb::ReadableDatabase::begin_read(&*database).map_err(|error| tables::failed(&error))?;
-            read(&transaction)
+                redb::ReadableDatabase::begin_read(&open.database).map_err(|error| tables::failed(&error))?;
+            read(&shared, &open, &transaction)
         });
         task.await.map_err(|error| StoreError {
             unsure: false,
@@ -149,93 +213,10 @@ impl FileLedger {
     }
 }
 
-struct Writer {
-    database: Arc<Database>,
-    health: Arc<Health>,
-    retention: Duration,
-    clock: Arc<dyn Clock>,
-}
-
-impl Writer {
-    fn run(self, mut queue: mpsc::Receiver<Waiting>) {
-        let mut cleared_at = Millis(0);
-        let mut batch = Vec::new();
-        while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
-            let now = self.clock.now();
-            let clear = now.since(cleared_at) >= CLEAR_EVERY;
-            if clear {
-                cleared_at = now;
-            }
-            self.commit(std::mem::take(&mut batch), clear.then_some(now));
-        }
-    }
-
-    /// Applies a batch in one transaction and answers after the sync. Where anything fails before the commit, nothing was
-    /// written; where the commit fails, nobody knows.
-    fn commit(&self, batch: Vec<Waiting>, clear: Option<Millis>) {
-        let operations = batch.iter().map(|waiting| &waiting.operation);
-        let applied = self.apply(operations, clear);
-        let (transaction, answers) = match applied {
-            Ok(applied) => applied,
-            Err(error) => return self.fail(batch, &error),
-        };
-        if let Err(error) = transaction.commit() {
-            let error = tables::failed(&error);
-            return self.fail(
-                batch,
-                &StoreError {
-                    unsure: true,
-                    text: error.text,
-                },
-            );
-        }
-        self.health.syncs.commits.inc();
-        for (waiting, answer) in batch.into_iter().zip(answers) {
-            self.health.syncs.operations.inc();
-            // Who no longer waits finds the record.
-            let _told = waiting.answer.send(answer).is_ok();
-        }
-    }
-
-    fn apply<'a>(
-        &self,
-        operations: impl Iterator<Item = &'a Operation>,
-        clear: Option<Millis>,
-    ) -> Result<(redb::WriteTransaction, Vec<Result<Answer, StoreError>>), StoreError> {
-        let mut transaction = self
-            .database
-            .begin_write()
-            .map_err(|error| tables::failed(&error))?;
-        transaction
-            .set_durability(Durability::Immediate)
-            .map_err(|error| tables::failed(&error))?;
-        // Two syncs instead of one: with one, a file that is damaged where its last commit stands opens without that
-        // commit, and a paid order is new again; with two it is refused.
-        transaction.set_two_phase_commit(true);
-        let answers = {
-            let mut tables = tables::Tables::open(&transaction)?;
-            let mut answers = Vec::new();
-            for operation in operations {
-                answers.push(tables.apply(operation)?);
-            }
-            if let Some(now) = clear {
-                tables.clear(now, self.retention)?;
-            }
-            answers
-        };
-        Ok((transaction, answers))
-    }
-
-    fn fail(&self, batch: Vec<Waiting>, error: &StoreError) {
-        self.health.has_failed.store(true, Ordering::Relaxed);
-        tracing::error!(%error, operations = batch.len(), "the ledger file could not be written");
-        for waiting in batch {
-            let error = StoreError {
-                unsure: error.unsure,
-                text: error.text.clone(),
-            };
-            let _told = waiting.answer.send(Err(error)).is_ok();
-        }
+fn gone() -> StoreError {
+    StoreError {
+        unsure: true,
+        text: "the ledger file's writer has ended: restart the process".into(),
     }
 }
 
@@ -249,10 +230,14 @@ fn mismatched() -> StoreError {
 
 #[async_trait]
 impl Ledger for FileLedger {
+    fn time(&self) -> LedgerTime {
+        self.shared.time.now()
+    }
+
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
         match self.write(Operation::Insert(order.clone())).await? {
             Answer::Inserted(inserted) => Ok(inserted),
-            Answer::Replaced(_) | Answer::Due(_) => Err(mismatched()),
+            Answer::Replaced(_) | Answer::Hidden(_) => Err(mismatched()),
         }
     }
 
@@ -262,70 +247,79 @@ impl Ledger for FileLedger {
             .await?
         {
             Answer::Replaced(replaced) => Ok(replaced),
-            Answer::Inserted(_) | Answer::Due(_) => Err(mismatched()),
+            Answer::Inserted(_) | Answer::Hidden(_) => Err(mismatched()),
         }
     }
 
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
         match self.write(Operation::Remove(order.clone())).await? {
             Answer::Replaced(replaced) => Ok(replaced),
-            Answer::Inserted(_) | Answer::Due(_) => Err(mismatched()),
+            Answer::Inserted(_) | Answer::Hidden(_) => Err(mismatched()),
         }
     }
 
     async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
         let key = key.clone();
-        self.read(move |transaction| tables::get(transaction, &key)).await
+        self.read_file(move |shared, open, transaction| {
+            let found = reads::get(transaction, &key)?;
+            if found.is_none() {
+                // A file that is not the ledger's any more knows nothing of what was never there.
+                shared.compare(open)?;
+            }
+            Ok(found)
+        })
+        .await
     }
 
-    async fn due(
-        &self,
-        now: Millis,
-        hidden_until: Millis,
-        limit: usize,
-    ) -> Result<Vec<OrderKey>, StoreError> {
+    async fn due(&self, hidden: Duration, limit: usize, pace: Pace<'_>) -> Result<Vec<OrderKey>, StoreError> {
+        let now = self.time();
+        let due = self
+            .read(move |transaction| reads::due(transaction, now, limit))
+            .await?;
+        let found = self.paced.choose(due, limit, pace);
         // Most of the time nothing is due, and looking costs no sync.
-        if self
-            .read(move |transaction| tables::has_due(transaction, now))
-            .await?
-        {
-            match self
-                .write(Operation::Due {
-                    now,
-                    hidden_until,
-                    limit,
-                })
-                .await?
-            {
-                Answer::Due(keys) => Ok(keys),
-                Answer::Inserted(_) | Answer::Replaced(_) => Err(mismatched()),
-            }
-        } else {
-            Ok(Vec::new())
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let until = now.after(hidden);
+        match self.write(Operation::Hide { found, until }).await? {
+            Answer::Hidden(keys) => Ok(keys),
+            Answer::Inserted(_) | Answer::Replaced(_) => Err(mismatched()),
         }
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
         let filter = filter.clone();
-        self.read(move |transaction| tables::list(transaction, &filter))
+        // While nobody has the file open the wall clock goes on and the ledger's time does not: an order's two times never
+        // differ by more than they do now.
+        let ahead = self.clock.now().0.saturating_sub(self.time().0);
+        let from = filter
+            .since
+            .map_or(i64::MIN, |since| since.0.saturating_sub(ahead));
+        self.read(move |transaction| reads::list(transaction, &filter, LedgerTime(from)))
+            .await
+    }
+
+    async fn unsettled(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
+        self.read(move |transaction| reads::unsettled(transaction, limit))
             .await
     }
 
     async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError> {
         let (mch_id, sum) = (mch_id.clone(), sum.to_owned());
-        self.read(move |transaction| tables::used(transaction, &mch_id, &sum))
+        self.read(move |transaction| reads::used(transaction, &mch_id, &sum))
             .await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        if self.health.has_failed.load(Ordering::Relaxed) {
-            let text =
-                "a write to the ledger file has failed: see the log, mend the disk, restart".to_owned();
-            return Err(StoreError { unsure: false, text });
-        }
-        self.read(|transaction| tables::has_due(transaction, Millis(0)))
-            .await
-            .map(|_| ())
+        let (looker, looked) = oneshot::channel();
+        self.send(Message::Look(looker)).await?;
+        looked.await.map_err(|_| gone())?;
+        self.read_file(|shared, open, transaction| {
+            shared.compare(open)?;
+            reads::due(transaction, LedgerTime(0), 1).map(|_| ())
+        })
+        .await
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {

@@ -1,4 +1,4 @@
-//! Opens the ledger file, makes it where there is none, and refuses what is not one. It never overwrites anything.
+//! Opens a ledger file that was taken, and refuses what is not one. It never overwrites anything.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -6,11 +6,16 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use redb::{Builder, Database, DatabaseError, StorageError};
+use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
 
+use super::guard::Guard;
+use super::place::Held;
 use super::rehearsal::Rehearsal;
-use super::tables;
+use super::tables::{self, About};
+use crate::payout::ports::StoreError;
+use crate::rules::term::LedgerTime;
 
 /// How much of the file is kept in memory. Records are read seldom; what is written must be on disk anyway.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
@@ -19,106 +24,122 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant says it in its text")]
 pub enum OpenError {
+    #[error("{path} holds no ledger: run payout-sidecar ledger create")]
+    Absent { path: PathBuf },
+    #[error("{path} is there already: a ledger is made where there is none")]
+    Exists { path: PathBuf },
+    #[error("{path} could not be made: {why}")]
+    NotMade { path: PathBuf, why: String },
     #[error(
         "{path} is in use by another process: a ledger file is for one process; use Redis for several replicas"
     )]
     InUse { path: PathBuf },
     #[error(
-        "{path} is empty: a ledger that was written to is not. Restore it from a copy; if there never was one, remove the file"
+        "{path} is empty: a ledger that was written to is not. Restore it from a copy; if there never was one, move it away \
+         and run payout-sidecar ledger create"
     )]
     Empty { path: PathBuf },
-    #[error("{path} is damaged or no ledger ({why}): it was left as it is; restore it from a copy")]
+    #[error(
+        "{path} is damaged or no ledger ({why}): it was left as it is. Restore it from a copy; to go on without what it \
+         held, move it away and run payout-sidecar ledger create"
+    )]
     Damaged { path: PathBuf, why: String },
     #[error("{path} cannot be opened: {why}")]
     Unusable { path: PathBuf, why: String },
+    #[error(
+        "{path} was deleted under this process: it takes nothing until that very file is back at its path. Otherwise restore \
+         a copy, and restart"
+    )]
+    Deleted { path: PathBuf },
+    #[error(
+        "{path} is another file than the one that this process has opened: it takes nothing until that very file is back at \
+         its path, or a restart"
+    )]
+    Replaced { path: PathBuf },
+    #[error(
+        "{path} was written over by somebody else while this process had it open: stop the process, restore a whole copy, \
+         start it again"
+    )]
+    WrittenOver { path: PathBuf },
+    #[error(
+        "{path} holds another ledger than the one that this process knows: it is not taken for it; restore a copy, and restart"
+    )]
+    OtherLedger { path: PathBuf },
 }
 
-pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
-    let unusable = |error: std::io::Error| OpenError::Unusable {
-        path: path.to_owned(),
-        why: error.to_string(),
-    };
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.len() == 0 => {
-            return Err(OpenError::Empty {
-                path: path.to_owned(),
-            });
+impl OpenError {
+    pub(super) fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Self {
+        Self::Unusable {
+            path: path.to_owned(),
+            why: error.to_string(),
         }
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(path)?,
-        Err(error) => return Err(unusable(error)),
     }
-    rehearse(path)?;
-    let database = builder().open(path).map_err(|error| refusal(path, error))?;
-    Ok(database)
+}
+
+impl From<OpenError> for StoreError {
+    fn from(error: OpenError) -> Self {
+        Self {
+            unsure: false,
+            text: error.to_string(),
+        }
+    }
+}
+
+/// An open ledger file.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) database: Database,
+    pub(super) guard: Arc<Guard>,
+    pub(super) about: About,
+}
+
+/// Opens a file that was taken.
+pub(super) fn open(held: &Held, path: &Path) -> Result<Opened, OpenError> {
+    let (rehearsed, about) = rehearse(held, path)?;
+    drop(rehearsed);
+    let guard = Guard::over(Arc::clone(&held.bytes)).map_err(|error| OpenError::unusable(path, &error))?;
+    let database = builder()
+        .create_with_backend(guard.backend())
+        .map_err(|error| refusal(path, error))?;
+    Ok(Opened {
+        database,
+        guard,
+        about,
+    })
 }
 
 /// Recovers and checks the file in memory, page by page, so that a damaged one is refused now, not met later, and left as
 /// it is.
-fn rehearse(path: &Path) -> Result<(), OpenError> {
-    let unusable = |error: std::io::Error| OpenError::Unusable {
-        path: path.to_owned(),
-        why: error.to_string(),
-    };
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            return Err(OpenError::InUse {
-                path: path.to_owned(),
-            });
-        }
-        Err(std::fs::TryLockError::Error(error)) => return Err(unusable(error)),
-    }
-    let rehearsal = Rehearsal::of(file).map_err(unusable)?;
+pub(super) fn rehearse(held: &Held, path: &Path) -> Result<(Database, About), OpenError> {
+    let rehearsal =
+        Rehearsal::of(Arc::clone(&held.bytes)).map_err(|error| OpenError::unusable(path, &error))?;
     let mut checking = builder();
     checking.set_check_integrity_on_open(true);
     let database = checking
         .create_with_backend(rehearsal)
         .map_err(|error| refusal(path, error))?;
     // Makes sure that this is a ledger, and not some other program's database.
-    tables::check(&database).map_err(|why| OpenError::Damaged {
+    let about = tables::check(&database).map_err(|why| OpenError::Damaged {
         path: path.to_owned(),
         why,
-    })
+    })?;
+    Ok((database, about))
+}
+
+/// Makes a ledger of bytes that hold nothing yet.
+pub(super) fn fill(bytes: Arc<dyn StorageBackend>, now: LedgerTime) -> Result<(), String> {
+    let guard = Guard::over(bytes).map_err(|error| error.to_string())?;
+    let database = builder()
+        .create_with_backend(guard.backend())
+        .map_err(|error| error.to_string())?;
+    tables::create(&database, now).map_err(|error| error.text)?;
+    database.close().map_err(|error| error.to_string())
 }
 
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES);
     builder
-}
-
-/// Makes a new ledger under another name first: a crash in between leaves no half a ledger under the real one.
-fn make(path: &Path) -> Result<(), OpenError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let fresh = path.with_file_name(name);
-    let unusable = |why: String| OpenError::Unusable {
-        path: path.to_owned(),
-        why,
-    };
-    match std::fs::remove_file(&fresh) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(unusable(error.to_string())),
-    }
-    let database = builder().create(&fresh).map_err(|error| refusal(&fresh, error))?;
-    tables::create(&database).map_err(|error| unusable(error.text))?;
-    database.close().map_err(|error| refusal(&fresh, error))?;
-    std::fs::rename(&fresh, path).map_err(|error| unusable(error.to_string()))?;
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    // The name must survive a power loss as well as the content.
-    std::fs::File::open(parent)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| unusable(error.to_string()))
 }
 
 fn refusal(path: &Path, error: DatabaseError) -> OpenError {

@@ -5,10 +5,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
@@ -17,7 +15,7 @@ const BLOCK: usize = 4096;
 /// The file as it would become.
 #[derive(Debug)]
 pub(super) struct Rehearsal {
-    file: File,
+    file: Arc<dyn StorageBackend>,
     length: u64,
     changed: Mutex<Changed>,
 }
@@ -29,8 +27,8 @@ struct Changed {
 }
 
 impl Rehearsal {
-    pub(super) fn of(file: File) -> io::Result<Self> {
-        let length = file.metadata()?.len();
+    pub(super) fn of(file: Arc<dyn StorageBackend>) -> io::Result<Self> {
+        let length = file.len()?;
         Ok(Self {
             file,
             length,
@@ -48,17 +46,13 @@ impl Rehearsal {
     /// A block as it is in the file; zeros where the file ends.
     fn original(&self, at: u64) -> io::Result<Vec<u8>> {
         let mut block = vec![0; BLOCK];
-        let mut done: usize = 0;
         let start = at.saturating_mul(BLOCK as u64);
-        while let Some(rest) = block.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let place = start.saturating_add(done as u64);
-            if place >= self.length {
-                break;
-            }
-            match self.file.read_at(rest, place)? {
-                0 => break,
-                read => done = done.saturating_add(read),
-            }
+        let left = usize::try_from(self.length.saturating_sub(start)).unwrap_or(usize::MAX);
+        if let Some(within) = block
+            .get_mut(..std::cmp::min(left, BLOCK))
+            .filter(|within| !within.is_empty())
+        {
+            self.file.read(start, within)?;
         }
         Ok(block)
     }

@@ -1,42 +1,46 @@
 //! What one transaction does to the file's tables. Every operation either writes all that belongs to it, or nothing.
 
-use redb::{ReadTransaction, ReadableDatabase as _, ReadableTable, Table, TableDefinition, WriteTransaction};
+use std::time::Duration;
 
-use crate::ledger::charges::{Difference, day_of};
+use redb::{ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, WriteTransaction};
+
+use crate::ledger::charges::Difference;
+use crate::ledger::keeper::LedgerId;
 use crate::ledger::record;
-use crate::payout::ports::{Inserted, ListFilter, Page, Replaced, StoreError};
-use crate::rules::day::BeijingDay;
+use crate::payout::ports::{Inserted, Replaced, StoreError};
 use crate::rules::order::{Order, Version};
-use crate::rules::term::{MchId, Millis, OrderKey};
+use crate::rules::term::{LedgerTime, MchId, OrderKey, OrderNo};
 
 /// `mchId:mchBillno` to the record's text.
-const ORDERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("orders");
-/// Unsettled orders, and when somebody must look at them (ms since 1970).
-const DUE: TableDefinition<'_, &str, i64> = TableDefinition::new("due");
-/// Every order by the time of its first claim.
-const LOG: TableDefinition<'_, (i64, &str), ()> = TableDefinition::new("log");
-/// `mchId|name` of a charge to its sum.
-const SUMS: TableDefinition<'_, &str, i64> = TableDefinition::new("sums");
-/// What the file is.
+pub(super) const ORDERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("orders");
+/// Unsettled orders, and those that are followed, and when somebody must look at them (ledger time).
+pub(super) const DUE: TableDefinition<'_, &str, i64> = TableDefinition::new("due");
+/// Every order by the time of its first claim (ledger time).
+pub(super) const LOG: TableDefinition<'_, (i64, &str), ()> = TableDefinition::new("log");
+/// `name|mchId` of a charge to its sum, and when that last changed (ledger time).
+pub(super) const SUMS: TableDefinition<'_, &str, (i64, i64)> = TableDefinition::new("sums");
+/// What the file is: its `kind`, the ledger's `id`, and the ledger's time `t` at the last commit.
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
-const KIND: &str = "payout-sidecar ledger 1";
+const KIND: &str = "payout-sidecar ledger 2";
 
-/// How many Beijing days a sum is kept: a charge is given back on the day of its claim or soon after.
-const SUM_DAYS: i64 = 3;
+/// How long a sum is kept after its last change. It is a sum of one day, whatever day the wall clock says it is; a charge is
+/// given back on the day of its claim or soon after.
+const SUM_KEPT: Duration = Duration::from_secs(3 * 86_400);
 /// How many old records one clearing looks at.
 const CLEAR_AT_MOST: usize = 512;
-/// How many records one page of a list looks at.
-const LIST_AT_MOST: usize = 10_000;
+
+/// A place in the log.
+pub(super) type LogPlace = (i64, String);
 
 /// Something to write.
 pub(super) enum Operation {
     Insert(Order),
     Replace(Version, Order),
     Remove(Order),
-    Due {
-        now: Millis,
-        hidden_until: Millis,
-        limit: usize,
+    /// Hides those orders that are still due when they were found to be.
+    Hide {
+        found: Vec<(LedgerTime, OrderKey)>,
+        until: LedgerTime,
     },
 }
 
@@ -44,7 +48,7 @@ pub(super) enum Operation {
 pub(super) enum Answer {
     Inserted(Inserted),
     Replaced(Replaced),
-    Due(Vec<OrderKey>),
+    Hidden(Vec<OrderKey>),
 }
 
 /// An error of the file, before anything was committed.
@@ -60,16 +64,25 @@ pub(super) struct Tables<'t> {
     orders: Table<'t, &'static str, &'static [u8]>,
     due: Table<'t, &'static str, i64>,
     log: Table<'t, (i64, &'static str), ()>,
-    sums: Table<'t, &'static str, i64>,
+    sums: Table<'t, &'static str, (i64, i64)>,
+    about: Table<'t, &'static str, &'static str>,
+    now: LedgerTime,
 }
 
 impl<'t> Tables<'t> {
-    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+    /// Opens them at this moment, and writes down that it has come.
+    pub(super) fn open(transaction: &'t WriteTransaction, now: LedgerTime) -> Result<Self, StoreError> {
+        let mut about = transaction.open_table(ABOUT).map_err(|error| failed(&error))?;
+        about
+            .insert("t", &*now.0.to_string())
+            .map_err(|error| failed(&error))?;
         Ok(Self {
             orders: transaction.open_table(ORDERS).map_err(|error| failed(&error))?,
             due: transaction.open_table(DUE).map_err(|error| failed(&error))?,
             log: transaction.open_table(LOG).map_err(|error| failed(&error))?,
             sums: transaction.open_table(SUMS).map_err(|error| failed(&error))?,
+            about,
+            now,
         })
     }
 
@@ -82,13 +95,7 @@ impl<'t> Tables<'t> {
                 .replace(*previous, next)
                 .map(|done| done.map(Answer::Replaced)),
             Operation::Remove(order) => self.remove(order).map(|done| done.map(Answer::Replaced)),
-            Operation::Due {
-                now,
-                hidden_until,
-                limit,
-            } => self
-                .take_due(*now, *hidden_until, *limit)
-                .map(|keys| Ok(Answer::Due(keys))),
+            Operation::Hide { found, until } => self.hide(found, *until).map(|keys| Ok(Answer::Hidden(keys))),
         }
     }
 
@@ -110,7 +117,7 @@ impl<'t> Tables<'t> {
             return Ok(Ok(Inserted::OverLimit(at)));
         }
         self.log
-            .insert((order.created_at.0, &*order.key.to_string()), ())
+            .insert((order.created_at.ledger.0, &*order.key.to_string()), ())
             .map_err(|error| failed(&error))?;
         self.put(order)?;
         Ok(Ok(Inserted::Done))
@@ -153,29 +160,25 @@ impl<'t> Tables<'t> {
         }
     }
 
-    fn take_due(
+    fn hide(
         &mut self,
-        now: Millis,
-        hidden_until: Millis,
-        limit: usize,
+        found: &[(LedgerTime, OrderKey)],
+        until: LedgerTime,
     ) -> Result<Vec<OrderKey>, StoreError> {
-        let mut due = Vec::new();
-        for entry in self.due.iter().map_err(|error| failed(&error))? {
-            let (key, at) = entry.map_err(|error| failed(&error))?;
-            if at.value() <= now.0 {
-                due.push((at.value(), key.value().to_owned()));
+        let mut hidden = Vec::with_capacity(found.len());
+        for (at, key) in found {
+            let name = key.to_string();
+            let stands = self
+                .due
+                .get(&*name)
+                .map_err(|error| failed(&error))?
+                .map(|at| at.value());
+            if stands == Some(at.0) {
+                self.due.insert(&*name, until.0).map_err(|error| failed(&error))?;
+                hidden.push(key.clone());
             }
         }
-        due.sort_unstable();
-        due.truncate(limit);
-        let mut keys = Vec::with_capacity(due.len());
-        for (_, text) in due {
-            self.due
-                .insert(&*text, hidden_until.0)
-                .map_err(|error| failed(&error))?;
-            keys.push(key_of(&text)?);
-        }
-        Ok(keys)
+        Ok(hidden)
     }
 
     /// The outer error is the file's, the inner one says that the record is damaged.
@@ -205,7 +208,7 @@ impl<'t> Tables<'t> {
         self.orders.remove(&*key).map_err(|error| failed(&error))?;
         self.due.remove(&*key).map_err(|error| failed(&error))?;
         self.log
-            .remove((order.created_at.0, &*key))
+            .remove((order.created_at.ledger.0, &*key))
             .map_err(|error| failed(&error))?;
         Ok(())
     }
@@ -232,7 +235,7 @@ impl<'t> Tables<'t> {
         for (name, amount) in added.chain(returned) {
             let sum = std::cmp::max(self.sum(key, name)?.saturating_add(amount), 0);
             self.sums
-                .insert(&*sum_name(&key.mch_id, name), sum)
+                .insert(&*sum_name(&key.mch_id, name), (sum, self.now.0))
                 .map_err(|error| failed(&error))?;
         }
         Ok(None)
@@ -243,153 +246,117 @@ impl<'t> Tables<'t> {
             .sums
             .get(&*sum_name(&key.mch_id, name))
             .map_err(|error| failed(&error))?;
-        Ok(sum.map_or(0, |sum| sum.value()))
+        Ok(sum.map_or(0, |sum| sum.value().0))
     }
 
-    /// Clears away settled records past their retention, and sums of days gone by. Unsettled records stay.
-    pub(super) fn clear(&mut self, now: Millis, retention: std::time::Duration) -> Result<(), StoreError> {
+    /// Clears away settled records past their retention, and sums that nobody has touched for days. Unsettled records stay.
+    /// Looks at some records only, beginning `from` a place in the log; returns where to go on.
+    pub(super) fn clear(
+        &mut self,
+        retention: Duration,
+        from: Option<LogPlace>,
+    ) -> Result<Option<LogPlace>, StoreError> {
+        let (created, key) = from.unwrap_or((i64::MIN, String::new()));
         let mut old = Vec::new();
         for entry in self
             .log
-            .iter()
+            .range((created, &*key)..)
             .map_err(|error| failed(&error))?
-            .take(CLEAR_AT_MOST)
         {
-            let (at, ()) = entry.map(|(key, _)| (key, ())).map_err(|error| failed(&error))?;
+            let (at, _) = entry.map_err(|error| failed(&error))?;
             let (created, key) = at.value();
-            if now.since(Millis(created)) < retention {
+            // No record has changed before it was made.
+            if self.now.since(LedgerTime(created)) < retention {
                 break;
             }
-            old.push(key_of(key)?);
+            old.push((created, key.to_owned()));
+            if old.len() > CLEAR_AT_MOST {
+                break;
+            }
         }
-        for key in old {
-            if let Ok(Some(order)) = self.stored(&key)?
-                && order.settled_at().is_some_and(|at| now.since(at) >= retention)
+        let rest = if old.len() > CLEAR_AT_MOST {
+            old.pop()
+        } else {
+            None
+        };
+        for (_, key) in &old {
+            if let Ok(key) = key_of(key)
+                && let Ok(Some(order)) = self.stored(&key)?
+                && order.settled_at().is_some()
+                && self.now.since(order.changed_at) >= retention
             {
                 self.forget(&order)?;
             }
         }
-        let today = BeijingDay::of(now);
-        let is_over =
-            |name: &str| day_of(name).is_some_and(|day| today.days_after(BeijingDay(day)) > SUM_DAYS);
+        let now = self.now;
         self.sums
-            .retain(|name, _| !is_over(name))
-            .map_err(|error| failed(&error))
+            .retain(|_, (_, changed_at)| now.since(LedgerTime(changed_at)) < SUM_KEPT)
+            .map_err(|error| failed(&error))?;
+        Ok(rest)
     }
 }
 
-fn sum_name(mch_id: &MchId, name: &str) -> String {
-    // The name goes first, so that its day is found in the same place everywhere.
+pub(super) fn sum_name(mch_id: &MchId, name: &str) -> String {
     format!("{name}|{mch_id}")
 }
 
-fn key_of(text: &str) -> Result<OrderKey, StoreError> {
+pub(super) fn key_of(text: &str) -> Result<OrderKey, StoreError> {
     let damaged = || StoreError {
         unsure: false,
         text: format!("the ledger file has a key that is none: {text}"),
     };
     let (mch_id, order_no) = text.split_once(':').ok_or_else(damaged)?;
     let mch_id = MchId::parse(mch_id).map_err(|_| damaged())?;
-    let order_no = crate::rules::term::OrderNo::parse(order_no).map_err(|_| damaged())?;
+    let order_no = OrderNo::parse(order_no).map_err(|_| damaged())?;
     Ok(OrderKey { mch_id, order_no })
 }
 
 /// Makes the tables of a new file.
-pub(super) fn create(database: &redb::Database) -> Result<(), StoreError> {
+pub(super) fn create(database: &redb::Database, now: LedgerTime) -> Result<(), StoreError> {
+    let id = LedgerId::random()?;
     let mut transaction = database.begin_write().map_err(|error| failed(&error))?;
     transaction.set_two_phase_commit(true);
-    Tables::open(&transaction)?;
     {
-        let mut about = transaction.open_table(ABOUT).map_err(|error| failed(&error))?;
-        about.insert("kind", KIND).map_err(|error| failed(&error))?;
+        let mut tables = Tables::open(&transaction, now)?;
+        for (name, value) in [("kind", KIND), ("id", id.as_str())] {
+            tables.about.insert(name, value).map_err(|error| failed(&error))?;
+        }
     }
     transaction.commit().map_err(|error| failed(&error))
 }
 
+/// What a file says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct About {
+    pub(super) id: LedgerId,
+    /// The ledger's time at the last commit.
+    pub(super) time: LedgerTime,
+}
+
 /// Makes sure that a file is a ledger.
-pub(super) fn check(database: &redb::Database) -> Result<(), String> {
+pub(super) fn check(database: &redb::Database) -> Result<About, String> {
     let transaction = database.begin_read().map_err(|error| error.to_string())?;
     let about = transaction
         .open_table(ABOUT)
         .map_err(|_| "it is another program's database".to_owned())?;
-    let kind = about.get("kind").map_err(|error| error.to_string())?;
-    match kind.as_ref().map(redb::AccessGuard::value) {
+    let word = |name: &str| -> Result<Option<String>, String> {
+        let found = about.get(name).map_err(|error| error.to_string())?;
+        Ok(found.map(|found| found.value().to_owned()))
+    };
+    match word("kind")?.as_deref() {
         Some(KIND) => {}
         kind => return Err(format!("it says that it is {kind:?}, not {KIND:?}")),
     }
+    let id = word("id")?.as_deref().and_then(LedgerId::parse);
+    let time = word("t")?.and_then(|time| time.parse().ok()).map(LedgerTime);
     transaction
         .open_table(ORDERS)
         .map_err(|error| error.to_string())?;
     transaction.open_table(DUE).map_err(|error| error.to_string())?;
     transaction.open_table(LOG).map_err(|error| error.to_string())?;
     transaction.open_table(SUMS).map_err(|error| error.to_string())?;
-    Ok(())
-}
-
-/// The order's record.
-pub(super) fn get(transaction: &ReadTransaction, key: &OrderKey) -> Result<Option<Order>, StoreError> {
-    let orders = transaction.open_table(ORDERS).map_err(|error| failed(&error))?;
-    let text = orders.get(&*key.to_string()).map_err(|error| failed(&error))?;
-    text.map(|text| record::decode(text.value(), key)).transpose()
-}
-
-/// What of a sum is used up.
-pub(super) fn used(transaction: &ReadTransaction, mch_id: &MchId, name: &str) -> Result<i64, StoreError> {
-    let sums = transaction.open_table(SUMS).map_err(|error| failed(&error))?;
-    let sum = sums
-        .get(&*sum_name(mch_id, name))
-        .map_err(|error| failed(&error))?;
-    Ok(sum.map_or(0, |sum| sum.value()))
-}
-
-/// Whether any order is due.
-pub(super) fn has_due(transaction: &ReadTransaction, now: Millis) -> Result<bool, StoreError> {
-    let due = transaction.open_table(DUE).map_err(|error| failed(&error))?;
-    for entry in due.iter().map_err(|error| failed(&error))? {
-        if entry.map_err(|error| failed(&error))?.1.value() <= now.0 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// A page of orders, newest first. The cursor is the place of the last record that was looked at.
-pub(super) fn list(transaction: &ReadTransaction, filter: &ListFilter) -> Result<Page, StoreError> {
-    let log = transaction.open_table(LOG).map_err(|error| failed(&error))?;
-    let since = filter.since.map_or(i64::MIN, |since| since.0);
-    let end = filter.cursor.as_deref().map(cursor_of).transpose()?;
-    let range = match &end {
-        Some((created, key)) => log.range((since, "")..(*created, key.as_str())),
-        None => log.range((since, "")..),
-    };
-    let mut page = Page {
-        orders: Vec::new(),
-        next: None,
-    };
-    for (looked_at, entry) in range.map_err(|error| failed(&error))?.rev().enumerate() {
-        let (at, _) = entry.map_err(|error| failed(&error))?;
-        let (created, text) = at.value();
-        let key = key_of(text)?;
-        let wanted = filter.mch_id.as_ref().is_none_or(|mch_id| *mch_id == key.mch_id);
-        if let Some(order) = if wanted { get(transaction, &key)? } else { None }
-            && filter.state.is_none_or(|state| state == order.state.name())
-        {
-            page.orders.push(order);
-        }
-        if page.orders.len() >= filter.limit || looked_at >= LIST_AT_MOST {
-            page.next = Some(format!("{created}.{text}"));
-            break;
-        }
-    }
-    Ok(page)
-}
-
-fn cursor_of(cursor: &str) -> Result<(i64, String), StoreError> {
-    let place = cursor
-        .split_once('.')
-        .and_then(|(created, key)| Some((created.parse().ok()?, key.to_owned())));
-    place.ok_or_else(|| StoreError {
-        unsure: false,
-        text: "the cursor is not one of this ledger's".to_owned(),
+    Ok(About {
+        id: id.ok_or("it has no identity")?,
+        time: time.ok_or("it does not say how late it is")?,
     })
 }

@@ -1,17 +1,22 @@
-//! The embedded ledger: the suite of all stores, damaged files, and a disk that forgets what was not synced.
+//! The embedded ledger: files that were kept, files that were damaged, many claims at once.
 
-use std::sync::{Mutex, PoisonError};
+mod clocks;
+mod disk;
+mod identity;
 
-use redb::StorageBackend;
+use redb::Database;
 
 use super::*;
 use crate::clock::SystemClock;
 use crate::ledger::samples::{order, settled};
+use crate::rules::term::Millis;
 
+const DAY: Duration = Duration::from_secs(86_400);
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
+/// Opens the file, or makes it.
 fn open(path: &Path) -> Result<FileLedger, OpenError> {
-    FileLedger::open(path, RETENTION, Arc::new(SystemClock))
+    FileLedger::open(path, RETENTION, true, Arc::new(SystemClock))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,24 +48,56 @@ async fn many_claims_share_a_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settled_records_go_after_their_retention_and_unsettled_ones_stay() {
-    struct Later;
-    impl Clock for Later {
-        fn now(&self) -> Millis {
-            Millis(order("A1", 1).created_at.0 + 500 * 86_400_000)
-        }
-    }
+async fn orders_are_handed_out_at_their_merchants_pace_and_to_one_only() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("payouts.redb");
-    let ledger = open(&path).unwrap();
-    let (done, pending) = (settled(&order("A1", 1)), order("A2", 1));
-    ledger.insert(&done).await.unwrap();
-    ledger.insert(&pending).await.unwrap();
-    drop(ledger);
-    let ledger = FileLedger::open(&path, RETENTION, Arc::new(Later)).unwrap();
-    ledger.insert(&order("A3", 1)).await.unwrap();
-    assert_eq!(ledger.get(&done.key).await.unwrap(), None);
-    assert_eq!(ledger.get(&pending.key).await.unwrap(), Some(pending));
+    let ledger = open(&dir.path().join("payouts.redb")).unwrap();
+    let of = |mch_id: &str, no: &str| {
+        let mut order = order(no, 1);
+        order.key.mch_id = MchId::parse(mch_id).unwrap();
+        order.attempted_at.ledger = LedgerTime(0);
+        order
+    };
+    for n in 0..9 {
+        ledger.insert(&of("19", &format!("S{n}"))).await.unwrap();
+    }
+    ledger.insert(&of("20", "F1")).await.unwrap();
+    let pace = |mch_id: &MchId| (mch_id.as_str() == "19").then_some(3);
+    let hidden = Duration::from_secs(60);
+    let begun = std::time::Instant::now();
+    let (one, other) = tokio::join!(ledger.due(hidden, 9, &pace), ledger.due(hidden, 9, &pace));
+    let mut first = [one.unwrap(), other.unwrap()].concat();
+    first.sort();
+    let count =
+        |keys: &[OrderKey], mch_id: &str| keys.iter().filter(|key| key.mch_id.as_str() == mch_id).count();
+    assert_eq!((count(&first, "19"), count(&first, "20")), (3, 1), "{first:?}");
+    while begun.elapsed() < Duration::from_millis(900) {
+        assert_eq!(ledger.due(hidden, 9, &pace).await.unwrap(), []);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(count(&ledger.due(hidden, 9, &pace).await.unwrap(), "19"), 3);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(
+        count(&ledger.due(hidden, 2, &pace).await.unwrap(), "19"),
+        2,
+        "the limit"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unsettled_orders_are_pending_or_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(&dir.path().join("payouts.redb")).unwrap();
+    ledger.insert(&order("A1", 1)).await.unwrap();
+    ledger.insert(&settled(&order("A2", 1))).await.unwrap();
+    ledger
+        .insert(&crate::ledger::samples::bill("A3", 1))
+        .await
+        .unwrap();
+    ledger.insert(&order("A4", 1)).await.unwrap();
+    let found = ledger.unsettled(9).await.unwrap();
+    assert_eq!(found, [order("A1", 1), order("A4", 1)]);
+    assert_eq!(ledger.unsettled(1).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,102 +155,8 @@ fn a_missing_folder_is_said_and_not_made() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(
         open(&dir.path().join("no/such/payouts.redb")),
-        Err(OpenError::Unusable { .. })
+        Err(OpenError::NotMade { .. })
     ));
-}
-
-/// A disk: what was written, and what it held at each sync.
-#[derive(Debug, Default, Clone)]
-struct Disk(Arc<Mutex<Platter>>);
-
-type Platter = (Vec<u8>, Vec<Vec<u8>>);
-
-impl Disk {
-    fn with<T>(&self, f: impl FnOnce(&mut Platter) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// What a power loss after each sync would leave.
-    fn synced(&self) -> Vec<Vec<u8>> {
-        self.with(|(_, synced)| synced.clone())
-    }
-
-    fn holding(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new((bytes, vec![]))))
-    }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> Result<u64, std::io::Error> {
-        Ok(self.with(|(bytes, _)| bytes.len() as u64))
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
-        let at = usize::try_from(offset).unwrap();
-        self.with(|(bytes, _)| out.copy_from_slice(&bytes[at..at + out.len()]));
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
-        self.with(|(bytes, _)| bytes.resize(usize::try_from(len).unwrap(), 0));
-        Ok(())
-    }
-
-    fn sync_data(&self) -> Result<(), std::io::Error> {
-        self.with(|(bytes, synced)| synced.push(bytes.clone()));
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
-        let at = usize::try_from(offset).unwrap();
-        self.with(|(bytes, _)| bytes[at..at + data.len()].copy_from_slice(data));
-        Ok(())
-    }
-}
-
-/// Every acknowledged claim is there after a power loss at any later sync, and the ledger can go on from it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_power_loss_forgets_nothing_that_was_acknowledged() {
-    let disk = Disk::default();
-    let database = redb::Builder::new().create_with_backend(disk.clone()).unwrap();
-    tables::create(&database).unwrap();
-    let ledger = FileLedger::over(database, RETENTION, Arc::new(SystemClock), Syncs::default());
-    let mut acknowledged = Vec::new();
-    for n in 0..20 {
-        let claim = order(&format!("P{n}"), 1);
-        ledger.insert(&claim).await.unwrap();
-        acknowledged.push((disk.synced().len(), claim.clone()));
-        let done = settled(&claim);
-        ledger.replace(&claim, &done).await.unwrap();
-        acknowledged.push((disk.synced().len(), done));
-    }
-    let synced = disk.synced();
-    assert!(
-        synced.len() >= 40,
-        "{} syncs for 40 changes, one after the other",
-        synced.len()
-    );
-    let mut looked_at = 0;
-    for (syncs, bytes) in synced.iter().enumerate().map(|(at, bytes)| (at + 1, bytes)) {
-        let Some((_, newest)) = acknowledged.iter().rev().find(|(at, _)| *at <= syncs) else {
-            continue;
-        };
-        let survivor = Disk::holding(bytes.clone());
-        let database = redb::Builder::new().create_with_backend(survivor).unwrap();
-        tables::check(&database).unwrap();
-        let ledger = FileLedger::over(database, RETENTION, Arc::new(SystemClock), Syncs::default());
-        let found = ledger.get(&newest.key).await.unwrap().unwrap();
-        assert!(
-            found.version.number >= newest.version.number,
-            "after sync {syncs}"
-        );
-        assert!(matches!(
-            ledger.insert(&order("NEW", 1)).await,
-            Ok(Inserted::Done)
-        ));
-        looked_at += 1;
-    }
-    assert!(looked_at >= 40, "only {looked_at} power losses were tried");
 }
 
 /// A file as kill -9 leaves it, damaged in one bit: it is refused, or it still holds every order.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{RedisLedger, failed};
-use crate::payout::ports::{Ledger as _, ListFilter, Page, StoreError};
+use crate::payout::ports::{ListFilter, Page, StoreError};
 use crate::rules::order::Order;
 use crate::rules::term::{MchId, OrderKey, OrderNo};
 
@@ -17,13 +17,18 @@ type Place = (i64, String, String);
 
 pub(super) async fn list(ledger: &RedisLedger, filter: &ListFilter) -> Result<Page, StoreError> {
     let end = filter.cursor.as_deref().map(cursor_of).transpose()?;
+    ledger.registry.known().await?;
+    // The log goes by the ledger's time, whoever asks by the wall clock.
+    let now = ledger.registry.moment();
+    let ahead = now.wall.0.saturating_sub(now.ledger.0);
+    let since = filter.since.map(|since| since.0.saturating_sub(ahead));
     let merchants = match &filter.mch_id {
         Some(mch_id) => vec![mch_id.clone()],
-        None => ledger.merchants().await?,
+        None => ledger.registry.merchants().await.into_iter().collect(),
     };
     let mut logs: Vec<Log> = merchants
         .into_iter()
-        .map(|mch_id| Log::new(mch_id, end.as_ref(), filter))
+        .map(|mch_id| Log::new(mch_id, end.as_ref(), since))
         .collect();
     let mut newest: BTreeMap<Place, usize> = BTreeMap::new();
     for (at, log) in logs.iter_mut().enumerate() {
@@ -40,6 +45,7 @@ pub(super) async fn list(ledger: &RedisLedger, filter: &ListFilter) -> Result<Pa
         if let Some(log) = logs.get_mut(at) {
             if let Some(order) = log.order(ledger, &place).await?
                 && filter.state.is_none_or(|state| state == order.state.name())
+                && filter.since.is_none_or(|since| order.created_at.wall >= since)
             {
                 page.orders.push(order);
             }
@@ -68,11 +74,10 @@ struct Log {
 }
 
 impl Log {
-    fn new(mch_id: MchId, end: Option<&Place>, filter: &ListFilter) -> Self {
+    fn new(mch_id: MchId, end: Option<&Place>, since: Option<i64>) -> Self {
         let most = end.map_or_else(|| "+inf".to_owned(), |(created, _, _)| created.to_string());
-        let least = filter
-            .since
-            .map_or_else(|| "-inf".to_owned(), |since| since.0.to_string());
+        // Without what stands below everything: the ledger's identity.
+        let least = since.map_or_else(|| "(-inf".to_owned(), |since| since.to_string());
         Self {
             mch_id,
             most,
@@ -97,13 +102,17 @@ impl Log {
             }
             let mut command = redis::cmd("ZREVRANGEBYSCORE");
             command
-                .arg(ledger.key(&self.mch_id, "log"))
+                .arg(ledger.store.key(&self.mch_id, "log"))
                 .arg(&self.most)
                 .arg(&self.least)
                 .arg("WITHSCORES");
             command.arg("LIMIT").arg(self.taken).arg(BITE);
-            let bite: Vec<(String, i64)> =
-                ledger.link.read(&command).await.map_err(|error| failed(&error))?;
+            let bite: Vec<(String, i64)> = ledger
+                .store
+                .link
+                .read(&command)
+                .await
+                .map_err(|error| failed(&error))?;
             self.taken = self.taken.saturating_add(BITE);
             self.is_over = bite.len() < usize::try_from(BITE).unwrap_or(usize::MAX);
             self.waiting = bite;
@@ -111,7 +120,8 @@ impl Log {
         }
     }
 
-    /// The record at a place. One that is past its retention is gone, and leaves the log as it is met.
+    /// The record at a place. One that is past its retention is gone, and leaves the log as it is met; one that was forgotten
+    /// stays in it, so that it is known to have been there.
     async fn order(&self, ledger: &RedisLedger, place: &Place) -> Result<Option<Order>, StoreError> {
         let Ok(order_no) = OrderNo::parse(&place.2) else {
             return Ok(None);
@@ -120,14 +130,14 @@ impl Log {
             mch_id: self.mch_id.clone(),
             order_no,
         };
-        let order = ledger.get(&key).await?;
+        let order = ledger.stored(&key).await?;
         if order.is_none() {
-            let trim = redis::Cmd::zrem(ledger.key(&self.mch_id, "log"), &place.2);
+            let keys = [ledger.store.order(&key), ledger.store.key(&self.mch_id, "log")];
+            let arguments = [place.2.clone(), ledger.oldest_record()];
             ledger
-                .link
-                .read::<redis::Value>(&trim)
-                .await
-                .map_err(|error| failed(&error))?;
+                .store
+                .run(&ledger.scripts.trim, &keys, &arguments, None)
+                .await?;
         }
         Ok(order)
     }

@@ -1,36 +1,48 @@
 //! The ledger in Redis, for any number of replicas: standalone, Sentinel or Cluster.
 //!
 //! Every change is one script, so that it is atomic, with its charges. All keys of one merchant carry the same hash tag
-//! (`{mchId}`) and so live in one slot of a Cluster; which merchants there are is a set of its own.
+//! (`{mchId}`) and so live in one slot of a Cluster, and so does the ledger's identity beside them: it is lost together with
+//! what it stands for, and each claim compares it. Redis rolls nothing back, so what a script may be refused comes before what
+//! it must not do by half.
 //!
 //! | key | type | what |
 //! |---|---|---|
 //! | `{prefix}{mchId}:order:<no>` (braces literal around the number) | hash | `v` version, `r` record |
-//! | `…:due` | sorted set | unsettled order numbers by when somebody must look at them (ms) |
-//! | `…:log` | sorted set | all order numbers by their first claim (ms) |
+//! | `…:due` | sorted set | unsettled order numbers by when somebody must look at them (ledger's ms) |
+//! | `…:log` | sorted set | all order numbers by their first claim (ledger's ms), and `#` with the ledger's identity |
 //! | `…:sum:<name>` | number | a sum of the limits; goes after three days |
-//! | `<prefix>merchants` | set | the merchants |
-//! | `<prefix>ledger` | string | the mark: made once, and gone if Redis has forgotten |
+//! | `…:again` | sorted set | orders of other days that were charged again, by when (ledger's ms) |
+//! | `…:pace` | number | how many orders were handed out in this second |
+//! | `<prefix>ledger` | hash | `id` identity, `t` the ledger's time (ms), `m:<mchId>` `making` or `made`; `lost` what was here |
 
+mod due;
+mod keeper;
 mod list;
-mod mark;
+mod registry;
 mod settings;
+mod store;
+mod sums;
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use redis::{Script, Value};
 
+use self::registry::{Registry, forgotten, member};
+use self::store::{Store, refused, unexpected};
+use self::sums::Sums;
 use super::charges::Difference;
 use super::record;
-use crate::payout::ports::{Inserted, Ledger, ListFilter, Page, Replaced, StoreError};
+use crate::clock::Clock;
+use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
+use crate::redis_link::url::Topology;
 use crate::redis_link::{LinkError, RedisLink, Replicas};
 use crate::rules::limits::Charge;
 use crate::rules::order::{Order, State};
-use crate::rules::term::{MchId, Millis, OrderKey, OrderNo};
+use crate::rules::term::{LedgerTime, MchId, OrderKey, OrderNo};
+
+pub use self::keeper::RedisKeeper;
 
 /// How long a sum is kept: its Beijing day, and time to give back.
 const SUM_EXPIRY: Duration = Duration::from_secs(3 * 86_400);
@@ -46,101 +58,121 @@ pub struct RedisSettings {
     pub retention: Duration,
     /// How many replicas each claim waits for.
     pub wait_replicas: usize,
+    /// Whether a ledger is made where there is none.
+    pub create: bool,
 }
 
 /// The ledger in Redis.
 pub struct RedisLedger {
-    link: RedisLink,
+    store: Store,
     settings: RedisSettings,
     scripts: Scripts,
-    known_merchants: Mutex<HashSet<MchId>>,
-    mark: mark::Mark,
+    registry: Registry,
+    sums: Arc<Sums>,
 }
 
 struct Scripts {
     insert: Script,
     replace: Script,
     remove: Script,
+    absent: Script,
     due: Script,
+    trim: Script,
 }
 
 impl RedisLedger {
     /// A ledger over a link; does not connect yet.
     #[must_use]
-    pub fn new(link: RedisLink, settings: RedisSettings) -> Self {
+    pub fn new(link: RedisLink, settings: RedisSettings, clock: Arc<dyn Clock>) -> Self {
         let scripts = Scripts {
             insert: Script::new(include_str!("insert.lua")),
             replace: Script::new(include_str!("replace.lua")),
             remove: Script::new(include_str!("remove.lua")),
+            absent: Script::new(include_str!("absent.lua")),
             due: Script::new(include_str!("due.lua")),
+            trim: Script::new(include_str!("trim.lua")),
+        };
+        let store = Store {
+            link,
+            prefix: settings.prefix.clone(),
         };
         Self {
-            link,
-            mark: mark::Mark::new(&settings.prefix),
+            registry: Registry::new(store.clone(), settings.create, clock),
+            sums: Arc::new(Sums::new(store.clone())),
+            store,
             settings,
             scripts,
-            known_merchants: Mutex::default(),
         }
     }
 
-    fn key(&self, mch_id: &MchId, what: &str) -> String {
-        self.key_of(mch_id, what, "")
-    }
-
-    fn key_of(&self, mch_id: &MchId, what: &str, which: &str) -> String {
-        [
-            self.settings.prefix.as_str(),
-            "{",
-            mch_id.as_str(),
-            "}:",
-            what,
-            which,
-        ]
-        .concat()
-    }
-
-    fn order_key(&self, key: &OrderKey) -> String {
-        self.key_of(&key.mch_id, "order:", key.order_no.as_str())
-    }
-
-    fn merchants_key(&self) -> String {
-        format!("{}merchants", self.settings.prefix)
-    }
-
-    /// The three keys of an order, and those of the sums that it touches.
-    fn keys<'a>(&self, key: &OrderKey, charges: impl Iterator<Item = &'a Charge>) -> Vec<String> {
-        let mut keys = vec![
-            self.order_key(key),
-            self.key(&key.mch_id, "due"),
-            self.key(&key.mch_id, "log"),
-        ];
-        keys.extend(charges.map(|charge| self.key_of(&key.mch_id, "sum:", &charge.name)));
-        keys
-    }
-
-    /// Makes the merchant known before its first order, so that no order can be overlooked. Once per process: whoever
-    /// forgets the set has forgotten the orders too, and every process says it again at its start.
-    async fn introduce(&self, mch_id: &MchId) -> Result<(), StoreError> {
-        if self.known().contains(mch_id) {
-            return Ok(());
+    /// The ledger's identity as it stands in the merchant's log, for a claim. Nothing was claimed where this fails.
+    async fn admit(&self, order: &Order) -> Result<String, StoreError> {
+        let sure = |error: StoreError| StoreError {
+            unsure: false,
+            ..error
+        };
+        let id = self.registry.open().await.map_err(sure)?;
+        if order.changed_at == LedgerTime::default() {
+            return Err(refused(
+                "the claim was made before the ledger's time was known".to_owned(),
+            ));
         }
-        let command = redis::Cmd::sadd(self.merchants_key(), mch_id.as_str());
-        // Saying it twice changes nothing, so that it may be said again where it was not answered.
-        self.link
-            .read::<Value>(&command)
+        self.registry.introduce(id, &order.key.mch_id).await?;
+        Ok(member(id))
+    }
+
+    /// Compares today's sums of a merchant with the records that were charged, and mends those that differ in the same way as
+    /// when they were compared last. Returns how many were mended.
+    ///
+    /// # Errors
+    /// When the store does not answer, then [`StoreError`].
+    pub async fn compare_sums(&self, mch_id: &MchId) -> Result<usize, StoreError> {
+        self.registry.known().await?;
+        self.sums.compare(mch_id, self.registry.moment()).await
+    }
+
+    /// From when on the record of whatever is in the log must be there: what is older may be past its retention.
+    fn oldest_record(&self) -> String {
+        let retention = i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX);
+        self.registry.time().0.saturating_sub(retention).to_string()
+    }
+
+    /// The record itself, whatever became of the ledger.
+    async fn stored(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
+        let command = redis::Cmd::hget(self.store.order(key), "r");
+        let text: Option<Vec<u8>> = self
+            .store
+            .link
+            .read(&command)
             .await
-            .map_err(|error| StoreError {
-                unsure: false,
-                ..failed(&error)
-            })?;
-        self.known().insert(mch_id.clone());
-        Ok(())
+            .map_err(|error| failed(&error))?;
+        text.map(|text| record::decode(&text, key)).transpose()
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashSet<MchId>> {
-        self.known_merchants
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Why an order has no record. `None`: there never was one, or it is past its retention.
+    async fn absent(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
+        let id = self.registry.open().await?;
+        let keys = [self.store.order(key), self.store.key(&key.mch_id, "log")];
+        let arguments = [member(id), key.order_no.as_str().to_owned(), self.oldest_record()];
+        // A merchant whose log was begun while it was asked about is asked about once more.
+        for _ in 0..2 {
+            let (word, rest) = self
+                .store
+                .run(&self.scripts.absent, &keys, &arguments, None)
+                .await?;
+            match (word.as_str(), rest) {
+                ("none", _) => return Ok(None),
+                ("exists", Some(text)) => return record::decode(&text, key).map(Some),
+                ("lost", what) => return Err(lost(key, what)),
+                ("strange", _) => {
+                    if !self.registry.has_made(id, &key.mch_id).await? {
+                        return Ok(None);
+                    }
+                }
+                (word, _) => return Err(unexpected(word)),
+            }
+        }
+        Err(forgotten(&[&key.mch_id]))
     }
 
     /// Claims wait for replicas, where they are to; what follows them can be found out again.
@@ -160,82 +192,6 @@ impl RedisLedger {
             .settled_at()
             .map_or_else(String::new, |_| self.settings.retention.as_millis().to_string())
     }
-
-    async fn run(
-        &self,
-        script: &Script,
-        keys: &[String],
-        arguments: &[String],
-        replicas: Option<Replicas>,
-    ) -> Result<(String, Option<Vec<u8>>), StoreError> {
-        let answer: Vec<Vec<u8>> = self
-            .link
-            .script(script, keys, arguments, replicas)
-            .await
-            .map_err(|error| failed(&error))?;
-        let mut parts = answer.into_iter();
-        let word = parts
-            .next()
-            .map(|word| String::from_utf8_lossy(&word).into_owned())
-            .unwrap_or_default();
-        Ok((word, parts.next()))
-    }
-
-    /// All merchants that are known here or in Redis. Their set is in a slot of its own, so that a fail-over may lose what
-    /// was added to it and keep the orders: whatever this process has ever known is added again.
-    async fn merchants(&self) -> Result<Vec<MchId>, StoreError> {
-        let stored: HashSet<String> = self
-            .link
-            .read(&redis::Cmd::smembers(self.merchants_key()))
-            .await
-            .map_err(|error| failed(&error))?;
-        let (all, lost) = {
-            let mut known = self.known();
-            known.extend(stored.iter().filter_map(|name| MchId::parse(name).ok()));
-            let all: Vec<MchId> = known.iter().cloned().collect();
-            let lost: Vec<String> = all
-                .iter()
-                .map(|id| id.as_str().to_owned())
-                .filter(|id| !stored.contains(id))
-                .collect();
-            (all, lost)
-        };
-        if !lost.is_empty() {
-            tracing::warn!(
-                count = lost.len(),
-                "merchants were missing in the ledger and were added again"
-            );
-            self.link
-                .read::<Value>(&redis::Cmd::sadd(self.merchants_key(), lost))
-                .await
-                .map_err(|error| failed(&error))?;
-        }
-        Ok(all)
-    }
-
-    /// How many of each merchant's orders are among the `limit` oldest that are due, so that none waits for another's.
-    async fn shares(&self, now: Millis, limit: usize) -> Result<BTreeMap<MchId, usize>, StoreError> {
-        let merchants = self.merchants().await?;
-        let looks = merchants.iter().map(async |mch_id| {
-            let mut look = redis::cmd("ZRANGEBYSCORE");
-            look.arg(self.key(mch_id, "due")).arg("-inf").arg(now.0);
-            look.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
-            self.link.read::<Vec<(String, String)>>(&look).await
-        });
-        let mut waiting = Vec::new();
-        for (mch_id, found) in merchants.iter().zip(join_all(looks).await) {
-            for (_, at) in found.map_err(|error| failed(&error))? {
-                waiting.push((at.parse().unwrap_or(i64::MAX), mch_id));
-            }
-        }
-        waiting.sort();
-        let mut shares = BTreeMap::<MchId, usize>::new();
-        for (_, mch_id) in waiting.into_iter().take(limit) {
-            let share = shares.entry(mch_id.clone()).or_default();
-            *share = share.saturating_add(1);
-        }
-        Ok(shares)
-    }
 }
 
 /// Whether a script says that the record is there as it was to be written.
@@ -251,12 +207,14 @@ fn failed(error: &LinkError) -> StoreError {
     }
 }
 
-/// An answer that no script of ours gives. The write may have taken effect.
-fn unexpected(word: &str) -> StoreError {
-    StoreError {
-        unsure: true,
-        text: format!("a script of the ledger answered {word:?}: is another program using its keys?"),
+/// What the store says was forgotten: the merchant's records, or this one.
+fn lost(key: &OrderKey, what: Option<Vec<u8>>) -> StoreError {
+    if what.as_deref() == Some(b"merchant") {
+        return forgotten(&[&key.mch_id]);
     }
+    refused(format!(
+        "the ledger in Redis has forgotten the record of order {key}: restore it, or run payout-sidecar ledger accept-loss"
+    ))
 }
 
 fn due_text(order: &Order) -> String {
@@ -282,25 +240,34 @@ fn place(text: Option<Vec<u8>>) -> Result<usize, StoreError> {
 
 #[async_trait]
 impl Ledger for RedisLedger {
+    fn time(&self) -> LedgerTime {
+        self.registry.time()
+    }
+
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
-        self.mark.refuse_if_reset()?;
-        self.introduce(&order.key.mch_id).await?;
+        let identity = self.admit(order).await?;
         let difference = Difference::between(None, Some(order));
-        let keys = self.keys(&order.key, difference.charged.iter().map(|(_, charge)| *charge));
+        let keys = self
+            .store
+            .keys(&order.key, difference.charged.iter().map(|(_, charge)| *charge));
         let mut arguments = vec![
             record::encode(order),
             due_text(order),
             order.key.order_no.as_str().to_owned(),
-            order.created_at.0.to_string(),
+            order.created_at.ledger.0.to_string(),
             self.expiry(order),
             order.version.text(),
+            identity,
+            self.oldest_record(),
         ];
         arguments.extend(charge_arguments(&difference.charged));
         let (word, rest) = self
+            .store
             .run(&self.scripts.insert, &keys, &arguments, self.replicas(order))
             .await?;
         match (word.as_str(), rest) {
             ("done", _) => Ok(Inserted::Done),
+            ("lost", what) => Err(lost(&order.key, what)),
             ("exists", Some(text)) => Ok(Inserted::Exists(Box::new(record::decode(&text, &order.key)?))),
             ("over", rest) => Ok(Inserted::OverLimit(place(rest)?)),
             (word, _) => Err(unexpected(word)),
@@ -308,13 +275,20 @@ impl Ledger for RedisLedger {
     }
 
     async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
+        // What became of an order is written wherever its record still is; a new claim, only where nothing was forgotten.
+        let identity = match &next.state {
+            State::Pending(_) => self.admit(next).await?,
+            State::Unknown(_) | State::Succeeded(_) | State::Refused(_) => String::new(),
+        };
         let difference = Difference::between(Some(previous), Some(next));
         let touched = difference
             .charged
             .iter()
             .map(|(_, charge)| *charge)
             .chain(difference.returned.iter().copied());
-        let keys = self.keys(&next.key, touched);
+        let mut keys = self.store.keys(&next.key, std::iter::empty());
+        keys.push(self.store.key(&next.key.mch_id, "again"));
+        keys.extend(touched.map(|charge| self.store.sum(&next.key.mch_id, &charge.name)));
         let mut arguments = vec![
             record::encode(next),
             due_text(next),
@@ -322,11 +296,14 @@ impl Ledger for RedisLedger {
             previous.version.text(),
             next.version.text(),
             self.expiry(next),
+            identity,
+            self.time().0.to_string(),
             difference.charged.len().to_string(),
         ];
         arguments.extend(charge_arguments(&difference.charged));
         arguments.extend(difference.returned.iter().map(|charge| charge.amount.to_string()));
         let (word, rest) = self
+            .store
             .run(&self.scripts.replace, &keys, &arguments, self.replicas(next))
             .await?;
         replaced(&word, rest, &next.key)
@@ -334,68 +311,50 @@ impl Ledger for RedisLedger {
 
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
         let difference = Difference::between(Some(order), None);
-        let keys = self.keys(&order.key, difference.returned.iter().copied());
+        let keys = self.store.keys(&order.key, difference.returned.iter().copied());
         let mut arguments = vec![order.version.text(), order.key.order_no.as_str().to_owned()];
         arguments.extend(difference.returned.iter().map(|charge| charge.amount.to_string()));
-        let (word, rest) = self.run(&self.scripts.remove, &keys, &arguments, None).await?;
+        let (word, rest) = self
+            .store
+            .run(&self.scripts.remove, &keys, &arguments, None)
+            .await?;
         replaced(&word, rest, &order.key)
     }
 
     async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
-        let command = redis::Cmd::hget(self.order_key(key), "r");
-        let text: Option<Vec<u8>> = self.link.read(&command).await.map_err(|error| failed(&error))?;
-        text.map(|text| record::decode(&text, key)).transpose()
+        self.registry.known().await?;
+        match self.stored(key).await? {
+            None => self.absent(key).await,
+            stored => Ok(stored),
+        }
     }
 
-    async fn due(
-        &self,
-        now: Millis,
-        hidden_until: Millis,
-        limit: usize,
-    ) -> Result<Vec<OrderKey>, StoreError> {
-        let mut due: Vec<(i64, OrderKey)> = Vec::new();
-        for (mch_id, share) in self.shares(now, limit).await? {
-            let keys = [self.key(&mch_id, "due")];
-            let arguments = [now.0.to_string(), hidden_until.0.to_string(), share.to_string()];
-            let members: Vec<String> = self
-                .link
-                .script(&self.scripts.due, &keys, &arguments, None)
-                .await
-                .map_err(|error| failed(&error))?;
-            for pair in members.chunks(2) {
-                let [number, score] = pair else { continue };
-                let Ok(order_no) = OrderNo::parse(number) else {
-                    continue;
-                };
-                let at = score.parse().unwrap_or(i64::MAX);
-                due.push((
-                    at,
-                    OrderKey {
-                        mch_id: mch_id.clone(),
-                        order_no,
-                    },
-                ));
-            }
-        }
-        due.sort_by_key(|(at, _)| *at);
-        Ok(due.into_iter().map(|(_, key)| key).collect())
+    async fn due(&self, hidden: Duration, limit: usize, pace: Pace<'_>) -> Result<Vec<OrderKey>, StoreError> {
+        due::due(self, hidden, limit, pace).await
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
         list::list(self, filter).await
     }
 
-    async fn unknown(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
+    async fn unsettled(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
         let mut found = Vec::new();
         // Everything that is not settled is due some day: a short list, however long the log is.
-        for mch_id in self.merchants().await? {
+        for mch_id in self.registry.merchants().await {
             let mut look = redis::cmd("ZRANGE");
-            look.arg(self.key(&mch_id, "due")).arg(0).arg(limit);
-            let numbers: Vec<String> = self.link.read(&look).await.map_err(|error| failed(&error))?;
+            look.arg(self.store.key(&mch_id, "due")).arg(0).arg(limit);
+            let numbers: Vec<String> = self
+                .store
+                .link
+                .read(&look)
+                .await
+                .map_err(|error| failed(&error))?;
             for order_no in numbers.iter().filter_map(|number| OrderNo::parse(number).ok()) {
                 let mch_id = mch_id.clone();
-                let order = self.get(&OrderKey { mch_id, order_no }).await?;
-                found.extend(order.filter(|order| matches!(order.state, State::Unknown(_))));
+                let order = self.stored(&OrderKey { mch_id, order_no }).await?;
+                found.extend(
+                    order.filter(|order| matches!(order.state, State::Unknown(_) | State::Pending(_))),
+                );
                 if found.len() >= limit {
                     return Ok(found);
                 }
@@ -405,23 +364,43 @@ impl Ledger for RedisLedger {
     }
 
     async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError> {
-        let look = redis::Cmd::get(self.key(mch_id, &format!("sum:{sum}")));
-        let used: Option<i64> = self.link.read(&look).await.map_err(|error| failed(&error))?;
+        let look = redis::Cmd::get(self.store.sum(mch_id, sum));
+        let used: Option<i64> = self
+            .store
+            .link
+            .read(&look)
+            .await
+            .map_err(|error| failed(&error))?;
         Ok(used.unwrap_or_default())
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.link.ready().await.map_err(|error| failed(&error))?;
-        self.mark.check(&self.link).await
+        self.store.link.ready().await.map_err(|error| failed(&error))?;
+        let looked = self.registry.look().await;
+        let id = self.registry.open().await?;
+        let (lost, answered) = self.registry.forgotten_merchants(id).await;
+        if !lost.is_empty() {
+            return Err(forgotten(&lost));
+        }
+        Arc::clone(&self.sums).compare_all(self.registry.introduced_merchants(), self.registry.moment());
+        match looked {
+            // The registry's node is away. Those whose merchants lie elsewhere are served all the same.
+            Err(error) if self.store.link.url().topology == Topology::Cluster && answered > 0 => {
+                self.registry.is_away(None, &error);
+                Ok(())
+            }
+            looked => looked,
+        }
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
-        settings::warnings(&self.link).await
+        settings::warnings(&self.store.link).await
     }
 }
 
 fn replaced(word: &str, rest: Option<Vec<u8>>, key: &OrderKey) -> Result<Replaced, StoreError> {
     match (word, rest) {
+        ("lost", what) => Err(lost(key, what)),
         ("done", _) => Ok(Replaced::Done),
         ("gone", _) => Ok(Replaced::Moved(None)),
         ("moved", Some(text)) => Ok(Replaced::Moved(Some(Box::new(record::decode(&text, key)?)))),

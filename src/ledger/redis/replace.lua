@@ -1,34 +1,46 @@
 -- Replaces one version of an order by its successor, with what is charged and given back. Holds no rule.
--- KEYS: order, due, log, then one key per charge, then one per return.
--- ARGV: record, due ms or "", order number, version that is replaced, its successor, expiry ms or "", how many charges,
---       then per charge: amount, limit, its place, its expiry ms; then per return: amount.
+-- KEYS: order, due, log, what was charged again, then one key per charge, then one per return.
+-- ARGV: record, due ms or "", order number, version that is replaced, its successor, expiry ms or "", the ledger's identity
+--       where it is compared or "", now ms, how many charges, then per charge: amount, limit, its place, its
+--       expiry ms; then per return: amount.
+if ARGV[7] ~= '' and not redis.call('ZSCORE', KEYS[3], ARGV[7]) then return {'lost', 'merchant'} end
 local stored = redis.call('HMGET', KEYS[1], 'v', 'r')
 if not stored[1] then return {'gone'} end
-if stored[2] == ARGV[1] then
-    -- Written again after its acknowledgement was lost: once more, for those who wait for replicas.
-    redis.call('HSET', KEYS[1], 'r', ARGV[1])
-    return {'done'}
+local is_written = stored[2] == ARGV[1]
+if not is_written and stored[1] ~= ARGV[4] then return {'moved', stored[2]} end
+-- Whether this may write at all is seen by a write that changes nothing.
+redis.call('ZADD', KEYS[3], 'XX', '-inf', '#')
+if not is_written then
+    local charges = tonumber(ARGV[9])
+    local sums = {}
+    for i = 1, charges do
+        local at = 10 + (i - 1) * 4
+        sums[i] = tonumber(redis.call('GET', KEYS[4 + i]) or '0') + tonumber(ARGV[at])
+        if sums[i] > tonumber(ARGV[at + 1]) then return {'over', ARGV[at + 2]} end
+    end
+    -- So is whether the record may be written: a sum that was changed is not changed again where the record then is not.
+    if #KEYS > 4 then redis.call('HSET', KEYS[1], 'v', stored[1]) end
+    if charges > 0 then
+        redis.call('ZADD', KEYS[4], ARGV[8], ARGV[3])
+        redis.call('PEXPIRE', KEYS[4], ARGV[13])
+    end
+    for i = 1, charges do
+        redis.call('SET', KEYS[4 + i], string.format('%.0f', sums[i]), 'PX', ARGV[10 + (i - 1) * 4 + 3])
+    end
+    for i = 1, #KEYS - 4 - charges do
+        local key = KEYS[4 + charges + i]
+        local sum = tonumber(redis.call('GET', key) or '0')
+        local left = math.max(0, sum - tonumber(ARGV[9 + charges * 4 + i]))
+        -- A sum of a day gone by is gone too, and none falls below nothing.
+        if sum > 0 then redis.call('SET', key, string.format('%.0f', left), 'KEEPTTL') end
+    end
 end
-if stored[1] ~= ARGV[4] then return {'moved', stored[2]} end
-local charges = tonumber(ARGV[7])
-for i = 1, charges do
-    local at = 8 + (i - 1) * 4
-    local sum = tonumber(redis.call('GET', KEYS[3 + i]) or '0')
-    if sum + tonumber(ARGV[at]) > tonumber(ARGV[at + 1]) then return {'over', ARGV[at + 2]} end
-end
-for i = 1, charges do
-    local at = 8 + (i - 1) * 4
-    redis.call('INCRBY', KEYS[3 + i], ARGV[at])
-    redis.call('PEXPIRE', KEYS[3 + i], ARGV[at + 3])
-end
-for i = 1, #KEYS - 3 - charges do
-    local key = KEYS[3 + charges + i]
-    local amount = tonumber(ARGV[7 + charges * 4 + i])
-    local sum = tonumber(redis.call('GET', key) or '0')
-    -- A sum of a day gone by is gone too, and none falls below nothing.
-    if sum > 0 then redis.call('DECRBY', key, math.min(sum, amount)) end
-end
+-- What follows is done again where the acknowledgement was lost: for those who wait for replicas, and where it was stopped.
 redis.call('HSET', KEYS[1], 'v', ARGV[5], 'r', ARGV[1])
+if ARGV[2] == '' then
+    redis.call('ZREM', KEYS[2], ARGV[3])
+else
+    redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
+end
 if ARGV[6] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[6]) end
-if ARGV[2] == '' then redis.call('ZREM', KEYS[2], ARGV[3]) else redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3]) end
 return {'done'}

@@ -31,7 +31,9 @@ pub(super) async fn warnings(link: &RedisLink) -> Result<Vec<String>, StoreError
                     "{setting} could not be looked at ({code}): make sure that Redis does not forget"
                 ));
             }
-            Err(error @ (LinkError::NotSent(_) | LinkError::Unanswered(_))) => return Err(failed(&error)),
+            Err(error @ (LinkError::NotSent(_) | LinkError::Unanswered(_) | LinkError::Stopped { .. })) => {
+                return Err(failed(&error));
+            }
         }
     }
     Ok(warnings)

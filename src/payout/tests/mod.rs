@@ -7,31 +7,61 @@ use std::time::Duration;
 
 use super::reply::Reply;
 use crate::rules::contract::answer::Disclosure;
-use crate::rules::contract::send::SendRequest;
+use crate::rules::contract::send::{RequestCredentials, SendRequest};
+use crate::rules::contract::status::StatusRequest;
 use crate::rules::encoding::Encoding;
 use crate::rules::order::tests::{claimed, request};
-use crate::rules::order::{State, UpstreamKind};
+use crate::rules::order::{Attention, Destination, State};
 use crate::rules::outcome::Class;
-use crate::rules::term::{MchId, OrderKey, OrderNo};
+use crate::rules::term::{HandlerId, MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
 use world::{Deed, StoreFault, World, world};
 
 /// The code that a caller is told: `SUCCESS`, or `errCode`.
 async fn told(world: &World, request: SendRequest) -> String {
-    match world.payouts.send(request, Encoding::Json, ()).await {
-        Ok(reply) => code(reply),
+    code(world.payouts.send(request, Encoding::Json, ()).await)
+}
+
+/// The same of another order.
+async fn told_of(world: &World, changes: &[(&str, &str)], order_no: &str) -> String {
+    let reply = world.payouts.send(request(changes), Encoding::Json, ()).await;
+    code_of(reply, order_no)
+}
+
+/// The status that a caller is told of an order, or `errCode`.
+async fn stands(world: &World, order_no: &str) -> String {
+    let question = StatusRequest {
+        wx_app_id: WxAppId::parse("wx1").unwrap(),
+        key: key(order_no),
+        trade_record_id: TradeRecordId(7),
+        credentials: RequestCredentials::default(),
+    };
+    match world.payouts.status(question, Encoding::Json).await {
+        Ok(fields) => {
+            let told = fields
+                .characters("status")
+                .or_else(|| fields.characters("errCode"));
+            told.unwrap_or_default().to_owned()
+        }
         Err(fault) => fault.code.as_str().to_owned(),
     }
 }
 
-fn code(reply: Reply) -> String {
-    let key = OrderKey {
+fn key(order_no: &str) -> OrderKey {
+    OrderKey {
         mch_id: MchId::parse("19").unwrap(),
-        order_no: OrderNo::parse("A1").unwrap(),
-    };
-    let fields = reply.into_fields(&key, Disclosure::default());
+        order_no: OrderNo::parse(order_no).unwrap(),
+    }
+}
+
+fn code(reply: Reply) -> String {
+    code_of(reply, "A1")
+}
+
+fn code_of(reply: Reply, order_no: &str) -> String {
+    let fields = reply.into_fields(&key(order_no), Disclosure::default());
     assert_eq!(
         fields.characters("mchBillno"),
-        Some("A1"),
+        Some(order_no),
         "mchBillno is in every answer"
     );
     fields
@@ -39,6 +69,11 @@ fn code(reply: Reply) -> String {
         .or_else(|| fields.characters("resultCode"))
         .unwrap_or_default()
         .to_owned()
+}
+
+/// Where the world's entry leads to.
+fn claimed_at_here() -> Destination {
+    Destination::Handler(HandlerId::parse("http://here:80").unwrap())
 }
 
 fn state(world: &World) -> &'static str {
@@ -87,10 +122,7 @@ async fn a_repeat_on_another_replica_waits_for_the_first_ones_answer() {
         told(&world, request(&[])),
         other.send(request(&[]), Encoding::Json, ())
     );
-    assert_eq!(
-        (here.as_str(), code(there.unwrap()).as_str()),
-        ("SUCCESS", "SUCCESS")
-    );
+    assert_eq!((here.as_str(), code(there).as_str()), ("SUCCESS", "SUCCESS"));
     assert_eq!(world.upstream.attempted(), 1);
 }
 
@@ -212,8 +244,17 @@ async fn a_refusal_at_the_door_says_nothing_about_the_first_attempt() {
     assert_eq!(state(&world), "unknown");
 }
 
+/// Asks, with the pauses of the background, for so long.
+async fn settle_for(world: &World, seconds: u64) {
+    let _over = tokio::time::timeout(
+        Duration::from_secs(seconds),
+        world.payouts.clone().settle_until(std::future::pending()),
+    )
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
-async fn absence_is_believed_in_time_and_then_the_order_is_sent_again() {
+async fn absence_that_is_heard_all_along_is_believed_and_then_the_order_is_sent_again() {
     let world = world(false);
     world.upstream.will(&[Deed::SaysNothing]);
     assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
@@ -222,9 +263,174 @@ async fn absence_is_believed_in_time_and_then_the_order_is_sent_again() {
         "SYSTEMERROR",
         "it may still be on its way"
     );
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    settle_for(&world, 15).await;
+    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+    settle_for(&world, 10).await;
     assert_eq!(told(&world, request(&[])).await, "SUCCESS");
     assert_eq!((world.upstream.attempted(), world.upstream.paid()), (2, 1));
+}
+
+/// Time that nobody watched is no time: it is heard twice, a minute apart, and the upstream may have stood still in between.
+#[tokio::test(start_paused = true)]
+async fn absence_that_is_heard_now_and_then_is_not_believed() {
+    let world = world(false);
+    world.upstream.will(&[Deed::SaysNothing]);
+    for _ in 0..5 {
+        assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    // Nor is it with a silence in the middle of the hearing.
+    settle_for(&world, 15).await;
+    *world.upstream.silent_to_queries.lock().unwrap() = true;
+    settle_for(&world, 3).await;
+    *world.upstream.silent_to_queries.lock().unwrap() = false;
+    settle_for(&world, 15).await;
+    assert_eq!((world.upstream.attempted(), state(&world)), (1, "unknown"));
+    settle_for(&world, 1600).await;
+    assert_eq!(state(&world), "refused");
+}
+
+/// A reload leads the merchant to another handler: the order is not asked about there, let alone sent, whatever that handler
+/// promises; and it goes on where it was as soon as an entry leads there again.
+#[tokio::test(start_paused = true)]
+async fn an_order_stays_where_it_was_sent() {
+    for refuses_doubles in [false, true] {
+        let world = world(refuses_doubles);
+        let elsewhere = std::sync::Arc::new(world::Upstairs {
+            refuses_doubles,
+            ..Default::default()
+        });
+        world.upstream.will(&[Deed::PaysAndSaysNothing]);
+        *world.upstream.silent_to_queries.lock().unwrap() = true;
+        assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+
+        let before = world.payouts.settings();
+        let policy = before.merchants.first().unwrap().1.policy;
+        let moved = world::handler_entry("http://there:80", elsewhere.clone(), policy);
+        world.put_in_force(vec![moved]);
+        assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+        settle_for(&world, 300).await;
+        assert_eq!(
+            (
+                state(&world),
+                elsewhere.attempted(),
+                *elsewhere.queries.lock().unwrap()
+            ),
+            ("unknown", 0, 0)
+        );
+        let order = world.ledger.order().unwrap();
+        assert_eq!(
+            world
+                .payouts
+                .settings()
+                .needs_a_person(&order, world.payouts.now()),
+            Some(Attention::NoDestination)
+        );
+        // Another order goes to the new one.
+        assert_eq!(told_of(&world, &[("mchBillno", "B1")], "B1").await, "SUCCESS");
+        assert_eq!(elsewhere.paid(), 1);
+
+        *world.upstream.silent_to_queries.lock().unwrap() = false;
+        let here = std::sync::Arc::clone(&world.upstream) as std::sync::Arc<dyn super::ports::Upstream>;
+        let mut kept = world::handler_entry("http://here:80", std::sync::Arc::clone(&here), policy);
+        kept.is_settle_only = true;
+        let renamed = || {
+            let mut entry = world::handler_entry("http://new-name:80", std::sync::Arc::clone(&here), policy);
+            if let super::merchant::MerchantKind::Handler { formerly, .. } = &mut entry.kind {
+                formerly.push(HandlerId::parse("http://here:80").unwrap());
+            }
+            entry
+        };
+        let there = world::handler_entry("http://there:80", elsewhere.clone(), policy);
+        for entries in [vec![there, kept], vec![renamed()]] {
+            world.put_in_force(entries);
+            settle_for(&world, 1300).await;
+            assert_eq!(told(&world, request(&[])).await, "SUCCESS");
+        }
+        assert_eq!((world.upstream.paid(), elsewhere.paid()), (1, 1));
+    }
+}
+
+/// An entry that is kept for old orders sends none, not even a refused or an unknown one of its own.
+#[tokio::test(start_paused = true)]
+async fn an_entry_for_old_orders_sends_nothing() {
+    let world = world(true);
+    world.upstream.will(&[Deed::Refuses(Class::Refused)]);
+    assert_eq!(told(&world, request(&[])).await, "NOTENOUGH");
+    world.upstream.will(&[Deed::SaysNothing]);
+    assert_eq!(told_of(&world, &[("mchBillno", "B1")], "B1").await, "SYSTEMERROR");
+    let policy = world.payouts.settings().merchants.first().unwrap().1.policy;
+    let upstream = std::sync::Arc::clone(&world.upstream) as _;
+    let mut kept = world::handler_entry("http://here:80", upstream, policy);
+    kept.is_settle_only = true;
+    world.put_in_force(vec![kept]);
+    assert_eq!(told(&world, request(&[])).await, "NOTENOUGH");
+    assert_eq!(told_of(&world, &[("mchBillno", "B1")], "B1").await, "SYSTEMERROR");
+    assert_eq!(told_of(&world, &[("mchBillno", "C1")], "C1").await, "NO_AUTH");
+    assert_eq!(world.upstream.attempted(), 2);
+}
+
+/// What was paid stays paid when the configuration knows the merchant no more.
+#[tokio::test(start_paused = true)]
+async fn a_known_order_is_answered_whatever_is_configured_now() {
+    let world = world(true);
+    assert_eq!(told(&world, request(&[])).await, "SUCCESS");
+    world.put_in_force(vec![]);
+    assert_eq!(told(&world, request(&[])).await, "SUCCESS");
+    assert_eq!(stands(&world, "A1").await, "SENT");
+    assert_eq!(told_of(&world, &[("mchBillno", "B1")], "B1").await, "NO_AUTH");
+    world.ledger.lose();
+    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+    assert_eq!(stands(&world, "A1").await, "SYSTEMERROR");
+}
+
+/// Nothing but `SYSTEMERROR` is told of a ledger that has forgotten: not `OPENID_ERROR`, not a limit, not `NOT_FOUND`.
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_has_forgotten_says_nothing_about_money() {
+    let world = world(true);
+    assert_eq!(told(&world, request(&[])).await, "SUCCESS");
+    world.ledger.lose();
+    *world.mapping.openid.lock().unwrap() = Some(Ok(None));
+    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+    *world.mapping.openid.lock().unwrap() = None;
+    assert_eq!(told(&world, request(&[("amount", "20001")])).await, "SYSTEMERROR");
+    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+    assert_eq!(stands(&world, "A1").await, "SYSTEMERROR");
+    assert_eq!(world.upstream.attempted(), 1);
+}
+
+/// "There is no such order" is not said while this very process is about to pay it.
+#[tokio::test(start_paused = true)]
+async fn an_order_on_its_way_is_never_called_unknown_to_anybody() {
+    let world = world(false);
+    assert_eq!(stands(&world, "A1").await, "NOT_FOUND");
+    *world.mapping.takes.lock().unwrap() = Duration::from_secs(5);
+    world.upstream.will(&[Deed::PaysAfter(Duration::from_secs(3))]);
+    let asked = async {
+        for _ in 0..7 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(stands(&world, "A1").await, "PROCESSING");
+        }
+    };
+    let (paid, ()) = tokio::join!(told(&world, request(&[])), asked);
+    assert_eq!(paid, "SUCCESS");
+    assert_eq!(stands(&world, "A1").await, "SENT");
+}
+
+/// `max_amount` binds every claim, also the one that sends a refused order again.
+#[tokio::test(start_paused = true)]
+async fn a_limit_binds_the_second_claim_too() {
+    let world = world(false);
+    world.upstream.will(&[Deed::Refuses(Class::Refused)]);
+    assert_eq!(told(&world, request(&[])).await, "NOTENOUGH");
+    let now = world.payouts.settings();
+    let limits = crate::rules::limits::Limits {
+        max_amount: Some(99),
+        ..now.limits
+    };
+    world.put_in_force_with(now.merchants.clone(), limits);
+    assert_eq!(told(&world, request(&[])).await, "AMOUNT_LIMIT");
+    assert_eq!(world.upstream.attempted(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,7 +544,7 @@ async fn a_payout_that_the_store_forgot_is_told_unknown_and_never_not_sent() {
         world.ledger.forget();
     };
     let (reply, ()) = tokio::join!(world.payouts.send(request(&[]), Encoding::Json, ()), forgets);
-    let Ok(Reply::Failed(fault)) = reply else {
+    let Reply::Failed(fault) = reply else {
         panic!("{reply:?}")
     };
     assert_eq!(fault, crate::rules::contract::fault::Fault::unknown());
@@ -360,9 +566,11 @@ async fn a_task_that_panics_leaves_a_doubt_and_not_an_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_lapsed_claim_of_a_dead_process_is_asked_about_by_a_repeat() {
     let world = world(true);
-    world.ledger.put(claimed(UpstreamKind::Handler));
-    let until_its_lease_is_over = Duration::from_secs(15 * 3600);
-    tokio::time::sleep(until_its_lease_is_over).await;
+    world.ledger.put(claimed(claimed_at_here()));
+    // However long ago it was claimed: its lease is over once somebody has seen it stand for so long.
+    tokio::time::sleep(Duration::from_secs(15 * 3600)).await;
+    assert_eq!(told(&world, request(&[])).await, "PROCESSING");
+    tokio::time::sleep(Duration::from_secs(15)).await;
     assert_eq!(told(&world, request(&[])).await, "SUCCESS");
     assert_eq!(
         (*world.upstream.queries.lock().unwrap(), world.upstream.paid()),
@@ -408,9 +616,11 @@ async fn limits_refuse_before_anything_is_recorded() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_between_claim_and_sending_settles_as_not_paid() {
     let world = world(false);
-    world.ledger.put(claimed(UpstreamKind::Handler));
+    world.ledger.put(claimed(claimed_at_here()));
     tokio::time::sleep(Duration::from_secs(15 * 3600)).await;
     assert_eq!(world.payouts.settle_due().await.unwrap(), 1);
+    assert_eq!(state(&world), "pending", "it has only just been seen");
+    settle_for(&world, 90).await;
     assert!(matches!(world.ledger.order().unwrap().state, State::Refused(_)));
     assert_eq!(world.upstream.attempted(), 0);
 }

@@ -14,8 +14,10 @@ use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::merchant::{Merchant, MerchantKind};
 use crate::payout::ports::{
-    Identity, Inserted, Ledger, ListFilter, LookupError, OrderQuestion, Page, Replaced, StoreError, Upstream,
+    Identity, Inserted, Ledger, ListFilter, LookupError, OrderQuestion, Pace, Page, Replaced, StoreError,
+    Upstream,
 };
+use crate::payout::watch::Contact;
 use crate::payout::{Payouts, Settings};
 use crate::rules::contract::answer::Disclosure;
 use crate::rules::contract::send::RequestCredentials;
@@ -25,7 +27,7 @@ use crate::rules::order::Order;
 use crate::rules::order::step::Policy;
 use crate::rules::outcome::{Class, Evidence, Finding, Found};
 use crate::rules::route::MerchantPattern;
-use crate::rules::term::{MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
+use crate::rules::term::{HandlerId, LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
 
 /// Tokio's clock as a wall clock, so that pausing one pauses both.
 pub(super) struct PausedClock(pub(super) Instant);
@@ -33,6 +35,10 @@ pub(super) struct PausedClock(pub(super) Instant);
 impl Clock for PausedClock {
     fn now(&self) -> Millis {
         Millis(1_795_400_000_000).after(self.0.elapsed())
+    }
+
+    fn passed(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 
@@ -49,9 +55,9 @@ pub(super) fn charged<'a>(orders: impl Iterator<Item = &'a Order>, mch_id: &MchI
 /// The orders that are due, which are hidden from then on.
 pub(super) fn due<'a>(
     orders: impl Iterator<Item = &'a Order>,
-    hidden: &mut BTreeMap<OrderKey, Millis>,
-    now: Millis,
-    hidden_until: Millis,
+    hidden: &mut BTreeMap<OrderKey, LedgerTime>,
+    now: LedgerTime,
+    hidden_until: LedgerTime,
     limit: usize,
 ) -> Vec<OrderKey> {
     let is_due = |order: &&Order| {
@@ -75,11 +81,24 @@ pub(super) enum StoreFault {
     LosesAcknowledgement,
 }
 
-#[derive(Default)]
 pub(super) struct MemoryLedger {
+    begun: Instant,
     orders: Mutex<HashMap<OrderKey, Order>>,
-    hidden: Mutex<BTreeMap<OrderKey, Millis>>,
+    hidden: Mutex<BTreeMap<OrderKey, LedgerTime>>,
     faults: Mutex<VecDeque<Option<StoreFault>>>,
+    has_forgotten: Mutex<bool>,
+}
+
+impl Default for MemoryLedger {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            orders: Mutex::default(),
+            hidden: Mutex::default(),
+            faults: Mutex::default(),
+            has_forgotten: Mutex::default(),
+        }
+    }
 }
 
 impl MemoryLedger {
@@ -88,12 +107,33 @@ impl MemoryLedger {
         self.faults.lock().unwrap().extend(faults.iter().copied());
     }
 
+    /// The order `A1`.
     pub(super) fn order(&self) -> Option<Order> {
-        self.orders.lock().unwrap().values().next().cloned()
+        let orders = self.orders.lock().unwrap();
+        orders
+            .values()
+            .find(|order| order.key.order_no.as_str() == "A1")
+            .cloned()
     }
 
     pub(super) fn forget(&self) {
         self.orders.lock().unwrap().clear();
+    }
+
+    /// Notices, as a real store does, that it has forgotten: claims nothing, and says of no order that there is none.
+    pub(super) fn lose(&self) {
+        self.forget();
+        *self.has_forgotten.lock().unwrap() = true;
+    }
+
+    fn refuse_if_lost(&self) -> Result<(), StoreError> {
+        if *self.has_forgotten.lock().unwrap() {
+            return Err(StoreError {
+                unsure: false,
+                text: "forgotten".into(),
+            });
+        }
+        Ok(())
     }
 
     pub(super) fn put(&self, order: Order) {
@@ -122,7 +162,12 @@ impl MemoryLedger {
 
 #[async_trait]
 impl Ledger for MemoryLedger {
+    fn time(&self) -> LedgerTime {
+        LedgerTime(1_000_000).after(self.begun.elapsed())
+    }
+
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
+        self.refuse_if_lost()?;
         self.write(|orders| match orders.get(&order.key) {
             Some(stored) if stored == order => Inserted::Done,
             Some(stored) => Inserted::Exists(Box::new(stored.clone())),
@@ -155,15 +200,21 @@ impl Ledger for MemoryLedger {
     }
 
     async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
-        Ok(self.orders.lock().unwrap().get(key).cloned())
+        let order = self.orders.lock().unwrap().get(key).cloned();
+        if order.is_none() {
+            self.refuse_if_lost()?;
+        }
+        Ok(order)
     }
 
     async fn due(
         &self,
-        now: Millis,
-        hidden_until: Millis,
+        for_so_long: Duration,
         limit: usize,
+        _pace: Pace<'_>,
     ) -> Result<Vec<OrderKey>, StoreError> {
+        let now = self.time();
+        let hidden_until = now.after(for_so_long);
         let mut hidden = self.hidden.lock().unwrap();
         let orders = self.orders.lock().unwrap();
         Ok(due(orders.values(), &mut hidden, now, hidden_until, limit))
@@ -174,6 +225,12 @@ impl Ledger for MemoryLedger {
             orders: self.orders.lock().unwrap().values().cloned().collect(),
             next: None,
         })
+    }
+
+    async fn unsettled(&self, _limit: usize) -> Result<Vec<Order>, StoreError> {
+        let orders = self.orders.lock().unwrap();
+        let unsettled = orders.values().filter(|order| order.settled_at().is_none());
+        Ok(unsettled.cloned().collect())
     }
 
     async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError> {
@@ -193,12 +250,16 @@ impl Ledger for MemoryLedger {
 /// Maps every user to an openid of its own, unless told otherwise.
 #[derive(Default)]
 pub(super) struct Mapping {
+    /// How long a look takes.
+    pub(super) takes: Mutex<Duration>,
     pub(super) openid: Mutex<Option<Result<Option<&'static str>, ()>>>,
 }
 
 #[async_trait]
 impl Identity for Mapping {
     async fn openid(&self, _app: &WxAppId, _user: &UserId) -> Result<Option<OpenId>, LookupError> {
+        let takes = *self.takes.lock().unwrap();
+        tokio::time::sleep(takes).await;
         match *self.openid.lock().unwrap() {
             None => Ok(OpenId::parse("oX12abcdefghijk9f").ok()),
             Some(Ok(openid)) => Ok(openid.and_then(|openid| OpenId::parse(openid).ok())),
@@ -229,6 +290,7 @@ pub(super) struct Upstairs {
     pub(super) deeds: Mutex<VecDeque<Deed>>,
     /// Every payment: openid and the parameters that it was sent with.
     pub(super) payments: Mutex<Vec<(String, Fields<'static>)>>,
+    pub(super) paid_numbers: Mutex<Vec<String>>,
     pub(super) attempts: Mutex<Vec<Fields<'static>>>,
     pub(super) queries: Mutex<u32>,
     pub(super) silent_to_queries: Mutex<bool>,
@@ -250,7 +312,10 @@ impl Upstairs {
 
     fn pay(&self, order: &Order) -> Evidence {
         let mut payments = self.payments.lock().unwrap();
-        if !self.refuses_doubles || payments.is_empty() {
+        let number = order.key.order_no.as_str().to_owned();
+        let mut numbers = self.paid_numbers.lock().unwrap();
+        if !self.refuses_doubles || !numbers.contains(&number) {
+            numbers.push(number);
             payments.push((order.openid.as_str().to_owned(), Fields::clone(&order.parameters)));
         }
         let mut fields = Fields::new();
@@ -294,12 +359,19 @@ impl Upstream for Upstairs {
         }
     }
 
-    async fn query(&self, _question: &OrderQuestion, _credentials: &RequestCredentials) -> Finding {
+    async fn query(&self, question: &OrderQuestion, _credentials: &RequestCredentials) -> Finding {
         *self.queries.lock().unwrap() += 1;
         if *self.silent_to_queries.lock().unwrap() {
             return Finding::unclear("scripted");
         }
-        if self.paid() == 0 {
+        let number = question.key.order_no.as_str();
+        if !self
+            .paid_numbers
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|paid| paid == number)
+        {
             return Finding::no_such_order();
         }
         Finding {
@@ -316,12 +388,54 @@ impl Upstream for Upstairs {
     }
 }
 
+/// An entry that leads to a handler of this name.
+pub(super) fn handler_entry(id: &str, upstream: Arc<dyn Upstream>, policy: Policy) -> Merchant {
+    Merchant {
+        kind: MerchantKind::Handler {
+            format: None,
+            id: HandlerId::parse(id).unwrap(),
+            formerly: vec![],
+        },
+        upstream,
+        policy,
+        is_settle_only: false,
+        contact: Contact::default(),
+        takes_credentials: false,
+    }
+}
+
 /// Everything, with handles to look behind.
 pub(super) struct World {
     pub(super) payouts: Payouts,
     pub(super) ledger: Arc<MemoryLedger>,
     pub(super) mapping: Arc<Mapping>,
     pub(super) upstream: Arc<Upstairs>,
+}
+
+impl World {
+    /// A reload: these entries, each for any merchant and app, and everything else as it is.
+    pub(super) fn put_in_force(&self, entries: Vec<Merchant>) {
+        let any = || MerchantPattern {
+            mch_id: None,
+            wx_app_id: None,
+        };
+        let merchants = entries
+            .into_iter()
+            .map(|entry| (any(), Arc::new(entry)))
+            .collect();
+        self.put_in_force_with(merchants, self.payouts.settings().limits);
+    }
+
+    pub(super) fn put_in_force_with(&self, merchants: Vec<(MerchantPattern, Arc<Merchant>)>, limits: Limits) {
+        let now = self.payouts.settings();
+        self.payouts.put_in_force(Arc::new(Settings {
+            merchants,
+            client_ip: now.client_ip,
+            limits,
+            disclosure: now.disclosure,
+            request_timeout: now.request_timeout,
+        }));
+    }
 }
 
 /// A world with one merchant entry, whose upstream refuses doubles or pays on each call.
@@ -333,15 +447,15 @@ pub(super) fn world(refuses_doubles: bool) -> World {
         ..Upstairs::default()
     });
     let not_found_after = Duration::from_secs(if refuses_doubles { 86_400 } else { 20 });
-    let merchant = Merchant {
-        kind: MerchantKind::Handler { format: None },
-        upstream: Arc::clone(&upstream) as Arc<dyn Upstream>,
-        policy: Policy {
-            refuses_doubles,
-            not_found_after,
-        },
-        takes_credentials: false,
+    let policy = Policy {
+        refuses_doubles,
+        not_found_after,
     };
+    let merchant = handler_entry(
+        "http://here:80",
+        Arc::clone(&upstream) as Arc<dyn Upstream>,
+        policy,
+    );
     let settings = Settings {
         merchants: vec![(
             MerchantPattern {

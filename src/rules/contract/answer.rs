@@ -2,8 +2,8 @@
 
 use crate::rules::contract::fault::{ErrCode, Fault};
 use crate::rules::fields::Fields;
-use crate::rules::order::{Order, State, UpstreamKind};
-use crate::rules::outcome::Finding;
+use crate::rules::order::{Destination, Order, State};
+use crate::rules::outcome::{Finding, Found};
 use crate::rules::term::OrderKey;
 use crate::rules::wechat::Product;
 use crate::rules::wechat::v3::state::BillState;
@@ -72,12 +72,12 @@ fn succeeded_head(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     fields.set("resultCode", "SUCCESS");
     fields.set("mchBillno", order_no());
     match order.upstream {
-        UpstreamKind::Wechat(Product::Transfer) | UpstreamKind::TransferBill => {
+        Destination::Wechat(Product::Transfer) | Destination::TransferBill => {
             fields.set("mchAppid", app);
             fields.set("mchid", mch_id());
             fields.set("partnerTradeNo", order_no());
         }
-        UpstreamKind::Wechat(Product::Redpack | Product::MiniProgramRedpack) | UpstreamKind::Handler => {
+        Destination::Wechat(Product::Redpack | Product::MiniProgramRedpack) | Destination::Handler(_) => {
             fields.set("mchId", mch_id());
             fields.set("wxappid", app);
             fields.set("reOpenid", person(order, disclosure));
@@ -108,28 +108,59 @@ fn copy_new(fields: &mut Fields<'static>, more: &Fields<'static>) {
     }
 }
 
-/// The answer to a status request, from what the upstream said; `order` is the record, where there is one.
+/// The answer to a status request about an order on record. The record's state decides what is told; what the upstream said just
+/// now (`finding`, where it was asked) refines it, where the two agree. Document: specification, section 2.4.
 #[must_use]
-pub fn reported(
-    key: &OrderKey,
-    finding: &Finding,
-    order: Option<&Order>,
-    disclosure: Disclosure,
-) -> Fields<'static> {
+pub fn stands(order: &Order, finding: Option<&Finding>, disclosure: Disclosure) -> Fields<'static> {
+    match finding {
+        Some(finding) if agrees(order, &finding.found) => {
+            answered(&order.key, finding, Some(person(order, disclosure)))
+        }
+        Some(_) | None => remembered(order, disclosure),
+    }
+}
+
+/// Whether the upstream's word can be told of an order in this state: it never turns a paid order into a failed one, nor a
+/// refused one into one that is being sent.
+fn agrees(order: &Order, found: &Found) -> bool {
+    match (&order.state, found) {
+        (State::Succeeded(_) | State::Unknown(_), Found::Accepted { .. } | Found::Moving)
+        | (State::Refused(_), Found::NotPaid(_)) => true,
+        // An accepted bill may still end unpaid.
+        (State::Succeeded(_), Found::NotPaid(_)) => order.upstream == Destination::TransferBill,
+        (
+            State::Pending(_) | State::Unknown(_) | State::Succeeded(_) | State::Refused(_),
+            Found::Accepted { .. }
+            | Found::NotPaid(_)
+            | Found::Moving
+            | Found::NoSuchOrder
+            | Found::Unclear { .. },
+        ) => false,
+    }
+}
+
+/// The answer to a status request about an order that is not on record here, from what the upstream said.
+#[must_use]
+pub fn reported(key: &OrderKey, finding: &Finding, disclosure: Disclosure) -> Fields<'static> {
+    // Without a record the user id is not known, and the openid is the customer's own business.
+    let upstreams_person = finding.report.characters("openid").map(str::to_owned);
+    answered(
+        key,
+        finding,
+        upstreams_person.filter(|_| disclosure.reveal_openid),
+    )
+}
+
+/// `person` stands in the place of the upstream's `openid`, where it tells one.
+fn answered(key: &OrderKey, finding: &Finding, person: Option<String>) -> Fields<'static> {
     let mut fields = status_head(key);
     // A bill's report has the contract's word, which stands in its place.
     if let (Some(status), None) = (&finding.status, finding.report.get("status")) {
         fields.set("status", status.clone());
     }
     let mut report = finding.report.clone();
-    let upstreams_person = report.take("openid");
-    match (order, upstreams_person) {
-        (Some(order), Some(_)) => report.set("openid", person(order, disclosure)),
-        // Without a record the user id is not known, and the openid is the customer's own business.
-        (None, Some(openid)) if disclosure.reveal_openid => {
-            report.set("openid", openid.characters().to_owned())
-        }
-        (None, Some(_)) | (_, None) => {}
+    if let (Some(_), Some(person)) = (report.take("openid"), person) {
+        report.set("openid", person);
     }
     copy_new(&mut fields, &report);
     fields
@@ -137,12 +168,12 @@ pub fn reported(
 
 /// The answer to a status request from the record alone, where the upstream is out of reach.
 #[must_use]
-pub fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
+fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     let (status, reason) = match &order.state {
         State::Pending(_) => return failed_by(&Fault::processing(), &order.key),
         State::Unknown(_) => return failed_by(&Fault::unknown(), &order.key),
         // An accepted bill is not paid before WeChat has said so.
-        State::Succeeded(_) if order.upstream == UpstreamKind::TransferBill => ("PROCESSING", None),
+        State::Succeeded(_) if order.upstream == Destination::TransferBill => ("PROCESSING", None),
         State::Succeeded(succeeded) => {
             let transfer = is_transfer(order) || succeeded.fields.characters("paymentNo").is_some();
             (if transfer { "SUCCESS" } else { "SENT" }, None)
@@ -154,13 +185,15 @@ pub fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     };
     let mut fields = status_head(&order.key);
     let bill = order.upstream_status.as_deref().and_then(BillState::parse);
+    let is_refused = matches!(order.state, State::Refused(_));
     let (status, reason) = match (&order.upstream_status, bill) {
-        (Some(word), Some(state)) if order.upstream == UpstreamKind::TransferBill => {
+        (Some(word), Some(state)) if order.upstream == Destination::TransferBill && !is_refused => {
             let says_more = (state.status() != word).then(|| word.clone());
             (state.status(), reason.or(says_more))
         }
-        (Some(word), _) => (word.as_str(), reason),
-        (None, _) => (status, reason),
+        // A word about an earlier attempt, or one that contradicts the acceptance.
+        (Some(word), _) if !is_refused && word != "FAILED" => (word.as_str(), reason),
+        (Some(_) | None, _) => (status, reason),
     };
     fields.set("status", status.to_owned());
     if let Some(reason) = reason {
@@ -180,7 +213,7 @@ pub fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
 fn is_transfer(order: &Order) -> bool {
     matches!(
         order.upstream,
-        UpstreamKind::Wechat(Product::Transfer) | UpstreamKind::TransferBill
+        Destination::Wechat(Product::Transfer) | Destination::TransferBill
     )
 }
 
@@ -206,22 +239,22 @@ pub fn not_found(key: &OrderKey) -> Fields<'static> {
 mod tests {
     use super::*;
     use crate::rules::json;
-    use crate::rules::order::tests::{claimed, request};
+    use crate::rules::order::tests::{at_handler, claimed, request};
     use crate::rules::order::{Refused, Succeeded, Unknown};
     use crate::rules::outcome::{Found, Refusal};
-    use crate::rules::term::Millis;
+    use crate::rules::term::{LedgerTime, Millis};
 
     const HIDDEN: Disclosure = Disclosure { reveal_openid: false };
     const REVEALED: Disclosure = Disclosure { reveal_openid: true };
 
-    const REDPACK: UpstreamKind = UpstreamKind::Wechat(Product::Redpack);
-    const TRANSFER: UpstreamKind = UpstreamKind::Wechat(Product::Transfer);
+    const REDPACK: Destination = Destination::Wechat(Product::Redpack);
+    const TRANSFER: Destination = Destination::Wechat(Product::Transfer);
 
     fn fields(text: &str) -> Fields<'static> {
         json::decode(text).unwrap().into_owned()
     }
 
-    fn order(upstream: UpstreamKind, state: State) -> Order {
+    fn order(upstream: Destination, state: State) -> Order {
         Order {
             state,
             ..claimed(upstream)
@@ -251,13 +284,13 @@ mod tests {
         State::Unknown(Unknown {
             since: Millis(0),
             why: "w".into(),
-            next_query_at: Millis(0),
+            next_query_at: LedgerTime(0),
             queries: 0,
-            absent_since: None,
+            absence: None,
         })
     }
 
-    fn recorded_text(upstream: UpstreamKind, state: State, disclosure: Disclosure) -> String {
+    fn recorded_text(upstream: Destination, state: State, disclosure: Disclosure) -> String {
         json::encode(&recorded(&order(upstream, state), disclosure))
     }
 
@@ -286,7 +319,7 @@ mod tests {
     #[test]
     fn the_openid_is_told_only_where_the_customer_wants_it() {
         for (disclosure, person) in [(HIDDEN, "user-1"), (REVEALED, "oX12abcdefghijk9f")] {
-            let order = order(UpstreamKind::Handler, succeeded("{}"));
+            let order = order(at_handler(), succeeded("{}"));
             assert_eq!(recorded(&order, disclosure).characters("reOpenid"), Some(person));
         }
     }
@@ -296,7 +329,7 @@ mod tests {
     fn an_upstreams_fields_stand_behind_our_own() {
         let said = r#"{"mchBillno":"A2","totalAmount":1,"paymentNo":7,"hbpackage":"","sendListid":null}"#;
         assert_eq!(
-            recorded_text(UpstreamKind::Handler, succeeded(said), HIDDEN),
+            recorded_text(at_handler(), succeeded(said), HIDDEN),
             r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","wxappid":"wx1","reOpenid":"user-1","totalAmount":"100","paymentNo":"7"}"#
         );
     }
@@ -334,28 +367,73 @@ mod tests {
 
     #[test]
     fn a_status_answer_is_the_upstreams_report() {
-        let order = claimed(TRANSFER);
+        let order = order(TRANSFER, unknown());
         let said = finding(
             Some("PROCESSING"),
             r#"{"paymentAmount":100,"mchId":"20","desc":"","openid":"oX12abcdefghijk9f"}"#,
         );
-        let told = |order: Option<&Order>, disclosure| {
-            json::encode(&reported(&claimed(TRANSFER).key, &said, order, disclosure))
-        };
         let begins = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","status":"PROCESSING","paymentAmount":"100""#;
-        assert_eq!(
-            told(Some(&order), HIDDEN),
-            format!(r#"{begins},"openid":"user-1"}}"#)
-        );
-        for order in [Some(&order), None] {
-            assert_eq!(
-                told(order, REVEALED),
-                format!(r#"{begins},"openid":"oX12abcdefghijk9f"}}"#)
-            );
+        let on_record = |disclosure| json::encode(&stands(&order, Some(&said), disclosure));
+        let elsewhere = |disclosure| json::encode(&reported(&order.key, &said, disclosure));
+        assert_eq!(on_record(HIDDEN), format!(r#"{begins},"openid":"user-1"}}"#));
+        assert_eq!(elsewhere(HIDDEN), format!("{begins}}}"));
+        for told in [on_record(REVEALED), elsewhere(REVEALED)] {
+            assert_eq!(told, format!(r#"{begins},"openid":"oX12abcdefghijk9f"}}"#));
         }
-        assert_eq!(told(None, HIDDEN), format!("{begins}}}"));
-        let silent = reported(&order.key, &finding(None, "{}"), Some(&order), REVEALED);
+        let silent = stands(&order, Some(&finding(None, "{}")), REVEALED);
         assert_eq!((silent.get("status"), silent.get("openid")), (None, None));
+    }
+
+    /// The record's state decides; the upstream's word refines it, and never says that what was paid failed, nor that what was
+    /// refused is being sent.
+    #[test]
+    fn the_upstreams_word_never_contradicts_the_record() {
+        let not_paid = || {
+            Found::NotPaid(Refusal {
+                code: "F".into(),
+                text: String::new(),
+                burnt: false,
+            })
+        };
+        let accepted = || Found::Accepted {
+            fields: Fields::new(),
+        };
+        let status = |upstream: &Destination, state: State, found: Found, word: &str| {
+            let finding = Finding {
+                found,
+                status: Some(word.to_owned()),
+                report: Fields::new(),
+            };
+            let told = stands(&order(upstream.clone(), state), Some(&finding), HIDDEN);
+            let told = told.characters("status").or_else(|| told.characters("errCode"));
+            told.unwrap_or_default().to_owned()
+        };
+        let paid = || succeeded("{}");
+        for (upstream, plain) in [(REDPACK, "SENT"), (TRANSFER, "SUCCESS"), (at_handler(), "SENT")] {
+            assert_eq!(status(&upstream, paid(), not_paid(), "FAILED"), plain);
+            assert_eq!(status(&upstream, paid(), Found::NoSuchOrder, "NOT_FOUND"), plain);
+            assert_eq!(status(&upstream, paid(), accepted(), "REFUND"), "REFUND");
+            assert_eq!(status(&upstream, refused(), Found::Moving, "SENDING"), "FAILED");
+            assert_eq!(status(&upstream, refused(), not_paid(), "FAILED"), "FAILED");
+            assert_eq!(status(&upstream, unknown(), Found::Moving, "SENDING"), "SENDING");
+            assert_eq!(status(&upstream, unknown(), not_paid(), "FAILED"), "SYSTEMERROR");
+            let remembers = |state, word: &str| {
+                let order = Order {
+                    upstream_status: Some(word.into()),
+                    ..order(upstream.clone(), state)
+                };
+                stands(&order, None, HIDDEN)
+                    .characters("status")
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            assert_eq!(remembers(paid(), "FAILED"), plain);
+            assert_eq!(remembers(refused(), "SENDING"), "FAILED");
+        }
+        assert_eq!(
+            status(&Destination::TransferBill, paid(), not_paid(), "FAIL"),
+            "FAIL"
+        );
     }
 
     #[test]
@@ -378,10 +456,9 @@ mod tests {
         );
         // What a handler paid by is only seen by the number it gave.
         assert!(
-            told(UpstreamKind::Handler, succeeded(r#"{"paymentNo":"7"}"#))
-                .contains("\"SUCCESS\",\"totalAmount\"")
+            told(at_handler(), succeeded(r#"{"paymentNo":"7"}"#)).contains("\"SUCCESS\",\"totalAmount\"")
         );
-        assert!(told(UpstreamKind::Handler, succeeded(r#"{"sendListid":"7"}"#)).contains("\"SENT\""));
+        assert!(told(at_handler(), succeeded(r#"{"sendListid":"7"}"#)).contains("\"SENT\""));
         let later = Order {
             upstream_status: Some("REFUND".into()),
             ..order(REDPACK, succeeded("{}"))
@@ -409,7 +486,7 @@ mod tests {
             let of = |name: &str| told.characters(name).map(str::to_owned);
             (of("status").unwrap(), of("reason"))
         };
-        let bill = |status| told(UpstreamKind::TransferBill, status);
+        let bill = |status| told(Destination::TransferBill, status);
         assert_eq!(
             bill(None),
             ("PROCESSING".into(), None),

@@ -14,7 +14,7 @@ const POLICY: Policy = Policy {
     not_found_after: Duration::from_secs(86_400),
 };
 
-fn apply(order: &Order, event: Event, now: Millis) -> Option<Order> {
+fn apply(order: &Order, event: Event, now: Moment) -> Option<Order> {
     match step(order, event, POLICY, now, 7) {
         Step::Become(next) => Some(*next),
         Step::Stay => None,
@@ -23,7 +23,7 @@ fn apply(order: &Order, event: Event, now: Millis) -> Option<Order> {
 }
 
 fn claim() -> Order {
-    let mut order = claimed(UpstreamKind::TransferBill);
+    let mut order = claimed(Destination::TransferBill);
     order.charges = vec![Charge {
         counter: Counter::MerchantFen,
         name: "merchant-fen:1".into(),
@@ -59,15 +59,29 @@ fn asked(word: &str) -> Event {
         }),
         _ => Found::Moving,
     };
-    Event::Asked(Finding {
+    said(Finding {
         found,
         status: Some(word.into()),
         report: Fields::new(),
     })
 }
 
-fn later(order: &Order, seconds: u64) -> Millis {
-    order.created_at.after(Duration::from_secs(seconds))
+fn said(finding: Finding) -> Event {
+    Event::Asked {
+        finding,
+        heard: Duration::ZERO,
+    }
+}
+
+fn after(moment: Moment, span: Duration) -> Moment {
+    Moment {
+        wall: moment.wall.after(span),
+        ledger: moment.ledger.after(span),
+    }
+}
+
+fn later(order: &Order, seconds: u64) -> Moment {
+    after(order.created_at, Duration::from_secs(seconds))
 }
 
 #[test]
@@ -75,15 +89,15 @@ fn an_accepted_bill_is_due_until_its_final_state() {
     let order = opened("WAIT_USER_CONFIRM");
     assert_eq!(order.state.name(), StateName::Succeeded);
     assert_eq!(order.upstream_status.as_deref(), Some("WAIT_USER_CONFIRM"));
-    assert!(order.due_at().unwrap() > order.created_at);
+    assert!(order.due_at().unwrap() > order.created_at.ledger);
     assert_eq!(opened("SUCCESS").due_at(), None);
 
     let moving = apply(&order, asked("WAIT_USER_CONFIRM"), later(&order, 1)).unwrap();
     assert_eq!(moving.history, order.history, "nothing new is no change");
     assert!(moving.due_at() > order.due_at());
-    let silent = apply(&order, Event::Asked(Finding::unclear("")), later(&order, 1)).unwrap();
+    let silent = apply(&order, said(Finding::unclear("")), later(&order, 1)).unwrap();
     assert!(silent.due_at() > order.due_at());
-    let absent = apply(&order, Event::Asked(Finding::no_such_order()), later(&order, 1)).unwrap();
+    let absent = apply(&order, said(Finding::no_such_order()), later(&order, 1)).unwrap();
     assert_eq!(absent.state.name(), StateName::Succeeded);
 
     let confirmed = apply(&moving, asked("TRANSFERING"), later(&order, 60)).unwrap();
@@ -134,8 +148,10 @@ fn an_old_word_does_not_replace_the_end() {
     // Money that went is told, whatever was believed.
     let order = opened("WAIT_USER_CONFIRM");
     let ended = apply(&order, asked("CANCELLED"), later(&order, 5)).unwrap();
+    assert!(ended.charges.is_empty());
     let paid = apply(&ended, asked("SUCCESS"), later(&order, 6)).unwrap();
     assert_eq!(paid.upstream_status.as_deref(), Some("SUCCESS"));
+    assert_eq!(paid.charges.len(), 1, "and is charged again");
 }
 
 #[test]
@@ -203,10 +219,10 @@ fn a_failed_bill_refuses_for_good_even_after_a_doubt() {
 #[test]
 fn one_that_no_query_reaches_any_more_is_left_to_a_person() {
     let bill = opened("WAIT_USER_CONFIRM");
-    let last = bill.created_at.after(crate::rules::pace::QUERY_WINDOW);
-    let silence = || Event::Asked(Finding::unclear("gone"));
+    let last = after(bill.created_at, crate::rules::pace::QUERY_WINDOW);
+    let silence = || said(Finding::unclear("gone"));
     assert!(apply(&bill, silence(), last).unwrap().due_at().is_some());
-    let too_late = Millis(last.0 + 1);
+    let too_late = after(last, Duration::from_millis(1));
     assert_eq!(apply(&bill, silence(), too_late).unwrap().due_at(), None);
 }
 
@@ -218,15 +234,15 @@ fn an_overdue_bill_is_asked_about_seldom() {
     // The word is known already; only the next look is new.
     assert_eq!(
         moving.unwrap().due_at(),
-        Some(at.after(Duration::from_secs(6 * 3600)))
+        Some(at.ledger.after(Duration::from_secs(6 * 3600)))
     );
     // One that was refused at first and accepted days later is as old as its acceptance.
     let mut late = order.clone();
-    late.created_at = Millis(order.created_at.0 - 5 * 86_400_000);
+    late.created_at.wall.0 -= 5 * 86_400_000;
     let soon = apply(&late, asked("WAIT_USER_CONFIRM"), later(&order, 1)).unwrap();
-    assert!(soon.due_at() < Some(later(&order, 60)));
+    assert!(soon.due_at() < Some(later(&order, 60).ledger));
     let forgotten = later(&order, 31 * 86_400);
-    let given_up = apply(&order, Event::Asked(Finding::unclear("")), forgotten).unwrap();
+    let given_up = apply(&order, said(Finding::unclear("")), forgotten).unwrap();
     assert_eq!(given_up.due_at(), None);
 }
 
@@ -271,7 +287,7 @@ struct World {
     order: Option<Order>,
     /// WeChat's own books.
     bill: Option<&'static str>,
-    now: Millis,
+    now: Moment,
 }
 
 impl World {
@@ -311,14 +327,14 @@ impl World {
             }),
             Happening::NeverSent if is_pending => attempted(Evidence::NeverSent { why: String::new() }),
             Happening::LeaseLapses if is_pending => {
-                world.now = self.now.after(Duration::from_secs(60));
-                Event::LeaseLapsed
+                world.now = after(self.now, Duration::from_secs(60));
+                Event::Watched(Duration::from_secs(60))
             }
             Happening::Told => match self.bill {
                 Some(word) => asked(word),
-                None => Event::Asked(Finding::no_such_order()),
+                None => said(Finding::no_such_order()),
             },
-            Happening::ToldNothing => Event::Asked(Finding::unclear("")),
+            Happening::ToldNothing => said(Finding::unclear("")),
             Happening::RepeatSends => {
                 let first = order.repeat(&tests::request(&[]), self.now);
                 let what = match first {
@@ -344,7 +360,7 @@ impl World {
                 return Some(world);
             }
             Happening::TwoDaysPass if !is_pending => {
-                world.now = self.now.after(Duration::from_secs(2 * 86_400));
+                world.now = after(self.now, Duration::from_secs(2 * 86_400));
                 return Some(world);
             }
             _ => return None,

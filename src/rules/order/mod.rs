@@ -7,7 +7,11 @@
 //!                      |   `---------------> unknown --finding--> succeeded | refused
 //!                      |--(never sent)--> what it was before the claim
 //!                      `--(lease runs out)--> unknown
+//! refused --(an earlier attempt ends without an answer)--> unknown
 //! ```
+//! Ages are counted in time that has really passed: in the ledger's own time ([`LedgerTime`]), or in what a process has itself
+//! seen pass and hands in with the event. The wall clock is kept for people, and for WeChat's calendar days.
+//!
 //! [`Order`] is the record; [`step`](step::step) applies an event; [`repeat`] says what a repeated request may do. Stores
 //! only write what comes out of here, atomically.
 
@@ -21,30 +25,60 @@ mod bills;
 #[cfg(test)]
 pub(crate) mod tests;
 
+#[cfg(test)]
+mod worlds;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::contract::send::SendRequest;
 use super::encoding::Encoding;
 use super::fields::Fields;
 use super::limits::Charge;
 use super::outcome::Refusal;
-use super::term::{Fen, Millis, OpenId, OrderKey, TradeRecordId, UserId, WxAppId};
+use super::term::{
+    Fen, HandlerId, LedgerTime, Millis, Moment, OpenId, OrderKey, TradeRecordId, UserId, WxAppId,
+};
 use super::text::push_hex;
 use super::wechat::Product;
 
-/// Where an order is sent; pinned by its first claim, whatever the configuration says later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Where an order is sent; pinned by its first claim, whatever the configuration says later. It is sent, asked about and
+/// settled there and nowhere else: another upstream's "no such order" says nothing about it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum UpstreamKind {
-    /// WeChat Pay v2, by product.
+pub enum Destination {
+    /// WeChat Pay v2, by product; the merchant number is the order's.
     Wechat(Product),
-    /// WeChat Pay v3, merchant transfer (商家转账, `transfer-bills`).
+    /// WeChat Pay v3, merchant transfer (商家转账, `transfer-bills`); the merchant number is the order's.
     TransferBill,
-    /// The customer's handler.
-    Handler,
+    /// This handler of the customer's.
+    Handler(HandlerId),
+}
+
+impl Destination {
+    /// Whether WeChat Pay itself is meant, which forgets: its queries reach back 30 days.
+    #[must_use]
+    pub fn is_wechat(&self) -> bool {
+        match self {
+            Self::Wechat(_) | Self::TransferBill => true,
+            Self::Handler(_) => false,
+        }
+    }
+}
+
+/// As operators read it: the product, or the handler's id.
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Wechat(Product::Redpack) => f.write_str("WeChat Pay redpack"),
+            Self::Wechat(Product::MiniProgramRedpack) => f.write_str("WeChat Pay mini-program-redpack"),
+            Self::Wechat(Product::Transfer) => f.write_str("WeChat Pay transfer"),
+            Self::TransferBill => f.write_str("WeChat Pay transfer-bill"),
+            Self::Handler(id) => write!(f, "the handler {id}"),
+        }
+    }
 }
 
 /// Which change of an order a record is: the how-many-th, and a random seal that tells it from any other claim to be that.
@@ -118,7 +152,7 @@ pub struct Order {
     /// The platform's record id of the first request.
     pub trade_record_id: TradeRecordId,
     /// Where the order is sent.
-    pub upstream: UpstreamKind,
+    pub upstream: Destination,
     /// The encoding of the first request, which a handler with `handler_format = "same"` is addressed in.
     pub encoding: Encoding,
     /// Every parameter as it is sent, in every attempt the same (specification, section 5: "parameter for parameter").
@@ -126,10 +160,18 @@ pub struct Order {
     /// What was charged against limits, to be given back exactly.
     #[serde(default)]
     pub charges: Vec<Charge>,
+    /// What was charged and has been given back, since the order was taken for unpaid: owed again if it turns out to be paid.
+    #[serde(default)]
+    pub returned: Vec<Charge>,
     /// When the first claim was made.
-    pub created_at: Millis,
+    pub created_at: Moment,
     /// When the latest attempt began.
-    pub attempted_at: Millis,
+    pub attempted_at: Moment,
+    /// When the first attempt after the last certain refusal began: WeChat's windows count from here, since whatever may have
+    /// been paid was sent then or later.
+    pub doubt_since: Moment,
+    /// When the state changed last; the retention of a settled record counts from here.
+    pub changed_at: LedgerTime,
     /// How many attempts have begun.
     pub attempts: u32,
     /// Where the order stands.
@@ -159,8 +201,9 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pending {
-    /// When the attempt counts as lost.
-    pub lease_until: Millis,
+    /// For how long somebody must have seen this very version of the record before the attempt counts as lost, in
+    /// milliseconds. No moment is written here, since no two clocks agree on one.
+    pub lease_ms: u64,
     /// What the order was before this claim, to return to when nothing was sent.
     pub before: Before,
 }
@@ -186,12 +229,23 @@ pub struct Unknown {
     /// Why, for the operator.
     pub why: String,
     /// When the upstream is asked next.
-    pub next_query_at: Millis,
+    pub next_query_at: LedgerTime,
     /// How often it was asked.
     pub queries: u32,
-    /// Since when it has said nothing but "no such order", counted anew with each attempt.
+    /// The upstream's "no such order", for as long as it says nothing else; begun anew with each attempt and after each
+    /// silence.
     #[serde(default)]
-    pub absent_since: Option<Millis>,
+    pub absence: Option<Absence>,
+}
+
+/// "No such order", heard again and again with nothing else in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Absence {
+    /// When it was heard first. Tells one unbroken hearing from another.
+    pub since: LedgerTime,
+    /// When it was heard last.
+    pub heard_at: LedgerTime,
 }
 
 /// The upstream accepted the order.
@@ -212,7 +266,7 @@ pub struct Succeeded {
 #[serde(rename_all = "camelCase")]
 pub struct Following {
     /// When the upstream is asked next.
-    pub next_query_at: Millis,
+    pub next_query_at: LedgerTime,
     /// How often it was asked.
     pub queries: u32,
 }
@@ -225,6 +279,29 @@ pub struct Refused {
     pub at: Millis,
     /// What repeats are answered where the number is burnt.
     pub refusal: Refusal,
+}
+
+/// Why an order cannot be settled without a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attention {
+    /// No entry of the configuration leads to where it was sent.
+    NoDestination,
+    /// WeChat Pay will soon no longer tell what became of it.
+    QueryWindow,
+}
+
+impl Attention {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::NoDestination, Self::QueryWindow];
+
+    /// The reason as the metric `payout_attention_orders` has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoDestination => "no_destination",
+            Self::QueryWindow => "query_window",
+        }
+    }
 }
 
 /// One change of an order, for its history.
@@ -283,7 +360,7 @@ impl State {
 #[derive(Clone, Debug)]
 pub struct NewOrder {
     /// Where it is sent.
-    pub upstream: UpstreamKind,
+    pub upstream: Destination,
     /// The encoding of the request.
     pub encoding: Encoding,
     /// The openid that the user id maps to now.
@@ -306,7 +383,7 @@ pub struct Lease {
 impl Order {
     /// The record of a first claim.
     #[must_use]
-    pub fn claimed(request: &SendRequest, new: NewOrder, lease: Lease, now: Millis) -> Self {
+    pub fn claimed(request: &SendRequest, new: NewOrder, lease: Lease, now: Moment) -> Self {
         Self {
             key: request.key(),
             version: Version {
@@ -322,35 +399,38 @@ impl Order {
             encoding: new.encoding,
             parameters: Arc::new(new.parameters),
             charges: new.charges,
+            returned: Vec::new(),
             created_at: now,
             attempted_at: now,
+            doubt_since: now,
+            changed_at: now.ledger,
             attempts: 1,
-            state: State::Pending(Pending {
-                lease_until: now.after(lease.length),
-                before: Before::Fresh,
-            }),
+            state: State::Pending(Pending::begin(lease.length, Before::Fresh)),
             upstream_status: None,
             history: vec![Change {
-                at: now,
+                at: now.wall,
                 state: StateName::Pending,
                 why: "claimed".to_owned(),
             }],
         }
     }
 
-    /// When somebody must look at the order: a pending one when its lease ends, an unknown one and an accepted one whose
-    /// final state is still to come at their next query.
+    /// When somebody must look at the order: a pending one in the middle of its lease (whoever looks then begins to watch it),
+    /// an unknown one and an accepted one whose final state is still to come at their next query.
     #[must_use]
-    pub fn due_at(&self) -> Option<Millis> {
+    pub fn due_at(&self) -> Option<LedgerTime> {
         match &self.state {
-            State::Pending(pending) => Some(pending.lease_until),
+            State::Pending(pending) => {
+                let half = pending.lease().checked_div(2).unwrap_or_default();
+                Some(self.attempted_at.ledger.after(half))
+            }
             State::Unknown(unknown) => Some(unknown.next_query_at),
             State::Succeeded(succeeded) => succeeded.following.as_ref().map(|f| f.next_query_at),
             State::Refused(_) => None,
         }
     }
 
-    /// When the order was settled.
+    /// When the order was settled, by the wall clock of whoever settled it.
     #[must_use]
     pub fn settled_at(&self) -> Option<Millis> {
         match &self.state {
@@ -360,12 +440,41 @@ impl Order {
         }
     }
 
+    /// Whether WeChat certainly still knows the order if it ever did; a handler always does. Outside of its window it knows no
+    /// order any more, and "no such order" proves nothing.
+    #[must_use]
+    pub fn is_within_query_window(&self, now: Moment) -> bool {
+        !self.upstream.is_wechat() || self.doubt_age(now) <= super::pace::QUERY_WINDOW
+    }
+
+    /// Whether it is still worth asking WeChat: it may know the latest attempt, by the ledger's time, which runs behind rather
+    /// than ahead. What is asked too long may still be answered; "no such order" is not believed then.
+    #[must_use]
+    pub fn may_be_asked_about(&self, now: Moment) -> bool {
+        !self.upstream.is_wechat() || now.ledger.since(self.attempted_at.ledger) <= super::pace::QUERY_WINDOW
+    }
+
+    /// Whether an unsettled order nears the end of that window, or is past it, so that a person must act.
+    #[must_use]
+    pub fn nears_the_end_of_its_window(&self, now: Moment) -> bool {
+        self.settled_at().is_none()
+            && self.upstream.is_wechat()
+            && self.doubt_age(now) > super::pace::QUERY_ALERT
+    }
+
+    /// How long ago the doubt about the order began, at most.
+    #[must_use]
+    pub fn doubt_age(&self, now: Moment) -> Duration {
+        now.longest_since(self.doubt_since)
+    }
+
     /// The next version of the record in another state; whoever returns it seals it.
-    fn become_state(&self, state: State, why: impl Into<String>, now: Millis) -> Self {
+    fn become_state(&self, state: State, why: impl Into<String>, now: Moment) -> Self {
         let mut next = self.clone();
         next.version = self.version.next();
+        next.changed_at = now.ledger;
         next.history.push(Change {
-            at: now,
+            at: now.wall,
             state: state.name(),
             why: why.into(),
         });
@@ -375,5 +484,21 @@ impl Order {
         }
         next.state = state;
         next
+    }
+}
+
+impl Pending {
+    /// A claim that is held for `lease`.
+    fn begin(lease: Duration, before: Before) -> Self {
+        Self {
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            before,
+        }
+    }
+
+    /// How long the claim is held.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
     }
 }

@@ -5,15 +5,19 @@
 
 use std::time::Duration;
 
-use super::{Before, Following, Order, Pending, Refused, State, Succeeded, Unknown, UpstreamKind, Version};
+use super::{
+    Absence, Before, Destination, Following, Order, Pending, Refused, State, Succeeded, Unknown, Version,
+};
 use crate::rules::fields::Fields;
-use crate::rules::outcome::{Evidence, Finding, Found, Refusal, Verdict, weigh};
+use crate::rules::limits::Charge;
+use crate::rules::outcome::{Class, Evidence, Finding, Found, Refusal, Verdict, weigh};
 use crate::rules::pace;
-use crate::rules::term::Millis;
+use crate::rules::term::{LedgerTime, Moment};
 use crate::rules::wechat::v3;
 
 /// Why a record changed, where more than one event says so.
 const LATE: &str = "the upstream accepted it, after the lease";
+const LATE_SILENCE: &str = "an attempt ended without an answer after the order had moved on";
 const SAYS_ACCEPTED: &str = "the upstream says that it accepted it";
 
 /// What an upstream promises about repeats; from the configuration.
@@ -21,8 +25,16 @@ const SAYS_ACCEPTED: &str = "the upstream says that it accepted it";
 pub struct Policy {
     /// Whether it refuses doubles by order number: WeChat, or a handler with `idempotent = true`.
     pub refuses_doubles: bool,
-    /// How long "no such order" must be heard (or have passed since the attempt) before it is believed.
+    /// How long "no such order" must be heard, with nothing else and no silence in between, before it is believed.
     pub not_found_after: Duration,
+}
+
+impl Policy {
+    /// Of an upstream of which nothing is known: nothing is believed but what it says of itself.
+    pub const UNKNOWN: Self = Self {
+        refuses_doubles: false,
+        not_found_after: Duration::MAX,
+    };
 }
 
 /// Something that happened to an order.
@@ -36,9 +48,15 @@ pub enum Event {
         evidence: Evidence,
     },
     /// The upstream was asked.
-    Asked(Finding),
-    /// Somebody noticed that the lease has run out.
-    LeaseLapsed,
+    Asked {
+        /// What it says.
+        finding: Finding,
+        /// For how long whoever asked has itself heard nothing but "no such order" from an upstream that answered all along:
+        /// from the first hearing to this one. Zero where this is the first.
+        heard: Duration,
+    },
+    /// Somebody has seen the very same version of a pending record for so long.
+    Watched(Duration),
     /// An operator knows better (`payout settle`); taken for an unknown order only.
     Operator {
         /// Whether the order was paid.
@@ -61,7 +79,7 @@ pub enum Step {
 
 /// Applies an event. `chance` is a random number: it seals the next version, and spreads the next query.
 #[must_use]
-pub fn step(order: &Order, event: Event, policy: Policy, now: Millis, chance: u64) -> Step {
+pub fn step(order: &Order, event: Event, policy: Policy, now: Moment, chance: u64) -> Step {
     match apply(order, event, policy, now, chance) {
         Step::Become(mut next) => {
             next.version.seal = chance;
@@ -71,14 +89,14 @@ pub fn step(order: &Order, event: Event, policy: Policy, now: Millis, chance: u6
     }
 }
 
-fn apply(order: &Order, event: Event, policy: Policy, now: Millis, chance: u64) -> Step {
+fn apply(order: &Order, event: Event, policy: Policy, now: Moment, chance: u64) -> Step {
     match event {
         Event::Attempted { version, evidence } => attempted(order, version, evidence, now, chance),
-        Event::Asked(finding) => asked(order, finding, policy, now, chance),
-        Event::LeaseLapsed => match &order.state {
-            State::Pending(pending) if pending.lease_until <= now => {
+        Event::Asked { finding, heard } => asked(order, finding, heard, policy, now, chance),
+        Event::Watched(span) => match &order.state {
+            State::Pending(pending) if span >= pending.lease() => {
                 let why = "the lease ran out before an answer was recorded";
-                Step::Become(Box::new(order.doubtful(why, now, now)))
+                Step::Become(Box::new(order.doubtful(why, now, now.ledger)))
             }
             State::Pending(_) | State::Unknown(_) | State::Succeeded(_) | State::Refused(_) => Step::Stay,
         },
@@ -99,7 +117,7 @@ fn apply(order: &Order, event: Event, policy: Policy, now: Millis, chance: u64) 
     }
 }
 
-fn attempted(order: &Order, version: Version, evidence: Evidence, now: Millis, chance: u64) -> Step {
+fn attempted(order: &Order, version: Version, evidence: Evidence, now: Moment, chance: u64) -> Step {
     match &order.state {
         State::Pending(pending) if order.version == version => {
             let doubt = matches!(pending.before, Before::Unknown(_));
@@ -112,25 +130,35 @@ fn attempted(order: &Order, version: Version, evidence: Evidence, now: Millis, c
                     order.refused(refusal, why, now)
                 }
                 Verdict::Unknown { why } => {
-                    let next = now.after(pace::before_query(0, chance));
+                    let next = now.ledger.after(pace::before_query(0, chance));
                     Step::Become(Box::new(order.doubtful(why, now, next)))
                 }
                 Verdict::TakenBack { why } => order.taken_back(pending, &why, now),
             }
         }
-        // The lease ran out and the order moved on. Only an acceptance still matters, and it always wins.
+        // The lease ran out and the order moved on. An acceptance still matters, and always wins; a silence does, since
+        // whatever was concluded meanwhile was concluded without knowing of it.
         State::Pending(_) | State::Unknown(_) | State::Refused(_) => match evidence {
             Evidence::Accepted { fields } => order.accepted(fields, None, LATE, now, chance),
             Evidence::Opened { fields, status } => order.accepted(fields, Some(status), LATE, now, chance),
-            Evidence::NeverSent { .. } | Evidence::NoAnswer { .. } | Evidence::Declined { .. } => Step::Stay,
+            Evidence::NoAnswer { .. }
+            | Evidence::Declined {
+                class: Class::Conflict | Class::Unknown,
+                ..
+            } => order.doubted_late(now, chance),
+            Evidence::NeverSent { .. }
+            | Evidence::Declined {
+                class: Class::Refused | Class::Door | Class::Burnt,
+                ..
+            } => Step::Stay,
         },
         State::Succeeded(_) => Step::Stay,
     }
 }
 
-fn asked(order: &Order, finding: Finding, policy: Policy, now: Millis, chance: u64) -> Step {
+fn asked(order: &Order, finding: Finding, heard: Duration, policy: Policy, now: Moment, chance: u64) -> Step {
     match &order.state {
-        State::Unknown(unknown) => unsettled(order, unknown, finding, policy, now, chance),
+        State::Unknown(unknown) => unsettled(order, unknown, finding, heard, policy, now, chance),
         State::Pending(_) | State::Refused(_) => match finding.found {
             Found::Accepted { fields } => order.accepted(fields, finding.status, SAYS_ACCEPTED, now, chance),
             Found::NotPaid(_) | Found::Moving | Found::NoSuchOrder | Found::Unclear { .. } => Step::Stay,
@@ -141,13 +169,14 @@ fn asked(order: &Order, finding: Finding, policy: Policy, now: Millis, chance: u
 
 /// A finding about an accepted order: what became of it is kept beside it and changes nothing else, but that a bill which
 /// ended unpaid owes its limits nothing.
-fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Millis, chance: u64) -> Step {
+fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Moment, chance: u64) -> Step {
     let is_unpaid = matches!(finding.found, Found::NotPaid(_));
+    let is_paid = matches!(finding.found, Found::Accepted { .. });
     let word = match finding.found {
         Found::Accepted { .. } | Found::NotPaid(_) | Found::Moving => finding.status,
         Found::NoSuchOrder | Found::Unclear { .. } => None,
     };
-    let is_bill = order.upstream == UpstreamKind::TransferBill;
+    let is_bill = order.upstream == Destination::TransferBill;
     let known = order.upstream_status.as_deref();
     let news = word.filter(|word| {
         // An answer that was under way when the end was told is old. "Paid" alone still corrects an end.
@@ -157,7 +186,7 @@ fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Millis, c
     let following = succeeded.following.as_ref().and_then(|following| {
         let is_over = v3::state::is_final(news.as_deref().or(known));
         // WeChat forgets bills, and a person was called long before.
-        let age = now.since(succeeded.at);
+        let age = now.wall.since(succeeded.at);
         let is_out_of_reach = age > pace::QUERY_WINDOW;
         // After news more may follow soon.
         (!is_over && !is_out_of_reach).then(|| match &news {
@@ -181,25 +210,27 @@ fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Millis, c
     let mut next = order.become_state(state, format!("the upstream's status is {status}"), now);
     next.upstream_status = Some(status);
     if is_bill && is_unpaid {
-        next.charges.clear();
+        next.give_back();
+    } else if is_paid {
+        next.charge_after_all();
     }
     Step::Become(Box::new(next))
 }
 
 impl Following {
     /// The first look after news.
-    fn begin(now: Millis, chance: u64) -> Self {
+    fn begin(now: Moment, chance: u64) -> Self {
         Self {
-            next_query_at: now.after(pace::before_query(0, chance)),
+            next_query_at: now.ledger.after(pace::before_query(0, chance)),
             queries: 0,
         }
     }
 
     /// `age`: how long ago the order was accepted, which may be long after its first claim.
-    fn after_query(&self, age: Duration, now: Millis, chance: u64) -> Self {
+    fn after_query(&self, age: Duration, now: Moment, chance: u64) -> Self {
         let queries = self.queries.saturating_add(1);
         Self {
-            next_query_at: now.after(pace::before_following(queries, age, chance)),
+            next_query_at: now.ledger.after(pace::before_following(queries, age, chance)),
             queries,
         }
     }
@@ -210,11 +241,12 @@ fn unsettled(
     order: &Order,
     unknown: &Unknown,
     finding: Finding,
+    heard: Duration,
     policy: Policy,
-    now: Millis,
+    now: Moment,
     chance: u64,
 ) -> Step {
-    let absent_since = match finding.found {
+    let absence = match finding.found {
         Found::Accepted { fields } => {
             return order.accepted(fields, finding.status, SAYS_ACCEPTED, now, chance);
         }
@@ -225,9 +257,17 @@ fn unsettled(
             );
             return with_status(order.refused(refusal, why, now), finding.status);
         }
-        Found::NoSuchOrder => {
-            let since = unknown.absent_since.unwrap_or(now);
-            if believes_absence(order, since, policy, now) {
+        // Outside of its window WeChat knows no order any more, paid or not.
+        Found::NoSuchOrder if order.is_within_query_window(now) => {
+            let absence = unknown.hears_no_such_order(now);
+            // A day is counted in the ledger's time, since no process lives so long for certain; seconds are counted by the
+            // one process that has heard it all along, since no two clocks agree on so little.
+            let heard = if policy.refuses_doubles {
+                absence.heard_at.since(absence.since)
+            } else {
+                heard
+            };
+            if heard >= policy.not_found_after {
                 let text = "the upstream knows no such order".to_owned();
                 let refusal = Refusal {
                     code: "NOT_FOUND".into(),
@@ -236,33 +276,42 @@ fn unsettled(
                 };
                 return order.refused(refusal, text, now);
             }
-            Some(since)
+            Some(absence)
         }
-        Found::Moving => None,
-        // Silence neither confirms nor breaks what was heard before.
-        Found::Unclear { .. } => unknown.absent_since,
+        // A silence too: what the upstream may have done in it nobody has heard.
+        Found::NoSuchOrder | Found::Moving | Found::Unclear { .. } => None,
     };
-    let queries = unknown.queries.saturating_add(1);
+    // A caller's question does not put off the next one that is due by itself.
+    let (queries, next_query_at) = if unknown.next_query_at <= now.ledger {
+        let queries = unknown.queries.saturating_add(1);
+        let pause = pace::before_query(queries, chance);
+        (queries, now.ledger.after(pause))
+    } else {
+        (unknown.queries, unknown.next_query_at)
+    };
     let mut next = order.clone();
     next.version = order.version.next();
     next.upstream_status = finding.status.or_else(|| order.upstream_status.clone());
     next.state = State::Unknown(Unknown {
         queries,
-        absent_since,
-        next_query_at: now.after(pace::before_query(queries, chance)),
+        absence,
+        next_query_at,
         ..unknown.clone()
     });
     Step::Become(Box::new(next))
 }
 
-/// Whether "no such order" may be believed by now (specification, section 5).
-fn believes_absence(order: &Order, absent_since: Millis, policy: Policy, now: Millis) -> bool {
-    let quiet = now.since(order.attempted_at);
-    if policy.refuses_doubles {
-        // Nothing but "no such order" for the whole time, counted from the first one after the last attempt.
-        quiet >= policy.not_found_after && now.since(absent_since) >= policy.not_found_after
-    } else {
-        quiet >= policy.not_found_after
+impl Unknown {
+    /// "No such order" once more: of the same hearing, or of a new one where the last one is too long ago.
+    fn hears_no_such_order(&self, now: Moment) -> Absence {
+        let goes_on = |absence: &Absence| now.ledger.since(absence.heard_at) <= pace::LONGEST_SILENCE;
+        Absence {
+            since: self
+                .absence
+                .filter(goes_on)
+                .map_or(now.ledger, |absence| absence.since),
+            heard_at: now.ledger,
+        }
     }
 }
 
@@ -277,46 +326,75 @@ fn with_status(step: Step, status: Option<String>) -> Step {
 }
 
 impl Order {
-    /// Accepted; followed further where the upstream's word is not its last one.
+    /// Accepted; followed further where the upstream's word is not its last one. What had been given back is owed again.
     fn accepted(
         &self,
         fields: Fields<'static>,
         status: Option<String>,
         why: impl Into<String>,
-        now: Millis,
+        now: Moment,
         chance: u64,
     ) -> Step {
-        let goes_on = self.upstream == UpstreamKind::TransferBill && !v3::state::is_final(status.as_deref());
+        let goes_on = self.upstream == Destination::TransferBill && !v3::state::is_final(status.as_deref());
         let succeeded = Succeeded {
-            at: now,
+            at: now.wall,
             fields,
             following: goes_on.then(|| Following::begin(now, chance)),
         };
         let mut next = self.become_state(State::Succeeded(succeeded), why, now);
-        next.upstream_status = status.or(next.upstream_status);
+        // What was said of an attempt before says nothing about the one that was accepted.
+        next.upstream_status = status;
+        next.charge_after_all();
         Step::Become(Box::new(next))
     }
 
     /// A refused order owes its limits nothing.
-    fn refused(&self, refusal: Refusal, why: impl Into<String>, now: Millis) -> Step {
-        let mut next = self.become_state(State::Refused(Refused { at: now, refusal }), why, now);
-        next.charges.clear();
+    fn refused(&self, refusal: Refusal, why: impl Into<String>, now: Moment) -> Step {
+        let refused = Refused {
+            at: now.wall,
+            refusal,
+        };
+        let mut next = self.become_state(State::Refused(refused), why, now);
+        next.give_back();
         Step::Become(Box::new(next))
     }
 
-    fn doubtful(&self, why: impl Into<String>, now: Millis, next_query_at: Millis) -> Self {
+    fn doubtful(&self, why: impl Into<String>, now: Moment, next_query_at: LedgerTime) -> Self {
         let why = why.into();
-        let unknown = Unknown {
-            since: now,
-            why: why.clone(),
-            next_query_at,
-            queries: 0,
-            absent_since: None,
-        };
-        self.become_state(State::Unknown(unknown), why, now)
+        let unknown = Unknown::begin(&why, now, next_query_at);
+        let mut next = self.become_state(State::Unknown(unknown), why, now);
+        next.charge_after_all();
+        next
     }
 
-    fn taken_back(&self, pending: &Pending, why: &str, now: Millis) -> Step {
+    /// An attempt has ended without an answer, and the order has moved on since. Whatever was heard of "no such order" was heard
+    /// too early; what was refused may be paid; and the attempt that is under way now is not the only one that may have paid.
+    fn doubted_late(&self, now: Moment, chance: u64) -> Step {
+        let next_query_at = now.ledger.after(pace::before_query(0, chance));
+        let next = match &self.state {
+            State::Refused(refused) if !refused.refusal.burnt => {
+                self.doubtful(LATE_SILENCE, now, next_query_at)
+            }
+            State::Unknown(unknown) if unknown.absence.is_some() => {
+                self.doubtful(LATE_SILENCE, now, next_query_at)
+            }
+            State::Pending(pending) if !matches!(&pending.before, Before::Unknown(before) if before.absence.is_none()) =>
+            {
+                let before = Before::Unknown(Unknown::begin(LATE_SILENCE, now, next_query_at));
+                let pending = Pending {
+                    before,
+                    ..pending.clone()
+                };
+                self.become_state(State::Pending(pending), LATE_SILENCE, now)
+            }
+            State::Refused(_) | State::Unknown(_) | State::Pending(_) | State::Succeeded(_) => {
+                return Step::Stay;
+            }
+        };
+        Step::Become(Box::new(next))
+    }
+
+    fn taken_back(&self, pending: &Pending, why: &str, now: Moment) -> Step {
         let state = match &pending.before {
             Before::Fresh => return Step::Remove,
             Before::Refused(refused) => State::Refused(refused.clone()),
@@ -324,8 +402,39 @@ impl Order {
         };
         let mut next = self.become_state(state, format!("nothing was sent: {why}"), now);
         if matches!(next.state, State::Refused(_)) {
-            next.charges.clear();
+            next.give_back();
         }
         Step::Become(Box::new(next))
+    }
+
+    /// Gives the charges back, and remembers them.
+    fn give_back(&mut self) {
+        if !self.charges.is_empty() {
+            self.returned = std::mem::take(&mut self.charges);
+        }
+    }
+
+    /// Charges again what was given back, whatever the limits say: the money may be gone already.
+    fn charge_after_all(&mut self) {
+        if self.charges.is_empty() {
+            let unlimited = |charge: Charge| Charge {
+                limit: i64::MAX,
+                ..charge
+            };
+            let returned = std::mem::take(&mut self.returned);
+            self.charges = returned.into_iter().map(unlimited).collect();
+        }
+    }
+}
+
+impl Unknown {
+    fn begin(why: &str, now: Moment, next_query_at: LedgerTime) -> Self {
+        Self {
+            since: now.wall,
+            why: why.to_owned(),
+            next_query_at,
+            queries: 0,
+            absence: None,
+        }
     }
 }

@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::rules::order::{Order, State, StateName};
+use crate::rules::order::{Attention, Order, State, StateName};
 use crate::rules::term::MchId;
 
 /// The label of merchants that are not configured by number: what callers choose is no label.
@@ -34,6 +34,11 @@ struct AgeLabels {
     age: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 /// The classes of age, and the most that each holds.
 const AGES: [(&str, Duration); 4] = [
     ("1m", Duration::from_secs(60)),
@@ -49,6 +54,7 @@ pub struct PayoutMetrics {
     fen: Family<OutcomeLabels, Counter>,
     over_limit: Family<MerchantLabels, Counter>,
     unknown: Family<AgeLabels, Gauge>,
+    attention: Family<ReasonLabels, Gauge>,
     day: Family<MerchantLabels, Gauge>,
     day_limit: Family<MerchantLabels, Gauge>,
     merchants: Arc<ArcSwap<BTreeSet<MchId>>>,
@@ -61,6 +67,7 @@ impl PayoutMetrics {
             fen: Family::default(),
             over_limit: Family::default(),
             unknown: Family::default(),
+            attention: Family::default(),
             day: Family::default(),
             day_limit: Family::default(),
             merchants: Arc::default(),
@@ -92,7 +99,13 @@ impl PayoutMetrics {
             "per_merchant_per_day, where it is set",
             metrics.day_limit.clone(),
         );
+        registry.register(
+            "attention_orders",
+            "Unsettled orders that need a person, by reason: look for them in the audit log, or list them as unknown",
+            metrics.attention.clone(),
+        );
         metrics.unknown(std::iter::empty());
+        metrics.attention(std::iter::empty());
         metrics
     }
 
@@ -107,6 +120,22 @@ impl PayoutMetrics {
         }
         for (age, count) in counts {
             self.unknown.get_or_create(&AgeLabels { age }).set(count);
+        }
+    }
+
+    /// So many orders need a person now, by reason.
+    pub fn attention(&self, reasons: impl Iterator<Item = Attention>) {
+        let mut counts = Attention::ALL.map(|reason| (reason, 0_i64));
+        for found in reasons {
+            if let Some((_, count)) = counts.iter_mut().find(|(reason, _)| *reason == found) {
+                *count = count.saturating_add(1);
+            }
+        }
+        for (reason, count) in counts {
+            let labels = ReasonLabels {
+                reason: reason.as_str(),
+            };
+            self.attention.get_or_create(&labels).set(count);
         }
     }
 

@@ -106,7 +106,7 @@ impl World {
             "[server]\nhttp2 = true\n[admin]\ntoken = \"{ADMIN}\"\n\
              [access]\ntoken = {{ file = \"{pki}/caller-token\" }}\nsign_key = {{ env = \"SIGN_KEY\" }}\n\
              [client_ip]\nvalue = \"203.0.113.7\"\n\
-             [identity]\nsource = \"redis\"\nurl = \"{redis}\"\n[ledger]\nstore = \"redis\"\nurl = \"{redis}\"\n\
+             [identity]\nsource = \"redis\"\nurl = \"{redis}\"\n[ledger]\nstore = \"redis\"\nurl = \"{redis}\"\ncreate = true\n\
              [limits]\nmax_amount = 20000\n[backend]\nurl = \"http://{plain}\"\n[log]\nlevel = \"trace\"\n\
              [telemetry]\notlp = \"http://{collector}\"\n\
              [wechat]\nbase_url = \"https://localhost:{tls}\"\nca = \"{pki}/stub-ca.crt\"\ntimeout = \"1s\"\n\

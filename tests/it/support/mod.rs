@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use payout_sidecar::clock::SystemClock;
+use payout_sidecar::clock::Clock;
 use payout_sidecar::ledger::file::{FileLedger, OpenError};
 
 /// A port that nobody has now, that no other test of this process is given, and that no outgoing connection takes meanwhile:
@@ -47,9 +47,9 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 
 /// Opens an embedded ledger in this process. A program that another test starts has every open file for a moment, and its lock
 /// with it, until it runs as itself: opening looks at the file twice, and may find it locked the second time.
-pub async fn file_ledger(path: &Path, retention: Duration) -> FileLedger {
+pub async fn file_ledger(path: &Path, retention: Duration, clock: Arc<dyn Clock>) -> FileLedger {
     for _ in 0..500 {
-        match FileLedger::open(path, retention, Arc::new(SystemClock)) {
+        match FileLedger::open(path, retention, true, Arc::clone(&clock)) {
             Err(OpenError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
             opened => return opened.unwrap(),
         }

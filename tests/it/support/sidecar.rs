@@ -13,6 +13,12 @@ pub const APP: &str = "wx8888888888888888";
 pub const MERCHANT: &str = "1900000109";
 pub const OPENID: &str = "oTEST0000000000000000000001";
 
+/// What is tested: the binary of this build, or the one that `PAYOUT_SIDECAR_BIN` names, to see whether a test fails on another.
+pub fn binary() -> std::path::PathBuf {
+    std::env::var_os("PAYOUT_SIDECAR_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_payout-sidecar").into(), Into::into)
+}
+
 /// A running sidecar. Killed when dropped.
 pub struct Sidecar {
     pub main: SocketAddr,
@@ -49,7 +55,7 @@ impl Sidecar {
             .append(true)
             .open(self.dir.path().join("log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_payout-sidecar"))
+        let child = Command::new(binary())
             .args(["run", "--config"])
             .arg(self.dir.path().join("config.toml"))
             .env("PAYOUT_SIDECAR__SERVER__LISTEN", self.main.to_string())
@@ -362,10 +368,12 @@ pub fn embedded(dir: &TempDir) -> String {
         format!("wx_app_id,user_id,openid\n{APP},user-1,{OPENID}\n"),
     )
     .unwrap();
-    "[identity]\nsource = \"file\"\npath = \"openids.csv\"\n[ledger]\nstore = \"file\"\npath = \"payouts.redb\"\n".to_owned()
+    "[identity]\nsource = \"file\"\npath = \"openids.csv\"\n[ledger]\nstore = \"file\"\npath = \"payouts.redb\"\ncreate = true\n".to_owned()
 }
 
 /// `[identity]` and `[ledger]` in Redis.
 pub fn in_redis(url: &str) -> String {
-    format!("[identity]\nsource = \"redis\"\nurl = \"{url}\"\n[ledger]\nstore = \"redis\"\nurl = \"{url}\"\n")
+    format!(
+        "[identity]\nsource = \"redis\"\nurl = \"{url}\"\n[ledger]\nstore = \"redis\"\nurl = \"{url}\"\ncreate = true\n"
+    )
 }

@@ -1,32 +1,41 @@
-//! The judge of a run: the upstream's own books against the ledger.
+//! The judge of a run: the upstreams' own books against the ledger, and against what callers were told.
 
-use super::world::Shared;
+use std::sync::atomic::Ordering;
+
+use super::NODE_OF_ITS_OWN;
+use super::world::{Books, Loss, Shared};
 use crate::rules::order::State;
+use crate::rules::pace::QUERY_WINDOW;
+use crate::rules::term::{Moment, OrderKey};
 
-/// What must be so in the end.
-pub(super) fn judge(shared: &Shared) {
-    let orders = shared.orders.lock().unwrap();
+/// What must be so in the end. `now` is the end, by the true clock.
+pub(super) fn judge(shared: &Shared, now: Moment) {
+    let store = shared.store.lock().unwrap();
     for (key, payments) in shared.payments.lock().unwrap().iter() {
         assert_eq!(payments.len(), 1, "{key} was paid {payments:?}");
         if shared.is_forgotten(key) {
-            // The promise that is left is the upstream's: once, to one person, one amount.
+            // The promise that is left: once, to one person, one amount.
             continue;
         }
-        let order = orders
+        let order = store
+            .orders
             .get(key)
             .unwrap_or_else(|| panic!("{key} was paid, and there is no record"));
+        let paid = payments
+            .first()
+            .map(|payment| (payment.openid.as_str(), payment.amount));
         assert_eq!(
-            payments,
-            &[(order.openid.as_str().to_owned(), order.amount.get())],
+            paid,
+            Some((order.openid.as_str(), order.amount.get())),
             "{key}: another person or amount"
         );
         assert!(
-            matches!(order.state, State::Succeeded(_)),
+            !matches!(order.state, State::Refused(_)),
             "{key} was paid, and is {:?}",
             order.state
         );
     }
-    for (key, order) in orders.iter() {
+    for (key, order) in &store.orders {
         match &order.state {
             State::Succeeded(_) => {
                 assert_eq!(shared.times_paid(key), 1, "{key} is succeeded, and was not paid")
@@ -35,7 +44,56 @@ pub(super) fn judge(shared: &Shared) {
                 shared.times_paid(key) == 0 || shared.is_forgotten(key),
                 "{key} is refused, and was paid"
             ),
-            State::Pending(_) | State::Unknown(_) => panic!("{key} did not settle: {:?}", order.state),
+            State::Pending(_) | State::Unknown(_) => {
+                let doubted_since = shared.doubted_since.lock().unwrap().get(key).copied();
+                // Past WeChat's window, or seemingly so by a wall clock that was wrong: a person is called. What was paid
+                // within it is found out all the same.
+                let is_past = doubted_since.is_some_and(|since| since.elapsed() > QUERY_WINDOW);
+                let seems_past = !order.is_within_query_window(now) && shared.times_paid(key) == 0;
+                let is_forgotten_upstream = shared.kind.books == Books::Wechat && (is_past || seems_past);
+                // A fail-over has set the record back to an attempt that is out of the window.
+                let is_set_back = shared.kind.loss == Loss::LastWrites
+                    && shared.kind.books == Books::Wechat
+                    && shared.is_forgotten(key);
+                let is_out_of_reach = is_forgotten_upstream
+                    || is_set_back
+                    || (shared.node_is_away.load(Ordering::Relaxed)
+                        && key.mch_id.as_str() == NODE_OF_ITS_OWN)
+                    || (shared.has_lost.load(Ordering::Relaxed) && shared.kind.loss == Loss::Everything);
+                assert!(is_out_of_reach, "{key} did not settle: {:?}", order.state);
+            }
         }
+    }
+}
+
+/// What a caller may be told at this very moment: nothing that says "not paid" of an order that is paid, or may yet be.
+/// `is_asked_here`: the process that answers was paying the order all the while.
+pub(super) fn judge_answer(shared: &Shared, key: &OrderKey, told: &str, is_asked_here: bool) {
+    match told {
+        "SYSTEMERROR" | "PROCESSING" | "PARAM_ERROR" | "SENDING" => {}
+        "SUCCESS" | "SENT" => assert!(shared.times_paid(key) > 0, "{key}: told {told}, and not paid"),
+        "CODE" | "NOT_FOUND" | "FAILED" | "NO_AUTH" | "OPENID_ERROR" => {
+            // Refused: at this moment it is not paid, unless another caller has had it sent again since.
+            let state = shared
+                .store
+                .lock()
+                .unwrap()
+                .orders
+                .get(key)
+                .map(|order| order.state.clone());
+            let is_sent_again = matches!(state, Some(State::Pending(_)));
+            let may_be_paid = shared.times_paid(key) > 0 || shared.may_yet_be_paid(key);
+            // A fail-over to a copy without the last writes is nothing that a store can notice.
+            let is_excused = shared.kind.loss == Loss::LastWrites && shared.is_forgotten(key);
+            assert!(
+                !may_be_paid || is_excused || (is_sent_again && told == "CODE"),
+                "{key}: told {told}, and paid or on its way"
+            );
+            assert!(
+                !(is_asked_here && told == "NOT_FOUND"),
+                "{key}: told {told} by the process that is paying it"
+            );
+        }
+        other => panic!("{key} was told {other}"),
     }
 }

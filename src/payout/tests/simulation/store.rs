@@ -1,28 +1,47 @@
 //! A replica's process, and the store as it sees it: calls that take a while, at each end of which it may die; writes that are
-//! refused, whose acknowledgement is lost, or that reach the store long after somebody has given up on them.
+//! refused, whose acknowledgement is lost, or that reach the store long after somebody has given up on them; a store that has
+//! forgotten, in part or as a whole, and says so as the real ones do.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::world::Shared;
-use crate::payout::ports::{Inserted, Ledger, ListFilter, Page, Replaced, StoreError};
+use super::NODE_OF_ITS_OWN;
+use super::world::{Shared, SkewedClock, Store};
+use crate::clock::Clock as _;
+use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
 use crate::payout::tests::world::{charged, due};
-use crate::rules::order::Order;
-use crate::rules::term::{MchId, Millis, OrderKey};
+use crate::rules::order::{Order, State};
+use crate::rules::term::{LedgerTime, MchId, OrderKey};
 
 /// One process's view of the world. Once it is dead, nothing that it called returns.
 #[derive(Clone)]
 pub(super) struct Process {
     pub(super) shared: Arc<Shared>,
     pub(super) is_dead: Arc<AtomicBool>,
+    pub(super) clock: Arc<SkewedClock>,
+    /// The ledger that it has known first, for good.
+    pub(super) knows: Arc<Mutex<Option<u64>>>,
+    /// How far its idea of the ledger's time is behind.
+    pub(super) lag: Duration,
+    /// Orders whose latest attempt here came to no answer.
+    pub(super) silent: Arc<Mutex<BTreeSet<OrderKey>>>,
+    /// The payouts that its callers wait for.
+    pub(super) asked_to_pay: Arc<Mutex<BTreeMap<OrderKey, usize>>>,
+}
+
+fn refused(text: &str) -> StoreError {
+    StoreError {
+        unsure: false,
+        text: text.into(),
+    }
 }
 
 impl Process {
-    /// A place where the process may die, and takes a while in any case.
+    /// A place where the process may die, a clock may step, and that takes a while in any case.
     pub(super) async fn step(&self) {
         if self.shared.goes_wrong(3) {
             self.shared.note("a process died".into());
@@ -31,32 +50,98 @@ impl Process {
         if self.is_dead.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
+        if self.shared.goes_wrong(2) {
+            self.clock.off_ms.store(self.shared.skew(), Ordering::Relaxed);
+            self.shared.note("a clock jumped".into());
+        }
         tokio::time::sleep(Duration::from_millis(self.shared.dice.roll(30))).await;
+    }
+
+    fn reach(&self, mch_id: &MchId) -> Result<(), StoreError> {
+        if self.shared.node_is_away.load(Ordering::Relaxed) && mch_id.as_str() == NODE_OF_ITS_OWN {
+            return Err(refused("the node is away"));
+        }
+        Ok(())
+    }
+
+    /// Whether the store is the ledger that this process knows, and has forgotten nothing of this merchant.
+    fn compare(&self, store: &mut Store, key: &OrderKey) -> Result<(), StoreError> {
+        let mends = self.shared.mends;
+        let mut knows = self.knows.lock().unwrap();
+        if knows.is_none() {
+            if store.identity.is_none() && !mends.a_restart_is_no_decision {
+                store.identity = Some(self.shared.dice.roll(u64::MAX));
+            }
+            *knows = store.identity;
+        }
+        let id = knows.ok_or_else(|| refused("it holds no ledger"))?;
+        let mch_id = &key.mch_id;
+        if store.identity == Some(id) && store.registry.insert(mch_id.clone()) {
+            store.parts.insert(mch_id.clone(), id);
+        }
+        if mends.claims_compare_identity && store.parts.get(mch_id) != Some(&id) {
+            return Err(refused("it has forgotten this merchant"));
+        }
+        if mends.claims_compare_the_log && store.log.contains(key) && !store.orders.contains_key(key) {
+            return Err(refused("it has forgotten this order"));
+        }
+        Ok(())
+    }
+
+    /// 0.1.0's way of clearing away, where the mend is taken out.
+    fn clear_by_the_wall(&self, store: &mut Store) {
+        if !self.shared.mends.retention_by_ledger_time {
+            let now = self.clock.now();
+            let retention = Duration::from_secs(400 * 86_400);
+            let log = &mut store.log;
+            store.orders.retain(|key, order| {
+                let is_kept = order.settled_at().is_none_or(|at| now.since(at) < retention);
+                if !is_kept {
+                    log.remove(key);
+                }
+                is_kept
+            });
+        }
     }
 
     async fn write(&self, write: Write) -> Result<Written, StoreError> {
         self.step().await;
+        self.reach(&write.key().mch_id)?;
         if self.shared.goes_wrong(8) {
             return Err(StoreError {
                 unsure: self.shared.dice.happens(50),
                 text: "not written".into(),
             });
         }
+        if self.shared.goes_wrong(2) {
+            // A script that was stopped half way. Where its last possible failure comes before its first write, that is none.
+            if !self.shared.mends.scripts_fail_first {
+                let mut store = self.shared.store.lock().unwrap();
+                if let Write::Insert(order) = &write
+                    && !store.orders.contains_key(&order.key)
+                {
+                    store.unlisted.insert(order.key.clone());
+                    store.log.insert(order.key.clone());
+                    store.orders.insert(order.key.clone(), Order::clone(order));
+                }
+            }
+            return Err(refused("stopped half way"));
+        }
         if self.shared.goes_wrong(6) {
             // Nobody waits for it any more when it arrives, behind writes that were sent after it.
             let pause = Duration::from_millis(self.shared.dice.roll(40_000));
-            let shared = Arc::clone(&self.shared);
+            let process = self.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(pause).await;
-                shared.note("a late write arrived".into());
-                write.apply(&mut shared.orders.lock().unwrap());
+                process.shared.note("a late write arrived".into());
+                let _nobody_waits = process.apply(write).is_ok();
             });
             return Err(StoreError {
                 unsure: true,
                 text: "on its way".into(),
             });
         }
-        let written = write.apply(&mut self.shared.orders.lock().unwrap());
+        let written = self.apply(write)?;
         let is_lost = self.shared.goes_wrong(8);
         self.step().await;
         if is_lost {
@@ -67,6 +152,20 @@ impl Process {
         } else {
             Ok(written)
         }
+    }
+
+    fn apply(&self, write: Write) -> Result<Written, StoreError> {
+        let mut store = self.shared.store.lock().unwrap();
+        let is_claim = match &write {
+            Write::Insert(_) => true,
+            Write::Replace(_, next) => matches!(next.state, State::Pending(_)),
+            Write::Remove(_) => false,
+        };
+        if is_claim {
+            self.compare(&mut store, write.key())?;
+        }
+        self.clear_by_the_wall(&mut store);
+        Ok(write.apply(&mut store))
     }
 }
 
@@ -83,22 +182,28 @@ enum Written {
 }
 
 impl Write {
-    fn apply(self, orders: &mut BTreeMap<OrderKey, Order>) -> Written {
-        let key = match &self {
-            Self::Insert(order) | Self::Replace(_, order) | Self::Remove(order) => order.key.clone(),
-        };
-        match (self, orders.get(&key)) {
+    fn key(&self) -> &OrderKey {
+        match self {
+            Self::Insert(order) | Self::Replace(_, order) | Self::Remove(order) => &order.key,
+        }
+    }
+
+    fn apply(self, store: &mut Store) -> Written {
+        let key = self.key().clone();
+        match (self, store.orders.get(&key)) {
             (Self::Insert(order), None) => {
-                orders.insert(key, *order);
+                store.log.insert(key.clone());
+                store.orders.insert(key, *order);
                 Written::Done
             }
             (Self::Insert(next) | Self::Replace(_, next), Some(stored)) if *stored == *next => Written::Done,
             (Self::Replace(previous, next), Some(stored)) if stored.version == previous.version => {
-                orders.insert(key, *next);
+                store.orders.insert(key, *next);
                 Written::Done
             }
             (Self::Remove(order), Some(stored)) if stored.version == order.version => {
-                orders.remove(&key);
+                store.log.remove(&key);
+                store.orders.remove(&key);
                 Written::Done
             }
             (_, stored) => Written::There(stored.cloned().map(Box::new)),
@@ -117,6 +222,11 @@ impl From<Written> for Replaced {
 
 #[async_trait]
 impl Ledger for Process {
+    fn time(&self) -> LedgerTime {
+        let passed = self.shared.begun.elapsed().saturating_sub(self.lag);
+        LedgerTime(1_000_000).after(passed)
+    }
+
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
         match self.write(Write::Insert(Box::new(order.clone()))).await? {
             Written::Done => Ok(Inserted::Done),
@@ -136,25 +246,37 @@ impl Ledger for Process {
 
     async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
         self.step().await;
+        self.reach(&key.mch_id)?;
         if self.shared.goes_wrong(8) {
-            return Err(StoreError {
-                unsure: false,
-                text: "not read".into(),
-            });
+            return Err(refused("not read"));
         }
-        Ok(self.shared.orders.lock().unwrap().get(key).cloned())
+        let mut store = self.shared.store.lock().unwrap();
+        let order = store.orders.get(key).cloned();
+        if order.is_none() && self.shared.mends.reads_ask_what_claims_ask {
+            self.compare(&mut store, key)?;
+        }
+        Ok(order)
     }
 
     async fn due(
         &self,
-        now: Millis,
-        hidden_until: Millis,
+        for_so_long: Duration,
         limit: usize,
+        _pace: Pace<'_>,
     ) -> Result<Vec<OrderKey>, StoreError> {
         self.step().await;
+        let is_away = self.shared.node_is_away.load(Ordering::Relaxed);
+        if is_away && !self.shared.mends.nodes_are_apart {
+            return Err(refused("a node is away"));
+        }
+        let now = self.time();
         let mut hidden = self.shared.hidden.lock().unwrap();
-        let orders = self.shared.orders.lock().unwrap();
-        Ok(due(orders.values(), &mut hidden, now, hidden_until, limit))
+        let store = self.shared.store.lock().unwrap();
+        let listed = store.orders.values().filter(|order| {
+            let is_out_of_reach = is_away && order.key.mch_id.as_str() == NODE_OF_ITS_OWN;
+            !is_out_of_reach && !store.unlisted.contains(&order.key)
+        });
+        Ok(due(listed, &mut hidden, now, now.after(for_so_long), limit))
     }
 
     async fn list(&self, _filter: &ListFilter) -> Result<Page, StoreError> {
@@ -164,9 +286,15 @@ impl Ledger for Process {
         })
     }
 
+    async fn unsettled(&self, _limit: usize) -> Result<Vec<Order>, StoreError> {
+        let store = self.shared.store.lock().unwrap();
+        let unsettled = store.orders.values().filter(|order| order.settled_at().is_none());
+        Ok(unsettled.cloned().collect())
+    }
+
     async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError> {
-        let orders = self.shared.orders.lock().unwrap();
-        Ok(charged(orders.values(), mch_id, sum))
+        let store = self.shared.store.lock().unwrap();
+        Ok(charged(store.orders.values(), mch_id, sum))
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

@@ -1,4 +1,5 @@
-//! The upstream and the mapping as a replica sees them: payments that are made, refused, made late, or made without a word.
+//! The upstreams and the mapping as a replica sees them: payments that are made, refused, made late, or made without a word;
+//! upstreams that stand still and do late what they had accepted; a mapping that is slow, empty or away.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,23 +9,35 @@ use async_trait::async_trait;
 
 use super::UPSTREAM_TIMEOUT;
 use super::store::Process;
+use super::world::{Books, Loss};
 use crate::payout::claim::Claim;
 use crate::payout::ports::{Identity, LookupError, OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::fields::Fields;
-use crate::rules::outcome::{Class, Evidence, Finding, Found};
+use crate::rules::order::{Before, State};
+use crate::rules::outcome::{Class, Evidence, Finding, Found, Refusal};
+use crate::rules::pace::QUERY_WINDOW;
 use crate::rules::term::{OpenId, UserId, WxAppId};
 
 #[async_trait]
 impl Identity for Process {
     async fn openid(&self, _app: &WxAppId, _user: &UserId) -> Result<Option<OpenId>, LookupError> {
         self.step().await;
+        if self.shared.goes_wrong(10) {
+            let slow = Duration::from_millis(self.shared.dice.roll(8_000));
+            tokio::time::sleep(slow).await;
+        }
         if self.shared.goes_wrong(5) {
             return Err(LookupError::Unreachable("scripted".into()));
         }
+        let is_empty =
+            self.shared.kind.loss == Loss::Everything && self.shared.has_lost.load(Ordering::Relaxed);
+        if is_empty || self.shared.goes_wrong(3) {
+            return Ok(None);
+        }
         // The mapping changes all the time: only the claim's pinning keeps one order with one person.
         // (Where the store forgets that as well, nobody can know whom a forgotten attempt was to pay.)
-        let person = if self.shared.kind.forgets {
+        let person = if self.shared.kind.loss == Loss::LastWrites {
             0
         } else {
             self.shared.dice.roll(3)
@@ -37,97 +50,176 @@ impl Identity for Process {
     }
 }
 
-#[async_trait]
-impl Upstream for Process {
-    async fn attempt(&self, claim: &Claim, _credentials: &RequestCredentials) -> Evidence {
-        self.step().await;
-        let (shared, order) = (&self.shared, claim.order());
-        let silence = || Evidence::NoAnswer {
-            why: "scripted".into(),
+/// One of the places that pay, as a replica sees it.
+pub(super) struct At {
+    pub(super) process: Process,
+    pub(super) place: usize,
+}
+
+fn silence() -> Evidence {
+    Evidence::NoAnswer {
+        why: "scripted".into(),
+    }
+}
+
+impl At {
+    /// The upstream has the request and pays it after running for a while, whether or not anybody still waits. How long that
+    /// may be is what the time before "no such order" is believed is about.
+    fn pay_late(&self, claim: &Claim) {
+        let shared = Arc::clone(&self.process.shared);
+        let most = if shared.kind.refuses_doubles() { 3600 } else { 15 };
+        let pause = Duration::from_secs(shared.dice.roll(most));
+        let (order, place) = (claim.order().clone(), self.place);
+        shared.begins(&order.key);
+        tokio::spawn(async move {
+            shared.run_for(place, pause).await;
+            shared.pay(place, &order);
+            shared.ends(&order.key);
+        });
+    }
+
+    fn answer(&self, claim: &Claim) -> Evidence {
+        let (shared, order, place) = (&self.process.shared, claim.order(), self.place);
+        let pays = || {
+            shared.pay(place, order);
+            shared.failed.lock().unwrap().remove(&(place, order.key.clone()));
+        };
+        let accepted = || Evidence::Accepted {
+            fields: Fields::new(),
         };
         let decline = |class| Evidence::Declined {
             class,
             code: "CODE".into(),
             text: String::new(),
         };
-        let evidence = if !shared.faulty.load(Ordering::Relaxed) {
-            shared.pay(order);
-            Evidence::Accepted {
-                fields: Fields::new(),
+        if !shared.faulty.load(Ordering::Relaxed) {
+            pays();
+            return accepted();
+        }
+        if !shared.stillness(place).is_zero() {
+            // In its queue: done when it moves again, if it is done at all.
+            if shared.dice.happens(70) {
+                self.pay_late(claim);
             }
-        } else {
-            let already = shared.times_paid(&order.key) > 0;
-            match shared.dice.roll(10) {
-                0..=2 => {
-                    shared.pay(order);
-                    Evidence::Accepted {
-                        fields: Fields::new(),
-                    }
-                }
-                3 => {
-                    shared.pay(order);
-                    silence()
-                }
-                4 => silence(),
-                5 => Evidence::NeverSent {
-                    why: "scripted".into(),
-                },
-                6 => {
-                    // Sent, silent, and paid later: the order was still on its way in there. How long it may be is what
-                    // the time before "no such order" is believed is about.
-                    let most = if shared.kind.refuses_doubles { 3600 } else { 15 };
-                    let pause = Duration::from_secs(shared.dice.roll(most));
-                    let (shared, order) = (Arc::clone(shared), order.clone());
-                    *shared.late.lock().unwrap().entry(order.key.clone()).or_default() += 1;
-                    tokio::spawn(async move {
-                        tokio::time::sleep(pause).await;
-                        shared.pay(&order);
-                        if let Some(late) = shared.late.lock().unwrap().get_mut(&order.key) {
-                            *late -= 1;
-                        }
-                    });
-                    silence()
-                }
-                // An upstream refuses truthfully: what it has paid, or is about to, it does not call burnt.
-                7 => decline(if already || shared.is_on_its_way(&order.key) {
-                    Class::Conflict
-                } else {
-                    Class::Burnt
-                }),
-                8 => decline(Class::Door),
-                _ => decline(Class::Refused),
+            return silence();
+        }
+        let already = shared.paid_at(place, &order.key).is_some();
+        match shared.dice.roll(10) {
+            0..=2 => {
+                pays();
+                accepted()
             }
-        };
+            3 => {
+                pays();
+                silence()
+            }
+            4 => silence(),
+            5 => Evidence::NeverSent {
+                why: "scripted".into(),
+            },
+            6 => {
+                self.pay_late(claim);
+                silence()
+            }
+            // An upstream refuses truthfully: what it has paid, or is about to, it does not call burnt.
+            7 => decline(if already || shared.may_yet_be_paid_by_another(&order.key) {
+                Class::Conflict
+            } else {
+                Class::Burnt
+            }),
+            8 => decline(Class::Door),
+            _ => {
+                if !already {
+                    shared.failed.lock().unwrap().insert((place, order.key.clone()));
+                }
+                decline(Class::Refused)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Upstream for At {
+    async fn attempt(&self, claim: &Claim, _credentials: &RequestCredentials) -> Evidence {
+        let (shared, key) = (&self.process.shared, &claim.order().key);
+        // Held up between claim and sending: one who must not send any more does not.
+        if shared.goes_wrong(3) {
+            let held_up = Duration::from_secs(shared.dice.roll(60));
+            tokio::time::sleep(held_up).await;
+        }
+        if !claim.is_good(&*self.process.clock, UPSTREAM_TIMEOUT) {
+            return Evidence::NeverSent {
+                why: "held up".into(),
+            };
+        }
+        let is_in_doubt = matches!(
+            &claim.order().state,
+            State::Pending(pending) if matches!(pending.before, Before::Unknown(_))
+        );
+        shared.doubt(key, is_in_doubt);
+        shared.begins(key);
+        let evidence = self.answer(claim);
+        if matches!(evidence, Evidence::NoAnswer { .. }) {
+            self.process.silent.lock().unwrap().insert(key.clone());
+        }
         shared.note(format!(
-            "{} attempt {} came to {evidence:?}",
-            order.key, order.attempts
+            "{key} attempt {} at place {} came to {evidence:?}",
+            claim.order().attempts,
+            self.place
         ));
         let pause = match &evidence {
             Evidence::NoAnswer { .. } => UPSTREAM_TIMEOUT,
             _ => Duration::from_millis(shared.dice.roll(2000)),
         };
+        shared.ends(key);
         tokio::time::sleep(pause).await;
-        self.step().await;
+        // A process that was stopped comes back to what it was doing when everybody else has moved on.
+        if shared.goes_wrong(4) {
+            let stopped = Duration::from_secs(shared.dice.roll(120));
+            tokio::time::sleep(stopped).await;
+        }
+        self.process.step().await;
         evidence
     }
 
     async fn query(&self, question: &OrderQuestion, _credentials: &RequestCredentials) -> Finding {
-        self.step().await;
-        if self.shared.goes_wrong(30) {
+        self.process.step().await;
+        let (shared, key, place) = (&self.process.shared, &question.key, self.place);
+        let still = shared.stillness(place);
+        if still > UPSTREAM_TIMEOUT {
+            tokio::time::sleep(UPSTREAM_TIMEOUT).await;
+            return Finding::unclear("it stands still");
+        }
+        tokio::time::sleep(still).await;
+        if shared.goes_wrong(15) {
             return Finding::unclear("scripted");
         }
-        let finding = if self.shared.times_paid(&question.key) > 0 {
-            Finding {
-                found: Found::Accepted {
-                    fields: Fields::new(),
-                },
-                status: Some("SENT".into()),
-                report: Fields::new(),
-            }
+        let paid = shared.paid_at(place, key);
+        let is_beyond = shared.kind.books == Books::Wechat
+            && place == 0
+            && paid.is_some_and(|at| at.elapsed() > QUERY_WINDOW);
+        let has_failed = shared.failed.lock().unwrap().contains(&(place, key.clone()));
+        let word = |found, status: &str| Finding {
+            found,
+            status: Some(status.into()),
+            report: Fields::new(),
+        };
+        let finding = if paid.is_some() && !is_beyond {
+            let accepted = Found::Accepted {
+                fields: Fields::new(),
+            };
+            word(accepted, "SENT")
+        } else if has_failed && paid.is_none() && !shared.may_yet_be_paid(key) {
+            let refusal = Refusal {
+                code: "FAILED".into(),
+                text: String::new(),
+                burnt: false,
+            };
+            word(Found::NotPaid(refusal), "FAILED")
         } else {
             Finding::no_such_order()
         };
-        self.step().await;
+        self.process.step().await;
         finding
     }
 

@@ -155,14 +155,14 @@ pub(super) fn renamed(answer: &Fields<'_>, names: &[(&str, &'static str)]) -> Fi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::order::UpstreamKind;
+    use crate::rules::order::Destination;
     use crate::rules::order::tests::claimed;
     use crate::rules::outcome::Class;
 
     fn outcome(product: Product, status: u16, body: &str) -> String {
         match evidence(
             product,
-            &claimed(UpstreamKind::Wechat(product)),
+            &claimed(Destination::Wechat(product)),
             status,
             body.as_bytes(),
         ) {
@@ -244,7 +244,7 @@ mod tests {
             format!("return_code=SUCCESS result_code=FAIL err_code=NOTENOUGH mch_billno={long}"),
             format!("{long}=1 {long}=2"),
         ] {
-            let order = claimed(UpstreamKind::Wechat(Product::Redpack));
+            let order = claimed(Destination::Wechat(Product::Redpack));
             let texts = match evidence(Product::Redpack, &order, 200, xml(&fields).as_bytes()) {
                 Evidence::Declined { code, text, .. } => vec![code, text],
                 Evidence::NoAnswer { why } => vec![why],
@@ -352,7 +352,7 @@ mod tests {
         }
         let not_utf8 = evidence(
             Product::Redpack,
-            &claimed(UpstreamKind::Handler),
+            &claimed(crate::rules::order::tests::at_handler()),
             200,
             b"<xml>\xff</xml>",
         );

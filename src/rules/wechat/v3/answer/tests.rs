@@ -1,13 +1,13 @@
 //! What answers, queries, withdrawals and notifications prove: every state, every code, and everything that is no answer.
 
 use super::*;
-use crate::rules::order::UpstreamKind;
+use crate::rules::order::Destination;
 use crate::rules::order::tests::claimed;
 
 const GOOD: Result<Signature, String> = Ok(Signature::Verified);
 
 fn order() -> Order {
-    claimed(UpstreamKind::TransferBill)
+    claimed(Destination::TransferBill)
 }
 
 fn bill(state: &str) -> String {

@@ -1,0 +1,152 @@
+//! `payout-sidecar ledger create|status|accept-loss`: what only a person decides about the ledger as a whole.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use clap::Subcommand;
+
+use super::{Ending, assemble};
+use crate::clock::SystemClock;
+use crate::ledger::keeper::{Keeper, Standing};
+use crate::rules::term::MchId;
+use crate::telemetry::log;
+
+#[derive(Subcommand)]
+pub(super) enum LedgerCommand {
+    /// Make the ledger, once, in a store that holds none.
+    Create,
+    /// Say which ledger the store holds, and whether it has lost anything. Exits with 1 if it holds none, or has.
+    Status,
+    /// Take what is left of a ledger for the whole. Orders whose records are lost may be paid again. It is audited.
+    AcceptLoss {
+        /// Why that is right, e.g. "all payouts of 2026-11-23 were compared with the statement".
+        #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        reason: String,
+    },
+}
+
+pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> Ending {
+    let config = match crate::config::load(path, crate::config::environment().into_iter()) {
+        Ok(config) => config,
+        Err(errors) => return Ending::Misconfigured(errors.into()),
+    };
+    let keeper = match assemble::keeper(&config, Arc::new(SystemClock)) {
+        Ok(keeper) => keeper,
+        Err(error) => return Ending::Misconfigured(error),
+    };
+    let place = keeper.place();
+    let said = match command {
+        LedgerCommand::Create => create(keeper.as_ref(), &place).await,
+        LedgerCommand::Status => status(keeper.as_ref(), &place).await,
+        LedgerCommand::AcceptLoss { reason } => accept_loss(keeper.as_ref(), &place, &reason).await,
+    };
+    match said {
+        Ok(text) => {
+            say(&text);
+            Ending::Done
+        }
+        Err(text) => Ending::Failed(anyhow!(text)),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what this command is for")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+async fn create(keeper: &dyn Keeper, place: &str) -> Result<String, String> {
+    match keeper.create().await {
+        Ok(id) => Ok(format!("made ledger {id} in {place}")),
+        Err(error) => Err(error.text),
+    }
+}
+
+async fn status(keeper: &dyn Keeper, place: &str) -> Result<String, String> {
+    let standing = keeper.status().await.map_err(|error| error.text)?;
+    told(place, standing)
+}
+
+/// How the ledger at a place stands, as a sentence; an error where it can take no order.
+pub(super) fn told(place: &str, standing: Standing) -> Result<String, String> {
+    match standing {
+        Standing::None => Err(format!(
+            "{place} holds no ledger: make one by payout-sidecar ledger create"
+        )),
+        Standing::Whole { id, merchants } => Ok(match merchants {
+            Some(1) => format!("{place} holds ledger {id}, whole, 1 merchant"),
+            Some(count) => format!("{place} holds ledger {id}, whole, {count} merchants"),
+            None => format!("{place} holds ledger {id}, whole"),
+        }),
+        standing @ Standing::Lost { .. } => Err(format!(
+            "{place} {}: restore it, or run payout-sidecar ledger accept-loss",
+            loss(&standing)
+        )),
+        Standing::InUse => Ok(format!(
+            "{place} is in use by a running sidecar: ask its admin port, /readyz"
+        )),
+    }
+}
+
+async fn accept_loss(keeper: &dyn Keeper, place: &str, reason: &str) -> Result<String, String> {
+    let (id, lost) = keeper.accept_loss().await.map_err(|error| error.text)?;
+    let what = loss(&lost);
+    log::audit_to_stderr();
+    tracing::warn!(target: "audit", ledger = %id, %place, lost = what, reason, "the loss was accepted");
+    Ok(match lost {
+        Standing::Lost { id: None, .. } => format!(
+            "{place} {what}; the loss is accepted, ledger {id} takes its place: restart the sidecars that are running"
+        ),
+        Standing::Lost { .. } | Standing::None | Standing::Whole { .. } | Standing::InUse => {
+            format!("{place} {what}; the loss is accepted, ledger {id} goes on")
+        }
+    })
+}
+
+/// What a store has lost, as the rest of a sentence about it.
+fn loss(standing: &Standing) -> String {
+    let Standing::Lost { id, merchants } = standing else {
+        return "has lost nothing".to_owned();
+    };
+    let names: Vec<&str> = merchants.iter().map(MchId::as_str).collect();
+    let names = names.join(", ");
+    match (id, names.is_empty()) {
+        (Some(id), false) => format!("has lost records of merchant {names} in ledger {id}"),
+        (Some(id), true) => format!("has lost the time of ledger {id}"),
+        (None, false) => format!("has lost its ledger, and holds records of merchant {names}"),
+        (None, true) => "has lost its ledger".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::keeper::LedgerId;
+
+    #[test]
+    fn a_loss_is_told_as_a_sentence() {
+        let id = LedgerId::parse("0123456789abcdef0123456789abcdef");
+        let merchants = |names: &[&str]| names.iter().map(|name| MchId::parse(name).unwrap()).collect();
+        for (id, names, says) in [
+            (
+                id.clone(),
+                &["19", "20"][..],
+                "has lost records of merchant 19, 20 in ledger 0123456789abcdef0123456789abcdef",
+            ),
+            (
+                id,
+                &[],
+                "has lost the time of ledger 0123456789abcdef0123456789abcdef",
+            ),
+            (
+                None,
+                &["19"],
+                "has lost its ledger, and holds records of merchant 19",
+            ),
+            (None, &[], "has lost its ledger"),
+        ] {
+            let merchants = merchants(names);
+            assert_eq!(loss(&Standing::Lost { id, merchants }), says);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The embedded file, seen by somebody who decides about the ledger in it.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+
+use super::open::{self, OpenError};
+use super::place::{DiskPlace, Place as _, make};
+use super::reads;
+use crate::clock::{Clock as _, SystemClock};
+use crate::ledger::keeper::{Keeper, LedgerId, Standing};
+use crate::payout::ports::StoreError;
+use crate::rules::term::LedgerTime;
+
+/// Keeps the ledger at a path. Nothing stays open between two calls.
+#[derive(Debug)]
+pub struct FileKeeper {
+    path: PathBuf,
+}
+
+impl FileKeeper {
+    /// For the file at this path, whether or not there is one.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let path = self.path.clone();
+        let task = tokio::task::spawn_blocking(move || work(&path));
+        task.await.map_err(|error| refusal(error.to_string()))?
+    }
+}
+
+fn refusal(text: String) -> StoreError {
+    StoreError { unsure: false, text }
+}
+
+#[async_trait]
+impl Keeper for FileKeeper {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn create(&self) -> Result<LedgerId, StoreError> {
+        self.blocking(|path| {
+            let exists = || OpenError::Exists {
+                path: path.to_owned(),
+            };
+            let made = make(path, LedgerTime(SystemClock.now().0))?.ok_or_else(exists)?;
+            let (_, about) = open::rehearse(&made, path)?;
+            Ok(about.id)
+        })
+        .await
+    }
+
+    async fn status(&self) -> Result<Standing, StoreError> {
+        self.blocking(look).await
+    }
+
+    async fn accept_loss(&self) -> Result<(LedgerId, Standing), StoreError> {
+        let path = self.place();
+        Err(match self.status().await? {
+            Standing::None => refusal(format!(
+                "{path} holds nothing that could be kept: restore it from a copy, or make a new ledger by payout-sidecar \
+                 ledger create"
+            )),
+            Standing::InUse => refusal(format!(
+                "{path} is in use by another process, which finds it whole"
+            )),
+            Standing::Whole { .. } | Standing::Lost { .. } => {
+                refusal(format!("{path} is whole: nothing is lost"))
+            }
+        })
+    }
+}
+
+fn look(path: &Path) -> Result<Standing, StoreError> {
+    let held = match DiskPlace(path.to_owned()).take() {
+        Err(OpenError::Absent { .. }) => return Ok(Standing::None),
+        Err(OpenError::InUse { .. }) => return Ok(Standing::InUse),
+        taken => taken?,
+    };
+    let (database, about) = open::rehearse(&held, path)?;
+    let transaction =
+        redb::ReadableDatabase::begin_read(&database).map_err(|error| super::tables::failed(&error))?;
+    Ok(Standing::Whole {
+        id: about.id,
+        merchants: Some(reads::merchants(&transaction)?),
+    })
+}

@@ -1,0 +1,199 @@
+//! Where the ledger file is: taken for this process alone, made once, and told from any other file at its path.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redb::StorageBackend;
+
+use super::open::{OpenError, fill};
+use crate::rules::term::LedgerTime;
+
+/// How long a file may be locked before it is in use: somebody may only be looking at it.
+const LOOKED_AT: Duration = Duration::from_millis(300);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Tells one file from another at the same path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    device: u64,
+    inode: u64,
+}
+
+impl Mark {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// A ledger file that nobody else can open until this is dropped. Its inode is not given to another file meanwhile.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) bytes: Arc<dyn StorageBackend>,
+    pub(super) mark: Mark,
+}
+
+/// Where a ledger file is.
+pub(super) trait Place: Send + Sync + 'static {
+    /// Its path, for people.
+    fn path(&self) -> &Path;
+
+    /// Takes the file for this process alone.
+    ///
+    /// # Errors
+    /// When there is none, it is empty, or another process has it, then [`OpenError`].
+    fn take(&self) -> Result<Held, OpenError>;
+
+    /// Which file is at the path now.
+    ///
+    /// # Errors
+    /// When the path cannot be looked at, then the system's error.
+    fn found(&self) -> io::Result<Option<Mark>>;
+}
+
+/// A path on a disk.
+pub(super) struct DiskPlace(pub(super) PathBuf);
+
+impl Place for DiskPlace {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn take(&self) -> Result<Held, OpenError> {
+        let unusable = |error: io::Error| OpenError::unusable(&self.0, &error);
+        let file = match OpenOptions::new().read(true).write(true).open(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(OpenError::Absent { path: self.0.clone() });
+            }
+            opened => opened.map_err(unusable)?,
+        };
+        lock(&file, &self.0)?;
+        let metadata = file.metadata().map_err(unusable)?;
+        if metadata.len() == 0 {
+            return Err(OpenError::Empty { path: self.0.clone() });
+        }
+        let mark = Mark::of(&metadata);
+        if self.found().map_err(unusable)? != Some(mark) {
+            return Err(OpenError::Replaced { path: self.0.clone() });
+        }
+        Ok(Held {
+            bytes: Arc::new(Disk(file)),
+            mark,
+        })
+    }
+
+    fn found(&self) -> io::Result<Option<Mark>> {
+        match std::fs::metadata(&self.0) {
+            Ok(metadata) => Ok(Some(Mark::of(&metadata))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file is opened once, at the start")]
+fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOOKED_AT => std::thread::sleep(LOOK_AGAIN),
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(OpenError::unusable(path, &error)),
+        }
+    }
+}
+
+/// Makes a new ledger and takes it; `None` where the path is somebody's already. It is made under another name, and given its
+/// own when it is whole: a crash in between leaves no half a ledger there, and of several that are made at once one gets the
+/// name.
+pub(super) fn make(path: &Path, now: LedgerTime) -> Result<Option<Held>, OpenError> {
+    let not_made = |error: &dyn std::fmt::Display| OpenError::NotMade {
+        path: path.to_owned(),
+        why: error.to_string(),
+    };
+    let fresh = unused_name(path).map_err(|error| not_made(&error))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&fresh)
+        .map_err(|error| not_made(&error))?;
+    let made = fill_and_publish(&file, &fresh, path, now);
+    let removed = std::fs::remove_file(&fresh);
+    let is_ours = made.map_err(|why| not_made(&why))?;
+    removed
+        .and_then(|()| sync_folder(path))
+        .map_err(|error| not_made(&error))?;
+    if !is_ours {
+        return Ok(None);
+    }
+    let mark = Mark::of(&file.metadata().map_err(|error| not_made(&error))?);
+    Ok(Some(Held {
+        bytes: Arc::new(Disk(file)),
+        mark,
+    }))
+}
+
+/// Whether the path was free.
+fn fill_and_publish(file: &File, fresh: &Path, path: &Path, now: LedgerTime) -> Result<bool, String> {
+    // Locked before it has its name, so that nobody can take it first.
+    file.try_lock().map_err(|error| error.to_string())?;
+    let ours = file.try_clone().map_err(|error| error.to_string())?;
+    fill(Arc::new(Disk(ours)), now)?;
+    match std::fs::hard_link(fresh, path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn unused_name(path: &Path) -> io::Result<PathBuf> {
+    let mut bytes = [0_u8; 8];
+    crate::chance::fill(&mut bytes).map_err(io::Error::other)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new-{}", crate::rules::text::hex_digits(bytes)));
+    Ok(path.with_file_name(name))
+}
+
+/// The name must survive a power loss as well as the content.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A file's bytes. Its lock goes with it.
+#[derive(Debug)]
+struct Disk(File);
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+}

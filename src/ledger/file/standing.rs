@@ -1,0 +1,150 @@
+//! How the ledger file stands for everybody who reads or writes it: open and whole, or shut, and why.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use redb::Database;
+
+use super::guard::Guard;
+use super::open::OpenError;
+use super::place::{Mark, Place};
+use crate::clock::Clock;
+use crate::ledger::time::Timekeeper;
+use crate::payout::ports::StoreError;
+use crate::telemetry::metrics::stores::Syncs;
+
+/// An open file.
+pub(super) struct Open {
+    pub(super) database: Database,
+    pub(super) guard: Arc<Guard>,
+    pub(super) mark: Mark,
+    /// Its path leads elsewhere.
+    pub(super) is_astray: AtomicBool,
+}
+
+/// What makes a file that is shut usable again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cure {
+    /// There was no ledger at the path yet; there may be one the next time that somebody asks whether it is ready.
+    Look,
+    /// The disk failed; the file is opened again by and by.
+    Again,
+    /// A person, and a restart.
+    Restart,
+}
+
+/// How the file stands.
+#[derive(Clone)]
+pub(super) enum Standing {
+    Open(Arc<Open>),
+    Shut { why: Arc<str>, cure: Cure },
+}
+
+/// What those who read and the one who writes share.
+pub(super) struct Shared {
+    pub(super) place: Arc<dyn Place>,
+    pub(super) time: Timekeeper,
+    pub(super) syncs: Syncs,
+    standing: RwLock<Standing>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        place: Arc<dyn Place>,
+        syncs: Syncs,
+        clock: Arc<dyn Clock>,
+        standing: Standing,
+    ) -> Self {
+        Self {
+            place,
+            time: Timekeeper::new(clock),
+            syncs,
+            standing: RwLock::new(standing),
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.standing
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn set(&self, standing: Standing) {
+        *self.standing.write().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+
+    /// The open file.
+    pub(super) fn open(&self) -> Result<Arc<Open>, StoreError> {
+        match self.standing() {
+            Standing::Open(open) => Ok(open),
+            Standing::Shut { why, .. } => Err(refused(&why)),
+        }
+    }
+
+    /// Gives this file up, unless that was done already. Nothing goes through what is left of it.
+    pub(super) fn shut(&self, open: &Arc<Open>, why: &str, cure: Cure) {
+        open.guard.cut_off();
+        let mut standing = self.standing.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(&*standing, Standing::Open(now) if Arc::ptr_eq(now, open)) {
+            *standing = Standing::Shut {
+                why: why.into(),
+                cure,
+            };
+        }
+    }
+
+    /// As [`Shared::compare`], where the file was found astray before; asks nobody otherwise.
+    pub(super) fn compare_if_astray(&self, open: &Arc<Open>) -> Result<(), StoreError> {
+        if open.is_astray.load(Ordering::Relaxed) {
+            return self.compare(open);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the open file is the one at the path, and as this process has left it. Otherwise nothing that is
+    /// written or missing in it means anything.
+    pub(super) fn compare(&self, open: &Arc<Open>) -> Result<(), StoreError> {
+        let path = self.place.path();
+        let astray = match self.place.found() {
+            Ok(Some(mark)) if mark == open.mark => None,
+            Ok(Some(_)) => Some(OpenError::Replaced {
+                path: path.to_owned(),
+            }),
+            Ok(None) => Some(OpenError::Deleted {
+                path: path.to_owned(),
+            }),
+            Err(error) => Some(OpenError::unusable(path, &error)),
+        };
+        let was_astray = open.is_astray.swap(astray.is_some(), Ordering::Relaxed);
+        if let Some(error) = astray {
+            if !was_astray {
+                tracing::error!(%error, "the ledger file is not at its path: no payout is taken");
+            }
+            return Err(error.into());
+        }
+        if was_astray {
+            tracing::info!(path = %path.display(), "the ledger file is back at its path: payouts are taken again");
+        }
+        match open.guard.is_as_written() {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let error = OpenError::WrittenOver {
+                    path: path.to_owned(),
+                };
+                tracing::error!(%error, "the ledger file is not what it was: no payout is taken");
+                self.shut(open, &error.to_string(), Cure::Restart);
+                Err(error.into())
+            }
+            Err(error) => Err(OpenError::unusable(path, &error).into()),
+        }
+    }
+}
+
+/// Nothing was written.
+pub(super) fn refused(why: &str) -> StoreError {
+    StoreError {
+        unsure: false,
+        text: why.to_owned(),
+    }
+}

@@ -1,0 +1,380 @@
+//! The one thread that writes. It takes every operation that waits, applies all of them in one transaction, syncs the file,
+//! and only then answers. Where the disk fails it opens the file again, until that works.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use redb::{Durability, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::open::{self, OpenError, Opened};
+use super::place::Held;
+use super::standing::{Cure, Open, Shared, Standing, refused};
+use super::tables::{self, Answer, LogPlace, Operation};
+use crate::ledger::keeper::LedgerId;
+use crate::payout::ports::StoreError;
+
+/// How many operations share one sync at most.
+const BATCH: usize = 512;
+/// How often something is written at least: so often the ledger's time is noted, and what is past its retention is cleared
+/// away.
+pub(super) const TICK: Duration = Duration::from_secs(60);
+/// How soon clearing goes on where there is more to clear than is done at once.
+const CLEAR_ON: Duration = Duration::from_secs(1);
+/// How long a file that failed is left alone before it is opened again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a file must have worked for its next failure to be a new one.
+const STEADY: Duration = Duration::from_secs(30);
+/// The log gets one line of a kind in so long.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// What the writer is asked.
+pub(super) enum Message {
+    Write(Box<Waiting>),
+    /// Looks for a ledger where there was none; answered afterwards.
+    Look(oneshot::Sender<()>),
+}
+
+/// An operation, and who waits for it.
+pub(super) struct Waiting {
+    pub(super) operation: Operation,
+    pub(super) answer: oneshot::Sender<Result<Answer, StoreError>>,
+}
+
+/// How long things are kept, and how often something is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) retention: Duration,
+    pub(super) tick: Duration,
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    terms: Terms,
+    /// The file, from when it was first found on.
+    held: Option<Held>,
+    known: Option<LedgerId>,
+    committed: Instant,
+    clearing: Clearing,
+    trouble: Trouble,
+}
+
+/// Where clearing goes on, and when.
+struct Clearing {
+    from: Option<LogPlace>,
+    last: Option<Instant>,
+}
+
+impl Clearing {
+    fn is_due(&self, terms: Terms) -> bool {
+        let pause = if self.from.is_some() { CLEAR_ON } else { terms.tick };
+        self.last.is_none_or(|last| last.elapsed() >= pause)
+    }
+}
+
+/// What the writer remembers of failures.
+struct Trouble {
+    since: Instant,
+    opened: Instant,
+    pause: Duration,
+    is_told: bool,
+    told: Option<Instant>,
+}
+
+impl Writer {
+    /// A writer of this file, or of one that is still to come.
+    pub(super) fn new(shared: Arc<Shared>, terms: Terms, held: Option<(Held, LedgerId)>) -> Self {
+        let (held, known) = held.unzip();
+        let now = Instant::now();
+        Self {
+            shared,
+            terms,
+            held,
+            known,
+            committed: now,
+            clearing: Clearing {
+                from: None,
+                last: None,
+            },
+            trouble: Trouble {
+                since: now,
+                opened: now,
+                pause: Duration::ZERO,
+                is_told: false,
+                told: None,
+            },
+        }
+    }
+
+    /// Works until nobody is left who could ask for anything.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
+        let mut messages = Vec::new();
+        loop {
+            let received = queue.recv_many(&mut messages, BATCH);
+            if tokio::time::timeout(self.idle(), received).await == Ok(0) {
+                break;
+            }
+            let (mut batch, mut lookers) = (Vec::new(), Vec::new());
+            for message in messages.drain(..) {
+                match message {
+                    Message::Write(waiting) => batch.push(*waiting),
+                    Message::Look(looker) => lookers.push(looker),
+                }
+            }
+            match self.shared.standing() {
+                Standing::Open(open) => self.write(&open, batch),
+                Standing::Shut { why, cure } => {
+                    refuse(batch, &refused(&why));
+                    self.mend(cure, !lookers.is_empty());
+                }
+            }
+            for looker in lookers {
+                // Who no longer waits asks again.
+                let _told = looker.send(()).is_ok();
+            }
+        }
+        if let Standing::Open(open) = self.shared.standing() {
+            // Closing writes, and what somebody has restored must stay as it is.
+            if !matches!(open.guard.is_as_written(), Ok(true)) {
+                open.guard.cut_off();
+            }
+            self.shared.set(Standing::Shut {
+                why: "the ledger file was closed".into(),
+                cure: Cure::Restart,
+            });
+        }
+    }
+
+    /// How long there may be nothing to do.
+    fn idle(&self) -> Duration {
+        match self.shared.standing() {
+            Standing::Open(_) if self.clearing.from.is_some() => CLEAR_ON,
+            Standing::Shut {
+                cure: Cure::Again, ..
+            } => self.trouble.pause.saturating_sub(self.trouble.since.elapsed()),
+            Standing::Open(_) => self.terms.tick.saturating_sub(self.committed.elapsed()),
+            Standing::Shut { .. } => self.terms.tick,
+        }
+    }
+
+    /// Writes what waits, and what is due by itself.
+    fn write(&mut self, open: &Arc<Open>, batch: Vec<Waiting>) {
+        if open.guard.has_failed() {
+            let error = refused("the ledger file: a read has failed");
+            refuse(batch, &error);
+            return self.give_up(open, &error);
+        }
+        if batch.is_empty() && self.committed.elapsed() < self.terms.tick && !self.clearing.is_due(self.terms)
+        {
+            return;
+        }
+        if let Err(error) = self.shared.compare(open) {
+            self.committed = Instant::now();
+            return refuse(batch, &error);
+        }
+        if let Err(error) = self.commit(open, batch) {
+            self.give_up(open, &error);
+        }
+    }
+
+    /// Applies a batch in one transaction and answers after the sync. Where anything fails before the commit, nothing was
+    /// written; where the commit fails, nobody knows.
+    fn commit(&mut self, open: &Open, batch: Vec<Waiting>) -> Result<(), StoreError> {
+        let operations = batch.iter().map(|waiting| &waiting.operation);
+        let (transaction, answers) = match self.apply(open, operations) {
+            Ok(applied) => applied,
+            Err(error) => {
+                refuse(batch, &error);
+                return Err(error);
+            }
+        };
+        if let Err(error) = transaction.commit() {
+            let error = tables::failed(&error).after_unsure();
+            refuse(batch, &error);
+            return Err(error);
+        }
+        self.committed = Instant::now();
+        self.shared.syncs.commits.inc();
+        for (waiting, answer) in batch.into_iter().zip(answers) {
+            self.shared.syncs.operations.inc();
+            // Who no longer waits finds the record.
+            let _told = waiting.answer.send(answer).is_ok();
+        }
+        Ok(())
+    }
+
+    fn apply<'a>(
+        &mut self,
+        open: &Open,
+        operations: impl Iterator<Item = &'a Operation>,
+    ) -> Result<(WriteTransaction, Vec<Result<Answer, StoreError>>), StoreError> {
+        let mut transaction = open
+            .database
+            .begin_write()
+            .map_err(|error| tables::failed(&error))?;
+        transaction
+            .set_durability(Durability::Immediate)
+            .map_err(|error| tables::failed(&error))?;
+        // Two syncs instead of one: with one, a file that is damaged where its last commit stands opens without that
+        // commit, and a paid order is new again; with two it is refused.
+        transaction.set_two_phase_commit(true);
+        let answers = {
+            let mut tables = tables::Tables::open(&transaction, self.shared.time.now())?;
+            let mut answers = Vec::new();
+            for operation in operations {
+                answers.push(tables.apply(operation)?);
+            }
+            if self.clearing.is_due(self.terms) {
+                self.clearing.from = tables.clear(self.terms.retention, self.clearing.from.take())?;
+                self.clearing.last = Some(Instant::now());
+            }
+            answers
+        };
+        Ok((transaction, answers))
+    }
+
+    /// The disk has failed: the file is shut, and opened again after a pause.
+    fn give_up(&mut self, open: &Arc<Open>, error: &StoreError) {
+        let path = self.shared.place.path();
+        let why = format!(
+            "{} could not be read or written ({}); it is opened again until that works",
+            path.display(),
+            error.text
+        );
+        self.shared.shut(open, &why, Cure::Again);
+        if self.trouble.opened.elapsed() >= STEADY {
+            self.trouble.pause = Duration::ZERO;
+        }
+        self.trouble.lengthen();
+        self.trouble.tell_failure(&why);
+    }
+
+    /// Opens the file, where it is time to.
+    fn mend(&mut self, cure: Cure, is_asked: bool) {
+        match cure {
+            Cure::Look if is_asked => {}
+            Cure::Again if self.trouble.since.elapsed() >= self.trouble.pause => {}
+            Cure::Look | Cure::Again | Cure::Restart => return,
+        }
+        let begun = Instant::now();
+        let error = match self.open() {
+            Ok(open) => {
+                self.trouble.opened = Instant::now();
+                self.trouble.tell_success(self.shared.place.path());
+                return self.shared.set(Standing::Open(Arc::new(open)));
+            }
+            Err(error) => error,
+        };
+        if self.known.is_none() {
+            // Perhaps another file will be the first one.
+            self.held = None;
+        }
+        let is_for_a_person = matches!(
+            error,
+            OpenError::Damaged { .. } | OpenError::OtherLedger { .. } | OpenError::WrittenOver { .. }
+        );
+        let cure = if cure == Cure::Again && is_for_a_person {
+            Cure::Restart
+        } else {
+            cure
+        };
+        let why = error.to_string();
+        if cure != Cure::Look {
+            self.trouble.lengthen();
+            // A large file takes long to check, and should not do so all the time.
+            self.trouble.pause = std::cmp::max(self.trouble.pause, begun.elapsed().saturating_mul(4));
+            self.trouble.tell_failure(&why);
+        }
+        self.shared.set(Standing::Shut {
+            why: why.into(),
+            cure,
+        });
+    }
+
+    fn open(&mut self) -> Result<Open, OpenError> {
+        let shared = Arc::clone(&self.shared);
+        let path = shared.place.path();
+        let held = match self.held.take() {
+            Some(held) => held,
+            None => shared.place.take()?,
+        };
+        let held = &*self.held.insert(held);
+        match shared.place.found() {
+            Ok(Some(mark)) if mark == held.mark => {}
+            Ok(Some(_)) => {
+                return Err(OpenError::Replaced {
+                    path: path.to_owned(),
+                });
+            }
+            Ok(None) => {
+                return Err(OpenError::Deleted {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => return Err(OpenError::unusable(path, &error)),
+        }
+        let Opened {
+            database,
+            guard,
+            about,
+        } = open::open(held, path)?;
+        match &self.known {
+            Some(known) if *known != about.id => {
+                return Err(OpenError::OtherLedger {
+                    path: path.to_owned(),
+                });
+            }
+            Some(_) => {}
+            None => {
+                self.known = Some(about.id);
+                shared.time.heard(about.time);
+            }
+        }
+        let open = Open {
+            database,
+            guard,
+            mark: held.mark,
+            is_astray: AtomicBool::new(false),
+        };
+        // That it can be read says nothing of writing.
+        if let Err(error) = self.commit(&open, Vec::new()) {
+            open.guard.cut_off();
+            return Err(OpenError::unusable(path, &error.text));
+        }
+        Ok(open)
+    }
+}
+
+impl Trouble {
+    fn lengthen(&mut self) {
+        self.since = Instant::now();
+        self.pause = self.pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    }
+
+    fn tell_failure(&mut self, why: &str) {
+        if !self.is_told && self.told.is_none_or(|told| told.elapsed() >= QUIET) {
+            tracing::error!(why, "the ledger file has failed: no payout is taken");
+            self.is_told = true;
+            self.told = Some(Instant::now());
+        }
+    }
+
+    fn tell_success(&mut self, path: &std::path::Path) {
+        if self.is_told || self.told.is_none() {
+            tracing::info!(path = %path.display(), "the ledger file is open: payouts are taken");
+            self.is_told = false;
+        }
+    }
+}
+
+fn refuse(batch: Vec<Waiting>, error: &StoreError) {
+    for waiting in batch {
+        let error = StoreError {
+            unsure: error.unsure,
+            text: error.text.clone(),
+        };
+        let _told = waiting.answer.send(Err(error)).is_ok();
+    }
+}

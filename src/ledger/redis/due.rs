@@ -1,0 +1,138 @@
+//! Which orders are due: the oldest over all merchants, no more of each than its pace allows, and without waiting for one
+//! whose part of Redis is away.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+use redis::Cmd;
+
+use super::{RedisLedger, failed};
+use crate::payout::ports::{Pace, StoreError};
+use crate::redis_link::LinkError;
+use crate::rules::term::{LedgerTime, MchId, OrderKey, OrderNo};
+
+/// How many of a merchant's orders are to be handed out, and at most how many in a second.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    count: usize,
+    pace: Option<u32>,
+}
+
+pub(super) async fn due(
+    ledger: &RedisLedger,
+    hidden: Duration,
+    limit: usize,
+    pace: Pace<'_>,
+) -> Result<Vec<OrderKey>, StoreError> {
+    ledger.registry.known().await?;
+    let now = ledger.registry.time();
+    let hidden_until = now.after(hidden);
+    let mut due: Vec<(i64, OrderKey)> = Vec::new();
+    let shares = shares(ledger, now, limit, pace).await?;
+    let takes = shares.iter().map(async |(mch_id, share)| {
+        let keys = [ledger.store.key(mch_id, "due"), ledger.store.key(mch_id, "pace")];
+        let arguments = [
+            now.0.to_string(),
+            hidden_until.0.to_string(),
+            share.count.to_string(),
+            share.pace.map_or_else(String::new, |pace| pace.to_string()),
+        ];
+        let script = &ledger.scripts.due;
+        ledger
+            .store
+            .link
+            .script::<Vec<String>, _, _>(script, &keys, &arguments, None)
+            .await
+    });
+    for (mch_id, taken) in shares.keys().zip(join_all(takes).await) {
+        // What was handed out without being heard of is due again when it is no longer hidden.
+        let members = taken.unwrap_or_else(|error| {
+            ledger.registry.is_away(Some(mch_id), &error);
+            Vec::new()
+        });
+        for pair in members.chunks(2) {
+            let [number, score] = pair else { continue };
+            let Ok(order_no) = OrderNo::parse(number) else {
+                continue;
+            };
+            let at = score.parse().unwrap_or(i64::MAX);
+            due.push((
+                at,
+                OrderKey {
+                    mch_id: mch_id.clone(),
+                    order_no,
+                },
+            ));
+        }
+    }
+    due.sort_by_key(|(at, _)| *at);
+    Ok(due.into_iter().map(|(_, key)| key).collect())
+}
+
+/// How many of each merchant's orders are among the `limit` oldest that are due, so that none waits for another's.
+async fn shares(
+    ledger: &RedisLedger,
+    now: LedgerTime,
+    limit: usize,
+    pace: Pace<'_>,
+) -> Result<BTreeMap<MchId, Share>, StoreError> {
+    let merchants = ledger.registry.merchants().await;
+    let paces: Vec<Option<u32>> = merchants.iter().map(pace).collect();
+    let looks = merchants
+        .iter()
+        .zip(paces.iter().copied())
+        .map(|(mch_id, pace)| look(ledger, mch_id, now, limit, pace));
+    let mut waiting = Vec::new();
+    let (mut answered, mut last) = (false, None);
+    for ((mch_id, pace), found) in merchants.iter().zip(&paces).zip(join_all(looks).await) {
+        match found {
+            Ok(times) => {
+                answered = true;
+                ledger.registry.answered(Some(mch_id));
+                waiting.extend(times.into_iter().map(|at| (at, mch_id, *pace)));
+            }
+            Err(error) => {
+                ledger.registry.is_away(Some(mch_id), &error);
+                last = Some(error);
+            }
+        }
+    }
+    if let (false, Some(error)) = (answered, last) {
+        return Err(failed(&error));
+    }
+    waiting.sort_unstable();
+    let mut shares = BTreeMap::<MchId, Share>::new();
+    for (_, mch_id, pace) in waiting.into_iter().take(limit) {
+        let share = shares.entry(mch_id.clone()).or_default();
+        share.count = share.count.saturating_add(1);
+        share.pace = pace;
+    }
+    Ok(shares)
+}
+
+/// When the oldest of a merchant's orders that may be handed out now became due.
+async fn look(
+    ledger: &RedisLedger,
+    mch_id: &MchId,
+    now: LedgerTime,
+    limit: usize,
+    pace: Option<u32>,
+) -> Result<Vec<i64>, LinkError> {
+    let link = &ledger.store.link;
+    let mut look = redis::cmd("ZRANGEBYSCORE");
+    look.arg(ledger.store.key(mch_id, "due")).arg("-inf").arg(now.0);
+    look.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
+    let oldest = link.read::<Vec<(String, String)>>(&look);
+    let (oldest, most) = match pace {
+        None => (oldest.await?, limit),
+        Some(pace) => {
+            let counter = Cmd::get(ledger.store.key(mch_id, "pace"));
+            let (oldest, taken) = join(oldest, link.read::<Option<u32>>(&counter)).await;
+            let left = pace.saturating_sub(taken?.unwrap_or_default());
+            (oldest?, usize::try_from(left).unwrap_or(usize::MAX))
+        }
+    };
+    let times = oldest.into_iter().map(|(_, at)| at.parse().unwrap_or(i64::MAX));
+    Ok(times.take(most).collect())
+}

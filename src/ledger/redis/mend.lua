@@ -1,0 +1,11 @@
+-- Gives a merchant's log the ledger's identity, in the place of any other, and takes out what a person has given up.
+-- KEYS: due, log. ARGV: the identity, then order numbers.
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '-inf')) do
+    if string.sub(member, 1, 1) == '#' and member ~= ARGV[1] then redis.call('ZREM', KEYS[2], member) end
+end
+redis.call('ZADD', KEYS[2], '-inf', ARGV[1])
+for i = 2, #ARGV do
+    redis.call('ZREM', KEYS[2], ARGV[i])
+    redis.call('ZREM', KEYS[1], ARGV[i])
+end
+return {'done'}

@@ -1,0 +1,162 @@
+//! The keys that a ledger has in Redis, and how scripts are run on them.
+
+use redis::Script;
+
+use super::failed;
+use crate::payout::ports::StoreError;
+use crate::redis_link::{RedisLink, Replicas};
+use crate::rules::limits::Charge;
+use crate::rules::term::{MchId, OrderKey};
+
+/// What stands in a merchant's place where commands are tried; no merchant's number.
+const TRIAL: &str = "try";
+
+/// One Redis, and what the keys of the ledger in it begin with.
+#[derive(Clone)]
+pub(super) struct Store {
+    pub(super) link: RedisLink,
+    pub(super) prefix: String,
+}
+
+/// What a script answers: a word, and what belongs to it.
+pub(super) type Told = (String, Option<Vec<u8>>);
+
+impl Store {
+    /// The hash that says which ledger this is.
+    pub(super) fn registry(&self) -> String {
+        format!("{}ledger", self.prefix)
+    }
+
+    pub(super) fn key(&self, mch_id: &MchId, what: &str) -> String {
+        self.tagged(mch_id.as_str(), what, "")
+    }
+
+    fn tagged(&self, tag: &str, what: &str, which: &str) -> String {
+        [self.prefix.as_str(), "{", tag, "}:", what, which].concat()
+    }
+
+    pub(super) fn order(&self, key: &OrderKey) -> String {
+        self.tagged(key.mch_id.as_str(), "order:", key.order_no.as_str())
+    }
+
+    pub(super) fn sum(&self, mch_id: &MchId, name: &str) -> String {
+        self.tagged(mch_id.as_str(), "sum:", name)
+    }
+
+    /// The three keys of an order, and those of the sums that it touches.
+    pub(super) fn keys<'a>(&self, key: &OrderKey, charges: impl Iterator<Item = &'a Charge>) -> Vec<String> {
+        let mut keys = vec![
+            self.order(key),
+            self.key(&key.mch_id, "due"),
+            self.key(&key.mch_id, "log"),
+        ];
+        keys.extend(charges.map(|charge| self.sum(&key.mch_id, &charge.name)));
+        keys
+    }
+
+    /// Three keys to try commands on: in a merchant's slot, or in one of their own.
+    pub(super) fn trial(&self, mch_id: Option<&MchId>) -> [String; 3] {
+        let tag = mch_id.map_or(TRIAL, MchId::as_str);
+        ["hash", "set", "number"].map(|kind| self.tagged(tag, "try:", kind))
+    }
+
+    /// Which merchant a key is of, and what it is of him; `None` for a key that is no merchant's.
+    pub(super) fn merchant_of<'a>(&self, key: &'a str) -> Option<(MchId, &'a str)> {
+        let (tag, what) = key
+            .strip_prefix(self.prefix.as_str())?
+            .strip_prefix('{')?
+            .split_once("}:")?;
+        Some((MchId::parse(tag).ok()?, what)).filter(|(_, what)| !what.starts_with("try:"))
+    }
+
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[String],
+        replicas: Option<Replicas>,
+    ) -> Result<Told, StoreError> {
+        let answer: Vec<Vec<u8>> = self
+            .link
+            .script(script, keys, arguments, replicas)
+            .await
+            .map_err(|error| failed(&error))?;
+        let mut parts = answer.into_iter();
+        let word = parts
+            .next()
+            .map(|word| String::from_utf8_lossy(&word).into_owned())
+            .unwrap_or_default();
+        Ok((word, parts.next()))
+    }
+
+    /// Tries whatever the scripts do, in a merchant's slot or in one of their own. Returns what is forbidden, if anything is.
+    pub(super) async fn try_commands(&self, mch_id: Option<&MchId>) -> Result<Option<String>, StoreError> {
+        let answer: Vec<String> = self
+            .link
+            .script::<_, _, &str>(&TRY, &self.trial(mch_id), &[], None)
+            .await
+            .map_err(|error| failed(&error))?;
+        match answer.as_slice() {
+            [word] if word == "done" => Ok(None),
+            [_, command, why] => Ok(Some(format!(
+                "{} forbids {command} ({why}): no order is taken until it is allowed",
+                self.link.url()
+            ))),
+            other => Err(unexpected(&other.join(" "))),
+        }
+    }
+}
+
+static TRY: std::sync::LazyLock<Script> = std::sync::LazyLock::new(|| Script::new(include_str!("try.lua")));
+
+/// Nothing was done, and why.
+pub(super) fn refused(text: String) -> StoreError {
+    StoreError { unsure: false, text }
+}
+
+/// An answer that no script of ours gives. The write may have taken effect.
+pub(super) fn unexpected(word: &str) -> StoreError {
+    StoreError {
+        unsure: true,
+        text: format!("a script of the ledger answered {word:?}: is another program using its keys?"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis_link::{Options, RedisUrl};
+
+    #[test]
+    fn keys_are_told_apart_by_merchant() {
+        let options = Options {
+            connect_timeout: std::time::Duration::ZERO,
+            response_timeout: std::time::Duration::ZERO,
+            ca_pem: None,
+        };
+        let store = Store {
+            link: RedisLink::new(RedisUrl::parse("redis://127.0.0.1").unwrap(), options),
+            prefix: "payout:".to_owned(),
+        };
+        let nineteen = MchId::parse("19").unwrap();
+        let of = |key: &str| {
+            store
+                .merchant_of(key)
+                .map(|(mch_id, what)| (mch_id, what.to_owned()))
+        };
+        assert_eq!(
+            of("payout:{19}:order:A1"),
+            Some((nineteen.clone(), "order:A1".to_owned()))
+        );
+        assert_eq!(
+            of(&store.key(&nineteen, "log")),
+            Some((nineteen.clone(), "log".to_owned()))
+        );
+        for other in ["payout:ledger", "payout:{x}:log", "other:{19}:log"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        for trial in [store.trial(None), store.trial(Some(&nineteen))].concat() {
+            assert_eq!(of(&trial), None, "{trial}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Lets one line of a kind into the log in a while, and counts those that it leaves out: what fails a thousand times a second is
+//! one thing to know.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One kind of line.
+pub struct Throttle {
+    pause: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    told: Option<Instant>,
+    left_out: u64,
+}
+
+impl Throttle {
+    /// One line in so long.
+    #[must_use]
+    pub fn new(pause: Duration) -> Self {
+        Self {
+            pause,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Whether a line may be written now, and how many were left out since the last one.
+    pub fn may_tell(&self) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.told.is_some_and(|told| told.elapsed() < self.pause) {
+            state.left_out = state.left_out.saturating_add(1);
+            return None;
+        }
+        state.told = Some(Instant::now());
+        Some(std::mem::take(&mut state.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_counted() {
+        let throttle = Throttle::new(Duration::from_secs(3600));
+        let told: Vec<_> = (0..3).map(|_| throttle.may_tell()).collect();
+        assert_eq!(told, [Some(0), None, None]);
+        let throttle = Throttle::new(Duration::ZERO);
+        assert_eq!((throttle.may_tell(), throttle.may_tell()), (Some(0), Some(0)));
+    }
+}

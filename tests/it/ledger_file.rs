@@ -1,0 +1,238 @@
+//! The embedded ledger in a real process: a file that is not there yet, that is deleted or replaced, that two processes make
+//! at once, and a disk that is full for a while. Whatever happens to it, nothing is paid twice.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use payout_sidecar::ledger::file::FileKeeper;
+use payout_sidecar::ledger::keeper::Keeper;
+
+use crate::support::http::{call, exchange, request};
+use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, binary, embedded};
+use crate::support::{free_port, until};
+
+/// A sidecar in front of a handler that pays each call again: only the ledger keeps it from paying twice.
+async fn start(create: bool) -> (Upstream, Sidecar) {
+    let upstream = Upstream::start(To::Handler { idempotent: false }).await;
+    let dir = tempfile::tempdir().unwrap();
+    let stores = embedded(&dir).replace("create = true", &format!("create = {create}"));
+    let sidecar = Sidecar::start_in(dir, &format!("{stores}{}", upstream.configuration()), &[]).await;
+    (upstream, sidecar)
+}
+
+async fn code(sidecar: &Sidecar, order_no: &str) -> String {
+    sidecar.pay(Encoding::Json, &Payout::new(order_no)).await.code()
+}
+
+async fn paid_again(sidecar: &Sidecar, order_no: &str) {
+    until("payouts are taken again", async || {
+        code(sidecar, order_no).await == "SUCCESS"
+    })
+    .await;
+}
+
+fn ledger(sidecar: &Sidecar) -> PathBuf {
+    sidecar.dir.path().join("payouts.redb")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_ledger_nothing_is_paid_until_one_is_made() {
+    let (upstream, mut sidecar) = start(false).await;
+    assert_eq!(code(&sidecar, "A1").await, "SYSTEMERROR");
+    let status = sidecar.status(Encoding::Json, &Payout::new("A1")).await;
+    assert_eq!(status.code(), "SYSTEMERROR", "not NOT_FOUND");
+    let proxied = call(sidecar.main, "GET", "/anything", &[], b"").await;
+    assert_ne!(proxied.status, 503, "everything else goes on");
+    sidecar
+        .logged("holds no ledger: run payout-sidecar ledger create")
+        .await;
+    assert_eq!(upstream.times_sent("A1"), 0);
+    FileKeeper::new(&ledger(&sidecar)).create().await.unwrap();
+    paid_again(&sidecar, "A1").await;
+    // A restart finds it; a restart without it is no decision.
+    sidecar.kill();
+    sidecar.launch(&[]).await;
+    assert_eq!(code(&sidecar, "A1").await, "SUCCESS");
+    sidecar.kill();
+    std::fs::remove_file(ledger(&sidecar)).unwrap();
+    sidecar.launch(&[]).await;
+    assert_eq!(code(&sidecar, "A1").await, "SYSTEMERROR");
+    assert!(!ledger(&sidecar).exists());
+    assert_eq!(upstream.times_sent("A1"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_deleted_or_replaced_under_the_process_takes_nothing() {
+    let (upstream, mut sidecar) = start(true).await;
+    assert_eq!(code(&sidecar, "A1").await, "SUCCESS");
+    let (path, aside) = (ledger(&sidecar), sidecar.dir.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    for order_no in ["A1", "A2"] {
+        assert_eq!(code(&sidecar, order_no).await, "SYSTEMERROR");
+    }
+    let status = sidecar.status(Encoding::Json, &Payout::new("A3")).await;
+    assert_eq!(status.code(), "SYSTEMERROR");
+    sidecar.logged("was deleted under this process").await;
+    FileKeeper::new(&path).create().await.unwrap();
+    for order_no in ["A1", "A2"] {
+        assert_eq!(code(&sidecar, order_no).await, "SYSTEMERROR");
+    }
+    std::fs::rename(&aside, &path).unwrap();
+    paid_again(&sidecar, "A2").await;
+    assert_eq!(code(&sidecar, "A1").await, "SUCCESS");
+    sidecar.kill();
+    for order_no in ["A1", "A2"] {
+        assert_eq!(upstream.times_sent(order_no), 1, "{order_no}");
+    }
+}
+
+struct Process {
+    child: Child,
+    admin: std::net::SocketAddr,
+}
+
+impl Process {
+    fn spawn(configuration: &Path) -> Self {
+        let admin = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let child = Command::new(binary())
+            .args(["run", "--config"])
+            .arg(configuration)
+            .env(
+                "PAYOUT_SIDECAR__SERVER__LISTEN",
+                format!("127.0.0.1:{}", free_port()),
+            )
+            .env("PAYOUT_SIDECAR__ADMIN__LISTEN", admin.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, admin }
+    }
+
+    /// Whether it serves; otherwise it has ended.
+    async fn serves(&mut self) -> bool {
+        let begun = Instant::now();
+        loop {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if exchange(self.admin, &request("GET", "/livez", &[], b""))
+                .await
+                .is_some()
+            {
+                return true;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "neither serves nor ends"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_first_starts_at_once_one_serves() {
+    let upstream = Upstream::start(To::Handler { idempotent: false }).await;
+    for round in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let configuration = dir.path().join("config.toml");
+        std::fs::write(
+            &configuration,
+            format!("{}{}", embedded(&dir), upstream.configuration()),
+        )
+        .unwrap();
+        let mut both = [Process::spawn(&configuration), Process::spawn(&configuration)];
+        let serving = [both[0].serves().await, both[1].serves().await];
+        let mut said = String::new();
+        for process in &mut both {
+            process.child.kill().unwrap();
+            process.child.wait().unwrap();
+            let stderr = process.child.stderr.take().unwrap();
+            said += &std::io::read_to_string(stderr).unwrap();
+        }
+        assert!(serving[0] != serving[1], "round {round}: {serving:?}\n{said}");
+        assert!(said.contains("is in use by another process"), "{said}");
+    }
+}
+
+/// A file system of its own, unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` where this process may mount nothing.
+    fn small(at: &Path) -> Option<Self> {
+        std::fs::create_dir(at).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+            .arg(at)
+            .status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(unmounted.unwrap().success() || std::thread::panicking());
+    }
+}
+
+fn fill_up(path: &Path) {
+    use std::io::Write as _;
+    let mut filler = std::fs::File::create(path).unwrap();
+    while filler.write_all(&[1; 4096]).is_ok() {}
+    while filler.write_all(&[1]).is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_full_is_no_reason_for_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mount) = Mount::small(&dir.path().join("small")) else {
+        eprintln!("not tried: mounting needs root");
+        return;
+    };
+    let upstream = Upstream::start(To::Handler { idempotent: false }).await;
+    let stores = embedded(&dir).replace("payouts.redb", "small/payouts.redb");
+    let mut sidecar = Sidecar::start_in(dir, &format!("{stores}{}", upstream.configuration()), &[]).await;
+    assert_eq!(code(&sidecar, "A0").await, "SUCCESS");
+    for round in 1..=2 {
+        let filler = mount.0.join("filler");
+        fill_up(&filler);
+        let mut said = 0;
+        let begun = Instant::now();
+        let mut next = 0;
+        // What room the file has left in itself is used up first.
+        while begun.elapsed() < Duration::from_secs(6) {
+            let orders: Vec<String> = (0..20).map(|n| format!("F{round}N{}", next + n)).collect();
+            next += 20;
+            let codes =
+                futures_util::future::join_all(orders.iter().map(|order_no| code(&sidecar, order_no))).await;
+            said += codes.iter().filter(|code| *code == "SYSTEMERROR").count();
+        }
+        assert!(said > 100, "the disk was never full: {said} of {next}");
+        let ready = call(sidecar.admin, "GET", "/readyz?stores", &[], b"").await;
+        assert_eq!(ready.status, 503, "{}", ready.body);
+        assert_eq!(call(sidecar.admin, "GET", "/livez", &[], b"").await.status, 200);
+        std::fs::remove_file(&filler).unwrap();
+        paid_again(&sidecar, &format!("B{round}")).await;
+        assert!(ready.body.contains("payouts.redb"), "{}", ready.body);
+        assert_eq!(code(&sidecar, "A0").await, "SUCCESS");
+        for n in 0..next {
+            let order_no = format!("F{round}N{n}");
+            assert!(upstream.times_sent(&order_no) <= 1, "{order_no}");
+        }
+    }
+    let log = sidecar.log();
+    let lines = log.matches("the ledger file has failed").count();
+    assert!((2..=12).contains(&lines), "{lines} lines");
+    assert!(log.contains("the ledger file is open: payouts are taken"));
+    assert_eq!(upstream.times_sent("A0"), 1);
+    // The folder goes with the sidecar, once nothing is mounted in it.
+    sidecar.kill();
+    drop(mount);
+}
