@@ -17,7 +17,7 @@ fn rules() -> Vec<Value> {
         .iter()
         .flat_map(|group| group["rules"].as_array().unwrap().clone())
         .collect();
-    assert_eq!(rules.len(), 11);
+    assert_eq!(rules.len(), 12);
     rules
 }
 
@@ -35,7 +35,7 @@ fn promtool_takes_the_rules_and_their_tests() {
         b"",
     );
     let checked = String::from_utf8(checked).unwrap();
-    assert!(checked.contains("SUCCESS: 11 rules found"), "{checked}");
+    assert!(checked.contains("SUCCESS: 12 rules found"), "{checked}");
     let tested = output(
         "promtool",
         &["test", "rules", "deploy/prometheus/rules_test.yaml"],
@@ -66,7 +66,7 @@ fn each_alert_fires_in_one_test_and_not_in_another() {
             "{name}: that it fires, and that it does not"
         );
     }
-    assert_eq!(seen.len(), 11);
+    assert_eq!(seen.len(), 12);
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ fn each_alert_says_what_it_means_and_where_to_read_on() {
         assert!(sections.contains(section), "{runbook}: {sections:?}");
         used.insert(section.to_owned());
     }
-    assert_eq!(used.len(), 8);
+    assert_eq!(used.len(), 9);
     // And no section is about an alert that is gone.
     assert_eq!(used, sections);
 }

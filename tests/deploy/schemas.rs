@@ -98,6 +98,6 @@ fn the_operators_kinds_have_its_shape() {
                 found += 1;
             }
         }
-        assert_eq!(found, 11);
+        assert_eq!(found, 12);
     }
 }
