@@ -52,4 +52,7 @@ mod slow;
 mod smuggling;
 mod stub;
 mod suite;
+mod surroundings;
+mod surroundings_clocks;
+mod surroundings_stores;
 mod trace;

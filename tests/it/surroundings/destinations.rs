@@ -1,0 +1,298 @@
+//! Orders whose merchant leads elsewhere after a reload: they are sent, asked about and settled where they were sent.
+
+use std::time::Duration;
+
+use payout_sidecar::stub::{Faults, HandlerKind, Options, Stub};
+
+use super::{another_address_of, at_handler, metric, on_files, pay, record, reload, stands};
+use crate::support::sidecar::{MERCHANT, Sidecar, To, Upstream, embedded};
+use crate::support::until;
+
+const STRANDED: &str = "payout_attention_orders{reason=\"no_destination\"}";
+
+fn faults(spec: &str) -> Faults {
+    spec.parse().unwrap()
+}
+
+async fn handler(kind: HandlerKind) -> Stub {
+    let options = Options {
+        handler: kind,
+        tls_listen: None,
+        ..Options::loopback()
+    };
+    Stub::start(options).await.unwrap()
+}
+
+/// Two handlers that know nothing of each other. The first one pays and does not say so, nor answers questions.
+struct Two {
+    first: Stub,
+    second: Stub,
+    /// What the entries of both have in common.
+    manners: String,
+}
+
+impl Two {
+    async fn start(idempotent: bool) -> Self {
+        let kind = if idempotent {
+            HandlerKind::Idempotent
+        } else {
+            HandlerKind::PaysEachCall
+        };
+        let first = handler(kind).await;
+        first.set_faults(faults("pay=reset-after;query=status:502"));
+        Self {
+            first,
+            second: handler(kind).await,
+            manners: format!("idempotent = {idempotent}\ntimeout = \"1s\"\nnot_found_after = \"1s\"\n"),
+        }
+    }
+
+    fn at_first(&self, mch_id: &str) -> String {
+        at_handler(mch_id, self.first.addr(), &self.manners)
+    }
+
+    fn at_second(&self, mch_id: &str) -> String {
+        at_handler(mch_id, self.second.addr(), &self.manners)
+    }
+
+    /// An order that the first one has paid, while the caller and the ledger know nothing of it.
+    async fn leave_unknown(&self, entries: &str, order_no: &str) -> Sidecar {
+        let dir = tempfile::tempdir().unwrap();
+        let configuration = on_files(&dir, entries);
+        let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
+        assert_eq!(pay(&sidecar, order_no).await, "SYSTEMERROR");
+        assert_eq!(self.first.books().times_paid(order_no), 1);
+        sidecar
+    }
+
+    fn times_paid(&self, order_no: &str) -> usize {
+        self.first.books().times_paid(order_no) + self.second.books().times_paid(order_no)
+    }
+}
+
+/// Waits until a person is called for an order, and repeats it then. Not before: an order that somebody repeats at that very
+/// moment is left alone by the settler, whose look calls the person.
+async fn is_left_alone(sidecar: &Sidecar, order_no: &str, mut is_paid_once: impl FnMut() -> bool) {
+    let called = until("a person is called", async || {
+        metric(sidecar, STRANDED).await == 1
+            && sidecar
+                .log()
+                .contains("no merchant entry leads to where this order was sent")
+    });
+    let called = tokio::time::timeout(Duration::from_secs(45), called).await;
+    for _ in 0..3 {
+        let told = (pay(sidecar, order_no).await, stands(sidecar, order_no).await);
+        assert!(is_paid_once(), "{order_no} is paid twice; told {told:?}");
+        assert_eq!(told, ("SYSTEMERROR".to_owned(), "SYSTEMERROR".to_owned()));
+    }
+    assert_eq!(called, Ok(()), "nobody is called");
+    assert_eq!(record(sidecar, order_no).await["state"], "unknown");
+}
+
+/// What a reload says of the orders that it strands.
+async fn named_by_the_reload(sidecar: &Sidecar, sent_to: &str) {
+    let log = sidecar.logged("leads nowhere for unsettled orders").await;
+    let line = log
+        .lines()
+        .find(|line| line.contains("leads nowhere for unsettled orders"))
+        .unwrap();
+    for what in [MERCHANT, sent_to, "\"orders\":1"] {
+        assert!(line.contains(what), "{what}: {line}");
+    }
+}
+
+/// A reload moves a merchant to another handler, which knows nothing of an order that may have been paid at the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_handler_is_not_asked_about_an_order_of_the_one_before() {
+    let with = async |idempotent| {
+        let two = Two::start(idempotent).await;
+        let sidecar = two.leave_unknown(&two.at_first(MERCHANT), "M1").await;
+        reload(&sidecar, &on_files(&sidecar.dir, &two.at_second(MERCHANT))).await;
+        is_left_alone(&sidecar, "M1", || two.times_paid("M1") == 1).await;
+        named_by_the_reload(&sidecar, &format!("http://{}", two.first.addr())).await;
+        assert_eq!(two.second.books().requests(), [], "idempotent = {idempotent}");
+        assert_eq!(pay(&sidecar, "M2").await, "SUCCESS", "new orders go on");
+        assert_eq!(two.second.books().times_paid("M2"), 1);
+
+        // It is the first one after all, under another address.
+        two.first.set_faults(Faults::default());
+        let (address, _passing_on) = another_address_of(two.first.addr()).await;
+        let formerly = format!("formerly = [\"http://{}\"]\n{}", two.first.addr(), two.manners);
+        reload(
+            &sidecar,
+            &on_files(&sidecar.dir, &at_handler(MERCHANT, address, &formerly)),
+        )
+        .await;
+        assert_eq!(pay(&sidecar, "M1").await, "SUCCESS");
+        assert_eq!(stands(&sidecar, "M1").await, "SENT");
+        assert_eq!(two.times_paid("M1"), 1);
+        until("nobody is called any more", async || {
+            metric(&sidecar, STRANDED).await == 0
+        })
+        .await;
+    };
+    tokio::join!(with(false), with(true));
+}
+
+/// The same, and the first handler's entry is kept for its old orders beside the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_for_old_orders_only_settles_them_where_they_were_sent() {
+    let with = async |idempotent| {
+        let two = Two::start(idempotent).await;
+        let sidecar = two.leave_unknown(&two.at_first(MERCHANT), "M1").await;
+        let both = format!(
+            "{}settle_only = true\n{}",
+            two.at_first(MERCHANT),
+            two.at_second(MERCHANT)
+        );
+        reload(&sidecar, &on_files(&sidecar.dir, &both)).await;
+        assert_eq!(
+            pay(&sidecar, "M1").await,
+            "SYSTEMERROR",
+            "asked, and not answered"
+        );
+        two.first.set_faults(Faults::default());
+        // Nobody repeats it.
+        until("it is settled", async || {
+            record(&sidecar, "M1").await["state"] == "succeeded"
+        })
+        .await;
+        assert_eq!(pay(&sidecar, "M1").await, "SUCCESS");
+        assert_eq!(two.second.books().requests(), []);
+        assert_eq!(pay(&sidecar, "M2").await, "SUCCESS");
+        assert_eq!(
+            (two.times_paid("M1"), two.second.books().times_paid("M2")),
+            (1, 1)
+        );
+        assert!(!sidecar.log().contains("leads nowhere for unsettled orders"));
+    };
+    tokio::join!(with(false), with(true));
+}
+
+/// A more specific entry takes a merchant over from the one for all: unknown orders stay with the handler that they went to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_more_specific_entry_takes_over_new_orders_only() {
+    let with = async |idempotent| {
+        let two = Two::start(idempotent).await;
+        let sidecar = two.leave_unknown(&two.at_first("*"), "M1").await;
+        let both = format!("{}{}", two.at_first("*"), two.at_second(MERCHANT));
+        reload(&sidecar, &on_files(&sidecar.dir, &both)).await;
+        // Long enough for "no such order" to be believed, were the second handler asked.
+        until("a repeat has asked again and again", async || {
+            let told = pay(&sidecar, "M1").await;
+            assert_eq!(
+                (two.times_paid("M1"), told.as_str()),
+                (1, "SYSTEMERROR"),
+                "idempotent = {idempotent}"
+            );
+            record(&sidecar, "M1").await["history"].as_array().unwrap().len() > 1
+                && two.first.books().times_asked("status", "M1") >= 8
+        })
+        .await;
+        two.first.set_faults(Faults::default());
+        assert_eq!(pay(&sidecar, "M1").await, "SUCCESS");
+        assert_eq!(two.second.books().requests(), []);
+        assert_eq!(pay(&sidecar, "M2").await, "SUCCESS");
+        assert_eq!(
+            (two.times_paid("M1"), two.second.books().times_paid("M2")),
+            (1, 1)
+        );
+    };
+    tokio::join!(with(false), with(true));
+}
+
+/// A merchant goes from one product or kind of upstream to another, which cannot tell what became of the orders before.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_stay_with_the_product_and_the_kind_of_upstream_that_they_went_to() {
+    let bill = To::Bill { certificates: false };
+    let handler = To::Handler { idempotent: false };
+    tokio::join!(
+        goes_over(bill, To::Redpack, bill),
+        goes_over(handler, handler, To::Redpack)
+    );
+}
+
+/// `made` is what the stand-in is prepared for.
+async fn goes_over(made: To, from: To, to: To) {
+    let mut upstream = Upstream::start(made).await;
+    let mut configuration = |to| {
+        upstream.to = to;
+        upstream.configuration()
+    };
+    let (before, after) = (configuration(from), configuration(to));
+    upstream.to = from;
+    let was_asked = |upstream: &Upstream| {
+        let others: &[&str] = match to {
+            To::Bill { .. } => &["transfer-bills", "query-bill"],
+            _ => &["sendredpack", "gethbinfo"],
+        };
+        let times = others
+            .iter()
+            .map(|call| upstream.stub.books().times_asked(call, "V1"));
+        times.sum::<usize>() > 0
+    };
+    upstream
+        .stub
+        .set_faults(faults("pay/V1=reset-after;query/V1=status:502"));
+    let dir = tempfile::tempdir().unwrap();
+    let stores = embedded(&dir);
+    let sidecar = Sidecar::start_in(dir, &format!("{stores}{before}"), &[]).await;
+    assert_eq!(pay(&sidecar, "V1").await, "SYSTEMERROR");
+    reload(&sidecar, &format!("{stores}{after}")).await;
+    is_left_alone(&sidecar, "V1", || upstream.stub.books().times_paid("V1") == 1).await;
+    named_by_the_reload(
+        &sidecar,
+        if made == from {
+            "the handler http://"
+        } else {
+            "WeChat Pay redpack"
+        },
+    )
+    .await;
+    assert_eq!(pay(&sidecar, "V2").await, "SUCCESS", "new orders go on");
+    assert!(!was_asked(&upstream));
+
+    // The entry before is restored, for its own orders.
+    upstream.stub.set_faults(Faults::default());
+    let entry = &before[before.find("[[merchant]]").unwrap()..];
+    reload(&sidecar, &format!("{stores}{after}{entry}settle_only = true\n")).await;
+    until("it is settled", async || {
+        record(&sidecar, "V1").await["state"] == "succeeded"
+    })
+    .await;
+    assert_eq!(pay(&sidecar, "V1").await, "SUCCESS");
+    assert_eq!(upstream.stub.books().times_paid("V1"), 1);
+    assert!(!was_asked(&upstream));
+    until("nobody is called any more", async || {
+        metric(&sidecar, STRANDED).await == 0
+    })
+    .await;
+}
+
+/// A merchant's entry is removed: what is on record stays as it is, and only new orders are turned away.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_on_record_outlive_their_merchants_entry() {
+    let two = Two::start(false).await;
+    two.first.set_faults(faults(
+        "pay/REF=error:NOTENOUGH;pay/UNK=reset-after;query/UNK=status:502",
+    ));
+    let dir = tempfile::tempdir().unwrap();
+    let configuration = on_files(&dir, &two.at_first(MERCHANT));
+    let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
+    for (order_no, told) in [("OK1", "SUCCESS"), ("REF1", "NOTENOUGH"), ("UNK1", "SYSTEMERROR")] {
+        assert_eq!(pay(&sidecar, order_no).await, told);
+    }
+    let somebody_elses = two.at_second("1900000999");
+    reload(&sidecar, &on_files(&sidecar.dir, &somebody_elses)).await;
+    for (order_no, told, status) in [
+        ("OK1", "SUCCESS", "SENT"),
+        ("REF1", "NOTENOUGH", "FAILED"),
+        ("UNK1", "SYSTEMERROR", "SYSTEMERROR"),
+        ("NEW1", "NO_AUTH", "NO_AUTH"),
+    ] {
+        let now = (pay(&sidecar, order_no).await, stands(&sidecar, order_no).await);
+        assert_eq!(now, (told.to_owned(), status.to_owned()), "{order_no}");
+    }
+    assert_eq!(two.second.books().requests(), []);
+    assert_eq!(two.first.books().payments().len(), 2, "OK1 and UNK1");
+}

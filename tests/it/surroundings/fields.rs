@@ -1,0 +1,59 @@
+//! Names that are a contract field's in other letters.
+
+use super::{at_handler, on_files};
+use crate::support::sidecar::{BOTH, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
+
+/// A second amount, payee or number under a name that a handler whose decoder ignores case takes for the contract's.
+const LOOK_ALIKES: [(&str, &str); 8] = [
+    ("Amount", "9999"),
+    ("AMOUNT", "9999"),
+    ("totalamount", "9999"),
+    ("openId", "user-2"),
+    ("MchBillNo", "ANOTHER1"),
+    ("mchid", "1900000999"),
+    ("mch_id", "1900000999"),
+    // Go's decoder takes a long s for an s.
+    ("wi\u{17f}hing", "another"),
+];
+
+/// Another amount, payee or number beside the canonical one would reach a handler that ignores case in names.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_handler_is_given_a_contract_field_in_other_letters() {
+    let upstream = Upstream::start(To::Handler { idempotent: false }).await;
+    let dir = tempfile::tempdir().unwrap();
+    let configuration = on_files(&dir, &at_handler(MERCHANT, upstream.stub.addr(), ""));
+    let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
+    for encoding in BOTH {
+        for (n, (name, value)) in LOOK_ALIKES.into_iter().enumerate() {
+            let payout = Payout::new(&format!("H{n}")).with(name, value);
+            let told = sidecar.pay(encoding, &payout).await;
+            assert_eq!(told.code(), "PARAM_ERROR", "{name}: {}", told.body);
+            assert!(told.field("errCodeDes").contains(name), "{name}: {}", told.body);
+        }
+    }
+    assert_eq!(upstream.stub.books().requests(), []);
+    // What only looks like nothing of the contract's is passed on.
+    let payout = Payout::new("H9").with("campaign", "spring");
+    assert_eq!(sidecar.pay(BOTH[0], &payout).await.code(), "SUCCESS");
+    let books = upstream.stub.books();
+    assert_eq!(books.requests()[0].fields["campaign"], "spring");
+}
+
+/// The same towards WeChat Pay, which is sent what it documents and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn wechat_pay_is_sent_the_canonical_fields_only() {
+    let upstream = Upstream::start(To::Redpack).await;
+    let dir = tempfile::tempdir().unwrap();
+    let configuration = format!("{}{}", embedded(&dir), upstream.configuration());
+    let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
+    for (n, (name, value)) in LOOK_ALIKES.into_iter().enumerate() {
+        let payout = Payout::new(&format!("W{n}")).with(name, value);
+        let told = sidecar.pay(BOTH[n % 2], &payout).await;
+        assert_eq!(told.code(), "SUCCESS", "{name}: {}", told.body);
+        let books = upstream.stub.books();
+        let payment = books.payments().last().unwrap();
+        let paid = (payment.mch_id.as_str(), payment.order_no.as_str(), payment.amount);
+        assert_eq!(paid, (MERCHANT, payout.order_no.as_str(), 100), "{name}");
+        assert!(!payment.parameters.values().any(|sent| sent == value), "{name}");
+    }
+}

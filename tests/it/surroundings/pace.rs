@@ -1,0 +1,76 @@
+//! How fast WeChat Pay is asked about many unknown orders of one merchant.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::support::http::call;
+use crate::support::redis::Redis;
+use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstream, in_redis};
+
+/// How many orders are left unknown.
+const ORDERS: usize = 600;
+/// How many of them WeChat Pay may be asked about in a second, by both replicas together.
+const PER_SECOND: u128 = 20;
+
+/// Hundreds of unknown orders at once: WeChat Pay answers a merchant 30 questions a second, the callers' own included.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_unknown_orders_are_asked_about_at_the_pace_that_wechat_pay_takes() {
+    let redis = Redis::start();
+    redis.cli(&["SET", &format!("openid:{APP}:user-1"), OPENID]);
+    let upstream = Upstream::start(To::Redpack).await;
+    // Paid, and not said so. Each is settled by its first question.
+    upstream
+        .stub
+        .set_faults("pay=error-after:SYSTEMERROR".parse().unwrap());
+    let configuration = format!("{}{}", in_redis(&redis.url()), upstream.configuration());
+    let replicas = [
+        Sidecar::start(&configuration).await,
+        Sidecar::start(&configuration).await,
+    ];
+
+    let begun = Instant::now();
+    let asked = || {
+        let requests = |call: &str| {
+            upstream.stub.look(|books| {
+                books
+                    .requests()
+                    .iter()
+                    .filter(|asked| asked.endpoint == call)
+                    .count()
+            })
+        };
+        let (questions, passed) = (requests("gethbinfo"), begun.elapsed());
+        // The second that has just begun, and the one that was under way at the beginning, count as whole.
+        let most = PER_SECOND * (passed.as_millis() + 2000) / 1000;
+        assert!(questions as u128 <= most, "{questions} questions in {passed:?}");
+        questions
+    };
+    let callers = (0..12).map(async |caller| {
+        for n in (caller..ORDERS).step_by(12) {
+            let payout = Payout::new(&format!("P{n}"));
+            let told = replicas[n % 2].pay(Encoding::Json, &payout).await;
+            assert_eq!(told.code(), "SYSTEMERROR");
+            asked();
+        }
+    });
+    join_all(callers).await;
+    while asked() < ORDERS {
+        assert!(
+            begun.elapsed() < Duration::from_secs(150),
+            "no more than {} of {ORDERS}",
+            asked()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // And none is forgotten over it.
+    let unknown = async || {
+        let listed = call(replicas[0].admin, "GET", "/api/payouts?state=unknown", &[], b"")
+            .await
+            .body;
+        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        listed["payouts"].as_array().unwrap().len()
+    };
+    crate::support::until("all are settled", async || unknown().await == 0).await;
+    assert_eq!(upstream.stub.books().payments().len(), ORDERS);
+}
