@@ -62,6 +62,64 @@ async fn without_a_ledger_nothing_is_paid_until_one_is_made() {
     assert_eq!(upstream.times_sent("A1"), 1);
 }
 
+/// A ledger's life, by its commands and what they say, with a sidecar that comes and goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledgers_life_in_a_file() {
+    let (upstream, mut sidecar) = start(false).await;
+    let config = sidecar.dir.path().join("config.toml");
+    let command = |arguments: &[&str]| {
+        let mut ledger = Command::new(binary());
+        ledger.arg("ledger").args(arguments).arg("--config").arg(&config);
+        let done = ledger.output().unwrap();
+        let said = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+        (done.status.code().unwrap(), said.trim_end().to_owned())
+    };
+    let place = ledger(&sidecar).display().to_string();
+    let accept = ["accept-loss", "--reason", "a test"];
+    let none = format!("payout-sidecar: {place} holds no ledger: make one by payout-sidecar ledger create");
+    let nothing = format!(
+        "payout-sidecar: {place} holds nothing that could be kept: restore it from a copy, or make a new ledger by payout-sidecar ledger create"
+    );
+    assert_eq!(command(&["status"]), (1, none.clone()));
+    assert_eq!(command(&accept), (1, nothing.clone()));
+    assert_eq!(code(&sidecar, "A1").await, "SYSTEMERROR");
+    let (done, said) = command(&["create"]);
+    let made = said
+        .strip_prefix("made ledger ")
+        .and_then(|rest| rest.strip_suffix(&format!(" in {place}")));
+    let id = made.unwrap_or_else(|| panic!("{said}")).to_owned();
+    assert_eq!((done, id.len()), (0, 32));
+    let again = format!("payout-sidecar: {place} is there already: a ledger is made where there is none");
+    assert_eq!(command(&["create"]), (1, again));
+
+    paid_again(&sidecar, "A1").await;
+    let in_use = format!("{place} is in use by a running sidecar: ask its admin port, /readyz");
+    assert_eq!(command(&["status"]), (0, in_use));
+    sidecar.kill();
+    let (done, said) = command(&["status"]);
+    assert_eq!(done, 0);
+    assert!(
+        said.starts_with(&format!("{place} holds ledger {id}, whole")),
+        "{said}"
+    );
+    let whole = format!("payout-sidecar: {place} is whole: nothing is lost");
+    assert_eq!(command(&accept), (1, whole));
+    sidecar.launch(&[]).await;
+    assert_eq!(code(&sidecar, "A1").await, "SUCCESS");
+
+    // A restart on an emptied store decides nothing; a person does.
+    sidecar.kill();
+    std::fs::remove_file(ledger(&sidecar)).unwrap();
+    sidecar.launch(&[]).await;
+    assert_eq!(code(&sidecar, "A1").await, "SYSTEMERROR");
+    assert_eq!(command(&["status"]), (1, none));
+    assert_eq!(command(&accept), (1, nothing));
+    let (done, said) = command(&["create"]);
+    assert!(done == 0 && !said.contains(&id), "{said}");
+    paid_again(&sidecar, "B1").await;
+    assert_eq!((upstream.times_sent("A1"), upstream.times_sent("B1")), (1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_is_deleted_or_replaced_under_the_process_takes_nothing() {
     let (upstream, mut sidecar) = start(true).await;
