@@ -38,7 +38,7 @@ async fn unsettled(payouts: &Payouts, metrics: &Metrics) -> Result<(), StoreErro
     let orders = payouts.ledger().unsettled(AT_MOST).await?;
     let now = payouts.now();
     let ages = orders.iter().filter_map(|order| match &order.state {
-        State::Unknown(unknown) => Some(now.wall.since(unknown.since)),
+        State::Unknown(_) => Some(now.ledger.since(order.changed_at)),
         State::Pending(_) | State::Succeeded(_) | State::Refused(_) => None,
     });
     metrics.payouts.unknown(ages);

@@ -125,8 +125,8 @@ impl Payouts {
     /// Whether a query can still reach the order; near the end of the window a person is called.
     fn is_askable(&self, order: &Order) -> bool {
         let now = self.now();
-        if let State::Succeeded(succeeded) = &order.state {
-            let age = now.wall.since(succeeded.at);
+        if matches!(order.state, State::Succeeded(_)) {
+            let age = order.age_of_attempt(now);
             if age > BILL_LIFE {
                 audit::alarm(
                     order,

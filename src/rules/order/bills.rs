@@ -222,6 +222,12 @@ fn one_that_no_query_reaches_any_more_is_left_to_a_person() {
     let last = after(bill.created_at, crate::rules::pace::QUERY_WINDOW);
     let silence = || said(Finding::unclear("gone"));
     assert!(apply(&bill, silence(), last).unwrap().due_at().is_some());
+    // A wall clock that is a year ahead for a moment makes nobody give it up.
+    let ahead = Moment {
+        wall: after(last, Duration::from_secs(365 * 86_400)).wall,
+        ..last
+    };
+    assert!(apply(&bill, silence(), ahead).unwrap().due_at().is_some());
     let too_late = after(last, Duration::from_millis(1));
     assert_eq!(apply(&bill, silence(), too_late).unwrap().due_at(), None);
 }

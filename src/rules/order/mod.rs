@@ -447,11 +447,17 @@ impl Order {
         !self.upstream.is_wechat() || self.doubt_age(now) <= super::pace::QUERY_WINDOW
     }
 
+    /// How long ago the latest attempt began, by the ledger's time.
+    #[must_use]
+    pub fn age_of_attempt(&self, now: Moment) -> Duration {
+        now.ledger.since(self.attempted_at.ledger)
+    }
+
     /// Whether it is still worth asking WeChat: it may know the latest attempt, by the ledger's time, which runs behind rather
     /// than ahead. What is asked too long may still be answered; "no such order" is not believed then.
     #[must_use]
     pub fn may_be_asked_about(&self, now: Moment) -> bool {
-        !self.upstream.is_wechat() || now.ledger.since(self.attempted_at.ledger) <= super::pace::QUERY_WINDOW
+        !self.upstream.is_wechat() || self.age_of_attempt(now) <= super::pace::QUERY_WINDOW
     }
 
     /// Whether an unsettled order nears the end of that window, or is past it, so that a person must act.

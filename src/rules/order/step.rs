@@ -186,7 +186,7 @@ fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Moment, c
     let following = succeeded.following.as_ref().and_then(|following| {
         let is_over = v3::state::is_final(news.as_deref().or(known));
         // WeChat forgets bills, and a person was called long before.
-        let age = now.wall.since(succeeded.at);
+        let age = order.age_of_attempt(now);
         let is_out_of_reach = age > pace::QUERY_WINDOW;
         // After news more may follow soon.
         (!is_over && !is_out_of_reach).then(|| match &news {
@@ -226,7 +226,7 @@ impl Following {
         }
     }
 
-    /// `age`: how long ago the order was accepted, which may be long after its first claim.
+    /// `age`: how long ago the attempt began that was accepted, which may be long after the first claim.
     fn after_query(&self, age: Duration, now: Moment, chance: u64) -> Self {
         let queries = self.queries.saturating_add(1);
         Self {
