@@ -10,6 +10,7 @@ use crate::rules::term::{Moment, OrderKey};
 
 /// What must be so in the end. `now` is the end, by the true clock.
 pub(super) fn judge(shared: &Shared, now: Moment) {
+    assert_eq!(*shared.broken.lock().unwrap(), None);
     let store = shared.store.lock().unwrap();
     for (key, payments) in shared.payments.lock().unwrap().iter() {
         assert_eq!(payments.len(), 1, "{key} was paid {payments:?}");
@@ -49,7 +50,10 @@ pub(super) fn judge(shared: &Shared, now: Moment) {
                 // Past WeChat's window, or seemingly so by a wall clock that was wrong: a person is called. What was paid
                 // within it is found out all the same.
                 let is_past = doubted_since.is_some_and(|since| since.elapsed() > QUERY_WINDOW);
-                let seems_past = !order.is_within_query_window(now) && shared.times_paid(key) == 0;
+                let by_ledger = now.ledger.since(order.doubt_since.ledger);
+                let seems_past = by_ledger <= QUERY_WINDOW
+                    && !order.is_within_query_window(now)
+                    && shared.times_paid(key) == 0;
                 let is_forgotten_upstream = shared.kind.books == Books::Wechat && (is_past || seems_past);
                 // A fail-over has set the record back to an attempt that is out of the window.
                 let is_set_back = shared.kind.loss == Loss::LastWrites

@@ -198,6 +198,8 @@ async fn run(seed: u64, kind: impl FnOnce(&Dice) -> Kind, mends: Mends) -> Vec<S
         failed: Mutex::default(),
         under_way: Mutex::default(),
         doubted_since: Mutex::default(),
+        claims: Mutex::default(),
+        broken: Mutex::default(),
         still_until: Mutex::default(),
         trace: Mutex::default(),
         begun: Instant::now(),

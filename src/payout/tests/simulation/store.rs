@@ -165,7 +165,16 @@ impl Process {
             self.compare(&mut store, write.key())?;
         }
         self.clear_by_the_wall(&mut store);
-        Ok(write.apply(&mut store))
+        let (previous, next) = match &write {
+            Write::Insert(order) => (None, Some(Order::clone(order))),
+            Write::Replace(previous, next) => (Some(Order::clone(previous)), Some(Order::clone(next))),
+            Write::Remove(_) => (None, None),
+        };
+        let written = write.apply(&mut store);
+        if let (Written::Done, Some(next)) = (&written, next) {
+            self.shared.written(previous.as_ref(), &next);
+        }
+        Ok(written)
     }
 }
 

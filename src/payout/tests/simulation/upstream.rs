@@ -174,7 +174,7 @@ impl Upstream for At {
         shared.ends(key);
         tokio::time::sleep(pause).await;
         // A process that was stopped comes back to what it was doing when everybody else has moved on.
-        if shared.goes_wrong(4) {
+        if shared.goes_wrong(10) {
             let stopped = Duration::from_secs(shared.dice.roll(120));
             tokio::time::sleep(stopped).await;
         }

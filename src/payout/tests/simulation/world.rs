@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::payout::tests::world::PausedClock;
-use crate::rules::order::Order;
+use crate::rules::order::{Before, Order, State};
 use crate::rules::term::{LedgerTime, MchId, Millis, OrderKey};
 
 /// The one source of chance of a run.
@@ -198,6 +198,10 @@ pub(super) struct Shared {
     pub(super) under_way: Mutex<BTreeMap<OrderKey, u32>>,
     /// When the first attempt after the last certain refusal began: WeChat's window counts from here.
     pub(super) doubted_since: Mutex<BTreeMap<OrderKey, Instant>>,
+    /// When each claim was written, by its version.
+    pub(super) claims: Mutex<BTreeMap<String, Instant>>,
+    /// What the store has seen that must not be.
+    pub(super) broken: Mutex<Option<String>>,
     /// Until when each upstream stands still.
     pub(super) still_until: Mutex<[Option<Instant>; 2]>,
     pub(super) trace: Mutex<Vec<String>>,
@@ -272,6 +276,29 @@ impl Shared {
     pub(super) fn ends(&self, key: &OrderKey) {
         if let Some(count) = self.under_way.lock().unwrap().get_mut(key) {
             *count -= 1;
+        }
+    }
+
+    /// The store has taken a record: a claim begins, or ends. No claim ends by a lease that has not truly passed.
+    pub(super) fn written(&self, previous: Option<&Order>, next: &Order) {
+        let mut claims = self.claims.lock().unwrap();
+        if let State::Pending(pending) = &next.state {
+            claims.entry(next.version.text()).or_insert_with(Instant::now);
+            if !matches!(pending.before, Before::Unknown(_)) {
+                self.doubt(&next.key, false);
+            }
+        }
+        let lapsed = next
+            .history
+            .last()
+            .is_some_and(|change| change.why.starts_with("the lease ran out"));
+        if let (true, Some(previous)) = (lapsed, previous)
+            && let State::Pending(pending) = &previous.state
+            && let Some(claimed) = claims.get(&previous.version.text())
+            && claimed.elapsed() < pending.lease()
+        {
+            let early = format!("{}: its lease was ended after {:?}", next.key, claimed.elapsed());
+            self.broken.lock().unwrap().get_or_insert(early);
         }
     }
 
