@@ -348,9 +348,9 @@ fn surround(
     }
 }
 
-/// A replica's settler, for half a minute.
+/// A replica's settler, for more than a minute: long enough to see a lease run out, and to hear an absence to its end.
 async fn settle_for_a_while(payouts: Payouts, shared: Arc<Shared>) {
-    for _ in 0..50 {
+    for _ in 0..120 {
         let _how_many = payouts.settle_due().await.is_ok();
         tokio::time::sleep(Duration::from_millis(500 + shared.dice.roll(250))).await;
     }

@@ -175,7 +175,7 @@ impl Upstream for At {
         tokio::time::sleep(pause).await;
         // A process that was stopped comes back to what it was doing when everybody else has moved on.
         if shared.goes_wrong(10) {
-            let stopped = Duration::from_secs(shared.dice.roll(120));
+            let stopped = Duration::from_secs(shared.dice.roll(180));
             tokio::time::sleep(stopped).await;
         }
         self.process.step().await;
