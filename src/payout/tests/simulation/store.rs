@@ -2,12 +2,13 @@
 //! refused, whose acknowledgement is lost, or that reach the store long after somebody has given up on them; a store that has
 //! forgotten, in part or as a whole, and says so as the real ones do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::NODE_OF_ITS_OWN;
 use super::world::{Shared, SkewedClock, Store};
@@ -27,8 +28,8 @@ pub(super) struct Process {
     pub(super) knows: Arc<Mutex<Option<u64>>>,
     /// How far its idea of the ledger's time is behind.
     pub(super) lag: Duration,
-    /// Orders whose latest attempt here came to no answer.
-    pub(super) silent: Arc<Mutex<BTreeSet<OrderKey>>>,
+    /// When an attempt here last came to no answer, by order.
+    pub(super) silent: Arc<Mutex<BTreeMap<OrderKey, Instant>>>,
     /// The payouts that its callers wait for.
     pub(super) asked_to_pay: Arc<Mutex<BTreeMap<OrderKey, usize>>>,
 }

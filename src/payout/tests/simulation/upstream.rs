@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::UPSTREAM_TIMEOUT;
 use super::store::Process;
@@ -159,9 +160,6 @@ impl Upstream for At {
         shared.doubt(key, is_in_doubt);
         shared.begins(key);
         let evidence = self.answer(claim);
-        if matches!(evidence, Evidence::NoAnswer { .. }) {
-            self.process.silent.lock().unwrap().insert(key.clone());
-        }
         shared.note(format!(
             "{key} attempt {} at place {} came to {evidence:?}",
             claim.order().attempts,
@@ -179,6 +177,10 @@ impl Upstream for At {
             tokio::time::sleep(stopped).await;
         }
         self.process.step().await;
+        if matches!(evidence, Evidence::NoAnswer { .. }) {
+            let mut silent = self.process.silent.lock().unwrap();
+            silent.insert(key.clone(), Instant::now());
+        }
         evidence
     }
 
