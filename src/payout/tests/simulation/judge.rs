@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::NODE_OF_ITS_OWN;
+use super::store::Process;
 use super::world::{Books, Loss, Shared};
 use crate::rules::order::State;
 use crate::rules::pace::QUERY_WINDOW;
@@ -67,6 +68,25 @@ pub(super) fn judge(shared: &Shared, now: Moment) {
                 assert!(is_out_of_reach, "{key} did not settle: {:?}", order.state);
             }
         }
+    }
+}
+
+/// An attempt that ended without an answer after its order was refused has raised a doubt, once its process could write it.
+pub(super) fn judge_silences(shared: &Shared, process: &Process) {
+    for (key, silent_at) in process.silent.lock().unwrap().iter() {
+        let state = shared
+            .store
+            .lock()
+            .unwrap()
+            .orders
+            .get(key)
+            .map(|order| order.state.clone());
+        let is_refused = matches!(state, Some(State::Refused(refused)) if !refused.refusal.burnt);
+        let refused_at = shared.refused_at.lock().unwrap().get(key).copied();
+        assert!(
+            !is_refused || refused_at.is_none_or(|refused_at| refused_at >= *silent_at),
+            "{key} is told refused, and an attempt ended without an answer after it"
+        );
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::judge::{judge, judge_answer};
+use self::judge::{judge, judge_answer, judge_silences};
 use self::store::Process;
 use self::upstream::At;
 use self::world::{Books, Dice, Kind, Loss, Mends, Shared, SkewedClock, Store};
@@ -199,6 +199,7 @@ async fn run(seed: u64, kind: impl FnOnce(&Dice) -> Kind, mends: Mends) -> Vec<S
         under_way: Mutex::default(),
         doubted_since: Mutex::default(),
         claims: Mutex::default(),
+        refused_at: Mutex::default(),
         broken: Mutex::default(),
         still_until: Mutex::default(),
         trace: Mutex::default(),
@@ -246,6 +247,9 @@ async fn run(seed: u64, kind: impl FnOnce(&Dice) -> Kind, mends: Mends) -> Vec<S
     for (payouts, process) in &replicas {
         let is_held_up = process.is_dead.load(Ordering::Relaxed) || shared.kind.loss != Loss::Nothing;
         let under_way = payouts.tasks().len();
+        if !is_held_up && !shared.kind.loses_a_node {
+            judge_silences(&shared, process);
+        }
         assert!(
             is_held_up || shared.kind.loses_a_node || under_way == 0,
             "{under_way} payouts are still under way, minutes after everything went well"

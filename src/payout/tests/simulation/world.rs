@@ -200,6 +200,8 @@ pub(super) struct Shared {
     pub(super) doubted_since: Mutex<BTreeMap<OrderKey, Instant>>,
     /// When each claim was written, by its version.
     pub(super) claims: Mutex<BTreeMap<String, Instant>>,
+    /// When each order was last recorded as refused.
+    pub(super) refused_at: Mutex<BTreeMap<OrderKey, Instant>>,
     /// What the store has seen that must not be.
     pub(super) broken: Mutex<Option<String>>,
     /// Until when each upstream stands still.
@@ -287,6 +289,10 @@ impl Shared {
             if !matches!(pending.before, Before::Unknown(_)) {
                 self.doubt(&next.key, false);
             }
+        }
+        if matches!(&next.state, State::Refused(refused) if !refused.refusal.burnt) {
+            let mut refused_at = self.refused_at.lock().unwrap();
+            refused_at.insert(next.key.clone(), Instant::now());
         }
         let lapsed = next
             .history
