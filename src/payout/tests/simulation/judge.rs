@@ -74,13 +74,7 @@ pub(super) fn judge(shared: &Shared, now: Moment) {
 /// An attempt that ended without an answer after its order was refused has raised a doubt, once its process could write it.
 pub(super) fn judge_silences(shared: &Shared, process: &Process) {
     for (key, silent_at) in process.silent.lock().unwrap().iter() {
-        let state = shared
-            .store
-            .lock()
-            .unwrap()
-            .orders
-            .get(key)
-            .map(|order| order.state.clone());
+        let state = shared.state_of(key);
         let is_refused = matches!(state, Some(State::Refused(refused)) if !refused.refusal.burnt);
         let refused_at = shared.refused_at.lock().unwrap().get(key).copied();
         assert!(
@@ -98,13 +92,7 @@ pub(super) fn judge_answer(shared: &Shared, key: &OrderKey, told: &str, is_asked
         "SUCCESS" | "SENT" => assert!(shared.times_paid(key) > 0, "{key}: told {told}, and not paid"),
         "CODE" | "NOT_FOUND" | "FAILED" | "NO_AUTH" | "OPENID_ERROR" => {
             // Refused: at this moment it is not paid, unless another caller has had it sent again since.
-            let state = shared
-                .store
-                .lock()
-                .unwrap()
-                .orders
-                .get(key)
-                .map(|order| order.state.clone());
+            let state = shared.state_of(key);
             let is_sent_again = matches!(state, Some(State::Pending(_)));
             let may_be_paid = shared.times_paid(key) > 0 || shared.may_yet_be_paid(key);
             // A fail-over to a copy without the last writes is nothing that a store can notice.

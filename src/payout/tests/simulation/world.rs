@@ -396,6 +396,12 @@ impl Shared {
         }
     }
 
+    /// How an order stands on record.
+    pub(super) fn state_of(&self, key: &OrderKey) -> Option<State> {
+        let store = self.store.lock().unwrap();
+        store.orders.get(key).map(|order| order.state.clone())
+    }
+
     pub(super) fn is_forgotten(&self, key: &OrderKey) -> bool {
         self.forgotten.lock().unwrap().contains(key)
     }
