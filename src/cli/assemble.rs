@@ -103,6 +103,7 @@ fn handler_merchant(
         client: Client::new(dialer, handler.timeout).watched(name, Some(metrics)),
         format: format.map_or(HandlerFormat::Same, HandlerFormat::Always),
         longest: HANDLER_CONNECT.saturating_add(handler.timeout),
+        token: handler.token.clone(),
         clock: Arc::clone(clock),
     };
     Ok(Merchant {

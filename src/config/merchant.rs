@@ -19,7 +19,7 @@ use super::secret_ref::SecretRef;
 use super::{Handler, HandlerFormat, Merchant, To, Wechat, WechatMerchant};
 
 /// Keys of `to = "handler"`.
-pub(super) const HANDLER_KEYS: [&str; 8] = [
+pub(super) const HANDLER_KEYS: [&str; 9] = [
     "handler_url",
     "handler_id",
     "formerly",
@@ -28,6 +28,7 @@ pub(super) const HANDLER_KEYS: [&str; 8] = [
     "timeout",
     "not_found_after",
     "forward_credentials",
+    "handler_token",
 ];
 
 /// Keys of `to = "wechat"`, of every product.
@@ -228,7 +229,19 @@ impl Entry<'_> {
             timeout,
             not_found_after,
             forward_credentials: raw.forward_credentials,
+            token: self.handler_token(check),
         })
+    }
+
+    fn handler_token(&self, check: &mut Check<'_>) -> Option<Secret> {
+        let path = self.at("handler_token");
+        let token = check.secret(self.raw.handler_token.as_ref(), &path)?;
+        if !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let text = "holds a blank, a line break or another character that no header may have: write letters, digits and \
+                        signs of ASCII, e.g. what `openssl rand -hex 32` prints";
+            check.error(&path, text);
+        }
+        Some(token)
     }
 
     fn handler_id(&self, text: &str, key: &str, check: &mut Check<'_>) -> Option<HandlerId> {

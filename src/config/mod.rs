@@ -316,6 +316,8 @@ pub struct Handler {
     pub not_found_after: Duration,
     /// Whether it is given the request's credentials.
     pub forward_credentials: bool,
+    /// What each call to it carries, so that it can tell one from a proxied request; visible ASCII.
+    pub token: Option<Secret>,
 }
 
 /// The encoding towards a handler.

@@ -354,6 +354,9 @@ pub(super) struct Merchant {
     pub(super) not_found_after: Option<Span>,
     /// Handler: whether it is given the credentials that a request carries.
     pub(super) forward_credentials: bool,
+    /// Handler: sent with each call to it in `X-Handler-Token`, which is taken out of every proxied request: by it the handler
+    /// tells the sidecar's calls from everybody else's. Visible ASCII.
+    pub(super) handler_token: Option<SecretRef>,
 
     /// WeChat: which product pays.
     pub(super) product: Option<Product>,
@@ -407,6 +410,7 @@ impl Default for Merchant {
             timeout: Span::seconds(10),
             not_found_after: None,
             forward_credentials: false,
+            handler_token: None,
             product: None,
             send_name: None,
             wishing: None,

@@ -281,6 +281,7 @@ fn show_merchant(merchant: &Merchant) -> Value {
             timeout,
             not_found_after,
             forward_credentials,
+            token,
         }) => json!({
             "mch_id": mch_id,
             "wx_app_id": wx_app_id,
@@ -298,6 +299,7 @@ fn show_merchant(merchant: &Merchant) -> Value {
             "timeout": show(*timeout),
             "not_found_after": show(*not_found_after),
             "forward_credentials": forward_credentials,
+            "handler_token": set(token.as_ref()),
         }),
         To::TransferBill(BillMerchant {
             mch_id: _,

@@ -1,13 +1,14 @@
 //! `token`: `Authorization: Bearer …`, or `?token=…`. 401 otherwise. Document: specification, section 7, `[access]`.
 //!
-//! The token is taken out of the request before anything further in logs or forwards it; without a configured one both
-//! places are the backend's and stay as they are.
+//! The token is taken out of the request before anything further in logs or forwards it, out of the query of a `Referer` too
+//! (a page that was asked for with `?token=…` names its address there); without a configured one these places are the
+//! backend's and stay as they are.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, Entry, HeaderMap, HeaderValue, REFERER, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 use tower::{Layer, Service};
@@ -69,6 +70,7 @@ where
         let Some(token) = &self.rule.token else {
             return Passed::Right(self.inner.call(request));
         };
+        take_from_referer(request.headers_mut());
         let by_query = take_from_query(&mut request).is_some_and(|given| token.matches(&given));
         let by_header = bearer(request.headers()).is_some_and(|given| token.matches(given));
         if by_header || matches!(request.uri().path(), SEND_PATH | STATUS_PATH) {
@@ -101,24 +103,44 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// base64 has it, and no token has a space). Other parameters stay byte for byte.
 fn take_from_query<B>(request: &mut Request<B>) -> Option<String> {
     let uri = request.uri();
-    let (tokens, others): (Vec<&str>, Vec<&str>) = uri
-        .query()?
-        .split('&')
-        .partition(|pair| pair.split('=').next() == Some("token"));
-    let first = tokens.first()?;
-    let value = first.split_once('=').map_or("", |(_, value)| value);
-    let given = String::from_utf8(percent_decode(value.as_bytes())).ok();
-    let rest = if others.is_empty() {
-        uri.path().to_owned()
-    } else {
-        format!("{}?{}", uri.path(), others.join("&"))
-    };
+    let (given, rest) = without_token(uri.path_and_query()?.as_str().as_bytes())?;
     let mut parts = uri.clone().into_parts();
     // A part of a valid path and query is one; were it not, a request without a path must not show the token either.
     parts.path_and_query =
         Some(PathAndQuery::try_from(rest).unwrap_or_else(|_| PathAndQuery::from_static("/")));
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    given
+    String::from_utf8(given).ok()
+}
+
+/// Takes the `token` parameters out of each `Referer`. One without them stays byte for byte.
+fn take_from_referer(headers: &mut HeaderMap) {
+    if let Entry::Occupied(mut referers) = headers.entry(REFERER) {
+        for referer in referers.iter_mut() {
+            if let Some((_, rest)) = without_token(referer.as_bytes()) {
+                // A part of a valid value is one; were it not, better none than one that shows the token.
+                *referer = HeaderValue::try_from(rest).unwrap_or_else(|_| HeaderValue::from_static(""));
+            }
+        }
+    }
+}
+
+/// The value of a URL's first `token` parameter, percent-decoded, and the URL without all of them. `None` where there is none.
+fn without_token(url: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let at = url.iter().position(|byte| *byte == b'?')?;
+    let (path, query) = url.split_at_checked(at)?;
+    let query = query.get(1..)?;
+    let is_token = |pair: &&[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        percent_decode(name) == b"token"
+    };
+    let (tokens, others): (Vec<&[u8]>, Vec<&[u8]>) = query.split(|byte| *byte == b'&').partition(is_token);
+    let value = tokens.first()?.splitn(2, |byte| *byte == b'=').nth(1);
+    let rest = if others.is_empty() {
+        path.to_vec()
+    } else {
+        [path, others.join(&b'&').as_slice()].join(&b'?')
+    };
+    Some((percent_decode(value.unwrap_or_default()), rest))
 }
 
 #[cfg(test)]
@@ -198,6 +220,8 @@ mod tests {
             ("/a?x&token=k3y&token=other&token", "/a?x"),
             ("/a//b/../c?token=%6B3y&tokens=1", "/a//b/../c?tokens=1"),
             ("http://shop:1/a?token=k3y", "http://shop:1/a"),
+            ("/a?x&%74oken=k3y&%54oken=1&to%6Be%6e=other", "/a?x&%54oken=1"),
+            ("/a?t%6fken=k3y", "/a"),
         ] {
             let (reached, _) = reached(&layer("k3y"), uri, &[]).await.unwrap();
             assert_eq!(reached, inside);
@@ -208,6 +232,49 @@ mod tests {
                 .await
                 .is_some()
         );
+    }
+
+    #[tokio::test]
+    async fn the_token_leaves_the_referer_and_others_stay_byte_for_byte() {
+        let with_raw = HeaderValue::from_bytes(b"http://a/\xff?x=%zz&&token").unwrap();
+        for (referer, inside) in [
+            (
+                HeaderValue::from_static("http://a/b?token=k3y"),
+                &b"http://a/b"[..],
+            ),
+            (
+                HeaderValue::from_static("/b?x=1&%74oken=k3y&y=%2f"),
+                b"/b?x=1&y=%2f",
+            ),
+            (
+                HeaderValue::from_static("http://a/?tokens=1&x=?token=k"),
+                b"http://a/?tokens=1&x=?token=k",
+            ),
+            (HeaderValue::from_static("about:blank"), b"about:blank"),
+            (with_raw, b"http://a/\xff?x=%zz&"),
+        ] {
+            let mut request = request("/a?token=k3y", &[]);
+            request.headers_mut().insert(REFERER, referer.clone());
+            request.headers_mut().append(REFERER, referer.clone());
+            let Passage::Reached(parts) = pass(&layer("k3y"), request).await else {
+                panic!("refused")
+            };
+            let values: Vec<&[u8]> = parts
+                .headers
+                .get_all(REFERER)
+                .iter()
+                .map(HeaderValue::as_bytes)
+                .collect();
+            assert_eq!(values, [inside, inside]);
+        }
+        let mut theirs = request("/a", &[]);
+        theirs
+            .headers_mut()
+            .insert(REFERER, HeaderValue::from_static("/b?token=theirs"));
+        let Passage::Reached(parts) = pass(&TokenLayer::new(None, plainly), theirs).await else {
+            panic!("refused")
+        };
+        assert_eq!(parts.headers[REFERER], "/b?token=theirs");
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ use super::listen::{Connected, Terms};
 use super::notify::Notifications;
 use super::observe::{Observe, ObserveLayer};
 use super::tls;
-use crate::config::{Config, To};
+use crate::config::Config;
 use crate::door::address::{Address, AddressLayer};
 use crate::door::overload::{Overload, OverloadLayer};
 use crate::door::token::{Token, TokenLayer};
@@ -53,11 +53,9 @@ pub struct Generation {
     terms: Terms,
     pauses: Pauses,
     overload: (usize, OverloadLayer),
-    proxy: Option<(Forwarding, Proxy)>,
+    /// With the backend's URL.
+    proxy: Option<(String, Proxy)>,
 }
-
-/// What a proxy is made from: the backend, and the paths below which handlers are called.
-type Forwarding = (String, Vec<String>);
 
 /// How long the orderly end takes.
 #[derive(Clone, Copy, Debug)]
@@ -85,14 +83,10 @@ impl Generation {
         before: Option<&Self>,
     ) -> anyhow::Result<Self> {
         let (server, access) = (&config.server, &config.access);
-        let forwarding = config.backend.clone().map(|url| (url, handler_bases(config)));
-        let proxy = match (forwarding, before.and_then(|before| before.proxy.as_ref())) {
+        let proxy = match (&config.backend, before.and_then(|before| before.proxy.as_ref())) {
             (None, _) => None,
-            (Some(forwarding), Some(kept)) if kept.0 == forwarding => Some(kept.clone()),
-            (Some(forwarding), _) => {
-                let proxy = Proxy::new(&forwarding.0, forwarding.1.clone())?;
-                Some((forwarding, proxy))
-            }
+            (Some(url), Some(kept)) if kept.0 == *url => Some(kept.clone()),
+            (Some(url), _) => Some((url.clone(), Proxy::new(url)?)),
         };
         let fork = Fork {
             contract: Contract::new(
@@ -184,19 +178,6 @@ impl Stack {
             connected,
         }
     }
-}
-
-/// The paths that handlers' URLs have.
-fn handler_bases(config: &Config) -> Vec<String> {
-    let of = |merchant: &crate::config::Merchant| match &merchant.to {
-        To::Handler(handler) => handler.url.parse::<http::Uri>().ok(),
-        To::Wechat(_) | To::TransferBill(_) => None,
-    };
-    let paths = config.merchants.iter().filter_map(of);
-    paths
-        .map(|url| url.path().trim_end_matches('/').to_owned())
-        .filter(|base| !base.is_empty())
-        .collect()
 }
 
 fn refuse(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<Body> {

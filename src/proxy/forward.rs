@@ -24,7 +24,6 @@ use crate::telemetry::trace::{self, Ids};
 pub struct Proxy {
     client: BackendClient,
     backend: Arc<Backend>,
-    handler_bases: Arc<[String]>,
 }
 
 /// An upgrade that a caller has asked for.
@@ -34,16 +33,14 @@ struct Asked {
 }
 
 impl Proxy {
-    /// Forwards to `http://host[:port][/base]`, but nothing that a handler below one of `handler_bases` could take for a
-    /// payout.
+    /// Forwards to `http://host[:port][/base]`.
     ///
     /// # Errors
     /// When the URL is another one, then why it cannot be used.
-    pub fn new(url: &str, handler_bases: Vec<String>) -> Result<Self, BackendError> {
+    pub fn new(url: &str) -> Result<Self, BackendError> {
         Ok(Self {
             client: client(),
             backend: Arc::new(Backend::parse(url)?),
-            handler_bases: handler_bases.into(),
         })
     }
 
@@ -89,7 +86,6 @@ impl Proxy {
             request.version(),
             request.headers(),
             self.backend.authority(),
-            &self.handler_bases,
         )?;
         let uri = self.backend.uri(request.uri()).ok_or(TargetError::NoPath)?;
         let asked = upgrade::wanted(request).map(|protocol| Asked {

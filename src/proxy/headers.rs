@@ -5,6 +5,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::peer::Peer;
+use crate::rules::handler::is_token_header;
 
 const FORWARDED: &str = "forwarded";
 const X_REAL_IP: &str = "x-real-ip";
@@ -23,6 +24,8 @@ pub fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
             // A body is asked for by reading it.
             || name == header::EXPECT
             || is_twin(name)
+            // What only a handler is told, and only by us.
+            || is_token_header(name)
             || (!peer.is_trusted && is_claim(name))
     });
 }
@@ -261,6 +264,27 @@ mod tests {
                 headers.contains_key("x_mine"),
                 "others are the backend's business"
             );
+        }
+    }
+
+    #[test]
+    fn a_handlers_token_is_nobodys_to_send() {
+        let names = [
+            "x-handler-token",
+            "x_handler_token",
+            "x-handler_token",
+            "x.handler.token",
+            "xhandlertoken",
+        ];
+        for is_trusted in [false, true] {
+            let headers = pass(
+                &[names.map(|name| (name, "guessed")), [("x-handler", "1"); 5]].concat(),
+                is_trusted,
+            );
+            for name in names {
+                assert!(!headers.contains_key(name), "{name}");
+            }
+            assert!(headers.contains_key("x-handler"));
         }
     }
 

@@ -156,6 +156,13 @@ impl<'a> Fields<'a> {
         self.entries.retain(|(_, value)| !value.is_blank());
     }
 
+    /// Changes values where they are.
+    pub fn each(&mut self, mut change: impl FnMut(&str, &mut Value<'a>)) {
+        for (name, value) in &mut self.entries {
+            change(name, value);
+        }
+    }
+
     /// All fields in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value<'a>)> {
         self.entries.iter().map(|(name, value)| (name.as_ref(), value))

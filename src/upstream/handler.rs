@@ -18,9 +18,11 @@ use crate::rules::handler;
 use crate::rules::order::Destination;
 use crate::rules::outcome::{Evidence, Finding};
 use crate::rules::term::OrderKey;
+use crate::secret::Secret;
 use crate::telemetry::context::RequestContext;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TOKEN: HeaderName = HeaderName::from_static(handler::TOKEN_HEADER);
 
 /// `handler_format`: which encoding a handler is addressed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +52,34 @@ pub struct HandlerUpstream {
     pub format: HandlerFormat,
     /// The longest that an attempt takes.
     pub longest: Duration,
+    /// Sent with each call, so that the handler can tell it from a proxied one. Visible ASCII.
+    pub token: Option<Secret>,
     /// Tells whether a lease is still good.
     pub clock: Arc<dyn Clock>,
+}
+
+impl HandlerUpstream {
+    fn headers(&self, encoding: Encoding, idempotent: Option<&OrderKey>) -> Result<HeaderMap, String> {
+        let mut headers = HeaderMap::with_capacity(7);
+        RequestContext::pass_on(&mut headers);
+        let accept = match encoding {
+            Encoding::Json => ACCEPT_JSON,
+            Encoding::Xml => ACCEPT_XML,
+        };
+        headers.insert(header::ACCEPT, accept);
+        headers.insert(header::CONTENT_TYPE, media::content_type(encoding));
+        if let Some(key) = idempotent {
+            let value = HeaderValue::try_from(key.to_string()).map_err(|error| error.to_string())?;
+            headers.insert(IDEMPOTENCY_KEY, value);
+        }
+        if let Some(token) = &self.token {
+            let mut value =
+                HeaderValue::try_from(token.expose()).map_err(|_| "handler_token is no header value")?;
+            value.set_sensitive(true);
+            headers.insert(TOKEN, value);
+        }
+        Ok(headers)
+    }
 }
 
 #[async_trait]
@@ -65,7 +93,7 @@ impl Upstream for HandlerUpstream {
         }
         let encoding = self.format.encoding(order.encoding);
         let body = handler::body(&order.parameters, credentials, encoding);
-        let headers = match headers(encoding, Some(&order.key)) {
+        let headers = match self.headers(encoding, Some(&order.key)) {
             Ok(headers) => headers,
             Err(why) => return Evidence::NeverSent { why },
         };
@@ -88,7 +116,7 @@ impl Upstream for HandlerUpstream {
         let encoding = self.format.encoding(question.encoding);
         let fields = handler::question(&question.key, &question.wx_app_id, question.trade_record_id);
         let body = handler::body(&fields, credentials, encoding);
-        let headers = match headers(encoding, None) {
+        let headers = match self.headers(encoding, None) {
             Ok(headers) => headers,
             Err(why) => return Finding::unclear(&why),
         };
@@ -112,19 +140,3 @@ impl Upstream for HandlerUpstream {
 
 const ACCEPT_JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ACCEPT_XML: HeaderValue = HeaderValue::from_static("application/xml");
-
-fn headers(encoding: Encoding, idempotent: Option<&OrderKey>) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::with_capacity(6);
-    RequestContext::pass_on(&mut headers);
-    let accept = match encoding {
-        Encoding::Json => ACCEPT_JSON,
-        Encoding::Xml => ACCEPT_XML,
-    };
-    headers.insert(header::ACCEPT, accept);
-    headers.insert(header::CONTENT_TYPE, media::content_type(encoding));
-    if let Some(key) = idempotent {
-        let value = HeaderValue::try_from(key.to_string()).map_err(|error| error.to_string())?;
-        headers.insert(IDEMPOTENCY_KEY, value);
-    }
-    Ok(headers)
-}

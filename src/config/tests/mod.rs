@@ -160,16 +160,28 @@ fn no_secret_is_shown_anywhere() {
         to = "wechat"
         product = "transfer"
         api_key = "hush-6-hush-6-hush-6-hush-6-hush"
+        [[merchant]]
+        to = "handler"
+        handler_url = "http://h"
+        handler_token = { env = "HANDLER" }
     "#;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("sign"), "hush-4\n").unwrap();
-    let env = [("LEDGER_URL", "redis://:hush-2@h/0"), ("ADMIN", "hush-5")];
+    let env = [
+        ("LEDGER_URL", "redis://:hush-2@h/0"),
+        ("ADMIN", "hush-5"),
+        ("HANDLER", "hush-7"),
+    ];
     let config = load_in(dir.path(), text, &env).unwrap();
     assert_eq!(
         config.access.sign_key.as_ref().map(Secret::expose),
         Some("hush-4")
     );
     assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("hush-5"));
+    let super::To::Handler(handler) = &config.merchants[1].to else {
+        panic!("not a handler")
+    };
+    assert_eq!(handler.token.as_ref().map(Secret::expose), Some("hush-7"));
     let shown = format!(
         "{config:?} {} {}",
         super::redacted::redacted(&config),
@@ -202,6 +214,27 @@ fn no_secret_is_quoted_in_a_mistake() {
         let shown = load_text(text, &[]).unwrap_err().to_string();
         assert!(!shown.contains("hush"), "{shown}");
     }
+}
+
+#[test]
+fn a_handlers_token_is_a_header_value_and_a_handlers() {
+    let entry =
+        |more: &str| format!("{LEAST}[[merchant]]\nto = \"handler\"\nhandler_url = \"http://h\"\n{more}\n");
+    for good in ["", "handler_token = \"s3cret/+=~\""] {
+        assert!(load_text(&entry(good), &[]).is_ok(), "{good}");
+    }
+    for bad in ["a b", "a\\n", "\\u0000", "schlüssel", "\\t"] {
+        let text = entry(&format!("handler_token = \"hush{bad}\""));
+        let [mistake] = &mistakes(&text, &[])[..] else {
+            panic!("{bad}")
+        };
+        assert!(
+            mistake.contains("merchant[0].handler_token: holds a blank"),
+            "{mistake}"
+        );
+        assert!(!mistake.contains("hush"), "{mistake}");
+    }
+    assert!(mistakes(&entry("handler_token = \"\""), &[])[0].contains("handler_token: is empty"));
 }
 
 #[test]

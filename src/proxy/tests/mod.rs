@@ -48,7 +48,7 @@ impl Drop for Sidecar {
 
 impl Sidecar {
     async fn before(url: &str, is_trusted: bool) -> Self {
-        let proxy = Proxy::new(url, Vec::new()).unwrap();
+        let proxy = Proxy::new(url).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let terms = || Terms {

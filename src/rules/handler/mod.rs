@@ -23,6 +23,19 @@ fn folded(name: &str) -> impl Iterator<Item = char> {
         .filter(|c| !matches!(c, '_' | '-' | ' ' | '\u{307}'))
 }
 
+/// The header that tells a handler that a call is the sidecar's own: `handler_token`. It is taken out of every proxied request.
+pub const TOKEN_HEADER: &str = "x-handler-token";
+
+/// Whether a reader takes a header's name for [`TOKEN_HEADER`]: CGI and its like make `_` of whatever is no letter or digit.
+#[must_use]
+pub fn is_token_header(name: &str) -> bool {
+    let letters = |name: &'static str| name.bytes().filter(u8::is_ascii_alphanumeric);
+    name.bytes()
+        .filter(u8::is_ascii_alphanumeric)
+        .map(|letter| letter.to_ascii_lowercase())
+        .eq(letters(TOKEN_HEADER))
+}
+
 /// The path of both sides for paying. Source: specification, section 2.
 pub const SEND_PATH: &str = "/pay/sendApiRedPack";
 /// The path of both sides for asking. Source: specification, section 2.
