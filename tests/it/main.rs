@@ -47,6 +47,7 @@ mod proxy;
 mod redis_link;
 mod reload;
 mod rolling;
+mod routers;
 mod send;
 mod slow;
 mod smuggling;
