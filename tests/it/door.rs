@@ -108,6 +108,24 @@ async fn the_token_is_asked_for_and_goes_no_further() {
         "{}",
         answer.body
     );
+    // By another spelling of its name, and in the address of the page that the caller comes from.
+    let headers = [("Referer", "http://shop/p?a=1&token=t0ken-marked&b")];
+    let answer = call(
+        sidecar.main,
+        "GET",
+        "/x?%74oken=t0ken-marked&a=%201",
+        &headers,
+        b"",
+    )
+    .await;
+    assert!(
+        answer.status == 200
+            && answer.body.contains("\"path\":\"/x?a=%201\"")
+            && !answer.body.contains("marked"),
+        "{}",
+        answer.body
+    );
+    assert!(answer.body.contains("http://shop/p?a=1&b"), "{}", answer.body);
     assert!(!sidecar.log().contains("marked"));
 }
 
@@ -137,6 +155,100 @@ async fn a_signed_request_is_checked_over_all_its_fields() {
             .await;
         assert_eq!(answer.code(), "SUCCESS", "{}", answer.body);
     }
+}
+
+/// A signed text that stands for two requests pays neither. Whoever has seen a signed request could send the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_fits_one_request_only() {
+    use payout_sidecar::rules::fields::Fields;
+    use payout_sidecar::rules::wechat::sign::sign_md5;
+    use payout_sidecar::secret::Secret;
+    let (upstream, sidecar) = with_access("[access]\nsign_key = \"k3y\"").await;
+    let sign = |fields: &[(&str, &str)]| {
+        let fields: Fields<'static> = serde_json::from_str(&Encoding::Json.write(fields)).unwrap();
+        sign_md5(&fields, &Secret::new("k3y".into()))
+    };
+    let rest = [
+        ("wxAppId", crate::support::sidecar::APP),
+        ("mchId", crate::support::sidecar::MERCHANT),
+        ("openid", "user-1"),
+        ("clientIp", "10.0.0.1"),
+        ("remark", "r"),
+        ("tradeRecordId", "1"),
+    ];
+    let split: [(&str, &[(&str, &str)], &[(&str, &str)], &str); 2] = [
+        (
+            "S1",
+            &[
+                ("actName", "A&amount=9999&amountX="),
+                ("amount", "100"),
+                ("nonceStr", "n"),
+            ],
+            &[
+                ("actName", "A"),
+                ("amount", "9999"),
+                ("amountX", "&amount=100"),
+                ("nonceStr", "n"),
+            ],
+            "actName",
+        ),
+        (
+            "S2",
+            &[
+                ("actName", "A"),
+                ("amount", "100"),
+                ("nonceStr", "n"),
+                ("notifyWay", "MINI_PROGRAM_JSAPI"),
+            ],
+            &[
+                ("actName", "A"),
+                ("amount", "100"),
+                ("nonceStr", "n&notifyWay=MINI_PROGRAM_JSAPI"),
+            ],
+            "nonceStr",
+        ),
+    ];
+    for (order_no, signed, sent, named) in split {
+        let with = |fields: &[(&'static str, &'static str)]| {
+            [&rest, &[("mchBillno", order_no)][..], fields].concat()
+        };
+        let signature = sign(&with(signed));
+        assert_eq!(signature, sign(&with(sent)), "one text");
+        for fields in [with(sent), with(signed)] {
+            let body = Encoding::Json.write(&[&fields[..], &[("sign", &signature)]].concat());
+            let answer = sidecar.post("/pay/sendApiRedPack", Encoding::Json, &body).await;
+            if order_no == "S2" && fields == with(signed) {
+                assert_eq!(answer.code(), "SUCCESS", "what was signed: {}", answer.body);
+                continue;
+            }
+            assert_eq!(
+                (answer.status, answer.field("returnCode"), answer.code()),
+                (200, "FAIL".into(), "SIGN_ERROR".into()),
+                "{body}"
+            );
+            let by_name = if fields == with(sent) && order_no == "S1" {
+                "amountX"
+            } else {
+                named
+            };
+            assert!(
+                answer
+                    .field("returnMsg")
+                    .contains(&format!("签名错误: {by_name} must")),
+                "{}",
+                answer.body
+            );
+            assert_eq!(upstream.stub.books().payments().len(), 0);
+        }
+    }
+    let payments = upstream.stub.books().payments().to_vec();
+    assert_eq!(
+        payments
+            .iter()
+            .map(|paid| (paid.order_no.as_str(), paid.amount))
+            .collect::<Vec<_>>(),
+        [("S2", 100)]
+    );
 }
 
 /// 403 before 401, and both before anything of the body is looked at.

@@ -30,6 +30,7 @@ mod bombs;
 mod circuit;
 mod door;
 mod faults;
+mod handler;
 mod identity;
 mod ledger;
 mod ledger_file;

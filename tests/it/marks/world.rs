@@ -16,6 +16,7 @@ pub const CALLER: &str = "MARKcaller51bd20";
 pub const WRONG: &str = "MARKwrong9e8d7c6b";
 pub const SIGN_KEY: &str = "MARKsignkey0a1b2c";
 pub const REDIS: &str = "MARKredis4d5e6f";
+pub const HANDLER: &str = "MARKhandler6c5d4e";
 pub const COLLECTOR: &str = "MARKcollector3b2a19";
 pub const API_KEY: &str = "MARKapikey0123456789abcdefghijkl";
 pub const API_KEY_SENT: &str = "MARKsentkey0123456789abcdefghijk";
@@ -115,6 +116,7 @@ impl World {
              [[merchant]]\nmch_id = \"{SENDS_KEYS}\"\n{redpack}\nrequest_credentials = true\n\
              [[merchant]]\nmch_id = \"{HAS_P12}\"\n{redpack}\napi_key = \"{API_KEY}\"\np12 = {{ file = \"{pki}/merchant.p12\" }}\n\
              [[merchant]]\nmch_id = \"{HANDLED}\"\nto = \"handler\"\nhandler_url = \"http://{plain}\"\nforward_credentials = true\n\
+             handler_token = \"{HANDLER}\"\n\
              [[merchant]]\nmch_id = \"{BILLED}\"\nto = \"wechat\"\nproduct = \"transfer-bill\"\n\
              cert = {{ file = \"{pki}/{BILLED}/v3/apiclient_cert.pem\" }}\nkey = {{ file = \"{pki}/{BILLED}/v3/apiclient_key.pem\" }}\n\
              apiv3_key = {{ file = \"{pki}/{BILLED}/v3/apiv3-key\" }}\npublic_key_id = \"{PUBLIC_KEY_ID}\"\n\
@@ -132,6 +134,7 @@ impl World {
             WRONG,
             SIGN_KEY,
             REDIS,
+            HANDLER,
             COLLECTOR,
             API_KEY,
             API_KEY_SENT,
@@ -181,6 +184,11 @@ pub fn wrong_configurations(world: &World, good: &str) -> Vec<String> {
         instead(&api_key, &format!("api_key = \"{WRONG}\"")),
         instead(&api_key, &format!("api_key = \"{API_KEY}é\"")),
         instead(&api_key, &format!("{api_key}\napikey = \"{API_KEY}\"")),
+        instead(HANDLER, &format!("{HANDLER} {WRONG}")),
+        instead(
+            &format!("handler_token = \"{HANDLER}\""),
+            &format!("handler_token = [\"{HANDLER}\"]"),
+        ),
         instead(&at, &format!("{at}/x/y?{REDIS}")),
         instead(&format!("redis://{at}"), &format!("redsi://{at}")),
         instead(&format!("redis://{at}"), &format!("redis//{at}")),
