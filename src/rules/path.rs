@@ -30,8 +30,8 @@ pub fn may_be_a_call(target: &[u8]) -> bool {
     let mut readings = vec![target.to_vec(), decoded(target, false), decoded(target, true)];
     readings.dedup();
     readings.iter().any(|read| {
-        holds_a_name(folded(read).bytes())
-            || (read.contains(&b';') && holds_a_name(folded(&without_parameters(read)).bytes()))
+        holds_a_name(folded(read).into_iter())
+            || (read.contains(&b';') && holds_a_name(folded(&without_parameters(read)).into_iter()))
     })
 }
 
@@ -41,28 +41,28 @@ fn holds_a_name(bytes: impl Iterator<Item = u8>) -> bool {
     for byte in bytes.filter(u8::is_ascii_alphanumeric) {
         let letter = byte.to_ascii_lowercase();
         for (rest, name) in rests.iter_mut().zip(NAMES) {
-            *rest = match (rest.strip_prefix(&[letter]), name.strip_prefix(&[letter])) {
-                (Some([]), _) => return true,
-                (Some(next), _) | (None, Some(next)) => next,
-                (None, None) => name,
+            *rest = match (rest.split_first(), name.split_first()) {
+                (Some((next, [])), _) if *next == letter => return true,
+                (Some((next, others)), _) if *next == letter => others,
+                (_, Some((first, others))) if *first == letter => others,
+                _ => name,
             };
         }
     }
     false
 }
 
-/// Compatibility decomposition, then upper and lower case. To what is ASCII at the end this does all that NFKC and full case
-/// folding do, and joins `ı` to `i`, as readers do that compare in upper case. Twice, nothing changes any more.
-fn folded(bytes: &[u8]) -> String {
-    let once = |text: &str| -> String {
-        DecomposingNormalizerBorrowed::new_nfkd()
-            .normalize(text)
-            .chars()
-            .flat_map(char::to_uppercase)
-            .flat_map(char::to_lowercase)
-            .collect()
+/// NFKD, and the one character with ASCII in its case folding that this leaves whole and that a name could be written with: `ı`,
+/// for readers that compare in upper case. (`ß` is the other one, and no name holds `ss`.) To letters of ASCII this does all that
+/// NFKC and full case folding do; accents come off them, too. Whatever is left of other characters, or is no UTF-8, is dropped.
+fn folded(bytes: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(bytes);
+    let decomposed = DecomposingNormalizerBorrowed::new_nfkd().normalize(&text);
+    let ascii = |c| match c {
+        'ı' => Some(b'i'),
+        c => u8::try_from(c).ok().filter(u8::is_ascii),
     };
-    once(&once(&String::from_utf8_lossy(bytes)))
+    decomposed.chars().filter_map(ascii).collect()
 }
 
 /// Without `;…` up to the end of the segment, and without what ends it.
@@ -79,7 +79,10 @@ fn decoded(bytes: &[u8], is_lax: bool) -> Vec<u8> {
     for byte in bytes {
         read.push(*byte);
         // What an escape stands for may be the end of another one. Each turn shortens what is read.
-        loop {
+        while read
+            .last()
+            .is_some_and(|last| last.is_ascii_hexdigit() || !last.is_ascii())
+        {
             let mut utf8 = [0; 4];
             let (length, meant): (usize, &[u8]) = if let Some(byte) = escaped_byte(&read) {
                 utf8[0] = byte;
