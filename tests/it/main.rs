@@ -30,6 +30,8 @@ mod bombs;
 mod circuit;
 mod door;
 mod faults;
+mod http1_rules;
+mod http2_rules;
 mod identity;
 mod ledger;
 mod ledger_file;
