@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::strict::Exchange;
+use super::strict::Wire;
 use crate::door::overload::Place;
 use crate::door::signature;
 use crate::media;
@@ -139,8 +139,8 @@ impl Contract {
         };
         if head
             .extensions
-            .get::<Exchange>()
-            .is_some_and(Exchange::has_chunk_extensions)
+            .get::<Wire>()
+            .is_some_and(Wire::has_chunk_extensions)
         {
             let text = "the body's chunks must not have extensions";
             return broken(StatusCode::BAD_REQUEST, &head.headers, text);

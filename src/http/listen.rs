@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::activity::{Activity, Counted, Noted, Patience, Watched};
 use super::drain::{Drain, Phase};
-use super::strict::{Exchange, Framed, Opening, Strict};
+use super::strict::{Framed, Opening, Strict, Wire};
 use super::tls;
 
 /// How connections are taken; asked for anew with each one, so that a reload holds for the next.
@@ -157,14 +157,14 @@ async fn converse<T, S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let activity = Activity::new(versions == Versions::Http1);
-    let exchange = Exchange::default();
-    let service = Counted::new(Framed::new(service, exchange.clone()), activity.clone());
+    let wire = Wire::default();
+    let service = Counted::new(Framed::new(service, wire.clone()), activity.clone());
     let service = hyper_util::service::TowerToHyperService::new(service);
     let stream = Strict::new(
         Noted::new(stream, activity.clone()),
         versions.opening(),
         MAX_HEAD_BYTES,
-        exchange,
+        wire,
     );
     let stream = TokioIo::new(stream);
     match versions {

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tower::Service;
 
-use super::strict::Exchange;
+use super::strict::Wire;
 use crate::payout::Payouts;
 use crate::payout::notify::NoticeError;
 use crate::payout::ports::Notice;
@@ -112,8 +112,8 @@ async fn answer(payouts: &Payouts, head: &Parts, body: Incoming) -> Result<(), (
     let body = collect(body).await?;
     if head
         .extensions
-        .get::<Exchange>()
-        .is_some_and(Exchange::has_chunk_extensions)
+        .get::<Wire>()
+        .is_some_and(Wire::has_chunk_extensions)
     {
         let text = "the body's chunks must not have extensions";
         return Err((StatusCode::BAD_REQUEST, text.to_owned()));

@@ -42,7 +42,7 @@ pub enum Opening {
 /// How far the request at hand has come: what the reader of a connection's bytes and those who answer its requests tell each
 /// other. One for each HTTP/1 connection; its requests carry it as an extension. Clones are of the same connection.
 #[derive(Clone, Default)]
-pub struct Exchange(Arc<Shared>);
+pub struct Wire(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -74,7 +74,7 @@ const ANSWERED: u8 = 2;
 /// The connection is none of HTTP any more.
 const SWITCHED: u8 = 3;
 
-impl Exchange {
+impl Wire {
     fn stage(&self) -> u8 {
         self.0.stage.load(Ordering::Acquire)
     }
@@ -184,7 +184,7 @@ pin_project! {
     pub struct Strict<T> {
         #[pin]
         io: T,
-        exchange: Exchange,
+        wire: Wire,
         max_head: usize,
         reading: Reading,
         // Bytes that have come and were not passed on; the first so many may be.
@@ -200,10 +200,10 @@ pin_project! {
 impl<T> Strict<T> {
     /// Reads over `io` heads of at most `max_head` bytes.
     #[must_use]
-    pub fn new(io: T, opening: Opening, max_head: usize, exchange: Exchange) -> Self {
+    pub fn new(io: T, opening: Opening, max_head: usize, wire: Wire) -> Self {
         Self {
             io,
-            exchange,
+            wire,
             max_head,
             reading: match opening {
                 Opening::Http1 => Reading::Framed(Framer::new(max_head)),
@@ -245,28 +245,22 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                 Reading::Failed(fault) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, *fault)));
                 }
-                Reading::Framed(framer) if framer.is_ended() => match this.exchange.stage() {
+                Reading::Framed(framer) if framer.is_ended() => match this.wire.stage() {
                     SWITCHED => {
                         *this.reading = Reading::Unread;
                         continue;
                     }
                     ANSWERED => {
                         framer.begin();
-                        this.exchange.begin();
+                        this.wire.begin();
                         if !this.held.is_empty() {
-                            look(
-                                this.reading,
-                                *this.max_head,
-                                this.held,
-                                this.passable,
-                                this.exchange,
-                            );
+                            look(this.reading, *this.max_head, this.held, this.passable, this.wire);
                             continue;
                         }
                     }
                     _ => {
                         if !this.held.is_empty() {
-                            this.exchange.rest().reader = Some(cx.waker().clone());
+                            this.wire.rest().reader = Some(cx.waker().clone());
                             return Poll::Pending;
                         }
                         // Nothing is owed now, but the caller's going away is to be seen.
@@ -286,7 +280,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
             {
                 // Nearly always all of it is good, and stays where it is.
                 let step = framer.advance(new);
-                this.exchange.note(framer);
+                this.wire.note(framer);
                 match step.fault {
                     None => {
                         this.held
@@ -300,32 +294,20 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                         this.held.extend_from_slice(new);
                         buf.set_filled(before);
                         *this.passable = step.pass;
-                        refuse(fault, this.reading, this.held, this.passable, this.exchange);
+                        refuse(fault, this.reading, this.held, this.passable, this.wire);
                     }
                 }
                 continue;
             }
             this.held.extend_from_slice(new);
             buf.set_filled(before);
-            look(
-                this.reading,
-                *this.max_head,
-                this.held,
-                this.passable,
-                this.exchange,
-            );
+            look(this.reading, *this.max_head, this.held, this.passable, this.wire);
         }
     }
 }
 
 /// Looks at the bytes that are held.
-fn look(
-    reading: &mut Reading,
-    max_head: usize,
-    held: &mut BytesMut,
-    passable: &mut usize,
-    exchange: &Exchange,
-) {
+fn look(reading: &mut Reading, max_head: usize, held: &mut BytesMut, passable: &mut usize, wire: &Wire) {
     if matches!(reading, Reading::Undecided) {
         let count = held.len().min(PREFACE.len());
         if held.get(..count) != PREFACE.get(..count) {
@@ -338,28 +320,22 @@ fn look(
         && !framer.is_ended()
     {
         let step = framer.advance(held);
-        exchange.note(framer);
+        wire.note(framer);
         *passable = step.pass;
         if let Some(fault) = step.fault {
-            refuse(fault, reading, held, passable, exchange);
+            refuse(fault, reading, held, passable, wire);
         }
     }
 }
 
 /// Sees to it that the request is answered by what is wrong with it.
-fn refuse(
-    fault: Fault,
-    reading: &mut Reading,
-    held: &mut BytesMut,
-    passable: &mut usize,
-    exchange: &Exchange,
-) {
+fn refuse(fault: Fault, reading: &mut Reading, held: &mut BytesMut, passable: &mut usize, wire: &Wire) {
     let Reading::Framed(framer) = reading else { return };
     if framer.is_in_head() {
         let stand_in = framer.stand_in(held, fault);
         *held = BytesMut::from(stand_in.as_slice());
         *passable = held.len();
-        exchange.refuse(fault);
+        wire.refuse(fault);
         *reading = Reading::StoodIn;
     } else {
         *reading = Reading::Failed(fault);
@@ -379,7 +355,7 @@ impl<T: AsyncWrite> Strict<T> {
                 this.word.advance(count);
                 continue;
             }
-            match this.is_clean.then(|| this.exchange.next_word()).flatten() {
+            match this.is_clean.then(|| this.wire.next_word()).flatten() {
                 Some(word) => *this.word = word,
                 None => return Poll::Ready(Ok(())),
             }
@@ -413,7 +389,7 @@ impl<T: AsyncWrite> AsyncWrite for Strict<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The library flushes when it has nothing more to write; what it still has to say to a request that is being
         // answered is that answer, from its first byte.
-        if self.exchange.stage() == CALLED {
+        if self.wire.stage() == CALLED {
             *self.as_mut().project().is_clean = true;
         }
         ready!(self.as_mut().poll_words(cx))?;
@@ -429,14 +405,14 @@ impl<T: AsyncWrite> AsyncWrite for Strict<T> {
 #[derive(Clone)]
 pub struct Framed<S> {
     inner: S,
-    exchange: Exchange,
+    wire: Wire,
 }
 
 impl<S> Framed<S> {
     /// The requests of one connection to `inner`.
     #[must_use]
-    pub fn new(inner: S, exchange: Exchange) -> Self {
-        Self { inner, exchange }
+    pub fn new(inner: S, wire: Wire) -> Self {
+        Self { inner, wire }
     }
 }
 
@@ -454,17 +430,17 @@ where
     }
 
     fn call(&mut self, mut request: Request<I>) -> Self::Future {
-        if let Some(fault) = self.exchange.fault() {
+        if let Some(fault) = self.wire.fault() {
             return Either::Left(at_once(Ok(refused(&request, fault).map(B::from))));
         }
-        let exchange = (request.version() < Version::HTTP_2).then(|| {
-            self.exchange.enter(CALLED);
-            request.extensions_mut().insert(self.exchange.clone());
-            self.exchange.clone()
+        let wire = (request.version() < Version::HTTP_2).then(|| {
+            self.wire.enter(CALLED);
+            request.extensions_mut().insert(self.wire.clone());
+            self.wire.clone()
         });
         Either::Right(Answering {
             answer: self.inner.call(request),
-            exchange,
+            wire,
         })
     }
 }
@@ -493,7 +469,7 @@ pin_project! {
     pub struct Answering<F> {
         #[pin]
         answer: F,
-        exchange: Option<Exchange>,
+        wire: Option<Wire>,
     }
 }
 
@@ -506,11 +482,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let answer = this.answer.poll(cx);
-        if let Some(exchange) = this.exchange {
+        if let Some(wire) = this.wire {
             match &answer {
-                Poll::Ready(Ok(response)) => exchange.answered(response.status()),
+                Poll::Ready(Ok(response)) => wire.answered(response.status()),
                 Poll::Ready(Err(never)) => match *never {},
-                Poll::Pending => exchange.rest().task = Some(cx.waker().clone()),
+                Poll::Pending => wire.rest().task = Some(cx.waker().clone()),
             }
         }
         answer

@@ -14,7 +14,7 @@ use super::body::Body;
 use super::headers::Hops;
 use super::target::{self, TargetError};
 use super::{headers, interim, upgrade};
-use crate::http::strict::Exchange;
+use crate::http::strict::Wire;
 use crate::peer::Peer;
 use crate::telemetry::context::{random_ids, shown};
 use crate::telemetry::log::chain;
@@ -110,8 +110,8 @@ impl Proxy {
             self.backend.authority(),
             &self.handler_bases,
         )?;
-        let exchange = request.extensions_mut().remove::<Exchange>();
-        let uri = if exchange.as_ref().is_some_and(Exchange::is_of_server) {
+        let wire = request.extensions_mut().remove::<Wire>();
+        let uri = if wire.as_ref().is_some_and(Wire::is_of_server) {
             self.backend.uri(&Uri::from_static("*"))
         } else {
             self.backend.uri(request.uri())
@@ -135,9 +135,9 @@ impl Proxy {
         let begun = request.extensions_mut().remove::<Begun>();
         request.extensions_mut().clear();
         // HTTP/1.0 knows of no words before an answer, and the library for HTTP/2 cannot write them.
-        if let Some(exchange) = exchange.filter(|_| version == Version::HTTP_11) {
+        if let Some(wire) = wire.filter(|_| version == Version::HTTP_11) {
             hyper::ext::on_informational(request, move |word| {
-                exchange.say_first(interim::written(word.status(), word.headers()));
+                wire.say_first(interim::written(word.status(), word.headers()));
             });
         }
         let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();

@@ -29,9 +29,9 @@ fn serve(opening: Opening) -> (DuplexStream, Served, tokio::task::JoinHandle<()>
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
         }
     });
-    let exchange = Exchange::default();
-    let io = TokioIo::new(Strict::new(ours, opening, MAX_HEAD, exchange.clone()));
-    let service = hyper_util::service::TowerToHyperService::new(Framed::new(service, exchange));
+    let wire = Wire::default();
+    let io = TokioIo::new(Strict::new(ours, opening, MAX_HEAD, wire.clone()));
+    let service = hyper_util::service::TowerToHyperService::new(Framed::new(service, wire));
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
     let task = tokio::spawn(async move { drop(connection.await) });
     (caller, served, task)
@@ -163,18 +163,18 @@ async fn the_library_sees_the_requests_that_the_framer_sees() {
 
 #[tokio::test]
 async fn the_bytes_behind_a_request_wait_for_its_answer() {
-    let exchange = Exchange::default();
+    let wire = Wire::default();
     let (mut caller, ours) = tokio::io::duplex(256);
-    let mut strict = Strict::new(ours, Opening::Http1, MAX_HEAD, exchange.clone());
+    let mut strict = Strict::new(ours, Opening::Http1, MAX_HEAD, wire.clone());
     let request = b"GET /1 HTTP/1.1\r\nUpgrade: x\r\n\r\n";
     soon(caller.write_all(&[request, b"\nnot HTTP".as_slice()].concat()))
         .await
         .unwrap();
     let mut buf = vec![0; 256];
     assert_eq!(soon(strict.read(&mut buf)).await.unwrap(), request.len());
-    exchange.enter(CALLED);
+    wire.enter(CALLED);
     assert!(futures_util::poll!(std::pin::pin!(strict.read(&mut buf))).is_pending());
-    exchange.answered(StatusCode::SWITCHING_PROTOCOLS);
+    wire.answered(StatusCode::SWITCHING_PROTOCOLS);
     let read = soon(strict.read(&mut buf)).await.unwrap();
     assert_eq!(&buf[..read], b"\nnot HTTP");
     soon(caller.write_all(b"\0")).await.unwrap();
@@ -187,14 +187,14 @@ async fn the_bytes_behind_a_request_wait_for_its_answer() {
 
 #[tokio::test]
 async fn a_word_before_the_answer_never_gets_into_another_answer() {
-    let exchange = Exchange::default();
+    let wire = Wire::default();
     let (mut caller, ours) = tokio::io::duplex(4);
-    let mut strict = Strict::new(ours, Opening::Http1, MAX_HEAD, exchange.clone());
+    let mut strict = Strict::new(ours, Opening::Http1, MAX_HEAD, wire.clone());
     let mut told = [0; 4];
-    exchange.say_first(Bytes::from_static(b"early"));
-    exchange.enter(CALLED);
+    wire.say_first(Bytes::from_static(b"early"));
+    wire.enter(CALLED);
     // The answer before is still being written: the word waits until the library has flushed it.
-    exchange.say_first(Bytes::from_static(b"word"));
+    wire.say_first(Bytes::from_static(b"word"));
     assert_eq!(soon(strict.write(b"last")).await.unwrap(), 4);
     soon(caller.read_exact(&mut told)).await.unwrap();
     assert_eq!(&told, b"last");
@@ -202,10 +202,10 @@ async fn a_word_before_the_answer_never_gets_into_another_answer() {
     soon(caller.read_exact(&mut told)).await.unwrap();
     assert_eq!(&told, b"word");
     // One that is half written is finished before anything else, and one that comes with the answer goes first.
-    exchange.say_first(Bytes::from_static(b"123456"));
+    wire.say_first(Bytes::from_static(b"123456"));
     assert!(futures_util::poll!(std::pin::pin!(strict.flush())).is_pending());
-    exchange.answered(StatusCode::OK);
-    exchange.say_first(Bytes::from_static(b"late"));
+    wire.answered(StatusCode::OK);
+    wire.say_first(Bytes::from_static(b"late"));
     assert!(futures_util::poll!(std::pin::pin!(strict.write(b"78"))).is_pending());
     soon(caller.read_exact(&mut told)).await.unwrap();
     assert_eq!(&told, b"1234");
@@ -223,7 +223,7 @@ async fn http2_is_known_by_its_preface_and_passes_as_it_is() {
         (Opening::Either, b"GET / HTTP/1.1\r\n\r\n".to_vec(), 18),
     ] {
         let (mut caller, ours) = tokio::io::duplex(256);
-        let mut strict = Strict::new(ours, opening, MAX_HEAD, Exchange::default());
+        let mut strict = Strict::new(ours, opening, MAX_HEAD, Wire::default());
         let mut read = Vec::new();
         for byte in &sent {
             caller.write_all(&[*byte]).await.unwrap();
