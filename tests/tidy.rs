@@ -181,3 +181,36 @@ fn unsafe_code_is_forbidden_in_every_package_and_cannot_be_allowed_again() {
         );
     }
 }
+
+#[test]
+fn every_rule_of_http_names_a_test_that_there_is() {
+    let document = std::fs::read_to_string("docs/http.md").unwrap();
+    let at_home = |module: &str| match module {
+        "1" => vec!["tests/it/http1_rules.rs"],
+        "2" => vec!["tests/it/http2_rules.rs"],
+        "smuggling" => vec!["tests/it/smuggling.rs"],
+        "bills_notified" => vec!["tests/it/bills_notified.rs"],
+        "framing" => vec!["src/http/framing/tests.rs"],
+        "strict" => vec!["src/http/strict/tests.rs"],
+        "proxy" => vec!["src/proxy"],
+        other => panic!("docs/http.md names tests in {other}, which is nowhere"),
+    };
+    let all = [files("src", "rs"), files("tests", "rs")].concat();
+    let mut named = 0;
+    for word in document.split('`').filter(|word| word.contains("::")) {
+        let (module, test) = word.split_once("::").unwrap();
+        if test.is_empty() {
+            continue;
+        }
+        named += 1;
+        let function = format!("fn {test}()");
+        let is_there = all.iter().any(|(path, text)| {
+            at_home(module)
+                .iter()
+                .any(|home| path.to_str().is_some_and(|path| path.contains(home)))
+                && text.contains(&function)
+        });
+        assert!(is_there, "docs/http.md names {word}, which is no test");
+    }
+    assert!(named > 60, "only {named} tests were found in docs/http.md");
+}

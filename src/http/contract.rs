@@ -9,11 +9,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use super::strict::Wire;
 use crate::door::overload::Place;
 use crate::door::signature;
 use crate::media;
 use crate::payout::Payouts;
-use crate::proxy::target::check_message;
+use crate::proxy::target::{TargetError, check_message, names_one_host};
 use crate::rules::contract::answer;
 use crate::rules::contract::fault::{ErrCode, Fault};
 use crate::rules::contract::send::SendRequest;
@@ -24,6 +25,7 @@ use crate::rules::handler::{SEND_PATH, STATUS_PATH};
 use crate::rules::text::cut;
 use crate::secret::Secret;
 use crate::telemetry::context::RequestContext;
+use crate::telemetry::log::chain;
 use crate::telemetry::otlp::server::{learn_answer, learn_order};
 use crate::telemetry::trace::X_REQUEST_ID;
 
@@ -99,12 +101,14 @@ impl Contract {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if let Err(error) = check_message(&head.uri, head.version, &head.headers) {
-            let mut response = refusal(error.status(), &head.headers, &error.to_string());
-            // What follows it on this connection may be a part of it to somebody else.
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return response;
+            return broken(error.status(), &head.headers, &error.to_string());
+        }
+        if !names_one_host(&head.uri, &head.headers) {
+            return broken(
+                StatusCode::BAD_REQUEST,
+                &head.headers,
+                &TargetError::TwoHosts.to_string(),
+            );
         }
         if head.method != Method::POST {
             let mut response = refusal(
@@ -131,8 +135,16 @@ impl Contract {
         };
         let body = match self.collect(body).await {
             Ok(body) => body,
-            Err((status, text)) => return refusal(status, &head.headers, &text),
+            Err((status, text)) => return broken(status, &head.headers, &text),
         };
+        if head
+            .extensions
+            .get::<Wire>()
+            .is_some_and(Wire::has_chunk_extensions)
+        {
+            let text = "the body's chunks must not have extensions";
+            return broken(StatusCode::BAD_REQUEST, &head.headers, text);
+        }
         let accept = head
             .headers
             .get(header::ACCEPT)
@@ -222,9 +234,16 @@ impl Contract {
             return Err(too_large());
         }
         match tokio::time::timeout(self.body_timeout, Limited::new(body, self.max_body).collect()).await {
+            Ok(Ok(collected)) if collected.trailers().is_some() => Err((
+                StatusCode::BAD_REQUEST,
+                "the body must not have a trailer section".to_owned(),
+            )),
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(error)) => Err((StatusCode::BAD_REQUEST, format!("the body broke off: {error}"))),
+            Ok(Err(error)) => Err((
+                StatusCode::BAD_REQUEST,
+                format!("the body broke off: {}", chain(error.as_ref())),
+            )),
             Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
         }
     }
@@ -241,6 +260,14 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
             .map_err(|_| "the Content-Type is not readable"),
         (Some(_), Some(_)) => Err("the Content-Type is given twice"),
     }
+}
+
+/// A refusal that ends the connection: what follows the request on it may be a part of it to somebody else.
+fn broken(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<Bytes> {
+    let mut response = refusal(status, headers, text);
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 /// An answer outside the contract's 200, with a contract body all the same: nothing was sent or recorded.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::activity::{Activity, Counted, Noted, Patience, Watched};
 use super::drain::{Drain, Phase};
+use super::strict::{Framed, Opening, Strict, Wire};
 use super::tls;
 
 /// How connections are taken; asked for anew with each one, so that a reload holds for the next.
@@ -51,6 +53,16 @@ enum Versions {
     Either,
 }
 
+impl Versions {
+    fn opening(self) -> Opening {
+        match self {
+            Self::Http1 => Opening::Http1,
+            Self::Http2 => Opening::Http2,
+            Self::Either => Opening::Either,
+        }
+    }
+}
+
 /// The most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The same for HTTP/2, which counts 32 bytes more for each header. Source: RFC 9113, section 6.5.2.
@@ -77,7 +89,7 @@ where
     F: Fn(Connected) -> S,
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    B: Body + Send + 'static,
+    B: Body + From<Bytes> + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -140,14 +152,21 @@ async fn converse<T, S, B>(
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    B: Body + Send + 'static,
+    B: Body + From<Bytes> + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let activity = Activity::new(versions == Versions::Http1);
-    let service = Counted::new(service, activity.clone());
+    let wire = Wire::default();
+    let service = Counted::new(Framed::new(service, wire.clone()), activity.clone());
     let service = hyper_util::service::TowerToHyperService::new(service);
-    let stream = TokioIo::new(Noted::new(stream, activity.clone()));
+    let stream = Strict::new(
+        Noted::new(stream, activity.clone()),
+        versions.opening(),
+        MAX_HEAD_BYTES,
+        wire,
+    );
+    let stream = TokioIo::new(stream);
     match versions {
         Versions::Http1 => {
             let connection = http1().serve_connection(stream, service).with_upgrades();

@@ -10,6 +10,8 @@ pub mod contract;
 
 pub mod drain;
 
+pub mod framing;
+
 pub mod listen;
 
 pub mod notify;
@@ -17,5 +19,7 @@ pub mod notify;
 pub mod observe;
 
 pub mod stack;
+
+pub mod strict;
 
 pub mod tls;

@@ -11,16 +11,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, FutureExt as _};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tower::Service;
 
+use super::strict::Wire;
 use crate::payout::Payouts;
 use crate::payout::notify::NoticeError;
 use crate::payout::ports::Notice;
 use crate::proxy::body::Body;
+use crate::proxy::target::check_message;
 use crate::rules::wechat::v3::sign::Signed;
+use crate::telemetry::log::chain;
 
 /// The most bytes of a notification: they have about 1000.
 const MAX_BODY: usize = 64 * 1024;
@@ -63,33 +67,27 @@ where
         let answering = async move {
             let (head, body) = request.into_parts();
             let path = head.uri.path();
-            Ok(
-                match answer(&payouts, path, &head.method, &head.headers, body).await {
-                    Ok(()) => taken(),
-                    Err((status, why)) => {
-                        if status.is_server_error() || status == StatusCode::CONFLICT {
-                            tracing::warn!(path, status = status.as_u16(), why, "a notification was refused");
-                        } else {
-                            // Anybody may post here, and WeChat Pay itself tries wrong signatures: no reason to alarm.
-                            tracing::info!(path, status = status.as_u16(), why, "a notification was refused");
-                        }
-                        refused(status, &why)
+            Ok(match answer(&payouts, &head, body).await {
+                Ok(()) => taken(),
+                Err((status, why)) => {
+                    if status.is_server_error() || status == StatusCode::CONFLICT {
+                        tracing::warn!(path, status = status.as_u16(), why, "a notification was refused");
+                    } else {
+                        // Anybody may post here, and WeChat Pay itself tries wrong signatures: no reason to alarm.
+                        tracing::info!(path, status = status.as_u16(), why, "a notification was refused");
                     }
-                },
-            )
+                    refused(status, &why)
+                }
+            })
         };
         Either::Left(answering.boxed())
     }
 }
 
-async fn answer(
-    payouts: &Payouts,
-    path: &str,
-    method: &Method,
-    headers: &HeaderMap,
-    body: Incoming,
-) -> Result<(), (StatusCode, String)> {
-    if method != Method::POST {
+async fn answer(payouts: &Payouts, head: &Parts, body: Incoming) -> Result<(), (StatusCode, String)> {
+    let headers = &head.headers;
+    check_message(&head.uri, head.version, headers).map_err(|error| (error.status(), error.to_string()))?;
+    if head.method != Method::POST {
         return Err((
             StatusCode::METHOD_NOT_ALLOWED,
             "notifications come by POST".to_owned(),
@@ -112,8 +110,16 @@ async fn answer(
         signature: one("wechatpay-signature")?,
     };
     let body = collect(body).await?;
+    if head
+        .extensions
+        .get::<Wire>()
+        .is_some_and(Wire::has_chunk_extensions)
+    {
+        let text = "the body's chunks must not have extensions";
+        return Err((StatusCode::BAD_REQUEST, text.to_owned()));
+    }
     let notice = Notice { signed, body: &body };
-    payouts.notified(path, notice).await.map_err(|error| {
+    payouts.notified(head.uri.path(), notice).await.map_err(|error| {
         let status = match &error {
             NoticeError::NoSuchPath | NoticeError::NoSuchOrder(_) => StatusCode::NOT_FOUND,
             NoticeError::Unverified(_) => StatusCode::UNAUTHORIZED,
@@ -126,10 +132,17 @@ async fn answer(
 
 async fn collect(body: Incoming) -> Result<Bytes, (StatusCode, String)> {
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(collected)) if collected.trailers().is_some() => Err((
+            StatusCode::BAD_REQUEST,
+            "the body must not have a trailer section".to_owned(),
+        )),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) => Err((
             StatusCode::BAD_REQUEST,
-            format!("the body broke off, or has more than {MAX_BODY} bytes: {error}"),
+            format!(
+                "the body broke off, or has more than {MAX_BODY} bytes: {}",
+                chain(error.as_ref())
+            ),
         )),
         Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
     }
@@ -156,5 +169,10 @@ fn refused(status: StatusCode, why: &str) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json; charset=utf-8"),
     );
+    if status == StatusCode::BAD_REQUEST {
+        // What follows it on this connection may be a part of it to somebody else.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     response
 }

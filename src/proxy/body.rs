@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Frame, Incoming, SizeHint};
 
+use super::headers::clean_trailers;
 use crate::door::overload::Place;
 
 /// A body of the main port. Dropping it half-way cuts the exchange with the backend that it comes from.
@@ -54,6 +55,12 @@ impl Body {
     }
 }
 
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::full(bytes)
+    }
+}
+
 impl hyper::body::Body for Body {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -64,7 +71,12 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.get_mut().content {
             Content::Full(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
-            Content::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Content::Stream(stream) => Pin::new(stream).poll_frame(cx).map_ok(|mut frame| {
+                if let Some(trailers) = frame.trailers_mut() {
+                    clean_trailers(trailers);
+                }
+                frame
+            }),
         }
     }
 

@@ -4,15 +4,17 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::backend::{Backend, BackendClient, BackendError, client};
 use super::body::Body;
+use super::headers::Hops;
 use super::target::{self, TargetError};
-use super::{headers, upgrade};
+use super::{headers, interim, upgrade};
+use crate::http::strict::Wire;
 use crate::peer::Peer;
 use crate::telemetry::context::{random_ids, shown};
 use crate::telemetry::log::chain;
@@ -30,6 +32,20 @@ pub struct Proxy {
 struct Asked {
     protocol: HeaderValue,
     caller: OnUpgrade,
+}
+
+/// What becomes of a request.
+enum Prepared {
+    /// It goes to the backend.
+    Goes(Expected),
+    /// It has made all its hops.
+    EndsHere,
+}
+
+/// What the caller expects of the answer.
+struct Expected {
+    upgrade: Option<Asked>,
+    takes_trailers: bool,
 }
 
 impl Proxy {
@@ -53,8 +69,10 @@ impl Proxy {
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let ids = random_ids();
         let id = trace::identify(request.headers_mut(), ids);
-        let asked = match self.prepare(&mut request, peer, ids, &id) {
-            Ok(asked) => asked,
+        let expected = match self.prepare(&mut request, peer, ids, &id) {
+            Ok(Prepared::Goes(expected)) => expected,
+            // The answer of an intermediary that is asked about itself. Source: RFC 9110, section 9.3.7.
+            Ok(Prepared::EndsHere) => return Response::new(Body::empty()),
             Err(error) => {
                 tracing::debug!(request_id = shown(&id), %error, "a request was not forwarded");
                 let mut response = said(error.status(), &error.to_string());
@@ -67,7 +85,7 @@ impl Proxy {
         };
         let method = request.method().clone();
         match self.client.request(request).await {
-            Ok(response) => self.pass_back(response, asked, &id),
+            Ok(response) => self.pass_back(response, expected, &id),
             Err(error) => self.failed(&error, &method, &id),
         }
     }
@@ -79,7 +97,8 @@ impl Proxy {
         peer: &Peer,
         ids: Ids,
         id: &HeaderValue,
-    ) -> Result<Option<Asked>, TargetError> {
+    ) -> Result<Prepared, TargetError> {
+        target::check_scheme(request.uri(), request.version(), peer)?;
         let host = target::check(
             request.method(),
             request.uri(),
@@ -87,20 +106,44 @@ impl Proxy {
             request.headers(),
             self.backend.authority(),
         )?;
-        let uri = self.backend.uri(request.uri()).ok_or(TargetError::NoPath)?;
-        let asked = upgrade::wanted(request).map(|protocol| Asked {
+        let wire = request.extensions_mut().remove::<Wire>();
+        let uri = if wire.as_ref().is_some_and(Wire::is_of_server) {
+            self.backend.uri(&Uri::from_static("*"))
+        } else {
+            self.backend.uri(request.uri())
+        };
+        let uri = uri.ok_or(TargetError::NoPath)?;
+        match headers::count_hop(&request.method().clone(), request.headers_mut()) {
+            Hops::Left => {}
+            Hops::Over => return Ok(Prepared::EndsHere),
+            Hops::Unreadable => return Err(TargetError::MaxForwards),
+        }
+        let version = request.version();
+        let upgrade = upgrade::wanted(request).map(|protocol| Asked {
             protocol,
             caller: hyper::upgrade::on(&mut *request),
         });
+        // HTTP/2 always carries them.
+        let takes_trailers = version == Version::HTTP_2 || headers::takes_trailers(request.headers());
+        let asks_for_trailers = headers::takes_trailers(request.headers());
         // Only the caller's connection needs what hangs on the request; a place among those in flight, for one, is given
         // back by the answer.
         let begun = request.extensions_mut().remove::<Begun>();
         request.extensions_mut().clear();
+        // HTTP/1.0 knows of no words before an answer, and the library for HTTP/2 cannot write them.
+        if let Some(wire) = wire.filter(|_| version == Version::HTTP_11) {
+            hyper::ext::on_informational(request, move |word| {
+                wire.say_first(interim::written(word.status(), word.headers()));
+            });
+        }
         let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
         let headers = request.headers_mut();
         headers::clean_request(headers, peer);
+        if version == Version::HTTP_2 {
+            headers::join_cookies(headers);
+        }
         headers.insert(http::header::HOST, host);
-        headers::announce(headers, peer);
+        headers::announce(headers, peer, version);
         // Connection may have named the id: it is set again.
         headers.insert(trace::X_REQUEST_ID, id.clone());
         match begun {
@@ -110,24 +153,33 @@ impl Proxy {
         if is_chunked {
             // The client leaves the body of a GET out unless it is told of it.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        } else {
+            headers.remove(TRAILER);
         }
-        if let Some(asked) = &asked {
+        if let Some(asked) = &upgrade {
             upgrade::announce(headers, asked.protocol.clone());
+        }
+        if asks_for_trailers {
+            headers::ask_for_trailers(headers);
         }
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        Ok(asked)
+        Ok(Prepared::Goes(Expected {
+            upgrade,
+            takes_trailers,
+        }))
     }
 
     /// Makes the backend's answer one to the caller.
     fn pass_back(
         &self,
         mut response: Response<Incoming>,
-        asked: Option<Asked>,
+        expected: Expected,
         id: &HeaderValue,
     ) -> Response<Body> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return match asked {
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return match expected.upgrade {
                 Some(asked) if upgrade::is_granted(&asked.protocol, response.headers()) => {
                     tokio::spawn(upgrade::tunnel(asked.caller, hyper::upgrade::on(&mut response)));
                     headers::clean_response(response.headers_mut());
@@ -137,10 +189,21 @@ impl Proxy {
                 _ => self.broken(id, "it changed to a protocol that it was not asked for"),
             };
         }
-        if !target::is_plainly_chunked(response.headers()) {
-            return self.broken(id, "its body has a transfer coding other than chunked");
+        let headers = response.headers_mut();
+        if let Err(error) = headers::settle_length(status, headers) {
+            return self.broken(id, error);
         }
-        headers::clean_response(response.headers_mut());
+        // Source: RFC 9110, section 15.5.22.
+        let needed = (status == StatusCode::UPGRADE_REQUIRED)
+            .then(|| headers.get(UPGRADE).cloned())
+            .flatten();
+        headers::clean_response(headers);
+        if let Some(needed) = needed {
+            upgrade::announce(headers, needed);
+        }
+        if !expected.takes_trailers {
+            headers.remove(TRAILER);
+        }
         // An HTTP/1.0 backend is no reason to speak it to the caller: an aborted body would look like a whole one.
         *response.version_mut() = Version::HTTP_11;
         response.map(Body::stream)

@@ -1,8 +1,9 @@
 //! What becomes of headers on the way through: those of one connection end here, ours are set last. Pure.
-//! Documents: specification, section 3; RFC 9110, section 7.6.1; ecosystem.md, section 3.2 (hop-by-hop abuse, underscore
-//! twins, trust in forwarded headers). Ids and traces are `trace.rs`.
+//! Documents: specification, section 3; RFC 9110, sections 6.5, 7.6 and 8.6; RFC 9112, section 6.3; RFC 9113, section 8.2.3;
+//! ecosystem.md, section 3.2 (hop-by-hop abuse, underscore twins, trust in forwarded headers). Ids and traces are `trace.rs`.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
 
 use crate::peer::Peer;
 use crate::rules::handler::is_token_header;
@@ -15,12 +16,14 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Removes from a request what concerns the caller's connection only, and what the caller may not claim: names that a
-/// backend reads as one of ours (`X_Forwarded_For`), and, unless the peer is trusted, what proxies say about callers.
+/// backend reads as one of ours (`X_Forwarded_For`), names that choose another path than the request's, and, unless the
+/// peer is trusted, what proxies say about callers.
 pub fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
     remove_named_by_connection(headers);
     remove(headers, |name| {
         ends_here(name)
             || is_of_proxies(name)
+            || is_path(name)
             // A body is asked for by reading it.
             || name == header::EXPECT
             || is_twin(name)
@@ -28,16 +31,166 @@ pub fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
             || is_token_header(name)
             || (!peer.is_trusted && is_claim(name))
     });
+    clean_announcement(headers);
 }
 
 /// Removes from an answer what concerns the backend's connection only.
 pub fn clean_response(headers: &mut HeaderMap) {
     remove_named_by_connection(headers);
     remove(headers, ends_here);
+    clean_announcement(headers);
 }
 
-/// Tells the backend about the caller. Called after [`clean_request`], so that nothing the caller sends can undo it.
-pub fn announce(headers: &mut HeaderMap, peer: &Peer) {
+/// Removes from a trailer section what no trailer may be: what says where a message ends, whom it is for, who sends it or
+/// how it is to be read. Source: RFC 9110, section 6.5.1.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    remove(trailers, |name| !is_trailer(name));
+}
+
+/// Leaves in `Trailer` the names that may be trailers; the HTTP library sends no others.
+fn clean_announcement(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::TRAILER) {
+        return;
+    }
+    let names: Vec<String> = headers
+        .get_all(header::TRAILER)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| is_trailer(name.as_str()))
+        .map(|name| name.as_str().to_owned())
+        .collect();
+    match HeaderValue::try_from(names.join(", ")) {
+        Ok(names) if !names.is_empty() => headers.insert(header::TRAILER, names),
+        Ok(_) | Err(_) => headers.remove(header::TRAILER),
+    };
+}
+
+/// Whether the sender of a request takes trailers. Source: RFC 9110, section 10.1.4.
+#[must_use]
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Asks the backend for trailers, whose receiver takes them. Called after [`clean_request`].
+pub fn ask_for_trailers(headers: &mut HeaderMap) {
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.append(header::CONNECTION, HeaderValue::from_static("TE"));
+}
+
+/// Makes one `Cookie` of those that an HTTP/2 caller may send apart. Source: RFC 9113, section 8.2.3.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in std::iter::once(second).chain(cookies) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    // Values joined by `; ` are a value.
+    if let Ok(mut joined) = HeaderValue::from_bytes(&joined) {
+        joined.set_sensitive(true);
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Where a request with `Max-Forwards` goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hops {
+    /// On, with one hop less where they are counted.
+    Left,
+    /// No further: it is answered here.
+    Over,
+    /// They are no number.
+    Unreadable,
+}
+
+/// Counts a hop of an `OPTIONS` request; of others `Max-Forwards` means nothing. Source: RFC 9110, section 7.6.2.
+pub fn count_hop(method: &Method, headers: &mut HeaderMap) -> Hops {
+    if method != Method::OPTIONS {
+        return Hops::Left;
+    }
+    let mut given = headers.get_all(header::MAX_FORWARDS).iter();
+    let (Some(first), None) = (given.next(), given.next()) else {
+        return if headers.contains_key(header::MAX_FORWARDS) {
+            Hops::Unreadable
+        } else {
+            Hops::Left
+        };
+    };
+    let hops = first
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match hops
+        .and_then(|text| text.parse::<u64>().ok())
+        .map(|hops| hops.checked_sub(1))
+    {
+        None => Hops::Unreadable,
+        Some(None) => Hops::Over,
+        Some(Some(left)) => {
+            headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+            Hops::Left
+        }
+    }
+}
+
+/// Makes the length of an answer's body certain: a transfer coding wins over a length, several equal lengths are one.
+/// Sources: RFC 9112, section 6.3; RFC 9110, section 8.6.
+///
+/// # Errors
+/// When it cannot be told where the body ends, or a part of it would be lost, then what is wrong.
+pub fn settle_length(status: StatusCode, headers: &mut HeaderMap) -> Result<(), &'static str> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            return Err("its body has a transfer coding other than chunked");
+        }
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let mut lengths = headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii);
+    let Some(first) = lengths.next() else {
+        return Ok(());
+    };
+    let number = |length: &[u8]| {
+        let text = std::str::from_utf8(length).ok();
+        let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        text.and_then(|text| text.parse::<u64>().ok())
+    };
+    let Some(length) = number(first).filter(|first| lengths.all(|other| number(other) == Some(*first)))
+    else {
+        return Err("its Content-Length is none, or several");
+    };
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    } else {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(())
+}
+
+/// Tells the backend about the caller, who came in this version of HTTP. Called after [`clean_request`], so that nothing the
+/// caller sends can undo it.
+pub fn announce(headers: &mut HeaderMap, peer: &Peer, version: Version) {
+    // Source: RFC 9110, section 7.6.3.
+    headers.append(
+        header::VIA,
+        HeaderValue::from_static(match version {
+            Version::HTTP_2 => "2 payout-sidecar",
+            Version::HTTP_10 => "1.0 payout-sidecar",
+            _ => "1.1 payout-sidecar",
+        }),
+    );
     // Where the peer is not trusted, nothing earlier is left.
     let mut chain = Vec::new();
     for earlier in headers.get_all(&X_FORWARDED_FOR) {
@@ -86,7 +239,7 @@ fn remove(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     }
 }
 
-/// Headers of one connection. Trailers end here too, since their announcement does.
+/// Headers of one connection.
 fn ends_here(name: &str) -> bool {
     matches!(
         name,
@@ -96,7 +249,6 @@ fn ends_here(name: &str) -> bool {
             | "proxy-authenticate"
             | "proxy-authorization"
             | "te"
-            | "trailer"
             | "transfer-encoding"
             | "upgrade"
             | "http2-settings"
@@ -113,6 +265,55 @@ fn is_claim(name: &str) -> bool {
     name == FORWARDED || name == X_REAL_IP || name.starts_with(X_FORWARDED_PREFIX)
 }
 
+/// A path that some frameworks believe before the request's own (Symfony, Zend and others, IIS), so that whoever looks at the
+/// request's own is passed.
+fn is_path(name: &str) -> bool {
+    matches!(
+        name,
+        "x-original-url"
+            | "x-original-uri"
+            | "x-original-path"
+            | "x-rewrite-url"
+            | "x-rewrite-uri"
+            | "x-override-url"
+    )
+}
+
+/// What may come behind a body: nothing that a receiver must know before it, or that is ours to set.
+fn is_trailer(name: &str) -> bool {
+    !(ends_here(name)
+        || is_of_proxies(name)
+        || is_path(name)
+        || is_claim(name)
+        || is_twin(name)
+        || name.starts_with("content-")
+        || name.starts_with("if-")
+        || matches!(
+            name,
+            "age"
+                | "authorization"
+                | "cache-control"
+                | "cookie"
+                | "date"
+                | "expect"
+                | "expires"
+                | "host"
+                | "location"
+                | "max-forwards"
+                | "pragma"
+                | "range"
+                | "retry-after"
+                | "set-cookie"
+                | "traceparent"
+                | "tracestate"
+                | "trailer"
+                | "vary"
+                | "via"
+                | "www-authenticate"
+                | "x-request-id"
+        ))
+}
+
 /// A name with `_` that a backend reads as a header that is ours to set or to remove: CGI, WSGI and many frameworks make
 /// one of both.
 fn is_twin(name: &str) -> bool {
@@ -123,6 +324,7 @@ fn is_twin(name: &str) -> bool {
     ends_here(&twin)
         || is_of_proxies(&twin)
         || is_claim(&twin)
+        || is_path(&twin)
         || matches!(
             twin.as_str(),
             "x-request-id" | "traceparent" | "tracestate" | "content-length" | "host" | "expect"
@@ -141,7 +343,7 @@ mod tests {
         };
         let mut headers = map(given);
         clean_request(&mut headers, &peer);
-        announce(&mut headers, &peer);
+        announce(&mut headers, &peer, Version::HTTP_11);
         headers
     }
 
@@ -158,10 +360,9 @@ mod tests {
         headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    const HOP_BY_HOP: [(&str, &str); 9] = [
+    const HOP_BY_HOP: [(&str, &str); 8] = [
         ("keep-alive", "5"),
         ("te", "trailers"),
-        ("trailer", "x"),
         ("transfer-encoding", "chunked"),
         ("upgrade", "h2c"),
         ("http2-settings", "x"),

@@ -14,6 +14,8 @@ mod forward;
 
 pub mod headers;
 
+mod interim;
+
 pub mod target;
 
 mod upgrade;

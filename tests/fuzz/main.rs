@@ -21,7 +21,7 @@ mod properties;
 use std::path::Path;
 
 /// What mutations put in: where the readers' own rules turn.
-const WORDS: [&[u8]; 24] = [
+const WORDS: [&[u8]; 31] = [
     b"]]>",
     b"<![CDATA[",
     b"&#0;",
@@ -46,6 +46,13 @@ const WORDS: [&[u8]; 24] = [
     b"SUCCESS",
     b"FAIL",
     b"[[merchant]]\n",
+    b"\r\n\r\n",
+    b"\n",
+    b" :",
+    b"Content-Length: 3\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"0\r\n\r\n",
+    b"3;a=b\r\nabc\r\n",
 ];
 
 struct Dice(u64);
@@ -156,4 +163,9 @@ fn nothing_certain_follows_from_an_answer_of_a_handler_that_cannot_be_read() {
 #[test]
 fn a_configuration_is_read_or_refused_with_a_reason() {
     hold("config", 1_500);
+}
+
+#[test]
+fn a_request_ends_at_one_place_however_it_comes() {
+    hold("framing", 30_000);
 }

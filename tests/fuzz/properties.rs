@@ -1,6 +1,7 @@
 //! What must hold for any bytes whatever: one function a target, from bytes to assertions. `tests/fuzz/main.rs` runs them over
 //! the corpus and over mutations of it in the test command, `fuzz/` under libFuzzer for as long as one likes.
 
+use payout_sidecar::http::framing::{Fault, Framer};
 use payout_sidecar::rules::contract::send::SendRequest;
 use payout_sidecar::rules::encoding::Encoding;
 use payout_sidecar::rules::fields::Fields;
@@ -18,12 +19,13 @@ use payout_sidecar::secret::Secret;
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const ALL: [Property; 5] = [
+pub const ALL: [Property; 6] = [
     ("json", json_codec),
     ("xml", xml_codec),
     ("wechat", wechat_answers),
     ("handler", handler_answers),
     ("config", configuration),
+    ("framing", requests_framed),
 ];
 
 /// What is read from JSON is read again from what is written of it, and is answered in XML without a loss.
@@ -230,5 +232,100 @@ pub fn configuration(data: &[u8]) {
     match read {
         Ok(config) => assert!(!config.files.is_empty()),
         Err(errors) => assert!(!errors.errors.is_empty(), "refused without a reason"),
+    }
+}
+
+/// What is passed on of HTTP/1 requests does not depend on the pieces in which they come, and has one length for a plain
+/// reader as well. What stands in for a request with a fault has none.
+pub fn requests_framed(data: &[u8]) {
+    let whole = passed_on(data, data.len().max(1));
+    for size in [1, 2, 7] {
+        assert_eq!(passed_on(data, size), whole, "in pieces of {size}");
+    }
+    for request in &whole.0 {
+        assert_eq!(plain_length(request), Some(request.len()), "{request:?}");
+    }
+}
+
+/// The whole requests, the part of the last one, and its fault.
+fn passed_on(data: &[u8], size: usize) -> (Vec<Vec<u8>>, Vec<u8>, Option<Fault>) {
+    let mut framer = Framer::new(64 * 1024);
+    let (mut requests, mut passed, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for piece in data.chunks(size) {
+        held.extend_from_slice(piece);
+        loop {
+            let step = framer.advance(&held);
+            passed.extend(held.drain(..step.pass));
+            if let Some(fault) = step.fault {
+                if framer.is_in_head() {
+                    let stand_in = framer.stand_in(&held, fault);
+                    assert_eq!(plain_length(&stand_in), Some(stand_in.len()), "{stand_in:?}");
+                    let again = Framer::new(64 * 1024).advance(&stand_in);
+                    assert_eq!((again.pass, again.fault), (stand_in.len(), None), "{stand_in:?}");
+                }
+                return (requests, passed, Some(fault));
+            }
+            if !framer.is_ended() {
+                break;
+            }
+            requests.push(std::mem::take(&mut passed));
+            framer.begin();
+        }
+    }
+    (requests, passed, None)
+}
+
+/// How long a request is, for a reader that knows nothing but strict lines.
+fn plain_length(request: &[u8]) -> Option<usize> {
+    let find = |text: &[u8], part: &[u8]| text.windows(part.len()).position(|window| window == part);
+    let mut start = 0;
+    while request[start..].starts_with(b"\r\n") {
+        start += 2;
+    }
+    let end = start + find(&request[start..], b"\r\n\r\n")? + 2;
+    let head = std::str::from_utf8(&request[start..end]).map_or_else(
+        |_| request[start..end].iter().copied().map(char::from).collect(),
+        str::to_owned,
+    );
+    let (mut lengths, mut codings) = (Vec::new(), Vec::new());
+    for line in head.trim_end_matches("\r\n").split("\r\n").skip(1) {
+        assert!(
+            !line.contains(['\r', '\n', '\0']) && !line.starts_with([' ', '\t']),
+            "{line:?}"
+        );
+        let (name, value) = line.split_once(':')?;
+        assert!(!name.is_empty() && !name.contains([' ', '\t']), "{line:?}");
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => lengths.push(value.trim_matches([' ', '\t']).parse::<usize>().ok()?),
+            "transfer-encoding" => codings.push(value.trim_matches([' ', '\t']).to_ascii_lowercase()),
+            _ => {}
+        }
+    }
+    let body = end + 2;
+    match (lengths.as_slice(), codings.as_slice()) {
+        ([], []) => Some(body),
+        ([length], []) => body.checked_add(*length),
+        ([], [coding]) if coding == "chunked" => {
+            let mut at = body;
+            loop {
+                let line = &request[at..at + find(&request[at..], b"\r\n")?];
+                let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+                let size = usize::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()?;
+                at += line.len() + 2;
+                if size == 0 {
+                    let trailers = &request[at..];
+                    return match trailers.strip_prefix(b"\r\n") {
+                        Some(_) => Some(at + 2),
+                        None => Some(at + find(trailers, b"\r\n\r\n")? + 4),
+                    };
+                }
+                at += size;
+                if request.get(at..at + 2)? != b"\r\n" {
+                    return None;
+                }
+                at += 2;
+            }
+        }
+        _ => None,
     }
 }

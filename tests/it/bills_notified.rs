@@ -4,6 +4,7 @@
 use crate::bills::{PUBLIC_KEY, on_files, shown};
 use crate::support::http::call;
 use crate::support::sidecar::{Encoding, Payout, Sidecar, Upstream};
+use crate::support::wire::{status, tell};
 
 /// A sidecar whose bill has been confirmed, while every query fails: only a notification can tell.
 async fn confirmed(order_no: &str, more: &str) -> (Upstream, Sidecar) {
@@ -68,6 +69,35 @@ async fn what_is_not_wechats_or_not_about_the_record_changes_nothing() {
         Ok(204),
         "the right one is taken"
     );
+}
+
+/// Before a signature is looked at, the request must have one reading.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_path_takes_strict_http_only() {
+    let upstream = Upstream::start(PUBLIC_KEY).await;
+    let sidecar = on_files(&upstream, "").await;
+    let signed = "POST /notify/bill HTTP/1.1\r\nHost: a\r\nConnection: close\r\nWechatpay-Timestamp: 1\r\n\
+                  Wechatpay-Nonce: n\r\nWechatpay-Serial: s\r\nWechatpay-Signature: s\r\n";
+    for (rest, expected) in [
+        ("Content-Length: 2\r\n\r\n{}", 401),
+        ("Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 401),
+        ("Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", 400),
+        (
+            "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            400,
+        ),
+        ("Content-Length: 2\n\r\n{}", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n2;\r\n{}\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\n\r\n", 400),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: 1\r\n\r\n",
+            400,
+        ),
+        ("Host: a\r\nContent-Length: 2\r\n\r\n{}", 400),
+    ] {
+        let told = tell(sidecar.main, &format!("{signed}{rest}")).await;
+        assert_eq!(status(&told), expected, "{rest:?}: {told}");
+    }
 }
 
 /// WeChat Pay knows no token of ours: its own signature is what lets it in, and into this one path only.

@@ -31,6 +31,8 @@ mod circuit;
 mod door;
 mod faults;
 mod handler;
+mod http1_rules;
+mod http2_rules;
 mod identity;
 mod ledger;
 mod ledger_file;

@@ -159,29 +159,44 @@ async fn chunks_go_both_ways_at_once() {
             format!("3\r\n{word}\r\n")
         );
     }
+    let unannounced = "trailers that nobody announced end here";
     caller.send("0\r\nX-Sum: 1\r\n\r\n").await;
-    assert_eq!(inside.until("\r\n\r\n").await, "0\r\n\r\n", "trailers end here");
+    assert_eq!(inside.until("\r\n\r\n").await, "0\r\n\r\n", "{unannounced}");
     inside.send("0\r\nX-Sum: 1\r\n\r\n").await;
-    assert_eq!(caller.until("\r\n\r\n").await, "0\r\n\r\n", "trailers end here");
+    assert_eq!(caller.until("\r\n\r\n").await, "0\r\n\r\n", "{unannounced}");
 }
 
 #[tokio::test]
-async fn trailers_end_here_even_when_announced_and_asked_for() {
-    let (sidecar, backend) = played().await;
-    let mut caller = sidecar.call().await;
-    caller
-        .send("POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n")
-        .await;
-    let mut inside = backend.accept().await;
-    inside.head().await;
-    assert_eq!(inside.until("0\r\n").await, "1\r\na\r\n0\r\n");
-    assert_eq!(inside.until("\r\n").await, "\r\n");
-    inside
-        .send("HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\nX-Sum: 1\r\n\r\n")
-        .await;
-    caller.head().await;
-    assert_eq!(caller.until("0\r\n").await, "1\r\nb\r\n0\r\n");
-    assert_eq!(caller.until("\r\n").await, "\r\n");
+async fn announced_trailers_pass_both_ways_to_who_takes_them() {
+    for (takes, arrives) in [("Connection: TE\r\nTE: trailers\r\n", true), ("", false)] {
+        let (sidecar, backend) = played().await;
+        let mut caller = sidecar.call().await;
+        let trailer = "Trailer: X-Sum, Content-Length, X_Forwarded_For, Authorization";
+        let section = "0\r\nX-Sum: 1\r\nContent-Length: 9\r\nX_Forwarded_For: 1\r\nAuthorization: x\r\nX-Other: 1\r\n\r\n";
+        caller
+            .send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\n{takes}{trailer}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n{section}"
+            ))
+            .await;
+        let mut inside = backend.accept().await;
+        let seen = inside.head().await;
+        assert_eq!(seen.get("trailer"), Some("x-sum"));
+        assert_eq!(seen.get("te").is_some(), arrives);
+        assert_eq!(inside.until("\r\n\r\n").await, "1\r\na\r\n0\r\nx-sum: 1\r\n\r\n");
+        inside
+            .send(format!(
+                "HTTP/1.1 200 OK\r\n{trailer}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n{section}"
+            ))
+            .await;
+        let answer = caller.head().await;
+        assert_eq!(answer.get("trailer"), arrives.then_some("x-sum"));
+        let expected = if arrives {
+            "1\r\nb\r\n0\r\nx-sum: 1\r\n\r\n"
+        } else {
+            "1\r\nb\r\n0\r\n\r\n"
+        };
+        assert_eq!(caller.until("\r\n\r\n").await, expected);
+    }
 }
 
 #[tokio::test]

@@ -84,6 +84,13 @@ async fn a_backend_that_dies_within_its_answer_is_never_a_clean_end() {
         ("1.0", "Content-Length: 10", "part", ""),
         // No last chunk comes.
         ("1.1", "Transfer-Encoding: chunked", "4\r\npart\r\n", "\r\n"),
+        // The length, which it would be the whole of, does not count.
+        (
+            "1.1",
+            "Content-Length: 4\r\nTransfer-Encoding: chunked",
+            "4\r\npart\r\n",
+            "\r\n",
+        ),
     ] {
         let (sidecar, backend) = played().await;
         let mut caller = sidecar.call().await;

@@ -39,17 +39,21 @@ async fn a_request_passes_with_our_headers_and_nothing_else_changed() {
         [2, 32, 16, 2]
     );
     assert_ne!(trace[1], id, "a request and its trace have ids of their own");
+    assert_eq!(seen.get("via"), Some("1.1 payout-sidecar"));
+    // The caller takes trailers, and so do we then.
+    assert_eq!(
+        (seen.get("te"), seen.get("connection")),
+        (Some("trailers"), Some("TE"))
+    );
     for gone in [
-        "connection",
         "x-named",
-        "te",
         "x_forwarded_for",
         "transfer-encoding",
         "content-length",
     ] {
         assert_eq!(seen.get(gone), None, "{gone}");
     }
-    assert_eq!(seen.headers.len(), 9, "nothing else is added: {seen:?}");
+    assert_eq!(seen.headers.len(), 12, "nothing else is added: {seen:?}");
 
     inside.send("HTTP/1.1 299 Custom Words\r\nContent-Length: 2\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nServer: app\r\n\r\nok").await;
     let answer = caller.head().await;
@@ -160,10 +164,11 @@ async fn a_base_path_comes_first() {
 async fn what_must_not_be_forwarded_is_answered_here() {
     let (sidecar, backend) = played().await;
     for (head, status) in [
-        ("CONNECT shop:443 HTTP/1.1\r\nHost: shop:443", "405"),
+        ("CONNECT shop:443 HTTP/1.1\r\nHost: shop:443", "501"),
+        ("TRACE / HTTP/1.1\r\nHost: a", "501"),
         ("GET / HTTP/1.1\r\nX: 1", "400"),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b", "400"),
-        ("GET http://a/ HTTP/1.1\r\nHost: b", "400"),
+        ("GET https://a/ HTTP/1.1\r\nHost: a", "421"),
         ("GET / HTTP/1.1\r\nHost: a, b", "400"),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked",
@@ -221,23 +226,53 @@ async fn answers_without_a_body_keep_their_heads() {
 }
 
 #[tokio::test]
-async fn answers_before_the_answer_are_skipped() {
+async fn words_before_the_answer_come_before_it_and_after_the_answer_before() {
     let (sidecar, backend) = played().await;
     let mut caller = sidecar.call().await;
-    caller.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    // Two requests at once: what is said before the second answer must not get into the first.
+    caller
+        .send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
+    let mut inside = backend.accept().await;
+    for n in 1..=2 {
+        assert_eq!(inside.head().await.start, format!("GET /{n} HTTP/1.1"));
+        inside
+            .send("HTTP/1.1 103 Early Hints\r\nLink: x\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n")
+            .await;
+        // It is passed on while the answer is awaited.
+        let word = caller.head().await;
+        assert_eq!(
+            (word.start.as_str(), word.get("link")),
+            ("HTTP/1.1 103 Early Hints", Some("x"))
+        );
+        assert_eq!((word.get("x-hop"), word.get("connection")), (None, None));
+        inside
+            .send(format!(
+                "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 199 Own\r\n\r\n{OK}"
+            ))
+            .await;
+        assert_eq!(caller.head().await.start, "HTTP/1.1 102 Processing");
+        assert_eq!(caller.head().await.start, "HTTP/1.1 199");
+        let answer = caller.head().await;
+        assert_eq!(
+            (answer.start.as_str(), answer.get("link")),
+            ("HTTP/1.1 200 OK", None)
+        );
+        assert_eq!(caller.until("ok").await, "ok");
+    }
+}
+
+#[tokio::test]
+async fn an_http_1_0_caller_hears_no_words_before_the_answer() {
+    let (sidecar, backend) = played().await;
+    let mut caller = sidecar.call().await;
+    caller.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
     let mut inside = backend.accept().await;
     inside.head().await;
     inside
-        .send(format!(
-            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n{OK}"
-        ))
+        .send(format!("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n{OK}"))
         .await;
-    let answer = caller.head().await;
-    assert_eq!(
-        (answer.start.as_str(), answer.get("link")),
-        ("HTTP/1.1 200 OK", None)
-    );
-    assert_eq!(caller.until("ok").await, "ok");
+    assert_eq!(caller.head().await.start, "HTTP/1.0 200 OK");
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! What the tests start and ask: Redis, sidecars, and raw HTTP.
 
+pub mod frames;
 pub mod http;
 pub mod load;
 pub mod otlp;
 pub mod redis;
 pub mod sidecar;
 pub mod tls;
+pub mod wire;
 
 use std::net::TcpListener;
 use std::ops::Range;
