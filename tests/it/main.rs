@@ -22,6 +22,7 @@
 
 mod support;
 
+mod admin_port;
 mod bad_input;
 mod bills;
 mod bills_keys;
@@ -42,11 +43,13 @@ mod model;
 mod openid;
 mod operator;
 mod otlp;
+mod private;
 mod process;
 mod proxy;
 mod redis_link;
 mod reload;
 mod rolling;
+mod secrets;
 mod send;
 mod slow;
 mod smuggling;

@@ -343,7 +343,11 @@ fn odd(app: &str) -> Vec<String> {
     let mut rows: Vec<String> = ODD
         .iter()
         .enumerate()
-        .map(|(n, user)| format!("{app},{},o{n}", quoted(user)))
+        .map(|(n, user)| match user.strip_prefix('=') {
+            // A row of which a spreadsheet would run a cell is written as text.
+            Some(_) => format!("'{app},'{user},'o{n}"),
+            None => format!("{app},{},o{n}", quoted(user)),
+        })
         .collect();
     rows.sort();
     rows
