@@ -71,4 +71,6 @@ pub mod peer;
 
 pub mod media;
 
+pub mod private;
+
 pub mod watch;

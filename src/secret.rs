@@ -2,6 +2,7 @@
 
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
 
 /// A secret text (API key, token, private key in PEM). `Debug` shows nothing of it, there is no `Display` and no
 /// `Serialize`, and its memory is wiped when the last clone is dropped.
@@ -12,7 +13,9 @@ impl Secret {
     /// Takes a text over. The caller wipes what it keeps.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self(SecretString::from(text))
+        // A text with room to spare would be moved to where it just fits, and stay behind as well.
+        let text = Zeroizing::new(text);
+        Self(SecretString::from(text.as_str()))
     }
 
     /// The text itself, for the one place that signs, encrypts or compares with it.

@@ -1,16 +1,16 @@
 //! `/api`: payouts looked up, settled by hand and cancelled, and the configuration without its secrets. Document: specification,
-//! section 8. Asked for with the admin token; without one, served to loopback only.
+//! section 8. Who may ask what was decided before, in `guard`.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::guard::Guard;
 use super::view::{parse_moment, view};
 use crate::payout::Payouts;
 use crate::payout::operator::{CancelError, SettleError};
@@ -29,18 +29,63 @@ const REASON_CHARS: usize = 500;
 #[derive(Clone)]
 pub struct Api {
     payouts: Payouts,
-    token: Option<Arc<Secret>>,
+    guard: Arc<Guard>,
     config: Arc<Value>,
 }
 
-/// A request, with its body read.
+/// A request that was let in, with its body read.
 pub(super) struct Asked {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: String,
-    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    pub(super) peer: IpAddr,
+}
+
+/// What is under `/api`.
+enum Resource<'a> {
+    Payouts,
+    Payout(&'a str, &'a str),
+    Settle(&'a str, &'a str),
+    Cancel(&'a str, &'a str),
+    Drain,
+    Config,
+}
+
+impl<'a> Resource<'a> {
+    fn at(path: &'a str) -> Option<Self> {
+        let path: Vec<&str> = path.trim_matches('/').split('/').collect();
+        match path.as_slice() {
+            ["api", "payouts"] => Some(Self::Payouts),
+            ["api", "payouts", mch_id, order_no] => Some(Self::Payout(mch_id, order_no)),
+            ["api", "payouts", mch_id, order_no, "settle"] => Some(Self::Settle(mch_id, order_no)),
+            ["api", "payouts", mch_id, order_no, "cancel"] => Some(Self::Cancel(mch_id, order_no)),
+            ["api", "drain"] => Some(Self::Drain),
+            ["api", "config"] => Some(Self::Config),
+            _ => None,
+        }
+    }
+
+    /// By which methods it is asked: it is read, or it changes something.
+    const fn allowed(&self) -> &'static str {
+        match self {
+            Self::Payouts | Self::Payout(..) | Self::Config => "GET, HEAD",
+            Self::Settle(..) | Self::Cancel(..) | Self::Drain => "POST",
+        }
+    }
+
+    fn allows(&self, method: &Method) -> bool {
+        self.allowed()
+            .split(", ")
+            .any(|allowed| allowed == method.as_str())
+    }
+}
+
+/// What the answer to a request is, where it is not an answer yet.
+pub(super) enum Answered {
+    /// This.
+    With(Response<Full<Bytes>>),
+    /// The orderly end is to begin.
+    Drain,
 }
 
 #[derive(Deserialize)]
@@ -64,51 +109,47 @@ impl Api {
     pub fn new(payouts: Payouts, token: Option<Secret>, config: Value) -> Self {
         Self {
             payouts,
-            token: token.map(Arc::new),
+            guard: Arc::new(Guard::new(token)),
             config: Arc::new(config),
         }
     }
 
-    /// Answers a request under `/api`.
-    pub(super) async fn answer(&self, asked: Asked) -> Response<Full<Bytes>> {
-        if !self.admits(asked.peer, &asked.headers) {
-            return refuse(
-                StatusCode::UNAUTHORIZED,
-                "the admin token is missing or wrong, or the caller is not on loopback",
-            );
+    /// Who may ask.
+    pub(super) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Answers a request under `/api` that was let in.
+    pub(super) async fn answer(&self, asked: Asked) -> Answered {
+        let Some(resource) = Resource::at(&asked.path) else {
+            return Answered::With(refuse(StatusCode::NOT_FOUND, "no such path under /api"));
+        };
+        if !resource.allows(&asked.method) {
+            return Answered::With(not_by_this_method(resource.allowed()));
         }
-        let path: Vec<&str> = asked.path.trim_matches('/').split('/').collect();
-        match (asked.method.as_str(), path.as_slice()) {
-            ("GET", ["api", "payouts"]) => self.list(&asked.query).await,
-            ("GET", ["api", "payouts", mch_id, order_no]) => match key(mch_id, order_no) {
+        Answered::With(match resource {
+            Resource::Payouts => self.list(&asked.query).await,
+            Resource::Config => answer(StatusCode::OK, &self.config),
+            Resource::Payout(mch_id, order_no) => match key(mch_id, order_no) {
                 Ok(key) => self.show(&key).await,
                 Err(refusal) => *refusal,
             },
-            ("POST", ["api", "payouts", mch_id, order_no, "settle"]) => match key(mch_id, order_no) {
-                Ok(key) => self.settle(&key, &asked).await,
+            Resource::Settle(mch_id, order_no) => match key(mch_id, order_no) {
+                Ok(key) => self.settle(&key, &asked.body).await,
                 Err(refusal) => *refusal,
             },
-            ("POST", ["api", "payouts", mch_id, order_no, "cancel"]) => match key(mch_id, order_no) {
-                Ok(key) => self.cancel(&key, &asked).await,
+            Resource::Cancel(mch_id, order_no) => match key(mch_id, order_no).and_then(|key| {
+                says_nothing(&asked.body)?;
+                Ok(key)
+            }) {
+                Ok(key) => self.cancel(&key).await,
                 Err(refusal) => *refusal,
             },
-            ("GET", ["api", "config"]) => answer(StatusCode::OK, &self.config),
-            (_, ["api", "payouts" | "config", ..]) => {
-                refuse(StatusCode::METHOD_NOT_ALLOWED, "not by this method")
-            }
-            _ => refuse(StatusCode::NOT_FOUND, "no such path under /api"),
-        }
-    }
-
-    /// Whether the caller has the token, or, where there is none, is on loopback.
-    pub(super) fn admits(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else {
-            return peer.is_loopback();
-        };
-        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        given
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .is_some_and(|given| token.matches(given.trim()))
+            Resource::Drain => match says_nothing(&asked.body) {
+                Ok(()) => return Answered::Drain,
+                Err(refusal) => *refusal,
+            },
+        })
     }
 
     async fn list(&self, query: &str) -> Response<Full<Bytes>> {
@@ -133,12 +174,8 @@ impl Api {
         }
     }
 
-    async fn settle(&self, key: &OrderKey, asked: &Asked) -> Response<Full<Bytes>> {
-        if asked.headers.contains_key(ORIGIN) {
-            // A page of somebody else's must not settle payouts through an operator's browser.
-            return refuse(StatusCode::FORBIDDEN, "requests of web pages are not taken");
-        }
-        let word: Word = match serde_json::from_slice(&asked.body) {
+    async fn settle(&self, key: &OrderKey, body: &[u8]) -> Response<Full<Bytes>> {
+        let word: Word = match serde_json::from_slice(body) {
             Ok(word) => word,
             Err(error) => {
                 let form = r#"{"as":"succeeded"|"refused","reason":"…"}"#;
@@ -168,10 +205,7 @@ impl Api {
 }
 
 impl Api {
-    async fn cancel(&self, key: &OrderKey, asked: &Asked) -> Response<Full<Bytes>> {
-        if asked.headers.contains_key(ORIGIN) {
-            return refuse(StatusCode::FORBIDDEN, "requests of web pages are not taken");
-        }
+    async fn cancel(&self, key: &OrderKey) -> Response<Full<Bytes>> {
         match self.payouts.cancel(key).await {
             Ok(order) => answer(StatusCode::OK, &view(&order)),
             Err(error) => {
@@ -200,6 +234,23 @@ fn key(mch_id: &str, order_no: &str) -> Result<OrderKey, Box<Response<Full<Bytes
         (_, Err(rule)) => Err(Box::new(refuse(
             StatusCode::BAD_REQUEST,
             &format!("mchBillno {rule}"),
+        ))),
+    }
+}
+
+/// What needs no more said is asked with no body, or with `{}`.
+fn says_nothing(body: &[u8]) -> Result<(), Box<Response<Full<Bytes>>>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    if body.is_empty() {
+        return Ok(());
+    }
+    match serde_json::from_slice(body) {
+        Ok(Nothing {}) => Ok(()),
+        Err(error) => Err(Box::new(refuse(
+            StatusCode::BAD_REQUEST,
+            &format!("send no body, or {{}}: {error}"),
         ))),
     }
 }
@@ -259,6 +310,15 @@ fn answer(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     response
 }
 
-fn refuse(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+pub(super) fn refuse(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     answer(status, &json!({ "error": text }))
+}
+
+pub(super) fn not_by_this_method(allowed: &'static str) -> Response<Full<Bytes>> {
+    let text = format!("not by this method: {allowed}");
+    let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &text);
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    response
 }

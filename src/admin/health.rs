@@ -1,4 +1,5 @@
-//! The admin port's service: `/livez`, `/readyz` and `/metrics` here, everything under `/api` handed on. Document: specification, section 8; ecosystem.md, section 1.1.
+//! The admin port's service: `/livez`, `/readyz` and `/metrics` here, everything under `/api` handed on once `guard` has let it
+//! in. Document: specification, section 8; ecosystem.md, section 1.1.
 //!
 //! Liveness never touches a store: a store that is down must not restart every pod. Readiness does, and says no while
 //! draining.
@@ -13,18 +14,25 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
-use super::api::{Api, Asked};
+use super::api::{Answered, Api, Asked, not_by_this_method, refuse};
+use super::guard::Access;
 use crate::http::drain::{Drain, Phase};
 use crate::http::listen::Connected;
 use crate::payout::Payouts;
 use crate::telemetry::metrics::{self, Metrics};
 
-/// The most bytes of a request's body.
+/// The most bytes of a request's body, and how long they may take.
 const MAX_BODY_BYTES: usize = 16 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Says in an answer that nothing can be changed here.
+const ADMIN_ACCESS: HeaderName = HeaderName::from_static("payout-admin-access");
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// How long a store may take to say that it is there.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -64,30 +72,36 @@ impl Admin {
     }
 
     async fn answer(self, peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path().to_owned();
-        if path == "/api/drain" && *request.method() == Method::POST {
-            return self.begin_drain(peer, request.headers());
+        let (head, body) = request.into_parts();
+        let api = self.api.load_full();
+        match api.guard().decide(peer, &head) {
+            Ok(Access::Open) => self.probe(&head).await,
+            Ok(access @ (Access::ReadOnly | Access::Full)) => {
+                private(self.ask(&api, head, body).await, access)
+            }
+            Err(refusal) => {
+                let mut response = refuse(refusal.status, refusal.text);
+                if refusal.status == StatusCode::UNAUTHORIZED {
+                    let challenge = HeaderValue::from_static("Bearer");
+                    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+                }
+                response
+            }
         }
-        if path == "/api" || path.starts_with("/api/") {
-            return self.ask_api(peer, path, request).await;
+    }
+
+    /// What everybody may ask.
+    async fn probe(&self, head: &Parts) -> Response<Full<Bytes>> {
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            return not_by_this_method("GET, HEAD");
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "only GET is answered here\n".into(),
-            );
-        }
-        match path.as_str() {
+        match head.uri.path() {
             "/metrics" => self.show_metrics(),
-            "/livez" => text(StatusCode::OK, "ok\n".into()),
             "/readyz" => match self.unready().await {
                 None => text(StatusCode::OK, "ok\n".into()),
                 Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "see /livez, /readyz, /metrics and /api/payouts\n".into(),
-            ),
+            _ => text(StatusCode::OK, "ok\n".into()),
         }
     }
 
@@ -109,37 +123,41 @@ impl Admin {
         }
     }
 
-    /// What `payout-sidecar drain` asks for: the orderly end, as SIGTERM begins it.
-    fn begin_drain(&self, peer: IpAddr, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        if !self.api.load().admits(peer, headers) {
+    /// What only those may ask whom the guard let in.
+    async fn ask(&self, api: &Api, head: Parts, body: Incoming) -> Response<Full<Bytes>> {
+        let path = head.uri.path();
+        if path != "/api" && !path.starts_with("/api/") {
             return text(
-                StatusCode::UNAUTHORIZED,
-                "the admin token is missing or wrong\n".into(),
+                StatusCode::NOT_FOUND,
+                "see /livez, /readyz, /metrics and /api/payouts\n".into(),
             );
         }
-        tracing::info!("asked over the admin port to stop");
-        self.drain.enter(Phase::LameDuck);
-        text(StatusCode::ACCEPTED, "draining\n".into())
-    }
-
-    async fn ask_api(&self, peer: IpAddr, path: String, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let (head, body) = request.into_parts();
-        let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
-            return text(
+        let body = if matches!(head.method, Method::GET | Method::HEAD) {
+            // What is only read needs no body, and nobody waits for one.
+            Bytes::new()
+        } else if let Ok(Ok(body)) = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await
+        {
+            body.to_bytes()
+        } else {
+            return refuse(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is too large, or broke off\n".into(),
+                "the body is too large, or did not come to its end",
             );
         };
         let asked = Asked {
-            method: head.method,
-            path,
+            path: path.to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
-            headers: head.headers,
-            body: body.to_bytes(),
-            peer,
+            method: head.method,
+            body,
         };
-        let api = self.api.load_full();
-        api.answer(asked).await
+        match api.answer(asked).await {
+            Answered::With(response) => response,
+            Answered::Drain => {
+                tracing::info!("asked over the admin port to stop");
+                self.drain.enter(Phase::LameDuck);
+                text(StatusCode::ACCEPTED, "draining\n".into())
+            }
+        }
     }
 
     /// Why no call should be sent here now.
@@ -154,11 +172,32 @@ impl Admin {
             let ledger = ledger.err().map(|error| error.to_string());
             ledger.or_else(|| identity.err().map(|error| error.to_string()))
         };
-        match tokio::time::timeout(STORE_TIMEOUT, stores).await {
+        match timeout(STORE_TIMEOUT, stores).await {
             Ok(unready) => unready,
             Err(_) => Some("the stores did not answer in time".to_owned()),
         }
     }
+}
+
+/// An answer that no cache keeps and no page of elsewhere is given. Where there is no token, it says what follows.
+fn private(mut response: Response<Full<Bytes>>, access: Access) -> Response<Full<Bytes>> {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        CROSS_ORIGIN_RESOURCE_POLICY,
+        HeaderValue::from_static("same-origin"),
+    );
+    if access == Access::ReadOnly {
+        headers.insert(
+            ADMIN_ACCESS,
+            HeaderValue::from_static("read-only; no [admin] token is configured"),
+        );
+    }
+    response
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::config::{Config, ConfigErrors};
+use crate::config::Config;
 use crate::secret::Secret;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,8 +21,22 @@ pub(super) struct AdminPort {
 }
 
 impl AdminPort {
+    /// The same, to change something: for that the port asks for a token.
+    pub(super) fn to_change(path: &Path) -> anyhow::Result<Self> {
+        let port = Self::of(path)?;
+        if port.token.is_none() {
+            bail!(
+                "nothing is changed over the admin port without a token: set one under [admin] in {}, e.g. \
+                 token = {{ file = \"admin-token\" }}, with the output of: openssl rand -hex 32. A running sidecar reads it \
+                 within seconds",
+                path.display()
+            );
+        }
+        Ok(port)
+    }
+
     /// The admin port of the sidecar that runs with this configuration.
-    pub(super) fn of(path: &Path) -> Result<Self, ConfigErrors> {
+    pub(super) fn of(path: &Path) -> anyhow::Result<Self> {
         let config: Config = crate::config::load(path, crate::config::environment().into_iter())?;
         let mut address = config.admin.listen;
         if address.ip().is_unspecified() {
@@ -43,6 +57,9 @@ impl AdminPort {
 
     async fn exchange(&self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
         let address = self.address;
+        if path.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            bail!("{path:?} cannot be asked for: it has blanks or control characters");
+        }
         let connected = TcpStream::connect(address).await;
         let mut stream =
             connected.with_context(|| format!("{address} cannot be connected: is the sidecar running?"))?;

@@ -19,6 +19,7 @@ use crate::payout::merchant::{Merchant, MerchantKind};
 use crate::payout::ports::{Identity, Ledger};
 use crate::payout::watch::Contact;
 use crate::payout::{Payouts, Settings};
+use crate::private;
 use crate::redis_link::{self, Options, RedisLink, RedisUrl};
 use crate::rules::contract::answer::Disclosure;
 use crate::rules::encoding::Encoding;
@@ -246,7 +247,14 @@ pub(super) async fn payouts(
                 create, retention, ..
             } = config.ledger;
             let ledger = FileLedger::open_counted(path, retention, create, Arc::clone(&clock), syncs);
-            Arc::new(ledger.context("[ledger] path")?)
+            let ledger = ledger.context("[ledger] path")?;
+            if std::fs::metadata(path).is_ok_and(|found| private::is_shared(&found)) {
+                tracing::warn!(
+                    path = %path.display(),
+                    "others than this process's user may read the ledger, and in it who was paid: chmod 600"
+                );
+            }
+            Arc::new(ledger)
         }
     };
     Ok(Payouts::new(
@@ -323,6 +331,16 @@ fn identity_system(source: &IdentitySource) -> &'static str {
     match source {
         IdentitySource::Redis { .. } => "redis",
         IdentitySource::File { .. } => "csv",
+    }
+}
+
+/// Says in the log where the admin port can change nothing.
+pub(super) fn tell_access(config: &Config) {
+    if config.admin.token.is_none() {
+        tracing::info!(
+            "no [admin] token is configured: /api is read-only, for callers on loopback, and nothing can be settled, \
+             cancelled or drained over it"
+        );
     }
 }
 

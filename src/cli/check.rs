@@ -8,6 +8,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::config::redacted::summary;
 use crate::ledger::keeper::Standing;
+use crate::rules::terminal;
 use crate::telemetry::metrics::Metrics;
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
@@ -17,7 +18,7 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
         Err(errors) => return Ending::Misconfigured(errors.into()),
     };
     for warning in &config.warnings {
-        println!("warning: {warning}");
+        println!("warning: {}", terminal::line(warning));
     }
     let metrics = Metrics::default();
     let settings = assemble::settings(&config, &(Arc::new(SystemClock) as _), &metrics);
@@ -25,7 +26,7 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
         return Ending::Misconfigured(error);
     }
     for line in summary(&config) {
-        println!("{line}");
+        println!("{}", terminal::line(&line));
     }
     if connect && let Err(error) = stores(&config, &metrics).await {
         return Ending::Failed(error);
@@ -50,14 +51,14 @@ async fn stores(config: &Config, metrics: &Metrics) -> anyhow::Result<()> {
         Standing::InUse => {
             println!(
                 "{}",
-                ledger::told(&keeper.place(), standing).map_err(anyhow::Error::msg)?
+                terminal::line(&ledger::told(&keeper.place(), standing).map_err(anyhow::Error::msg)?)
             );
             assemble::identity(config, metrics).await?.ready().await?;
         }
         standing @ (Standing::None | Standing::Whole { .. } | Standing::Lost { .. }) => {
             println!(
                 "{}",
-                ledger::told(&keeper.place(), standing).map_err(anyhow::Error::msg)?
+                terminal::line(&ledger::told(&keeper.place(), standing).map_err(anyhow::Error::msg)?)
             );
             let mut config = config.clone();
             config.ledger.create = false;

@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use super::Ending;
 use super::admin_port::AdminPort;
+use crate::rules::terminal;
 
 /// How often it is looked whether the sidecar is still there.
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn drain(path: &Path) -> Ending {
-    let port = match AdminPort::of(path) {
+    let port = match AdminPort::to_change(path) {
         Ok(port) => port,
-        Err(errors) => return Ending::Misconfigured(errors.into()),
+        Err(error) => return Ending::Misconfigured(error),
     };
     match port.ask("POST", "/api/drain", "").await {
         Ok((202, _)) => {}
-        Ok((status, body)) => return Ending::Failed(anyhow::anyhow!("drain: {status} {body}")),
+        Ok((status, body)) => {
+            return Ending::Failed(anyhow::anyhow!("drain: {status} {}", terminal::line(&body)));
+        }
         Err(error) => return Ending::Failed(error),
     }
     // The admin port answers to the very end, so that its silence is the end. Whoever runs this sets the time limit.

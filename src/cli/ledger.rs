@@ -10,6 +10,7 @@ use super::{Ending, assemble};
 use crate::clock::SystemClock;
 use crate::ledger::keeper::{Keeper, Standing};
 use crate::rules::term::MchId;
+use crate::rules::terminal;
 use crate::telemetry::log;
 
 #[derive(Subcommand)]
@@ -52,7 +53,7 @@ pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> Ending {
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 fn say(text: &str) {
-    println!("{text}");
+    println!("{}", terminal::line(text));
 }
 
 async fn create(keeper: &dyn Keeper, place: &str) -> Result<String, String> {

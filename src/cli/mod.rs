@@ -24,6 +24,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::private;
+use crate::rules::terminal;
 use crate::telemetry::out;
 
 /// A reverse-proxy sidecar that pays WeChat red packets (红包) and transfers (付款到零钱) once per order number.
@@ -112,7 +114,7 @@ pub fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "this is where a command's failure is told")]
 fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("payout-sidecar: {error:#}");
+    eprintln!("payout-sidecar: {}", terminal::lines(&format!("{error:#}")));
     ExitCode::from(code)
 }
 
@@ -135,6 +137,12 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn start(line: Line) -> Ending {
+    // Before the first secret is read.
+    if let Err(error) = private::forbid_dumps() {
+        return Ending::Failed(
+            anyhow::Error::new(error).context("this process's memory cannot be kept to itself"),
+        );
+    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {

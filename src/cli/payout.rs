@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Ending;
 use super::admin_port::AdminPort;
+use crate::rules::terminal;
 
 #[derive(Subcommand)]
 pub(super) enum PayoutCommand {
@@ -76,9 +77,18 @@ pub(super) enum Outcome {
 const PAGE: usize = 500;
 
 pub(super) async fn payout(path: &Path, command: PayoutCommand) -> Ending {
-    let port = match AdminPort::of(path) {
+    let changes = matches!(
+        &command,
+        PayoutCommand::Settle { .. } | PayoutCommand::Cancel { .. }
+    );
+    let port = if changes {
+        AdminPort::to_change(path)
+    } else {
+        AdminPort::of(path)
+    };
+    let port = match port {
         Ok(port) => port,
-        Err(errors) => return Ending::Misconfigured(errors.into()),
+        Err(error) => return Ending::Misconfigured(error),
     };
     let done = match command {
         PayoutCommand::List { filter, limit } => each(&port, &filter, limit, print_line).await,
@@ -138,7 +148,7 @@ async fn each(port: &AdminPort, filter: &Filter, limit: usize, print: fn(&Value)
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 async fn show(port: &AdminPort, mch_id: &str, order_no: &str) -> anyhow::Result<()> {
     let payout = ask(port, "GET", &format!("/api/payouts/{mch_id}/{order_no}"), "").await?;
-    println!("{payout:#}");
+    println!("{}", terminal::json(&format!("{payout:#}")));
     Ok(())
 }
 
@@ -173,18 +183,19 @@ async fn cancel(port: &AdminPort, mch_id: &str, order_no: &str) -> anyhow::Resul
     let status = payout.get("upstreamStatus").and_then(Value::as_str);
     println!(
         "{mch_id}:{order_no} is being cancelled; WeChat Pay says {} now",
-        status.unwrap_or("nothing")
+        terminal::line(status.unwrap_or("nothing"))
     );
     Ok(())
 }
 
 async fn ask(port: &AdminPort, method: &str, path: &str, body: &str) -> anyhow::Result<Value> {
     let (status, body) = port.ask(method, path, body).await?;
-    let value: Value = serde_json::from_str(&body).with_context(|| format!("HTTP {status}: {body}"))?;
+    let value: Value =
+        serde_json::from_str(&body).with_context(|| format!("HTTP {status}: {}", terminal::line(&body)))?;
     if status != 200 {
         bail!(
             "{}",
-            value.get("error").and_then(Value::as_str).unwrap_or("it failed")
+            terminal::line(value.get("error").and_then(Value::as_str).unwrap_or("it failed"))
         );
     }
     Ok(value)
@@ -192,7 +203,10 @@ async fn ask(port: &AdminPort, method: &str, path: &str, body: &str) -> anyhow::
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 fn print_line(payout: &Value) {
-    let text = |name: &str| payout.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+    let text = |name: &str| {
+        let text = payout.get(name).and_then(Value::as_str);
+        terminal::line(text.unwrap_or("-")).into_owned()
+    };
     let amount = payout.get("amount").and_then(Value::as_i64).unwrap_or_default();
     println!(
         "{}  {:<9}  {:>10}  {}:{}  {}  {}",
@@ -208,5 +222,5 @@ fn print_line(payout: &Value) {
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 fn print_json(payout: &Value) {
-    println!("{payout}");
+    println!("{}", terminal::json(&payout.to_string()));
 }

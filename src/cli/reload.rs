@@ -4,6 +4,7 @@
 //! A request sees the old configuration or the new one, never a mix. What was under way goes on under the old one.
 //! Listeners and stores change with a restart only.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::admin::api::Api;
 use crate::admin::health::Admin;
 use crate::clock::Clock;
 use crate::config::redacted::redacted;
-use crate::config::{self, Config};
+use crate::config::{self, Config, LogFormat, fingerprint};
 use crate::http::stack::{Generation, Stack};
 use crate::payout::Payouts;
 use crate::telemetry::log::Level;
@@ -71,7 +72,7 @@ impl Parts {
 pub(super) struct Reload {
     path: PathBuf,
     /// What listeners and stores were made of.
-    started: Config,
+    started: Fixed,
     files: Vec<PathBuf>,
     fingerprint: u64,
     parts: Parts,
@@ -80,12 +81,12 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Follows the file that `config` was read from.
-    pub(super) fn new(path: PathBuf, config: Config, parts: Parts, level: Level) -> Self {
+    pub(super) fn new(path: PathBuf, config: &Config, parts: Parts, level: Level) -> Self {
         Self {
             path,
             files: config.files.clone(),
             fingerprint: config.fingerprint,
-            started: config,
+            started: Fixed::of(config),
             parts,
             level,
         }
@@ -167,9 +168,10 @@ impl Reload {
     }
 
     fn take(&mut self, config: Config) -> anyhow::Result<()> {
-        let restart_for = needs_restart(&self.started, &config);
+        let restart_for = self.started.differences(&Fixed::of(&config));
         self.parts.put_in_force(&config, &restart_for)?;
         self.level.set(&config.log.level)?;
+        assemble::tell_access(&config);
         for warning in &config.warnings {
             tracing::warn!(warning, "the configuration may not be as it was meant");
         }
@@ -218,26 +220,45 @@ async fn asked_by(signal: &mut Option<Signal>) {
     }
 }
 
-/// What of a new configuration holds from the next restart on only.
-fn needs_restart(started: &Config, new: &Config) -> Vec<&'static str> {
-    let collector = |config: &Config| {
-        let settings = config.telemetry.otlp.as_ref();
-        settings.map(|settings| (settings.url.clone(), settings.ca_pem.clone()))
-    };
-    let pairs = [
-        ("server.listen", started.server.listen != new.server.listen),
-        (
-            "server.tls (on or off)",
-            started.server.tls.is_some() != new.server.tls.is_some(),
-        ),
-        ("admin.listen", started.admin.listen != new.admin.listen),
-        ("identity", started.identity != new.identity),
-        ("ledger", started.ledger != new.ledger),
-        ("log.format", started.log.format != new.log.format),
-        ("telemetry", collector(started) != collector(new)),
-    ];
-    pairs
-        .into_iter()
-        .filter_map(|(name, has_changed)| has_changed.then_some(name))
-        .collect()
+/// What of a configuration holds until the next restart. A copy of the whole would keep every secret of the first one for as
+/// long as the process lives; of what may hold a password, there is a fingerprint here.
+#[derive(PartialEq, Eq)]
+struct Fixed {
+    main: SocketAddr,
+    has_tls: bool,
+    admin: SocketAddr,
+    identity: u64,
+    ledger: u64,
+    log_format: LogFormat,
+    collector: Option<u64>,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        let collector = config.telemetry.otlp.as_ref();
+        Self {
+            main: config.server.listen,
+            has_tls: config.server.tls.is_some(),
+            admin: config.admin.listen,
+            identity: fingerprint(&config.identity),
+            ledger: fingerprint(&config.ledger),
+            log_format: config.log.format,
+            collector: collector.map(|settings| fingerprint(&(&settings.url, &settings.ca_pem))),
+        }
+    }
+
+    /// What of a new configuration holds from the next restart on only.
+    fn differences(&self, new: &Self) -> Vec<&'static str> {
+        let pairs = [
+            ("server.listen", self.main != new.main),
+            ("server.tls (on or off)", self.has_tls != new.has_tls),
+            ("admin.listen", self.admin != new.admin),
+            ("identity", self.identity != new.identity),
+            ("ledger", self.ledger != new.ledger),
+            ("log.format", self.log_format != new.log_format),
+            ("telemetry", self.collector != new.collector),
+        ];
+        let changed = |(name, has_changed): (&'static str, bool)| has_changed.then_some(name);
+        pairs.into_iter().filter_map(changed).collect()
+    }
 }

@@ -49,11 +49,14 @@ pub(super) async fn run(path: &Path) -> Ending {
     for warning in &config.warnings {
         tracing::warn!(warning, "the configuration may not be as it was meant");
     }
+    assemble::tell_access(&config);
     let (sidecar, drain) = match Sidecar::bind(&config, Arc::new(SystemClock)).await {
         Ok(bound) => bound,
         Err(error) => return Ending::Failed(error),
     };
-    let reload = Reload::new(path.to_owned(), config, sidecar.parts.clone(), level);
+    let reload = Reload::new(path.to_owned(), &config, sidecar.parts.clone(), level);
+    // Its secrets are where they are needed; here they would outlive their rotation.
+    drop(config);
     tokio::spawn(reload.follow());
     tokio::spawn(drain_on_signal(drain));
     sidecar.serve().await;

@@ -6,11 +6,13 @@ use std::fmt;
 use std::time::Duration;
 
 use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
+use rustls::InconsistentKeys;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::rules::term::Millis;
 
@@ -92,6 +94,7 @@ impl Certificate {
         key: PrivateKeyDer<'static>,
         now: Millis,
     ) -> Result<Self, CertificateError> {
+        let key = Zeroizing::new(key);
         let own = chain.first().ok_or(CertificateError::NoCertificate)?;
         let (_, parsed) = X509Certificate::from_der(own).map_err(|_| CertificateError::Unreadable)?;
         let serial: String = parsed
@@ -107,16 +110,12 @@ impl Certificate {
         let not_before = millis(validity.not_before.timestamp());
         let not_after = millis(validity.not_after.timestamp());
 
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).map_err(|error| {
-            if matches!(error, rustls::Error::InconsistentKeys(_)) {
-                CertificateError::Mismatch
-            } else if matches!(error, rustls::Error::InvalidCertificate(_)) {
-                CertificateError::Unreadable
-            } else {
-                CertificateError::UnusableKey
-            }
-        })?;
+        let signer = any_supported_type(&key).map_err(|_| CertificateError::UnusableKey)?;
+        match CertifiedKey::new(chain.clone(), signer).keys_match() {
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => return Err(CertificateError::Mismatch),
+            Err(_) => return Err(CertificateError::Unreadable),
+        }
 
         if now > not_after {
             return Err(CertificateError::Expired(validity.not_after.to_string()));
@@ -126,7 +125,7 @@ impl Certificate {
         }
         Ok(Self {
             chain,
-            key,
+            key: key.clone_key(),
             serial,
             not_after,
         })
@@ -138,7 +137,7 @@ impl Certificate {
         self.chain.clone()
     }
 
-    /// A copy of the key, for the one place that builds a TLS configuration. The caller's copy is not wiped.
+    /// A copy of the key, for the one place that builds a TLS configuration. The caller wipes it.
     #[must_use]
     pub fn key(&self) -> PrivateKeyDer<'static> {
         self.key.clone_key()

@@ -26,6 +26,7 @@ use crate::telemetry::otlp::Settings;
 pub use certificate::{Certificate, CertificateError};
 pub use errors::{ConfigError, ConfigErrors, Place};
 pub use load::{environment, load};
+pub use secret_ref::fingerprint;
 pub use store_url::StoreUrl;
 
 mod load;
@@ -161,6 +162,48 @@ pub struct ServerTls {
     pub certificate: Arc<Certificate>,
     /// The CA certificates (PEM, at least one) whose certificates callers need; `None`: callers need none.
     pub client_ca_pem: Option<String>,
+    /// Of these a caller's certificate must carry one; empty: every certificate of the CA is taken.
+    pub client_names: Vec<ClientName>,
+}
+
+/// A name that a caller's certificate carries as a subject alternative name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientName {
+    /// A DNS name, in lower case.
+    Dns(String),
+    /// A URI, e.g. `spiffe://cluster.local/ns/pay/sa/tuzhan`.
+    Uri(String),
+}
+
+impl ClientName {
+    /// Reads a name: a URI where it has a scheme, else a DNS name. `None` where it is neither.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
+        if text
+            .split_once("://")
+            .is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty())
+        {
+            return Some(Self::Uri(text.to_owned()));
+        }
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        (text.len() <= 253 && text.split('.').all(is_label)).then(|| Self::Dns(text.to_ascii_lowercase()))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Dns(name) | Self::Uri(name) => name,
+        }
+    }
 }
 
 /// The admin port.
@@ -168,7 +211,7 @@ pub struct ServerTls {
 pub struct Admin {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Asked for under `/` and `/api`; `None`: these are served to loopback only.
+    /// Asked for under `/` and `/api`, and for whatever changes something; `None`: the two can be read from loopback only.
     pub token: Option<Secret>,
 }
 
@@ -195,7 +238,7 @@ pub enum ClientIp {
 }
 
 /// How one Redis is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RedisServer {
     /// The URL, which may hold a password. Only its scheme was checked.
     pub url: StoreUrl,
@@ -204,7 +247,7 @@ pub struct RedisServer {
 }
 
 /// Where openids are found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum IdentitySource {
     /// In Redis.
     Redis {
@@ -227,7 +270,7 @@ pub enum IdentitySource {
 }
 
 /// Where payouts are recorded, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ledger {
     /// The store.
     pub store: LedgerStore,
@@ -238,7 +281,7 @@ pub struct Ledger {
 }
 
 /// A store of payouts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LedgerStore {
     /// Redis, for any number of replicas.
     Redis {

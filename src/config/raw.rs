@@ -90,6 +90,9 @@ pub(super) struct ServerTls {
     pub(super) key: Option<String>,
     /// Path of the CA (PEM) whose certificates callers need; without it none are asked for.
     pub(super) client_ca: Option<String>,
+    /// Names of which a caller's certificate must carry one: a DNS name, or a URI as of SPIFFE, of its subject alternative
+    /// names; exact, no wildcards. Without it every certificate of the CA is taken.
+    pub(super) client_names: Vec<String>,
 }
 
 /// The admin port: `/livez`, `/readyz`, `/metrics`, the console at `/`, its API under `/api`.
@@ -98,7 +101,8 @@ pub(super) struct ServerTls {
 pub(super) struct Admin {
     /// Address and port to listen on.
     pub(super) listen: String,
-    /// Asked for under `/` and `/api`; without it these two are served to loopback only.
+    /// Asked for under `/` and `/api`, and for whatever changes something. Without it these two can be read, not changed, by
+    /// callers on loopback whose `Host` is loopback.
     pub(super) token: Option<SecretRef>,
 }
 

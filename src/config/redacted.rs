@@ -11,9 +11,9 @@ use crate::secret::Secret;
 
 use super::units::{ByteSize, show};
 use super::{
-    Access, Admin, BillMerchant, Certificate, ClientIp, Config, Handler, HandlerFormat, IdentitySource,
-    Ledger, LedgerStore, Log, LogFormat, Merchant, RedisServer, Server, ServerTls, Telemetry, To, Wechat,
-    WechatMerchant,
+    Access, Admin, BillMerchant, Certificate, ClientIp, ClientName, Config, Handler, HandlerFormat,
+    IdentitySource, Ledger, LedgerStore, Log, LogFormat, Merchant, RedisServer, Server, ServerTls, Telemetry,
+    To, Wechat, WechatMerchant,
 };
 
 /// The configuration as JSON, under the names of the file, without any secret.
@@ -147,9 +147,10 @@ fn show_server(server: &Server) -> Value {
         "http2": http2,
         "lame_duck": show(*lame_duck),
         "drain_timeout": show(*drain_timeout),
-        "tls": tls.as_ref().map(|ServerTls { certificate, client_ca_pem }| json!({
+        "tls": tls.as_ref().map(|ServerTls { certificate, client_ca_pem, client_names }| json!({
             "certificate": show_certificate(certificate),
             "client_ca": client_ca_pem.as_ref().map(|_| "[given]"),
+            "client_names": client_names.iter().map(ClientName::as_str).collect::<Vec<_>>(),
         })),
     })
 }

@@ -20,7 +20,8 @@ use super::errors::Problems;
 use super::raw;
 use super::secret_ref::Places;
 use super::{
-    Access, Admin, ClientIp, Config, Log, LogFormat, Merchant, Server, ServerTls, Telemetry, To, Wechat,
+    Access, Admin, ClientIp, ClientName, Config, Log, LogFormat, Merchant, Server, ServerTls, Telemetry, To,
+    Wechat,
 };
 
 /// WeChat Pay's own backup host, which belongs to its own `base_url` only.
@@ -123,15 +124,52 @@ fn server_tls(raw: &raw::ServerTls, check: &mut Check<'_>) -> Option<ServerTls> 
     let certificate = check.certificate(read, "server.tls", "the main port")?;
     Some(ServerTls {
         certificate,
+        client_names: client_names(&raw.client_names, raw.client_ca.is_some(), check),
         client_ca_pem,
     })
 }
 
+fn client_names(raw: &[String], has_ca: bool, check: &mut Check<'_>) -> Vec<ClientName> {
+    const PATH: &str = "server.tls.client_names";
+    if !has_ca && !raw.is_empty() {
+        check.error(
+            PATH,
+            "says whom client_ca's certificates must name: give server.tls.client_ca too",
+        );
+    }
+    if has_ca && raw.is_empty() {
+        check.problems.warn(
+            "server.tls.client_ca",
+            "takes every certificate of that CA, whoever it was issued to: name the callers in server.tls.client_names"
+                .to_owned(),
+        );
+    }
+    let mut names = Vec::new();
+    for (index, text) in raw.iter().enumerate() {
+        let read = ClientName::parse(text).ok_or_else(|| {
+            "must be a DNS name without wildcards, e.g. \"tuzhan.example\", or a URI, e.g. \
+             \"spiffe://cluster.local/ns/pay/sa/tuzhan\""
+                .to_owned()
+        });
+        names.extend(check.take(&format!("{PATH}[{index}]"), read));
+    }
+    names
+}
+
 fn admin(raw: &raw::Admin, check: &mut Check<'_>) -> Admin {
-    Admin {
+    let admin = Admin {
         listen: socket(&raw.listen, "admin.listen", check),
         token: check.secret(raw.token.as_ref(), "admin.token"),
+    };
+    if !admin.listen.ip().is_loopback() && raw.token.is_none() {
+        check.problems.warn(
+            "admin.listen",
+            "is reached from beyond this machine, and no admin.token is set: /api answers loopback only, and nothing can be \
+             settled, cancelled or drained by hand: set admin.token"
+                .to_owned(),
+        );
     }
+    admin
 }
 
 fn access(raw: &raw::Access, check: &mut Check<'_>) -> Access {

@@ -4,11 +4,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, DefaultHasher, Hash as _, Hasher as _, RandomState};
+use std::fmt;
+use std::hash::{BuildHasher as _, DefaultHasher, Hash, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -34,13 +37,6 @@ impl SecretRef {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Form {
-    Text(String),
-    Place(Place),
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase")]
 enum Place {
     Env(String),
@@ -50,12 +46,35 @@ enum Place {
 impl<'de> Deserialize<'de> for SecretRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // serde's own message could repeat the text, so it is replaced.
-        match Form::deserialize(deserializer) {
-            Ok(Form::Text(text)) => Ok(Self::Text(Secret::new(text))),
-            Ok(Form::Place(Place::Env(name))) => Ok(Self::Env(name)),
-            Ok(Form::Place(Place::File(path))) => Ok(Self::File(path)),
-            Err(_) => Err(serde::de::Error::custom(Self::RULE)),
-        }
+        deserializer
+            .deserialize_any(Forms)
+            .map_err(|_| serde::de::Error::custom(Self::RULE))
+    }
+}
+
+/// Takes either form. By hand: serde's untagged enums make copies, which nobody wipes.
+struct Forms;
+
+impl<'de> Visitor<'de> for Forms {
+    type Value = SecretRef;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SecretRef::RULE)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<SecretRef, E> {
+        Ok(SecretRef::Text(Secret::new(text.to_owned())))
+    }
+
+    fn visit_string<E: serde::de::Error>(self, text: String) -> Result<SecretRef, E> {
+        Ok(SecretRef::Text(Secret::new(text)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretRef, A::Error> {
+        Ok(match Place::deserialize(MapAccessDeserializer::new(map))? {
+            Place::Env(name) => SecretRef::Env(name),
+            Place::File(path) => SecretRef::File(path),
+        })
     }
 }
 
@@ -86,6 +105,11 @@ impl JsonSchema for SecretRef {
 
 /// One seed for the process: two fingerprints can be compared, and none tells anything of the secrets in it.
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The same for equal values within one process, and tells nothing of the secrets in them.
+pub fn fingerprint(value: &impl Hash) -> u64 {
+    SEED.hash_one(value)
+}
 
 /// Where secrets and files are looked for, and which files were read for it.
 pub(super) struct Places {

@@ -1,6 +1,7 @@
 //! The URL of a store, which may hold a password. Its parts are read by `redis_link`.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::secret::Secret;
 
@@ -40,6 +41,12 @@ impl PartialEq for StoreUrl {
 }
 
 impl Eq for StoreUrl {}
+
+impl Hash for StoreUrl {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expose().hash(state);
+    }
+}
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,17 +1,26 @@
 //! TLS towards callers: our certificate, and where `client_ca` is given, theirs. Document: specification, section 7,
 //! `[server] tls`.
 
+use std::fmt;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
 
-use crate::config::ServerTls;
+use crate::config::{ClientName, ServerTls};
 
 /// What callers are offered, the preferred one first.
 const HTTP2: &[u8] = b"h2";
@@ -28,7 +37,8 @@ pub enum TlsError {
     Unusable(#[from] rustls::Error),
 }
 
-/// Prepares TLS 1.2 and 1.3. A caller without a certificate of `client_ca`, where there is one, is refused in the greeting.
+/// Prepares TLS 1.2 and 1.3. A caller without a certificate of `client_ca`, where there is one, for clients and with one of
+/// `client_names`, where there are some, is refused in the greeting.
 ///
 /// # Errors
 /// When the CA or the certificate cannot be used, then [`TlsError`].
@@ -42,12 +52,116 @@ pub fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, TlsError> {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem)?), provider)
                 .build()
                 .map_err(|error| TlsError::ClientCa(error.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(Arc::new(Callers {
+                issued: verifier,
+                names: tls.client_names.clone(),
+            }))
         }
     };
-    let mut config = builder.with_single_cert(tls.certificate.chain(), tls.certificate.key())?;
+    let key = Zeroizing::new(tls.certificate.key());
+    let own = CertifiedKey::new(tls.certificate.chain(), any_supported_type(&key)?);
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
     config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Which of a CA's certificates are callers'.
+struct Callers {
+    /// Asks for one that the CA has issued, and that is in force.
+    issued: Arc<dyn ClientCertVerifier>,
+    /// It must carry one of these, where there are some.
+    names: Vec<ClientName>,
+}
+
+impl Callers {
+    /// Whether a certificate that the CA has issued is for clients (RFC 5280, section 4.2.1.12), and a caller's. The subject's
+    /// common name is nobody's name (RFC 9525, section 2).
+    fn admit(&self, certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
+        let (_, certificate) =
+            X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+        let usage = certificate
+            .extended_key_usage()
+            .map_err(|_| CertificateError::BadEncoding)?;
+        if !usage.is_some_and(|usage| usage.value.client_auth) {
+            return Err(CertificateError::InvalidPurpose);
+        }
+        if self.names.is_empty() {
+            return Ok(());
+        }
+        let carried = certificate
+            .subject_alternative_name()
+            .map_err(|_| CertificateError::BadEncoding)?;
+        let carried = carried.iter().flat_map(|names| &names.value.general_names);
+        let is_known = carried
+            .into_iter()
+            .any(|name| self.names.iter().any(|known| is_same(known, name)));
+        is_known.then_some(()).ok_or(CertificateError::NotValidForName)
+    }
+}
+
+/// Compares byte for byte; DNS names without regard to case. A wildcard is no name.
+fn is_same(known: &ClientName, carried: &GeneralName<'_>) -> bool {
+    match known {
+        ClientName::Dns(known) => {
+            matches!(carried, GeneralName::DNSName(name) if name.eq_ignore_ascii_case(known))
+        }
+        ClientName::Uri(known) => matches!(carried, GeneralName::URI(uri) if uri == known),
+    }
+}
+
+impl fmt::Debug for Callers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callers")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for Callers {
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.issued.verify_client_cert(end_entity, intermediates, now)?;
+        self.admit(end_entity)?;
+        Ok(verified)
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.issued.root_hint_subjects()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.issued.client_auth_mandatory()
+    }
+
+    fn offer_client_auth(&self) -> bool {
+        self.issued.offer_client_auth()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.issued.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.issued.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.issued.supported_verify_schemes()
+    }
 }
 
 fn roots(pem: &str) -> Result<RootCertStore, TlsError> {

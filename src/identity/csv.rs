@@ -3,17 +3,22 @@
 //! No field may hold a control character, so a line is a row, whatever quotes are in it: a quote that is not closed spoils
 //! its own line only, and the line's number is the one that an editor shows. A last line without a line break may be cut
 //! off, and an openid that is cut off is an openid too, of somebody else or of nobody: so it is a bad one.
+//!
+//! A spreadsheet runs a cell that begins like a formula, quoted or not. A row that has one is written as text: each of its
+//! three cells begins with an apostrophe, which is no part of it. No other row can look like that, since no app id and no
+//! openid has an apostrophe: so a user id that begins with one itself is never mistaken, and neither is a file of elsewhere.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read as _};
 
 use crate::rules::term::{OpenId, UserId, WxAppId};
+use crate::rules::terminal;
 
 /// What the first line must be.
 pub const HEADER: &str = "wx_app_id,user_id,openid";
 
-/// The longest line that is looked at, its line break included. The longest good one has 1,124 bytes: 128 characters of
-/// four bytes, each of them doubled at worst, with quotes and the two other fields.
+/// The longest line that is looked at, its line break included. The longest good one has 1,127 bytes: 128 characters of
+/// four bytes, each of them doubled at worst, with quotes, apostrophes and the two other fields.
 const LONGEST_LINE: usize = 4096;
 
 /// A user's openid under an app.
@@ -150,6 +155,17 @@ fn row(line: &[u8]) -> Result<Row, String> {
     let [app, user, openid] = fields.as_slice() else {
         return Err(format!("it has {} columns, not 3", fields.len()));
     };
+    let (app, user, openid) = match app.strip_prefix(TEXT) {
+        None => (app.as_ref(), user.as_ref(), openid.as_ref()),
+        Some(app) => match (user.strip_prefix(TEXT), openid.strip_prefix(TEXT)) {
+            (Some(user), Some(openid)) => (app, user, openid),
+            (None, _) | (_, None) => {
+                return Err(
+                    "wx_app_id begins with an apostrophe: then all three cells do, or none".to_owned(),
+                );
+            }
+        },
+    };
     Ok(Row {
         app: WxAppId::parse(app).map_err(|rule| format!("wx_app_id {rule}"))?,
         user: UserId::parse(user).map_err(|rule| format!("user_id {rule}"))?,
@@ -196,22 +212,40 @@ fn unquoted(mut rest: &str) -> Result<(String, &str), &'static str> {
     }
 }
 
-/// Appends a row, with its line break. Quotes are put where they are needed; nothing else is changed, so a user id that
-/// a spreadsheet takes for a formula is written as it is.
+/// Appends a row, with its line break. Quotes are put where they are needed, and apostrophes where a spreadsheet would run
+/// something.
 pub fn write(row: &Row, text: &mut String) {
     let user = row.user.as_str();
-    text.push_str(row.app.as_str());
-    text.push(',');
+    let is_run = [row.app.as_str(), user, row.openid.as_str()]
+        .into_iter()
+        .any(is_formula);
+    let mark = if is_run { TEXT } else { "" };
+    for part in [mark, row.app.as_str(), ","] {
+        text.push_str(part);
+    }
     if user.contains(['"', ',']) {
-        text.push('"');
-        text.push_str(&user.replace('"', "\"\""));
-        text.push('"');
+        for part in ["\"", mark, &user.replace('"', "\"\""), "\""] {
+            text.push_str(part);
+        }
     } else {
+        text.push_str(mark);
         text.push_str(user);
     }
-    text.push(',');
-    text.push_str(row.openid.as_str());
-    text.push('\n');
+    for part in [",", mark, row.openid.as_str(), "\n"] {
+        text.push_str(part);
+    }
+}
+
+/// What each cell of a row begins with that is written as text.
+const TEXT: &str = "'";
+
+/// Whether a spreadsheet may take a cell for a formula: it begins with what formulas begin with, in the wide form of East Asian
+/// keyboards or not, whatever is not seen before it.
+fn is_formula(cell: &str) -> bool {
+    let is_unseen =
+        |c: char| c.is_whitespace() || terminal::line(c.encode_utf8(&mut [0; 4])).len() > c.len_utf8();
+    let begins = cell.chars().find(|c| !is_unseen(*c));
+    begins.is_some_and(|c| matches!(c, '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠'))
 }
 
 #[cfg(test)]
@@ -255,6 +289,14 @@ mod tests {
             (" ", "it has 1 columns, not 3"),
             ("wx 1,u,o1", "wx_app_id must be"),
             ("wx1,,o1", "user_id must be"),
+            ("wx1,'=1+1,o1", ""),
+            ("'wx1,'=1+1,'o1", ""),
+            ("\"'wx1\",\"'=1,1\",\"'o1\"", ""),
+            ("'wx1,=1+1,'o1", "wx_app_id begins with an apostrophe"),
+            ("'wx1,'=1+1,o1", "wx_app_id begins with an apostrophe"),
+            ("wx1,'=1+1,'o1", "openid must be"),
+            ("'wx1,','o1", "user_id must be"),
+            ("''wx1,''u,''o1", "wx_app_id must be"),
             ("wx1,u\0,o1", "user_id must be"),
             ("wx1,u\r,o1", "user_id must be"),
             ("wx1,u,o1\r\r", "openid must be"),
@@ -289,6 +331,52 @@ mod tests {
                 )
             ]
         );
+    }
+
+    #[test]
+    fn what_a_spreadsheet_would_run_is_written_as_text_and_read_back_as_it_was() {
+        for (app, user, openid, written) in [
+            ("wx1", "=1+1", "o1", "'wx1,'=1+1,'o1\n"),
+            ("wx1", "+86 139", "o1", "'wx1,'+86 139,'o1\n"),
+            ("wx1", "-1", "o1", "'wx1,'-1,'o1\n"),
+            ("wx1", "@SUM(1)", "o1", "'wx1,'@SUM(1),'o1\n"),
+            (
+                "wx1",
+                "=cmd|' /C calc'!A0",
+                "o1",
+                "'wx1,'=cmd|' /C calc'!A0,'o1\n",
+            ),
+            (
+                "wx1",
+                "=HYPERLINK(\"x\",1)",
+                "o1",
+                "'wx1,\"'=HYPERLINK(\"\"x\"\",1)\",'o1\n",
+            ),
+            ("wx1", "  =1", "o1", "'wx1,'  =1,'o1\n"),
+            ("wx1", "\u{3000}＝1", "o1", "'wx1,'\u{3000}＝1,'o1\n"),
+            (
+                "wx1",
+                "\u{feff}\u{200b}=1",
+                "o1",
+                "'wx1,'\u{feff}\u{200b}=1,'o1\n",
+            ),
+            ("-x", "u", "o1", "'-x,'u,'o1\n"),
+            ("wx1", "u", "-o", "'wx1,'u,'-o\n"),
+            // These are no formulas, and stay as they are.
+            ("wx1", "'=1+1", "o1", "wx1,'=1+1,o1\n"),
+            ("wx1", "''", "o1", "wx1,'',o1\n"),
+            ("wx1", "a=1", "o1", "wx1,a=1,o1\n"),
+        ] {
+            let row = made(app, user, openid);
+            let mut text = String::new();
+            write(&row, &mut text);
+            assert_eq!(text, written);
+            assert_eq!(
+                read(format!("{HEADER}\n{text}").as_bytes()),
+                [(2, Ok(row))],
+                "{text}"
+            );
+        }
     }
 
     #[test]
@@ -330,7 +418,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_written_is_read_again_by_this_and_by_another_reader(user in "[^\\p{Cc}]{1,128}|[\",a:]{1,9}") {
+        fn what_is_written_is_read_again_by_this_and_by_another_reader(user in "[^\\p{Cc}]{1,128}|[\",a:'=+]{1,9}") {
             let row = made("wx-1_A", &user, "o1");
             let mut text = format!("{HEADER}\n");
             write(&row, &mut text);
@@ -338,7 +426,9 @@ mod tests {
             let mut other = csv::Reader::from_reader(text.as_bytes());
             let records: Vec<csv::StringRecord> = other.records().collect::<Result<_, _>>().unwrap();
             proptest::prop_assert_eq!(records.len(), 1);
-            proptest::prop_assert_eq!(&records[0][1], user);
+            let mark = if records[0][0].starts_with('\'') { "'" } else { "" };
+            proptest::prop_assert_eq!(&records[0][1], format!("{mark}{user}"));
+            proptest::prop_assert!(!records[0].iter().any(|cell| cell.trim().starts_with(['=', '+', '-', '@'])));
         }
     }
 }

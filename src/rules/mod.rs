@@ -16,6 +16,8 @@ pub mod encoding;
 
 pub mod text;
 
+pub mod terminal;
+
 pub mod contract;
 
 pub mod path;

@@ -49,6 +49,7 @@ pub use self::faults::Faults;
 use self::pki::Pki;
 use self::wechat_v3::V3Keys;
 pub use self::wechat_v3::{APIV3_KEY, BillKeys, PUBLIC_KEY_ID};
+use crate::private;
 
 /// The API key of merchants that have none of their own.
 pub const API_KEY: &str = "stub-api-key-0123456789abcdefghi";
@@ -261,14 +262,14 @@ impl Stub {
     /// # Errors
     /// When a file cannot be written, then the error.
     pub fn write_pki(&self, dir: &Path, mch_ids: &[&str]) -> std::io::Result<()> {
-        std::fs::create_dir_all(dir)?;
-        std::fs::write(dir.join("stub-ca.crt"), self.ca_pem())?;
+        private::create_directories(dir)?;
+        private::replace(&dir.join("stub-ca.crt"), self.ca_pem().as_bytes())?;
         for mch_id in mch_ids {
             let (cert, key) = self.client_certificate(mch_id).map_err(std::io::Error::other)?;
             let folder = dir.join(mch_id);
-            std::fs::create_dir_all(&folder)?;
-            std::fs::write(folder.join("apiclient_cert.pem"), cert)?;
-            std::fs::write(folder.join("apiclient_key.pem"), key)?;
+            private::create_directories(&folder)?;
+            private::replace(&folder.join("apiclient_cert.pem"), cert.as_bytes())?;
+            private::replace(&folder.join("apiclient_key.pem"), key.as_bytes())?;
         }
         Ok(())
     }
@@ -282,11 +283,15 @@ impl Stub {
         for mch_id in mch_ids {
             let keys = self.bill_keys(mch_id).map_err(std::io::Error::other)?;
             let folder = dir.join(mch_id).join("v3");
-            std::fs::create_dir_all(&folder)?;
-            std::fs::write(folder.join("apiclient_cert.pem"), keys.cert_pem)?;
-            std::fs::write(folder.join("apiclient_key.pem"), keys.key_pem)?;
-            std::fs::write(folder.join("apiv3-key"), APIV3_KEY)?;
-            std::fs::write(folder.join("wechatpay_pub_key.pem"), keys.public_key_pem)?;
+            private::create_directories(&folder)?;
+            for (name, text) in [
+                ("apiclient_cert.pem", keys.cert_pem.as_str()),
+                ("apiclient_key.pem", &keys.key_pem),
+                ("apiv3-key", APIV3_KEY),
+                ("wechatpay_pub_key.pem", &keys.public_key_pem),
+            ] {
+                private::replace(&folder.join(name), text.as_bytes())?;
+            }
         }
         Ok(())
     }

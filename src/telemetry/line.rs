@@ -19,6 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::context::RequestContext;
 use crate::rules::json::{self, key};
+use crate::rules::terminal;
 
 /// Room for a line with many fields, so that it is written without being moved.
 const USUAL_BYTES: usize = 768;
@@ -49,9 +50,8 @@ where
                 object.key(key!("trace_id")).text(trace_id);
             });
         });
-        let mut line = line.into_text();
-        line.push('\n');
-        writer.write_str(&line)
+        writer.write_str(&terminal::json(&line.into_text()))?;
+        writer.write_char('\n')
     }
 }
 
@@ -72,7 +72,7 @@ where
         let mut line = String::new();
         let inner = Writer::new(&mut line);
         self.0.format_event(context, inner, event)?;
-        writer.write_str(line.trim_end_matches('\n'))?;
+        writer.write_str(&terminal::coloured(line.trim_end_matches('\n')))?;
         let told = RequestContext::tell(|request_id, trace_id| {
             write!(writer, " request_id={request_id:?} trace_id={trace_id}")
         });

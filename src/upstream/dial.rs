@@ -4,22 +4,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroize as _;
 
 use super::target::Target;
 use crate::secret::Secret;
 
-/// A merchant's client certificate with its key.
+/// A merchant's client certificate with its key, which is wiped when this is dropped.
 #[derive(Debug)]
 pub struct ClientCertificate {
     /// The certificate, followed by its chain if there is one.
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key. Its `Debug` shows nothing of it.
     pub key: PrivateKeyDer<'static>,
+}
+
+impl Drop for ClientCertificate {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl ClientCertificate {
@@ -204,7 +213,10 @@ fn tls_config(
     let Some(certificate) = certificate else {
         return Ok(builder.with_no_client_auth());
     };
-    Ok(builder.with_client_auth_cert(certificate.chain.clone(), certificate.key.clone_key())?)
+    // By the key itself, since the library takes a copy over that nobody wipes.
+    let own = CertifiedKey::new(certificate.chain.clone(), any_supported_type(&certificate.key)?);
+    own.keys_match()?;
+    Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))))
 }
 
 #[cfg(test)]

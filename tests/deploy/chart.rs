@@ -217,3 +217,42 @@ fn a_digest_and_a_configuration_of_ones_own_are_taken() {
     assert_eq!(pod["volumes"][0]["configMap"]["name"], "mine");
     assert_eq!(pod["volumes"][1]["secret"]["secretName"], "hush");
 }
+
+#[test]
+fn no_token_of_the_cluster_is_mounted_unless_it_is_asked_for() {
+    for (more, expected) in [
+        (&[][..], false),
+        (&["--set=application.automountServiceAccountToken=true"], true),
+    ] {
+        let objects = standalone_with(more);
+        let pod = &the("Deployment", "shop", &objects)["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], expected);
+    }
+}
+
+#[test]
+fn the_notes_ask_for_an_admin_token_where_there_is_none() {
+    let notes = |config: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, config).unwrap();
+        let config = format!("config={}", path.display());
+        let values = ["-f", "deploy/helm/example/standalone.yaml", "--set-file", &config];
+        // Without a cluster, a dry run of an installation still writes them.
+        let arguments = [
+            &[
+                "install",
+                "shop",
+                CHART,
+                "--dry-run=client",
+                "--disable-openapi-validation",
+            ],
+            &values[..],
+        ]
+        .concat();
+        String::from_utf8(output("helm", &arguments, b"")).unwrap()
+    };
+    let asked = "config.toml has no [admin] token";
+    assert!(notes("[access]\n").contains(asked));
+    assert!(!notes("[admin]\ntoken = { file = \"/secrets/admin-token\" }\n").contains(asked));
+}

@@ -29,7 +29,7 @@ fn the_image_is_what_the_manifests_count_on() {
             "COPY --chmod=0444 dist/sbom.cdx.json /sbom.cdx.json",
         ],
         vec![
-            "rust:1.95-bookworm AS build",
+            "rust:1.95-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS build",
             "WORKDIR /src",
             "COPY . .",
             "RUN deploy/build-binary",

@@ -316,6 +316,7 @@ fn loads(text: &str) {
         .self_signed(&key)
         .unwrap();
     for (name, content) in [
+        ("admin-token", "a".to_owned()),
         ("token", "t".to_owned()),
         ("1900000109-api-key", "k".repeat(32)),
         ("1900000109-apiclient_cert.pem", certificate.pem()),
@@ -352,7 +353,8 @@ fn the_example_configuration_fits_the_pod_it_runs_in() {
 
     let mut files = BTreeSet::new();
     secret_files(&toml::Value::Table(config), &mut files);
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
+    assert!(files.contains("/secrets/admin-token"), "{files:?}");
     let readme = read("deploy/README.md");
     for file in files {
         let name = file

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::http::{Answer, call};
 use crate::support::redis::Redis;
 use crate::support::sidecar::{
-    APP, BOTH, Encoding, MERCHANT, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis,
+    ADMIN, APP, BOTH, Encoding, MERCHANT, OPENID, OPERATOR, Payout, Sidecar, To, Upstream, embedded, in_redis,
 };
 use crate::support::until;
 
@@ -22,13 +22,13 @@ pub async fn on_files(upstream: &Upstream, more: &str) -> Sidecar {
 
 pub async fn shown(sidecar: &Sidecar, order_no: &str) -> Value {
     let path = format!("/api/payouts/{MERCHANT}/{order_no}");
-    let answer = call(sidecar.admin, "GET", &path, &[], b"").await;
+    let answer = call(sidecar.admin, "GET", &path, &OPERATOR, b"").await;
     serde_json::from_str(&answer.body).unwrap()
 }
 
 async fn cancel(sidecar: &Sidecar, order_no: &str) -> Answer {
     let path = format!("/api/payouts/{MERCHANT}/{order_no}/cancel");
-    call(sidecar.admin, "POST", &path, &[], b"").await
+    call(sidecar.admin, "POST", &path, &OPERATOR, b"{}").await
 }
 
 pub fn paid(upstream: &Upstream, order_no: &str) -> usize {
@@ -308,7 +308,7 @@ async fn one_that_ends_unpaid_gives_its_limits_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_cancels_what_the_user_has_not_confirmed() {
     let upstream = Upstream::start(PUBLIC_KEY).await;
-    let sidecar = on_files(&upstream, "").await;
+    let sidecar = on_files(&upstream, ADMIN).await;
     for order_no in ["CAN1", "CAN2", "CAN3"] {
         let code = sidecar.pay(Encoding::Json, &Payout::new(order_no)).await.code();
         assert_eq!(code, "SUCCESS");
@@ -352,7 +352,11 @@ async fn an_operator_cancels_what_the_user_has_not_confirmed() {
         sidecar.admin,
         "POST",
         &format!("/api/payouts/{MERCHANT}/CAN3/cancel"),
-        &[("Origin", "https://elsewhere.example.com")],
+        &[
+            OPERATOR[0],
+            OPERATOR[1],
+            ("Origin", "https://elsewhere.example.com"),
+        ],
         b"",
     )
     .await;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::Full;
+use rcgen::ExtendedKeyUsagePurpose;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::http::{call, exchange, request};
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::tls::{Authority, ask_http1, ask_http2, greet};
+use crate::support::tls::{Authority, Pair, ask_http1, ask_http2, greet};
 
 /// A sidecar with these settings of `[server]`.
 async fn with_server(dir: TempDir, server: &str) -> (Upstream, Sidecar) {
@@ -136,6 +137,111 @@ async fn only_callers_with_a_certificate_of_the_client_ca_get_in() {
             usize::from(is_served)
         );
     }
+}
+
+const CLIENT: ExtendedKeyUsagePurpose = ExtendedKeyUsagePurpose::ClientAuth;
+const SERVER: ExtendedKeyUsagePurpose = ExtendedKeyUsagePurpose::ServerAuth;
+
+/// Whether a caller with this certificate is paid.
+async fn is_let_in(sidecar: &Sidecar, authority: &Authority, own: &Pair, order_no: &str) -> bool {
+    match greet(sidecar.main, authority, Some(own), &["http/1.1"]).await {
+        Ok(stream) => ask_http1(stream, pay(Version::HTTP_11, order_no)).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_client_ca_only_client_names_get_in_and_only_with_certificates_for_clients() {
+    const SPIFFE: &str = "spiffe://cluster.local/ns/pay/sa/tuzhan";
+    let (authority, callers) = (Authority::new(), Authority::new());
+    let dir = with_certificate(&authority);
+    std::fs::write(dir.path().join("ca.crt"), &callers.pem).unwrap();
+    let tls = |names: &str| {
+        format!(
+            "[server.tls]\ncert = \"tls.crt\"\nkey = \"tls.key\"\nclient_ca = \"ca.crt\"\nclient_names = [{names}]"
+        )
+    };
+    let (upstream, sidecar) = with_server(dir, &tls(&format!("\"Tuzhan.example\", \"{SPIFFE}\""))).await;
+    let both = &[CLIENT, SERVER][..];
+    let mut paid = 0;
+    for (n, (common, dns, uris, usages, expected)) in [
+        ("", &["tuzhan.example"][..], &[][..], &[CLIENT][..], true),
+        ("", &["other.example", "TUZHAN.example"], &[], both, true),
+        ("", &[], &[SPIFFE], both, true),
+        // Issued by the CA, to somebody else.
+        ("", &["other.example"], &[], both, false),
+        (
+            "",
+            &["tuzhan.example.other.example", "x.tuzhan.example"],
+            &[],
+            both,
+            false,
+        ),
+        ("", &["*.example", "*"], &[], both, false),
+        (
+            "",
+            &[],
+            &[
+                "spiffe://cluster.local/ns/pay/sa/tuzhan2",
+                "https://tuzhan.example",
+            ],
+            both,
+            false,
+        ),
+        ("", &[SPIFFE], &["tuzhan.example"], both, false),
+        // A common name is nobody's name.
+        ("tuzhan.example", &[], &[], both, false),
+        ("tuzhan.example", &["other.example"], &[], both, false),
+        // Not for clients.
+        ("", &["tuzhan.example"], &[], &[SERVER], false),
+        ("", &["tuzhan.example"], &[], &[], false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let own = callers.issue_for(common, dns, uris, usages);
+        let is_in = is_let_in(&sidecar, &authority, &own, &format!("N{n}")).await;
+        assert_eq!(is_in, expected, "{common:?} {dns:?} {uris:?} {usages:?}");
+        paid += usize::from(expected);
+        assert_eq!(upstream.stub.books().payments().len(), paid);
+    }
+
+    // Names change without a restart.
+    let other = callers.issue_for("", &["other.example"], &[], both);
+    let text = std::fs::read_to_string(sidecar.dir.path().join("config.toml")).unwrap();
+    std::fs::write(
+        sidecar.dir.path().join("config.toml"),
+        text.replace("Tuzhan.example", "other.example"),
+    )
+    .unwrap();
+    sidecar.logged("the new configuration is in force").await;
+    assert!(is_let_in(&sidecar, &authority, &other, "R1").await);
+    let first = callers.issue_for("", &["tuzhan.example"], &[], both);
+    assert!(!is_let_in(&sidecar, &authority, &first, "R2").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_client_names_every_client_of_the_ca_gets_in_and_that_is_said() {
+    let (authority, callers) = (Authority::new(), Authority::new());
+    let dir = with_certificate(&authority);
+    std::fs::write(dir.path().join("ca.crt"), &callers.pem).unwrap();
+    let (_upstream, sidecar) = with_server(
+        dir,
+        "tls = { cert = \"tls.crt\", key = \"tls.key\", client_ca = \"ca.crt\" }",
+    )
+    .await;
+    for (n, (usages, expected)) in [(&[CLIENT][..], true), (&[SERVER], false), (&[], false)]
+        .into_iter()
+        .enumerate()
+    {
+        let own = callers.issue_for("anybody", &[], &[], usages);
+        assert_eq!(
+            is_let_in(&sidecar, &authority, &own, &format!("W{n}")).await,
+            expected,
+            "{usages:?}"
+        );
+    }
+    sidecar.logged("server.tls.client_names").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@
 
 mod support;
 
+mod admin_port;
 mod bad_input;
 mod bills;
 mod bills_keys;
@@ -45,12 +46,14 @@ mod model;
 mod openid;
 mod operator;
 mod otlp;
+mod private;
 mod process;
 mod proxy;
 mod redis_link;
 mod reload;
 mod rolling;
 mod routers;
+mod secrets;
 mod send;
 mod slow;
 mod smuggling;

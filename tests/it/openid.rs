@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::ledger::link;
 use crate::support::redis::{Cluster, Redis, Sentinels};
+use crate::support::sidecar::binary;
 
 const HEADER: &str = "wx_app_id,user_id,openid\n";
 const KEY: &str = "openid:{wxAppId}:{userId}";
@@ -49,7 +50,7 @@ impl Desk {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_payout-sidecar"));
+        let mut command = Command::new(binary());
         command
             .args(["--config", &self.path("config.toml"), "openid"])
             .args(arguments);
@@ -343,7 +344,11 @@ fn odd(app: &str) -> Vec<String> {
     let mut rows: Vec<String> = ODD
         .iter()
         .enumerate()
-        .map(|(n, user)| format!("{app},{},o{n}", quoted(user)))
+        .map(|(n, user)| match user.strip_prefix('=') {
+            // A row of which a spreadsheet would run a cell is written as text.
+            Some(_) => format!("'{app},'{user},'o{n}"),
+            None => format!("{app},{},o{n}", quoted(user)),
+        })
         .collect();
     rows.sort();
     rows

@@ -2,8 +2,13 @@
 
 use std::process::Command;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
 use crate::support::http::{Answer, call};
-use crate::support::sidecar::{Encoding, MERCHANT, OPENID, Payout, Sidecar, To, Upstream, embedded};
+use crate::support::sidecar::{
+    ADMIN, Encoding, MERCHANT, OPENID, OPERATOR, Payout, Sidecar, To, Upstream, binary, embedded,
+};
 
 async fn with_orders(more: &str) -> (Upstream, Sidecar) {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
@@ -34,7 +39,7 @@ async fn with_orders(more: &str) -> (Upstream, Sidecar) {
 }
 
 async fn get(sidecar: &Sidecar, path: &str) -> serde_json::Value {
-    serde_json::from_str(&call(sidecar.admin, "GET", path, &[], b"").await.body).unwrap()
+    serde_json::from_str(&call(sidecar.admin, "GET", path, &OPERATOR, b"").await.body).unwrap()
 }
 
 async fn settle(sidecar: &Sidecar, order_no: &str, body: &str) -> Answer {
@@ -42,7 +47,7 @@ async fn settle(sidecar: &Sidecar, order_no: &str, body: &str) -> Answer {
         sidecar.admin,
         "POST",
         &format!("/api/payouts/{MERCHANT}/{order_no}/settle"),
-        &[],
+        &OPERATOR,
         body.as_bytes(),
     )
     .await
@@ -59,7 +64,7 @@ fn numbers(page: &serde_json::Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payouts_are_listed_shown_and_settled_by_hand() {
-    let (upstream, sidecar) = with_orders("").await;
+    let (upstream, sidecar) = with_orders(ADMIN).await;
     assert_eq!(
         numbers(&get(&sidecar, "/api/payouts").await),
         ["UNK2", "UNK1", "REF1", "OK1"]
@@ -91,9 +96,15 @@ async fn payouts_are_listed_shown_and_settled_by_hand() {
         "cursor=x",
         "other=1",
     ] {
-        let status = call(sidecar.admin, "GET", &format!("/api/payouts?{bad}"), &[], b"")
-            .await
-            .status;
+        let status = call(
+            sidecar.admin,
+            "GET",
+            &format!("/api/payouts?{bad}"),
+            &OPERATOR,
+            b"",
+        )
+        .await
+        .status;
         assert!(
             status == 400 || (bad == "cursor=x" && status == 503),
             "{bad}: {status}"
@@ -175,7 +186,7 @@ async fn payouts_are_listed_shown_and_settled_by_hand() {
         sidecar.admin,
         "GET",
         &format!("/api/payouts/{MERCHANT}/UNK1/settle"),
-        &[],
+        &OPERATOR,
         b"",
     )
     .await;
@@ -184,7 +195,7 @@ async fn payouts_are_listed_shown_and_settled_by_hand() {
         sidecar.admin,
         "POST",
         &format!("/api/payouts/{MERCHANT}/UNK1/settle"),
-        &[("Origin", "https://elsewhere")],
+        &[OPERATOR[0], OPERATOR[1], ("Origin", "https://elsewhere")],
         word.as_bytes(),
     )
     .await;
@@ -222,24 +233,26 @@ async fn the_admin_token_is_asked_for_and_never_shown() {
     );
 }
 
+/// Runs `payout-sidecar payout` with a sidecar's configuration, and returns its code and what it printed.
+fn payout(sidecar: &Sidecar, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(binary());
+    command
+        .arg("--config")
+        .arg(sidecar.dir.path().join("config.toml"));
+    let done = command
+        .arg("payout")
+        .args(arguments)
+        .env("PAYOUT_SIDECAR__ADMIN__LISTEN", sidecar.admin.to_string())
+        .output()
+        .unwrap();
+    let text = [done.stdout, done.stderr].concat();
+    (done.status.code(), String::from_utf8(text).unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_do_the_same() {
     let (_upstream, sidecar) = with_orders("[admin]\ntoken = \"marked-admin\"\n").await;
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_payout-sidecar"));
-        command.args([
-            "--config",
-            &sidecar.dir.path().join("config.toml").display().to_string(),
-            "payout",
-        ]);
-        let done = command
-            .args(arguments)
-            .env("PAYOUT_SIDECAR__ADMIN__LISTEN", sidecar.admin.to_string())
-            .output()
-            .unwrap();
-        let text = [done.stdout, done.stderr].concat();
-        (done.status.code(), String::from_utf8(text).unwrap())
-    };
+    let run = |arguments: &[&str]| payout(&sidecar, arguments);
     let (code, listed) = run(&["list", "--state", "unknown"]);
     assert_eq!((code, listed.lines().count()), (Some(0), 2), "{listed}");
     let (code, shown) = run(&["show", MERCHANT, "REF1"]);
@@ -273,4 +286,59 @@ async fn the_commands_do_the_same() {
         run(&["settle", MERCHANT, "UNK2", "--as", "paid", "--reason", "r"]).0,
         Some(2)
     );
+}
+
+/// What a terminal would obey, from a handler that is somebody else's: it clears the screen, names the window, turns the line
+/// round, and writes over what stands there.
+const HOSTILE: &str = "NO\u{1b}[2J\u{1b}]2mine\u{7}\u{9b}31m\u{202e}\r\u{8}\u{7f}\u{2066}";
+
+/// A handler that turns every payout away, and says why in words of its own.
+async fn hostile_handler() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let refusal =
+        serde_json::json!({ "returnCode": "FAIL", "errCode": HOSTILE, "errCodeDes": HOSTILE }).to_string();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{refusal}",
+        refusal.len()
+    );
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 8192];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_of_a_handlers_reaches_the_terminal_as_a_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let configuration = format!(
+        "{}{ADMIN}[[merchant]]\nmch_id = \"*\"\nto = \"handler\"\nhandler_url = \"http://{}\"\n",
+        embedded(&dir),
+        hostile_handler().await
+    );
+    let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
+    let refused = sidecar.pay(Encoding::Json, &Payout::new("ESC1")).await;
+    assert_eq!(refused.code(), HOSTILE);
+    let is_obeyed = |c: &char| {
+        (c.is_control() && *c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    for arguments in [&["list"][..], &["show", MERCHANT, "ESC1"], &["export"]] {
+        let (code, shown) = payout(&sidecar, arguments);
+        assert!(
+            code == Some(0) && shown.contains("ESC1") && shown.contains("NO"),
+            "{shown}"
+        );
+        let obeyed: Vec<char> = shown.chars().filter(is_obeyed).collect();
+        assert_eq!(obeyed, Vec::<char>::new(), "{arguments:?}");
+    }
+    // What is JSON is read back as it was.
+    let shown: serde_json::Value =
+        serde_json::from_str(&payout(&sidecar, &["show", MERCHANT, "ESC1"]).1).unwrap();
+    assert_eq!(shown["errCode"], HOSTILE);
+    let log = sidecar.logged("ESC1").await;
+    assert!(!log.chars().any(|c| is_obeyed(&c)), "{log:?}");
 }

@@ -4,7 +4,9 @@ use std::process::{Command, Output};
 
 use crate::support::http::call;
 use crate::support::redis::Redis;
-use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis};
+use crate::support::sidecar::{
+    ADMIN, APP, Encoding, OPENID, Payout, Sidecar, To, Upstream, binary, embedded, in_redis,
+};
 use crate::support::until;
 
 fn run(arguments: &[&str]) -> Output {
@@ -204,12 +206,12 @@ async fn drain_begins_the_same_end_and_waits_for_it() {
     let upstream = Upstream::start(To::Redpack).await;
     let dir = tempfile::tempdir().unwrap();
     let configuration = format!(
-        "{}[server]\nlame_duck = \"300ms\"\n{}",
+        "{}{ADMIN}[server]\nlame_duck = \"300ms\"\n{}",
         embedded(&dir),
         upstream.configuration()
     );
     let mut sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
-    let mut drain = Command::new(env!("CARGO_BIN_EXE_payout-sidecar"));
+    let mut drain = Command::new(binary());
     drain.args([
         "drain",
         "--config",

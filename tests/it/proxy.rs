@@ -63,7 +63,7 @@ async fn requests_pass_byte_for_byte_with_our_headers_set() {
                 header("x-forwarded-host"),
                 header("x-forwarded-proto")
             ),
-            ("sidecar".into(), "sidecar".into(), "http".into())
+            ("localhost".into(), "localhost".into(), "http".into())
         );
         assert_eq!(
             (header("cookie"), header("authorization")),

@@ -7,16 +7,22 @@ mod post;
 mod script;
 mod table;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::Ending;
 use super::run::Sidecar;
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::http::drain::Phase;
+use crate::http::drain::{Drain, Phase};
+use crate::identity::csv::HEADER;
+use crate::private;
+use crate::rules::text::hex_digits;
 use crate::stub::{HandlerKind, Options, Stub};
 
 #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
@@ -31,24 +37,72 @@ pub(super) async fn demo(once: bool) -> Ending {
     }
 }
 
-/// Plays the script, and returns how many answers were wrong.
-#[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
+/// Plays the script, serves on until it is ended where not only `once`, and returns how many answers were wrong.
 async fn play(once: bool) -> anyhow::Result<usize> {
+    // Before there is anything to leave behind.
+    let mut ended = Ended::new()?;
     let dir = Scratch::new()?;
+    let (wrong, playground) = tokio::select! {
+        begun = begin(dir.path()) => begun?,
+        () = ended.told() => bail!("ended before it was done"),
+    };
+    if !once {
+        playground.tell();
+        ended.told().await;
+    }
+    playground.end().await?;
+    Ok(wrong)
+}
+
+/// What a demo has started.
+struct Playground {
+    stub: Stub,
+    admin: SocketAddr,
+    token: String,
+    drain: Drain,
+    serving: JoinHandle<()>,
+}
+
+impl Playground {
+    /// Says what there is to try.
+    #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
+    fn tell(&self) {
+        let Self {
+            stub, admin, token, ..
+        } = self;
+        println!("What is on record:\n  curl -H 'Authorization: Bearer {token}' http://{admin}/api/payouts");
+        println!(
+            "Serving until Ctrl-C. Payments: http://{}/_stub/payments",
+            stub.addr()
+        );
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        self.drain.enter(Phase::Draining);
+        self.serving.await?;
+        self.stub.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Plays the script; returns how many answers were wrong.
+#[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
+async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
     let stub = Stub::start(Options {
         handler: HandlerKind::PaysEachCall,
         ..Options::loopback()
     })
     .await?;
-    let config = configure(dir.path(), &stub)?;
+    let token = random_token()?;
+    let config = configure(dir, &stub, &token)?;
     let (sidecar, drain) = Sidecar::bind(&config, Arc::new(SystemClock)).await?;
     let (main, admin) = sidecar.addresses()?;
     let serving = tokio::spawn(sidecar.serve());
     println!(
         "sidecar  http://{main}   (embedded ledger and mapping in {})",
-        dir.path().display()
+        dir.display()
     );
-    println!("admin    http://{admin}/readyz");
+    println!("admin    http://{admin}/readyz   (token {token})");
     println!(
         "stub     http://{}/_stub/payments   (stands in for WeChat Pay and for a handler)\n",
         stub.addr()
@@ -71,21 +125,18 @@ async fn play(once: bool) -> anyhow::Result<usize> {
     if payments != script::PAYMENTS {
         bail!("there should have been {} payments", script::PAYMENTS);
     }
-    if !once {
-        println!(
-            "Serving until Ctrl-C. Payments: http://{}/_stub/payments",
-            stub.addr()
-        );
-        tokio::signal::ctrl_c().await?;
-    }
-    drain.enter(Phase::Draining);
-    serving.await?;
-    stub.shutdown().await;
-    Ok(wrong)
+    let playground = Playground {
+        stub,
+        admin,
+        token,
+        drain,
+        serving,
+    };
+    Ok((wrong, playground))
 }
 
 /// Writes the demo's configuration, as a customer would, and loads it.
-fn configure(dir: &Path, stub: &Stub) -> anyhow::Result<Config> {
+fn configure(dir: &Path, stub: &Stub, token: &str) -> anyhow::Result<Config> {
     stub.write_pki(dir, &[script::MERCHANT])?;
     let users = [script::APP, script::TRANSFER_APP]
         .into_iter()
@@ -93,15 +144,43 @@ fn configure(dir: &Path, stub: &Stub) -> anyhow::Result<Config> {
     let mapped: String = users
         .map(|(app, (user, openid))| format!("{app},{user},{openid}\n"))
         .collect();
-    std::fs::write(
-        dir.join("openids.csv"),
-        format!("wx_app_id,user_id,openid\n{mapped}"),
-    )?;
+    let csv = format!("{HEADER}\n{mapped}");
+    private::replace(&dir.join("openids.csv"), csv.as_bytes())?;
     let tls = stub.tls_addr().context("the stub serves TLS")?;
-    let text = script::configuration(stub.addr(), tls);
+    let text = script::configuration(stub.addr(), tls, token);
     let path = dir.join("config.toml");
-    std::fs::write(&path, text)?;
+    private::replace(&path, text.as_bytes())?;
     Ok(crate::config::load(&path, std::iter::empty())?)
+}
+
+/// A token that nobody can guess.
+fn random_token() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(hex_digits(bytes))
+}
+
+/// What ends a demo: Ctrl-C, `kill`, a terminal that is closed.
+struct Ended([Signal; 3]);
+
+impl Ended {
+    fn new() -> anyhow::Result<Self> {
+        let heard = |kind| signal(kind).context("signals cannot be caught");
+        Ok(Self([
+            heard(SignalKind::interrupt())?,
+            heard(SignalKind::terminate())?,
+            heard(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn told(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 /// A directory that goes when the demo ends.
@@ -111,7 +190,7 @@ impl Scratch {
     fn new() -> anyhow::Result<Self> {
         let name = format!("payout-sidecar-demo-{:016x}", getrandom::u64()?);
         let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        private::create_directory(&path).with_context(|| path.display().to_string())?;
         Ok(Self(path))
     }
 

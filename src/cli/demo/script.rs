@@ -19,7 +19,7 @@ pub(super) const PAYMENTS: usize = 5;
 pub(super) const TRANSFER_APP: &str = "wxtransfer";
 
 /// The merchants' configuration: a red packet over TLS with a client certificate, a transfer, a handler.
-pub(super) fn configuration(stub: SocketAddr, tls: SocketAddr) -> String {
+pub(super) fn configuration(stub: SocketAddr, tls: SocketAddr, token: &str) -> String {
     let tls = tls.port();
     format!(
         r#"[server]
@@ -27,6 +27,7 @@ listen = "127.0.0.1:0"
 lame_duck = "0s"
 [admin]
 listen = "127.0.0.1:0"
+token = "{token}"
 [client_ip]
 value = "203.0.113.7"
 [identity]

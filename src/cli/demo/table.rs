@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 
 use super::script::Scene;
 use crate::rules::fields::Fields;
+use crate::rules::terminal;
 
 /// One line of the table.
 pub(super) struct Row {
@@ -72,7 +73,7 @@ pub(super) fn print(rows: &[Row]) {
             (true, false) => ("\x1b[31m", "\x1b[0m"),
         };
         println!("{on}{mark}{off} {} ({})", row.title, row.encoding);
-        println!("     {}", row.answer);
+        println!("     {}", terminal::line(&row.answer));
         if !row.is_right {
             println!("     expected {}", row.missing);
         }

@@ -11,6 +11,7 @@ use crate::identity::csv::{HEADER, Rows, write};
 use crate::identity::listing::{Found, ListError};
 use crate::identity::mapping::Mapping;
 use crate::rules::term::WxAppId;
+use crate::rules::terminal;
 
 /// Of how many the key is shown that stand where a mapping should, and are none.
 const SHOWN: u64 = 20;
@@ -57,7 +58,7 @@ async fn of_redis(mapping: &Mapping, app: Option<WxAppId>, mut out: impl Write) 
         };
         unusable = unusable.saturating_add(1);
         if unusable <= SHOWN {
-            eprintln!("left out: {key}: {why}");
+            eprintln!("left out: {}: {why}", terminal::line(&key));
         }
         Ok(())
     });

@@ -18,6 +18,7 @@ use crate::config::{Config, IdentitySource};
 use crate::identity::csv::Row;
 use crate::identity::mapping::{Mapping, Put};
 use crate::rules::term::{OpenId, UserId, WxAppId};
+use crate::rules::terminal;
 use crate::telemetry::metrics::Metrics;
 
 #[derive(Subcommand)]
@@ -124,7 +125,8 @@ impl Store {
 async fn get(config: &Config, app: &WxAppId, user: &UserId) -> anyhow::Result<()> {
     let identity = assemble::identity(config, &Metrics::default()).await?;
     let found = identity.openid(app, user).await?;
-    let openid = found.with_context(|| format!("user {} has no openid under {app}", user.as_str()))?;
+    let openid =
+        found.with_context(|| format!("user {} has no openid under {app}", terminal::line(user.as_str())))?;
     println!("{}", openid.as_str());
     Ok(())
 }
@@ -144,7 +146,7 @@ async fn set(mapping: &Mapping, row: Row) -> anyhow::Result<()> {
     println!(
         "{} of user {} under {} {came}",
         row.openid.as_str(),
-        row.user.as_str(),
+        terminal::line(row.user.as_str()),
         row.app
     );
     Ok(())
@@ -157,6 +159,6 @@ async fn delete(mapping: &Mapping, app: &WxAppId, user: &UserId) -> anyhow::Resu
     } else {
         "had no openid"
     };
-    println!("user {} {did} under {app}", user.as_str());
+    println!("user {} {did} under {app}", terminal::line(user.as_str()));
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::rules::terminal;
+
 /// How often a line is written where nobody looks.
 const NOW_AND_THEN: Duration = Duration::from_secs(5);
 
@@ -51,6 +53,7 @@ impl Progress {
     /// Writes a line, above the bar.
     #[expect(clippy::print_stderr, reason = "this is where an import says what it does")]
     pub(super) fn tell(&self, line: &str) {
+        let line = terminal::line(line);
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::progress::Progress;
+use crate::private;
+use crate::rules::terminal;
 
 /// How many are shown on the terminal: as many as somebody reads.
 const SHOWN: u64 = 100;
@@ -27,15 +29,8 @@ impl Rejects {
             {
                 bail!("--rejects {} is the very file that is imported", path.display());
             }
-            let mut options = File::options();
-            options
-                .create(true)
-                .write(true)
-                .append(goes_on)
-                .truncate(!goes_on);
-            let opened = options
-                .open(&path)
-                .with_context(|| format!("--rejects {}", path.display()))?;
+            let opened =
+                private::open(&path, goes_on).with_context(|| format!("--rejects {}", path.display()))?;
             anyhow::Ok((path, opened))
         };
         Ok(Self {
@@ -50,7 +45,7 @@ impl Rejects {
         if let Some((path, file)) = &mut self.file {
             let text: String = lines
                 .iter()
-                .map(|(line, why)| format!("line {line}: {why}\n"))
+                .map(|(line, why)| format!("line {line}: {}\n", terminal::line(why)))
                 .collect();
             return file
                 .write_all(text.as_bytes())

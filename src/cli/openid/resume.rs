@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::import::Counts;
+use crate::private;
 use crate::watch::Stamp;
 
 /// What must be the same for an import to be gone on with.
@@ -82,12 +83,7 @@ impl Resume {
             line,
             counts,
         };
-        let mut beside = self.path.clone().into_os_string();
-        beside.push(".new");
-        std::fs::write(&beside, serde_json::to_vec(&progress)?)?;
-        std::fs::rename(&beside, &self.path).map_err(|error| match std::fs::remove_file(&beside) {
-            Ok(()) | Err(_) => error,
-        })
+        private::replace(&self.path, &serde_json::to_vec(&progress)?)
     }
 
     /// The import is done.

@@ -6,7 +6,7 @@ use p12_keystore::{Certificate as P12Certificate, KeyStore, KeyStoreEntry, Priva
 use rcgen::{CertificateParams, KeyPair, SerialNumber};
 
 use super::{LEAST, load_in};
-use crate::config::{Certificate, CertificateError, Config, To};
+use crate::config::{Certificate, CertificateError, ClientName, Config, To};
 use crate::rules::term::Millis;
 
 /// A self-signed certificate in force from 2020 to 2030, and its key.
@@ -229,6 +229,51 @@ fn the_main_ports_certificate_is_checked_like_a_merchants() {
             .contains("server.tls.client_ca: the file holds no certificate"),
         "{errors}"
     );
+}
+
+#[test]
+fn client_names_are_names_and_belong_to_a_client_ca() {
+    let dir = tempfile::tempdir().unwrap();
+    made().put(dir.path());
+    let load = |more: &str| {
+        let tls = format!("tls = {{ cert = \"cert.pem\", key = \"key.pem\"{more} }}");
+        load_in(dir.path(), &format!("{LEAST}[server]\n{tls}\n"), &[])
+    };
+    let names = |names: &str| load(&format!(", client_ca = \"cert.pem\", client_names = [{names}]"));
+    let config = names("\"Tuzhan.example\", \"spiffe://c/ns/pay\"").unwrap();
+    assert_eq!(
+        config.server.tls.unwrap().client_names,
+        [
+            ClientName::Dns("tuzhan.example".into()),
+            ClientName::Uri("spiffe://c/ns/pay".into())
+        ]
+    );
+    let warns = |warnings: &[String]| warnings.iter().any(|warning| warning.contains("client_names"));
+    assert!(!warns(&config.warnings), "{:?}", config.warnings);
+    assert!(
+        warns(&names("").unwrap().warnings),
+        "any certificate of the CA would do"
+    );
+    for wrong in [
+        "",
+        " ",
+        "*.tuzhan.example",
+        "tuzhan.example.",
+        "兔展.example",
+        "://x",
+        "a b",
+        "CN=tuzhan",
+    ] {
+        let errors = names(&format!("\"{wrong}\"")).unwrap_err().to_string();
+        assert!(
+            errors.contains("server.tls.client_names[0]: must be a DNS name"),
+            "{wrong:?}: {errors}"
+        );
+    }
+    let errors = load(", client_names = [\"tuzhan.example\"]")
+        .unwrap_err()
+        .to_string();
+    assert!(errors.contains("give server.tls.client_ca too"), "{errors}");
 }
 
 /// Section 7's own example, word for word but for the secrets' directory.

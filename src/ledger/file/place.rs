@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use redb::StorageBackend;
 
 use super::open::{OpenError, fill};
+use crate::private;
 use crate::rules::term::LedgerTime;
 
 /// How long a file may be locked before it is in use: somebody may only be looking at it.
@@ -123,12 +124,7 @@ pub(super) fn make(path: &Path, now: LedgerTime) -> Result<Option<Held>, OpenErr
         why: error.to_string(),
     };
     let fresh = unused_name(path).map_err(|error| not_made(&error))?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&fresh)
-        .map_err(|error| not_made(&error))?;
+    let file = private::create_new(&fresh).map_err(|error| not_made(&error))?;
     let made = fill_and_publish(&file, &fresh, path, now);
     let removed = std::fs::remove_file(&fresh);
     let is_ours = made.map_err(|why| not_made(&why))?;

@@ -262,7 +262,10 @@ async fn operators(sidecar: &Sidecar, said: &mut Said) {
         ("GET", format!("/nowhere?token={ADMIN}"), ""),
     ] {
         for authorization in [own.as_str(), wrong.as_str(), ""] {
-            let headers = [("Authorization", authorization)];
+            let headers = [
+                ("Authorization", authorization),
+                ("Content-Type", "application/json"),
+            ];
             let answer = call(sidecar.admin, method, &path, &headers, body.as_bytes()).await;
             let is_open = matches!(path.as_str(), "/livez" | "/readyz" | "/metrics");
             assert!(!is_open || answer.status == 200, "{path}: {}", answer.status);

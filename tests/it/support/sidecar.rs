@@ -13,6 +13,13 @@ pub const APP: &str = "wx8888888888888888";
 pub const MERCHANT: &str = "1900000109";
 pub const OPENID: &str = "oTEST0000000000000000000001";
 
+/// `[admin]`, so that an operator may change something, and what that operator sends.
+pub const ADMIN: &str = "[admin]\ntoken = \"admin-token-of-the-tests\"\n";
+pub const OPERATOR: [(&str, &str); 2] = [
+    ("Authorization", "Bearer admin-token-of-the-tests"),
+    ("Content-Type", "application/json"),
+];
+
 /// What is tested: the binary of this build, or the one that `PAYOUT_SIDECAR_BIN` names, to see whether a test fails on another.
 pub fn binary() -> std::path::PathBuf {
     std::env::var_os("PAYOUT_SIDECAR_BIN")
@@ -104,6 +111,11 @@ impl Sidecar {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap().trim_end_matches("kB").trim().parse().unwrap()
+    }
+
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     pub fn kill(&mut self) {

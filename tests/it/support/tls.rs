@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,11 +41,30 @@ impl Authority {
         }
     }
 
-    /// A certificate for `localhost`, or for a client of this name.
+    /// A certificate for `localhost`, or for a client of this common name.
     pub fn issue(&self, name: &str) -> Pair {
+        let usages = [
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        self.issue_for(name, &["localhost"], &[], &usages)
+    }
+
+    /// A certificate with these names, for these purposes.
+    pub fn issue_for(
+        &self,
+        common: &str,
+        dns: &[&str],
+        uris: &[&str],
+        usages: &[ExtendedKeyUsagePurpose],
+    ) -> Pair {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
+        let dns: Vec<String> = dns.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(dns).unwrap();
+        let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+        params.subject_alt_names.extend(uris);
+        params.extended_key_usages = usages.to_vec();
+        params.distinguished_name.push(DnType::CommonName, common);
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Pair {
             cert: cert.pem(),

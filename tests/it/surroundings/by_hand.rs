@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::{at_handler, on_files, pay, stands};
-use crate::support::sidecar::{MERCHANT, Sidecar, To, Upstream, binary};
+use crate::support::sidecar::{ADMIN, MERCHANT, Sidecar, To, Upstream, binary};
 
 /// Operators were told that `settle --as refused` frees the number for another payment; it spends it.
 #[tokio::test(flavor = "multi_thread")]
@@ -13,7 +13,10 @@ async fn a_number_that_was_settled_as_refused_is_spent() {
         .stub
         .set_faults("pay=reset-before;query=status:502".parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
-    let configuration = on_files(&dir, &at_handler(MERCHANT, upstream.stub.addr(), ""));
+    let configuration = format!(
+        "{ADMIN}{}",
+        on_files(&dir, &at_handler(MERCHANT, upstream.stub.addr(), ""))
+    );
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
     assert_eq!(pay(&sidecar, "O1").await, "SYSTEMERROR");
     let done = Command::new(binary())

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::http::call;
-use crate::support::sidecar::{Encoding, MERCHANT, Payout, Sidecar};
+use crate::support::sidecar::{Encoding, MERCHANT, OPERATOR, Payout, Sidecar};
 use crate::support::until;
 
 /// Puts another configuration in force, as an editor or a ConfigMap does it: the finished file takes the old one's place.
@@ -54,7 +54,7 @@ async fn metric(sidecar: &Sidecar, name: &str) -> u64 {
 /// An order's record, as operators see it.
 async fn record(sidecar: &Sidecar, order_no: &str) -> serde_json::Value {
     let path = format!("/api/payouts/{MERCHANT}/{order_no}");
-    serde_json::from_str(&call(sidecar.admin, "GET", &path, &[], b"").await.body).unwrap()
+    serde_json::from_str(&call(sidecar.admin, "GET", &path, &OPERATOR, b"").await.body).unwrap()
 }
 
 async fn pay(sidecar: &Sidecar, order_no: &str) -> String {

@@ -16,7 +16,7 @@ after it. */ -}}
   {{- end }}
   restartPolicy: Always
   env:
-    # Probes come from outside the pod; the default is loopback.
+    # Probes come from outside the pod; the default is loopback. What of it is no probe: `[admin] token` in config.toml.
     - name: PAYOUT_SIDECAR__ADMIN__LISTEN
       value: 0.0.0.0:{{ .Values.ports.admin }}
     {{- if ne (int .Values.ports.payout) 8080 }}
