@@ -72,3 +72,5 @@ pub mod peer;
 pub mod media;
 
 pub mod watch;
+
+pub mod means;

@@ -16,7 +16,7 @@ use crate::admin::health::Admin;
 use crate::clock::Clock;
 use crate::config::redacted::redacted;
 use crate::config::{self, Config};
-use crate::http::stack::{Generation, Stack};
+use crate::http::stack::{Generation, Stack, Standing};
 use crate::payout::Payouts;
 use crate::telemetry::log::Level;
 use crate::telemetry::metrics::Metrics;
@@ -36,6 +36,7 @@ pub(super) struct Parts {
     pub(super) admin: Admin,
     pub(super) metrics: Metrics,
     pub(super) tracer: Option<Tracer>,
+    pub(super) standing: Standing,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -50,6 +51,7 @@ impl Parts {
             Arc::clone(&settings),
             &self.metrics,
             self.tracer.as_ref(),
+            &self.standing,
             Some(&before),
         )?;
         let mut shown = redacted(config);
@@ -234,6 +236,10 @@ fn needs_restart(started: &Config, new: &Config) -> Vec<&'static str> {
         ("identity", started.identity != new.identity),
         ("ledger", started.ledger != new.ledger),
         ("log.format", started.log.format != new.log.format),
+        (
+            "server.memory_limit",
+            started.server.memory_limit != new.server.memory_limit,
+        ),
         ("telemetry", collector(started) != collector(new)),
     ];
     pairs

@@ -5,14 +5,18 @@ use std::error::Error;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::backend::{Backend, BackendClient, BackendError, client};
 use super::body::Body;
+use super::exchange::{Download, Exchange, Patience, Upload, UploadError};
+use super::headers;
+use super::line::Line;
 use super::target::{self, TargetError};
-use super::{headers, upgrade};
+use super::upgrade::{self, Tunnel, Tunnels};
+use crate::door::overload::{Place, retry_later};
 use crate::peer::Peer;
 use crate::telemetry::context::{random_ids, shown};
 use crate::telemetry::log::chain;
@@ -25,40 +29,82 @@ pub struct Proxy {
     client: BackendClient,
     backend: Arc<Backend>,
     handler_bases: Arc<[String]>,
+    patience: Patience,
+    tunnels: Tunnels,
 }
 
-/// An upgrade that a caller has asked for.
+/// What a proxy is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `http://host[:port][/base]`.
+    pub url: String,
+    /// The paths below which handlers are called: nothing goes there that a handler could take for a payout.
+    pub handler_bases: Vec<String>,
+    /// How long an exchange may stand still.
+    pub patience: Patience,
+    /// The most bytes of an answer's head, and of a body that are read ahead of a slow caller; at least 8 KiB.
+    pub read_ahead: usize,
+    /// Requests at the same time; as many unused connections are kept at most.
+    pub most: usize,
+    /// Upgraded connections at the same time.
+    pub upgraded: usize,
+}
+
+/// An upgrade that a caller has asked for, and its place.
 struct Asked {
     protocol: HeaderValue,
     caller: OnUpgrade,
+    tunnel: Tunnel,
+}
+
+/// Why a request is answered here.
+enum Stopped {
+    /// It cannot be forwarded faithfully.
+    Target(TargetError),
+    /// There are too many upgraded connections.
+    Upgrades,
+}
+
+impl From<TargetError> for Stopped {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
 }
 
 impl Proxy {
-    /// Forwards to `http://host[:port][/base]`, but nothing that a handler below one of `handler_bases` could take for a
-    /// payout.
+    /// Forwards to the backend, and upgraded connections through `tunnels`.
     ///
     /// # Errors
-    /// When the URL is another one, then why it cannot be used.
-    pub fn new(url: &str, handler_bases: Vec<String>) -> Result<Self, BackendError> {
+    /// When the URL is none of a backend, then why it cannot be used.
+    pub fn new(settings: Settings, tunnels: &Tunnels) -> Result<Self, BackendError> {
         Ok(Self {
-            client: client(),
-            backend: Arc::new(Backend::parse(url)?),
-            handler_bases: handler_bases.into(),
+            client: client(settings.read_ahead, settings.most),
+            backend: Arc::new(Backend::parse(&settings.url)?),
+            handler_bases: settings.handler_bases.into(),
+            patience: settings.patience,
+            tunnels: tunnels.limited(settings.upgraded),
         })
     }
 
     /// Forwards one request. Whatever goes wrong is an answer: 4xx or 501 where the request cannot be forwarded
-    /// faithfully, 502 or 504 where the backend cannot be reached or breaks off before it answers. One that breaks off
-    /// later ends the answer's body by an error, which aborts the caller's connection.
+    /// faithfully, 502 or 504 where the backend cannot be reached, stands still, or breaks off before it answers. One that
+    /// does so later ends the answer's body by an error, which aborts the caller's connection.
     ///
     /// # Cancel safety
     /// Dropping the future cuts the exchange with the backend, which is what a caller that hangs up wants.
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let ids = random_ids();
         let id = trace::identify(request.headers_mut(), ids);
+        // The upload holds the place as well: an answer may be over before it.
+        let place = request.extensions_mut().remove::<Place>();
         let asked = match self.prepare(&mut request, peer, ids, &id) {
             Ok(asked) => asked,
-            Err(error) => {
+            Err(Stopped::Upgrades) => {
+                tracing::debug!(request_id = shown(&id), "an upgrade too many was refused");
+                let text = "too many upgraded connections at the same time";
+                return retry_later(said(StatusCode::SERVICE_UNAVAILABLE, text));
+            }
+            Err(Stopped::Target(error)) => {
                 tracing::debug!(request_id = shown(&id), %error, "a request was not forwarded");
                 let mut response = said(error.status(), &error.to_string());
                 // What else such a caller sends on this connection is not worth guessing at.
@@ -69,10 +115,23 @@ impl Proxy {
             }
         };
         let method = request.method().clone();
-        match self.client.request(request).await {
-            Ok(response) => self.pass_back(response, asked, &id),
-            Err(error) => self.failed(&error, &method, &id),
+        let exchange = Exchange::begin();
+        let request = request.map(|body| Upload::new(body, exchange.clone(), place, self.patience.caller));
+        tokio::select! {
+            // An answer that is there counts, however late.
+            biased;
+            answered = self.client.request(request) => match answered {
+                Ok(response) => self.pass_back(response, asked, exchange, &id),
+                Err(error) => self.failed(&error, &method, &id),
+            },
+            () = exchange.stands_still(self.patience.backend) => self.stood_still(&method, &id),
         }
+    }
+
+    fn stood_still(&self, method: &Method, id: &HeaderValue) -> Response<Body> {
+        tracing::warn!(backend = %self.backend, request_id = shown(id), %method, "the backend stood still");
+        let text = format!("the backend {} did not answer in time", self.backend);
+        said(StatusCode::GATEWAY_TIMEOUT, &text)
     }
 
     /// Makes the caller's request one to the backend.
@@ -82,7 +141,7 @@ impl Proxy {
         peer: &Peer,
         ids: Ids,
         id: &HeaderValue,
-    ) -> Result<Option<Asked>, TargetError> {
+    ) -> Result<Option<Asked>, Stopped> {
         let host = target::check(
             request.method(),
             request.uri(),
@@ -92,10 +151,14 @@ impl Proxy {
             &self.handler_bases,
         )?;
         let uri = self.backend.uri(request.uri()).ok_or(TargetError::NoPath)?;
-        let asked = upgrade::wanted(request).map(|protocol| Asked {
-            protocol,
-            caller: hyper::upgrade::on(&mut *request),
-        });
+        let asked = match upgrade::wanted(request) {
+            Some(protocol) => Some(Asked {
+                protocol,
+                caller: hyper::upgrade::on(&mut *request),
+                tunnel: self.tunnels.open().ok_or(Stopped::Upgrades)?,
+            }),
+            None => None,
+        };
         // Only the caller's connection needs what hangs on the request; a place among those in flight, for one, is given
         // back by the answer.
         let begun = request.extensions_mut().remove::<Begun>();
@@ -128,12 +191,14 @@ impl Proxy {
         &self,
         mut response: Response<Incoming>,
         asked: Option<Asked>,
+        exchange: Exchange,
         id: &HeaderValue,
     ) -> Response<Body> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match asked {
                 Some(asked) if upgrade::is_granted(&asked.protocol, response.headers()) => {
-                    tokio::spawn(upgrade::tunnel(asked.caller, hyper::upgrade::on(&mut response)));
+                    let backend = hyper::upgrade::on(&mut response);
+                    asked.tunnel.run(&asked.protocol, asked.caller, backend);
                     headers::clean_response(response.headers_mut());
                     upgrade::announce(response.headers_mut(), asked.protocol);
                     response.map(|_| Body::empty())
@@ -147,7 +212,13 @@ impl Proxy {
         headers::clean_response(response.headers_mut());
         // An HTTP/1.0 backend is no reason to speak it to the caller: an aborted body would look like a whole one.
         *response.version_mut() = Version::HTTP_11;
-        response.map(Body::stream)
+        // Events come when there are some.
+        let patience = self
+            .patience
+            .backend
+            .filter(|_| !is_event_stream(response.headers()));
+        let line = response.extensions_mut().remove::<Line>();
+        response.map(|body| Body::stream(Download::new(body, exchange, line, patience)))
     }
 
     fn broken(&self, id: &HeaderValue, error: &str) -> Response<Body> {
@@ -165,6 +236,13 @@ impl Proxy {
         method: &Method,
         id: &HeaderValue,
     ) -> Response<Body> {
+        if let Some(slow @ UploadError::Slow(_)) = causes(error).find_map(|cause| cause.downcast_ref()) {
+            tracing::debug!(request_id = shown(id), error = %slow, "a caller was too slow");
+            return said(
+                StatusCode::REQUEST_TIMEOUT,
+                "nothing more of the request's body came",
+            );
+        }
         if causes(error).any(|cause| {
             cause
                 .downcast_ref::<hyper::Error>()
@@ -191,6 +269,15 @@ impl Proxy {
         };
         said(status, &format!("the backend {} {what}", self.backend))
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media = headers
+        .get(CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
+    let media = media.split(|byte| *byte == b';').next().unwrap_or_default();
+    media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// An answer of our own to a proxied request.
