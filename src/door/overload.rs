@@ -5,18 +5,20 @@
 //! proxied rest have their own each, so that long polls and slow uploads to the backend never keep payouts out. A request's
 //! [`Place`] is given back when its answer is made, or the backend's body gone, and not before everybody else who holds it,
 //! too, is done: work that outlives its caller, and an upload, take a clone out of the request's extensions. An upgraded
-//! connection holds none: it has a place of another kind.
+//! connection holds none: it has a place of another kind. A contract call whose body does not come gives its place to a newer
+//! one, the oldest first: slow bodies keep no payout out.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service};
 
 use super::{Passed, Refuse, refused};
@@ -28,16 +30,110 @@ const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 /// Says when to try again.
 #[must_use]
-pub fn retry_later(mut response: Response<Body>) -> Response<Body> {
+pub fn retry_later<B>(mut response: Response<B>) -> Response<B> {
     response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S);
     response
 }
 
 /// A place among the requests in flight; free again once every clone is dropped. Every admitted request carries its own as
 /// an extension.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Place {
-    _permit: Arc<OwnedSemaphorePermit>,
+    held: Arc<Held>,
+}
+
+struct Held {
+    hold: Mutex<Hold>,
+    taken_away: Notify,
+    waiting: Arc<Waiting>,
+}
+
+enum Hold {
+    /// The request has not come whole, and a newer one may have the place.
+    Lent(OwnedSemaphorePermit),
+    /// To the end.
+    Kept { _permit: OwnedSemaphorePermit },
+    /// A newer one has it.
+    Gone,
+}
+
+/// Those whose bodies are waited for, in the order in which they came.
+#[derive(Default)]
+struct Waiting {
+    line: Mutex<VecDeque<Weak<Held>>>,
+}
+
+impl Waiting {
+    fn line(&self) -> MutexGuard<'_, VecDeque<Weak<Held>>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, held: &Arc<Held>) {
+        let mut line = self.line();
+        // Those that are gone are swept out when they are many.
+        if line.len() == line.capacity() {
+            line.retain(|one| one.strong_count() > 0);
+        }
+        line.push_back(Arc::downgrade(held));
+    }
+
+    /// Takes the place of the one that has waited for longest.
+    fn take_oldest(&self) -> Option<OwnedSemaphorePermit> {
+        let mut line = self.line();
+        std::iter::from_fn(|| line.pop_front()).find_map(|held| held.upgrade()?.take_away())
+    }
+}
+
+impl Held {
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_away(&self) -> Option<OwnedSemaphorePermit> {
+        let mut hold = self.hold();
+        match std::mem::replace(&mut *hold, Hold::Gone) {
+            Hold::Lent(permit) => {
+                self.taken_away.notify_one();
+                Some(permit)
+            }
+            other @ (Hold::Kept { .. } | Hold::Gone) => {
+                *hold = other;
+                None
+            }
+        }
+    }
+}
+
+impl Place {
+    fn lent(permit: OwnedSemaphorePermit, waiting: &Arc<Waiting>) -> Self {
+        Self {
+            held: Arc::new(Held {
+                hold: Mutex::new(Hold::Lent(permit)),
+                taken_away: Notify::new(),
+                waiting: Arc::clone(waiting),
+            }),
+        }
+    }
+
+    /// Resolves when a newer request has the place. To be waited for only while the body does not come: from now on it can
+    /// happen.
+    pub async fn taken_away(&self) {
+        self.held.waiting.join(&self.held);
+        self.held.taken_away.notified().await;
+    }
+
+    /// Keeps the place to the end, now that the request is whole. False: it is gone, and nothing may be done.
+    #[must_use]
+    pub fn keep(&self) -> bool {
+        let mut hold = self.held.hold();
+        match std::mem::replace(&mut *hold, Hold::Gone) {
+            Hold::Lent(permit) | Hold::Kept { _permit: permit } => {
+                *hold = Hold::Kept { _permit: permit };
+                true
+            }
+            Hold::Gone => false,
+        }
+    }
 }
 
 /// The rule.
@@ -45,6 +141,7 @@ pub struct Place {
 pub struct OverloadLayer {
     payouts: Arc<Semaphore>,
     others: Arc<Semaphore>,
+    waiting: Arc<Waiting>,
     refuse: Refuse,
 }
 
@@ -56,16 +153,19 @@ impl OverloadLayer {
         Self {
             payouts: places(calls),
             others: places(others),
+            waiting: Arc::default(),
             refuse,
         }
     }
 
-    fn places(&self, path: &str) -> &Arc<Semaphore> {
-        if matches!(path, SEND_PATH | STATUS_PATH) {
-            &self.payouts
+    fn place(&self, path: &str) -> Option<Place> {
+        let permit = if matches!(path, SEND_PATH | STATUS_PATH) {
+            let free = Arc::clone(&self.payouts).try_acquire_owned();
+            free.ok().or_else(|| self.waiting.take_oldest())
         } else {
-            &self.others
-        }
+            Arc::clone(&self.others).try_acquire_owned().ok()
+        };
+        permit.map(|permit| Place::lent(permit, &self.waiting))
     }
 }
 
@@ -99,16 +199,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let places = Arc::clone(self.rule.places(request.uri().path()));
-        let Ok(permit) = places.try_acquire_owned() else {
+        let Some(place) = self.rule.place(request.uri().path()) else {
             // Counted by whoever counts answers: a line for each would be more load.
             tracing::debug!("a request was turned away, since too many are in flight");
             let text = "too many requests at the same time";
             let response = (self.rule.refuse)(StatusCode::SERVICE_UNAVAILABLE, request.headers(), text);
             return refused(retry_later(response));
-        };
-        let place = Place {
-            _permit: Arc::new(permit),
         };
         request.extensions_mut().insert(place.clone());
         Passed::Right(InPlace {
@@ -231,6 +327,53 @@ mod tests {
         );
         drop(place);
         assert_eq!(refusal(&service).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_body_does_not_come_gives_its_place_to_a_newer_one() {
+        let (whole, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let calls = tower::service_fn(move |request: Request<()>| {
+            let place = request.extensions().get::<Place>().unwrap().clone();
+            let is_slow = request.headers().contains_key("slow");
+            let whole = whole.clone();
+            async move {
+                if is_slow {
+                    place.taken_away().await;
+                    assert!(!place.keep(), "nothing is done for it any more");
+                    return Ok(Response::new(Body::full("gone")));
+                }
+                assert!(place.keep());
+                whole.send(()).unwrap();
+                std::future::pending().await
+            }
+        });
+        let service = OverloadLayer::new(2, 2, plainly).layer(calls);
+        let mut oldest = Box::pin(service.clone().oneshot(slow(SEND_PATH)));
+        let mut older = Box::pin(service.clone().oneshot(slow(SEND_PATH)));
+        assert!(
+            futures_util::poll!(&mut oldest).is_pending() && futures_util::poll!(&mut older).is_pending()
+        );
+        let pay = || {
+            let mut request = request();
+            *request.uri_mut() = SEND_PATH.parse().unwrap();
+            request
+        };
+        let _first = begun(service.clone().oneshot(pay())).await;
+        asked.recv().await.unwrap();
+        assert_eq!(text(oldest.await.unwrap()).await, "gone");
+        assert!(
+            futures_util::poll!(&mut older).is_pending(),
+            "one place was enough"
+        );
+        let _second = begun(service.clone().oneshot(pay())).await;
+        asked.recv().await.unwrap();
+        assert_eq!(text(older.await.unwrap()).await, "gone");
+        let third = service.oneshot(pay()).await.unwrap();
+        assert_eq!(
+            third.status(),
+            StatusCode::SERVICE_UNAVAILABLE,
+            "what works keeps its place"
+        );
     }
 
     /// Polls a future once, so that its request is on its way.

@@ -56,6 +56,14 @@ where
     (upstream, Sidecar::start_in(dir, &configuration, &[]).await)
 }
 
+/// No step takes longer, however busy the machine is.
+async fn within<F: Future>(what: &str, step: F) -> F::Output {
+    match tokio::time::timeout(Duration::from_secs(30), step).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what}: not within 30 s"),
+    }
+}
+
 /// Waits until the one place is free: another request is answered by something other than 503.
 async fn place_is_free(sidecar: &Sidecar) {
     until("the place is free", async || {
@@ -70,13 +78,37 @@ async fn place_is_free(sidecar: &Sidecar) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_payout_whose_body_does_not_come_keeps_no_other_out() {
+    let (_upstream, sidecar) = before("body_timeout = \"1h\"", async |_| Ok(())).await;
+    let begun = b"POST /pay/sendApiRedPack HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{";
+    let mut slow = connect(sidecar.main, begun).await.unwrap();
+    let mut answer = String::new();
+    // Whenever it has got the only place, the next payout has it.
+    for number in 0.. {
+        let payout = Payout::new(&format!("S2n{number}"));
+        let paid = within("an answer", sidecar.pay(Encoding::Json, &payout)).await;
+        assert_eq!(paid.code(), "SUCCESS", "{}", paid.body);
+        let given_up =
+            tokio::time::timeout(Duration::from_millis(100), slow.read_to_string(&mut answer)).await;
+        if given_up.is_ok() {
+            break;
+        }
+        assert!(number < 300, "it keeps its place");
+    }
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_never_answers_is_given_up() {
     let (_upstream, sidecar) = before("backend.timeout", async |mut stream| {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.map(drop)
     })
     .await;
-    let answer = call(sidecar.main, "POST", "/slow", &[], b"12345").await;
+    let answer = within("an answer", call(sidecar.main, "POST", "/slow", &[], b"12345")).await;
     assert_eq!(answer.status, 504, "{}", answer.body);
     assert!(answer.body.contains("did not answer in time"), "{}", answer.body);
     assert_eq!(
@@ -97,13 +129,19 @@ async fn an_answer_that_stops_is_broken_off() {
         stream.read_to_end(&mut rest).await.map(drop)
     })
     .await;
-    let answer = exchange(sidecar.main, &request("GET", "/half", &[], b""))
-        .await
-        .unwrap();
+    let answer = within(
+        "an answer",
+        exchange(sidecar.main, &request("GET", "/half", &[], b"")),
+    )
+    .await
+    .unwrap();
     assert_eq!((answer.status, answer.body.as_str()), (200, "half"));
-    let answer = exchange(sidecar.main, &request("GET", "/half", &[], b""))
-        .await
-        .unwrap();
+    let answer = within(
+        "an answer",
+        exchange(sidecar.main, &request("GET", "/half", &[], b"")),
+    )
+    .await
+    .unwrap();
     assert_eq!(answer.status, 200, "its place is free again");
 }
 
@@ -134,7 +172,9 @@ async fn each_byte_begins_the_time_anew() {
         stream.write_all(&[*byte]).await.unwrap();
     }
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    within("an answer", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
     assert!(
         answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n0123456789"),
         "{answer}"
@@ -152,7 +192,7 @@ async fn event_streams_may_be_silent() {
         stream.write_all(b"data: 1\n\n").await
     })
     .await;
-    let answer = call(sidecar.main, "GET", "/events", &[], b"").await;
+    let answer = within("an answer", call(sidecar.main, "GET", "/events", &[], b"")).await;
     assert!(answer.body.contains("data: 1"), "{}", answer.body);
 }
 
@@ -166,7 +206,9 @@ async fn a_caller_that_stops_in_its_upload_is_given_up() {
     let begun = b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345";
     let mut stream = connect(sidecar.main, begun).await.unwrap();
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    within("an answer", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     place_is_free(&sidecar).await;
 }
