@@ -74,3 +74,5 @@ pub mod media;
 pub mod private;
 
 pub mod watch;
+
+pub mod means;

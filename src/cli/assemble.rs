@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use crate::chance::SystemChance;
 use crate::clock::Clock;
 use crate::config::{self, ClientIp, Config, IdentitySource, LedgerStore, RedisServer, To};
+use crate::http::budget::{Budget, Wanted};
 use crate::identity::cache::CacheSettings;
 use crate::identity::file::FileIdentity;
 use crate::identity::redis::RedisIdentity;
@@ -300,11 +301,12 @@ pub(super) async fn identity(config: &Config, metrics: &Metrics) -> anyhow::Resu
             key,
             field,
             cache_ttl,
-            cache_entries,
+            cache_entries: _,
         } => {
+            let means = crate::means::means(config.server.memory_limit);
             let cache = CacheSettings {
                 ttl: *cache_ttl,
-                entries: *cache_entries,
+                entries: Budget::of(means, Wanted::of(config)).cached,
             };
             let identity =
                 RedisIdentity::new(link(server, "identity", metrics)?, key, field.as_deref(), cache);

@@ -7,6 +7,7 @@ use super::{Ending, assemble, ledger};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::config::redacted::summary;
+use crate::http::budget::{Budget, Wanted};
 use crate::ledger::keeper::Standing;
 use crate::rules::terminal;
 use crate::telemetry::metrics::Metrics;
@@ -20,6 +21,11 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
     for warning in &config.warnings {
         println!("warning: {}", terminal::line(warning));
     }
+    let wanted = Wanted::of(&config);
+    let budget = Budget::of(crate::means::means(config.server.memory_limit), wanted);
+    if let Some(warning) = budget.shortage(wanted) {
+        println!("warning: {warning}");
+    }
     let metrics = Metrics::default();
     let settings = assemble::settings(&config, &(Arc::new(SystemClock) as _), &metrics);
     if let Err(error) = settings {
@@ -27,6 +33,10 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
     }
     for line in summary(&config) {
         println!("{}", terminal::line(&line));
+    }
+    println!("here: {budget}");
+    for lowered in budget.lowered(wanted) {
+        println!("here, lowered: {lowered}");
     }
     if connect && let Err(error) = stores(&config, &metrics).await {
         return Ending::Failed(error);

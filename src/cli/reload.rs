@@ -17,7 +17,7 @@ use crate::admin::health::Admin;
 use crate::clock::Clock;
 use crate::config::redacted::redacted;
 use crate::config::{self, Config, LogFormat, fingerprint};
-use crate::http::stack::{Generation, Stack};
+use crate::http::stack::{Generation, Stack, Standing};
 use crate::payout::Payouts;
 use crate::telemetry::log::Level;
 use crate::telemetry::metrics::Metrics;
@@ -37,6 +37,7 @@ pub(super) struct Parts {
     pub(super) admin: Admin,
     pub(super) metrics: Metrics,
     pub(super) tracer: Option<Tracer>,
+    pub(super) standing: Standing,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -51,6 +52,7 @@ impl Parts {
             Arc::clone(&settings),
             &self.metrics,
             self.tracer.as_ref(),
+            &self.standing,
             Some(&before),
         )?;
         let mut shown = redacted(config);
@@ -230,6 +232,7 @@ struct Fixed {
     identity: u64,
     ledger: u64,
     log_format: LogFormat,
+    memory_limit: Option<u64>,
     collector: Option<u64>,
 }
 
@@ -243,6 +246,7 @@ impl Fixed {
             identity: fingerprint(&config.identity),
             ledger: fingerprint(&config.ledger),
             log_format: config.log.format,
+            memory_limit: config.server.memory_limit,
             collector: collector.map(|settings| fingerprint(&(&settings.url, &settings.ca_pem))),
         }
     }
@@ -256,6 +260,7 @@ impl Fixed {
             ("identity", self.identity != new.identity),
             ("ledger", self.ledger != new.ledger),
             ("log.format", self.log_format != new.log_format),
+            ("server.memory_limit", self.memory_limit != new.memory_limit),
             ("telemetry", self.collector != new.collector),
         ];
         let changed = |(name, has_changed): (&'static str, bool)| has_changed.then_some(name);

@@ -16,9 +16,10 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::redacted::redacted;
 use crate::config::{Config, LogFormat};
 use crate::http::activity::Patience;
+use crate::http::budget::Room;
 use crate::http::drain::{Drain, Phase};
 use crate::http::listen::{self, Terms};
-use crate::http::stack::{Generation, Pauses, Stack};
+use crate::http::stack::{Generation, Pauses, Stack, Standing};
 use crate::payout::Payouts;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
@@ -29,7 +30,13 @@ const ADMIN_PATIENCE: Patience = Patience {
     head: Duration::from_secs(5),
     idle: Duration::from_secs(75),
 };
-const ADMIN_CONNECTIONS: usize = 256;
+/// One more takes the place of the idlest. What they hold is a part of the process at rest.
+const ADMIN_ROOM: Room = Room {
+    most: 32,
+    bytes: 2 * 1024 * 1024,
+    head: 16 * 1024,
+    streams: 1,
+};
 
 pub(super) async fn run(path: &Path) -> Ending {
     let config = match crate::config::load(path, crate::config::environment().into_iter()) {
@@ -78,6 +85,7 @@ impl Sidecar {
     /// # Errors
     /// When a store, a port or a setting cannot be used, then which, and why.
     pub(super) async fn bind(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<(Self, Drain)> {
+        crate::means::raise_descriptors();
         let metrics = Metrics::default();
         let payouts = assemble::payouts(config, Arc::clone(&clock), &metrics).await?;
         let drain = Drain::default();
@@ -87,12 +95,14 @@ impl Sidecar {
             .as_ref()
             .and_then(|settings| otlp::start(settings, &metrics))
             .unzip();
+        let standing = Standing::new(crate::means::means(config.server.memory_limit), drain.clone());
         let first = Generation::new(
             config,
             &payouts,
             payouts.settings(),
             &metrics,
             tracer.as_ref(),
+            &standing,
             None,
         )?;
         assemble::describe(config, &metrics);
@@ -104,14 +114,11 @@ impl Sidecar {
                 payouts,
                 metrics,
                 tracer,
+                standing,
                 clock,
             },
-            main: listen::bind(config.server.listen)
-                .await
-                .context("[server] listen")?,
-            admin: listen::bind(config.admin.listen)
-                .await
-                .context("[admin] listen")?,
+            main: listen::bind(config.server.listen).context("[server] listen")?,
+            admin: listen::bind(config.admin.listen).context("[admin] listen")?,
             drain: drain.clone(),
             exporter,
         };
@@ -138,6 +145,7 @@ impl Sidecar {
             admin: probes,
             metrics,
             tracer: _,
+            standing,
             clock,
         } = parts;
         if let (Ok(main), Ok(admin)) = (main.local_addr(), admin.local_addr()) {
@@ -158,7 +166,7 @@ impl Sidecar {
         // The admin port answers to the very end: a probe must see the draining.
         let admin_terms = || Terms {
             patience: ADMIN_PATIENCE,
-            max_connections: ADMIN_CONNECTIONS,
+            room: ADMIN_ROOM,
             http2: false,
             tls: None,
         };
@@ -187,6 +195,7 @@ impl Sidecar {
         drain.enter(Phase::Draining);
         let finished = tokio::time::timeout(drain_timeout, async {
             let connections = main.await;
+            standing.tunnels.ended().await;
             payouts.tasks().close();
             payouts.tasks().wait().await;
             connections.is_ok() && settler.await.is_ok()

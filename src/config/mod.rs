@@ -93,8 +93,8 @@ pub struct Config {
     pub limits: Limits,
     /// Whether answers show the openid instead of the user id.
     pub reveal_openid: bool,
-    /// Where other paths go: scheme and authority without a slash at the end, e.g. `http://127.0.0.1:8000`. `None`: 404.
-    pub backend: Option<String>,
+    /// Where other paths go. `None`: 404.
+    pub backend: Option<Backend>,
     /// WeChat Pay's hosts and time-outs.
     pub wechat: Wechat,
     /// The upstreams, in the file's order. No two that take new orders have the same pattern.
@@ -145,6 +145,8 @@ pub struct Server {
     pub max_in_flight: usize,
     /// Connections at the same time; at least 1.
     pub max_connections: usize,
+    /// The memory that the process may use, in bytes; `None`: as its cgroup says.
+    pub memory_limit: Option<u64>,
     /// Whether callers may begin with HTTP/2 without TLS.
     pub http2: bool,
     /// Time between SIGTERM and the end of new calls; may be zero.
@@ -153,6 +155,15 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// TLS of the main port.
     pub tls: Option<ServerTls>,
+}
+
+/// Where other paths go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Scheme and authority without a slash at the end, e.g. `http://127.0.0.1:8000`.
+    pub url: String,
+    /// How long it may stand still; `None`: for ever. More than zero.
+    pub timeout: Option<Duration>,
 }
 
 /// TLS of a port.

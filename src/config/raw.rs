@@ -46,10 +46,13 @@ pub(super) struct Server {
     pub(super) idle_timeout: Span,
     /// How long a caller waits at most; then it is told `SYSTEMERROR`, and the payout goes on in the background.
     pub(super) request_timeout: Span,
-    /// Contract calls at the same time, and as many proxied requests; one more is answered 503.
+    /// Contract calls at the same time, and as many proxied requests, as far as the memory allows; one more is answered 503.
     pub(super) max_in_flight: i64,
-    /// Connections at the same time; one more is closed.
+    /// Connections at the same time; one more takes the place of the idlest.
     pub(super) max_connections: i64,
+    /// Memory that the process may use; without it its cgroup's limit. `max_in_flight`, `max_connections` and `cache_entries`
+    /// are lowered to what fits.
+    pub(super) memory_limit: Option<ByteSize>,
     /// Whether callers may begin with HTTP/2 without TLS (prior knowledge). Over TLS it is always offered.
     pub(super) http2: bool,
     /// How long calls are still taken after SIGTERM, while `/readyz` is 503 already.
@@ -71,6 +74,7 @@ impl Default for Server {
             request_timeout: Span::seconds(15),
             max_in_flight: 1024,
             max_connections: 8192,
+            memory_limit: None,
             http2: false,
             lame_duck: Span::seconds(3),
             drain_timeout: Span::seconds(25),
@@ -251,11 +255,23 @@ pub(super) struct Answer {
 }
 
 /// Where every other path goes.
-#[derive(Default, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Backend {
     /// Scheme, host and port; without it other paths are answered 404.
     pub(super) url: Option<String>,
+    /// How long it may neither send nor take a byte; then 504, or the answer is broken off. `0s`: for ever. Upgraded
+    /// connections and event streams that flow are not meant.
+    pub(super) timeout: Span,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self {
+            url: None,
+            timeout: Span::seconds(60),
+        }
+    }
 }
 
 /// WeChat Pay, for merchants with `to = "wechat"`.

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 
 use super::units::{ByteSize, show};
 use super::{
-    Access, Admin, BillMerchant, Certificate, ClientIp, ClientName, Config, Handler, HandlerFormat,
+    Access, Admin, Backend, BillMerchant, Certificate, ClientIp, ClientName, Config, Handler, HandlerFormat,
     IdentitySource, Ledger, LedgerStore, Log, LogFormat, Merchant, RedisServer, Server, ServerTls, Telemetry,
     To, Wechat, WechatMerchant,
 };
@@ -49,7 +49,7 @@ pub fn redacted(config: &Config) -> Value {
         "ledger": show_ledger(ledger),
         "limits": show_limits(limits),
         "answer": { "reveal_openid": reveal_openid },
-        "backend": { "url": backend },
+        "backend": show_backend(backend.as_ref()),
         "wechat": show_wechat(wechat),
         "merchant": merchants.iter().map(show_merchant).collect::<Vec<_>>(),
         "log": { "format": show_log_format(*format), "level": level },
@@ -91,8 +91,8 @@ pub fn summary(config: &Config) -> Vec<String> {
             "backend     {}",
             config
                 .backend
-                .as_deref()
-                .unwrap_or("none: other paths are answered 404")
+                .as_ref()
+                .map_or("none: other paths are answered 404", |backend| &backend.url)
         ),
     ];
     lines.extend(config.merchants.iter().map(|merchant| {
@@ -130,6 +130,7 @@ fn show_server(server: &Server) -> Value {
         request_timeout,
         max_in_flight,
         max_connections,
+        memory_limit,
         http2,
         lame_duck,
         drain_timeout,
@@ -144,6 +145,7 @@ fn show_server(server: &Server) -> Value {
         "request_timeout": show(*request_timeout),
         "max_in_flight": max_in_flight,
         "max_connections": max_connections,
+        "memory_limit": memory_limit.map(|bytes| ByteSize(bytes).to_string()),
         "http2": http2,
         "lame_duck": show(*lame_duck),
         "drain_timeout": show(*drain_timeout),
@@ -153,6 +155,16 @@ fn show_server(server: &Server) -> Value {
             "client_names": client_names.iter().map(ClientName::as_str).collect::<Vec<_>>(),
         })),
     })
+}
+
+fn show_backend(backend: Option<&Backend>) -> Value {
+    match backend {
+        None => json!({ "url": null }),
+        Some(Backend { url, timeout }) => json!({
+            "url": url,
+            "timeout": show(timeout.unwrap_or_default()),
+        }),
+    }
 }
 
 fn show_access(access: &Access) -> Value {

@@ -19,9 +19,10 @@ use super::check::Check;
 use super::errors::Problems;
 use super::raw;
 use super::secret_ref::Places;
+use super::units::ByteSize;
 use super::{
-    Access, Admin, ClientIp, ClientName, Config, Log, LogFormat, Merchant, Server, ServerTls, Telemetry, To,
-    Wechat,
+    Access, Admin, Backend, ClientIp, ClientName, Config, Log, LogFormat, Merchant, Server, ServerTls,
+    Telemetry, To, Wechat,
 };
 
 /// WeChat Pay's own backup host, which belongs to its own `base_url` only.
@@ -46,8 +47,7 @@ pub(super) fn resolve(
     let identity = super::stores::identity(&raw.identity, &mut check);
     let ledger = super::stores::ledger(&raw.ledger, &mut check);
     let limits = limits(&raw.limits, &mut check);
-    let backend = raw.backend.url.as_deref();
-    let backend = backend.map(|url| check.url(url, "backend.url", Path::Refused, "http://127.0.0.1:8000"));
+    let backend = backend(&raw.backend, &mut check);
     let wechat = wechat(&raw.wechat, &mut check);
     let merchants = super::merchant::merchants(&raw.merchant, &wechat, &mut check);
     let log = log(&raw.log, &mut check);
@@ -95,11 +95,39 @@ fn server(raw: &raw::Server, check: &mut Check<'_>) -> Server {
         request_timeout: check.timeout(raw.request_timeout, "server.request_timeout"),
         max_in_flight: check.count(raw.max_in_flight, 1, "server.max_in_flight"),
         max_connections: check.count(raw.max_connections, 1, "server.max_connections"),
+        memory_limit: memory_limit(raw.memory_limit, check),
         http2: raw.http2,
         lame_duck: check.pause(raw.lame_duck, "server.lame_duck"),
         drain_timeout: check.pause(raw.drain_timeout, "server.drain_timeout"),
         tls: raw.tls.as_ref().and_then(|tls| server_tls(tls, check)),
     }
+}
+
+/// The least memory that anything can be done with, in bytes.
+const LEAST_MEMORY: u64 = 16 * 1024 * 1024;
+
+fn memory_limit(raw: Option<ByteSize>, check: &mut Check<'_>) -> Option<u64> {
+    let limit = raw?;
+    if limit.0 < LEAST_MEMORY {
+        let least = ByteSize(LEAST_MEMORY);
+        let text = format!("must be at least {least}, not {limit}: write e.g. \"64MiB\", or leave it out");
+        check.error("server.memory_limit", text);
+    }
+    Some(limit.0)
+}
+
+fn backend(raw: &raw::Backend, check: &mut Check<'_>) -> Option<Backend> {
+    let timeout = check.pause(raw.timeout, "backend.timeout");
+    let url = check.url(
+        raw.url.as_deref()?,
+        "backend.url",
+        Path::Refused,
+        "http://127.0.0.1:8000",
+    );
+    Some(Backend {
+        url,
+        timeout: (!timeout.is_zero()).then_some(timeout),
+    })
 }
 
 fn server_tls(raw: &raw::ServerTls, check: &mut Check<'_>) -> Option<ServerTls> {

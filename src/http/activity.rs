@@ -1,4 +1,5 @@
-//! What a connection is doing, so that one that is slow can be told from one that is idle, and both are cut off in time.
+//! What a connection is doing, so that one that is slow can be told from one that is idle, both are cut off in time, and
+//! where there is no room for another, the one that is missed least makes it ([`seats`](super::seats)).
 //!
 //! Quiet until the first byte of a request, then a head, then busy until the last answer is sent or dropped. hyper's own
 //! time-out for heads runs while a connection is idle too, which would cut an ingress's kept connections every few seconds.
@@ -13,7 +14,12 @@ use http::{Request, Response};
 use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
+
+use super::contract::Call;
+use super::ration::Ration;
+use super::streams;
 
 /// How long a connection may take over what it is doing.
 #[derive(Clone, Copy, Debug)]
@@ -26,50 +32,157 @@ pub struct Patience {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
+    /// It was accepted then, and nobody has looked at it yet.
+    Begun(Instant),
     /// Nothing, since then.
     Quiet(Instant),
     /// Sending a head, since then.
     Head(Instant),
-    /// Being served so many requests.
-    Busy(u32),
+    /// Being served so many requests, of which so many are contract calls that have no answer yet.
+    Busy { requests: u32, calls: u32 },
 }
 
 struct State {
     doing: Doing,
     /// Since when the caller takes nothing of what is written.
     stalled: Option<Instant>,
+    /// When something of a request or an answer moved last.
+    moved: Instant,
+    has_heads_in_pieces: bool,
+    ration: Ration,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    gives_way: Notify,
 }
 
 /// What one connection is doing. Clones are of the same connection.
 #[derive(Clone)]
 pub struct Activity {
-    state: Arc<Mutex<State>>,
-    has_heads_in_pieces: bool,
+    shared: Arc<Shared>,
 }
+
+/// Whether a connection may go to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may, before all that would be missed more.
+    Goes(Missed),
+    /// It may soon, but has just begun: its first request may be a payout.
+    Soon,
+    /// A contract call on it waits for its answer.
+    Stays,
+}
+
+/// How much a connection would be missed, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Missed {
+    rank: Rank,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// It owes a head for longer than any caller in earnest needs.
+    SlowHead,
+    Quiet,
+    /// It is served what is no contract call, or an answer that it has yet to take.
+    Served,
+}
+
+/// A head comes in one packet or two, after a TLS greeting perhaps. One that takes longer than this goes before those that are
+/// idle between requests; until then it has its chance.
+const PROMPT_HEAD: Duration = Duration::from_millis(300);
 
 impl Activity {
     /// A connection that has just begun, and owes its first request. `has_heads_in_pieces`: HTTP/1, where bytes on a quiet
     /// connection are the beginning of a head; in HTTP/2 they may be anything.
     #[must_use]
     pub fn new(has_heads_in_pieces: bool) -> Self {
+        let now = Instant::now();
         Self {
-            state: Arc::new(Mutex::new(State {
-                doing: Doing::Head(Instant::now()),
-                stalled: None,
-            })),
-            has_heads_in_pieces,
+            shared: Arc::new(Shared {
+                state: Mutex::new(State {
+                    doing: Doing::Begun(now),
+                    stalled: None,
+                    moved: now,
+                    has_heads_in_pieces,
+                    ration: Ration::full(now),
+                }),
+                gives_way: Notify::new(),
+            }),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is looked at for the first time. However busy we were until now, that was no slowness of the caller's.
+    pub(super) fn looked_at(&self) {
+        self.state().doing = Doing::Head(Instant::now());
+    }
+
+    /// TLS has agreed on HTTP/2.
+    pub(super) fn has_no_heads_in_pieces(&self) {
+        self.state().has_heads_in_pieces = false;
     }
 
     fn bytes_came(&self) {
         let mut state = self.state();
-        if self.has_heads_in_pieces && matches!(state.doing, Doing::Quiet(_)) {
-            state.doing = Doing::Head(Instant::now());
+        if !state.has_heads_in_pieces {
+            return;
         }
+        let now = Instant::now();
+        state.moved = now;
+        if matches!(state.doing, Doing::Quiet(_)) {
+            state.doing = Doing::Head(now);
+        }
+    }
+
+    /// Something of a request's body came (HTTP/2).
+    pub(super) fn data_came(&self) {
+        self.state().moved = Instant::now();
+    }
+
+    /// Takes so many control frames (HTTP/2) out of the ration. False: it has had more than its share.
+    #[must_use]
+    pub(super) fn spend(&self, frames: u32) -> bool {
+        self.state().ration.spend(frames, Instant::now())
+    }
+
+    /// A part of an answer was taken.
+    fn answer_taken(&self) {
+        let mut state = self.state();
+        state.moved = Instant::now();
+        state.ration.earn_frame();
+    }
+
+    /// Whether it may go to make room for another connection.
+    #[must_use]
+    pub fn standing(&self, now: Instant) -> Standing {
+        let state = self.state();
+        let (rank, since) = match state.doing {
+            Doing::Begun(_) => return Standing::Soon,
+            Doing::Head(since) if now.saturating_duration_since(since) < PROMPT_HEAD => {
+                return Standing::Soon;
+            }
+            Doing::Head(since) => (Rank::SlowHead, since),
+            Doing::Quiet(since) => (Rank::Quiet, since),
+            Doing::Busy { calls: 0, .. } => (Rank::Served, state.moved),
+            Doing::Busy { .. } => return Standing::Stays,
+        };
+        Standing::Goes(Missed { rank, since })
+    }
+
+    /// Has the connection end, to make room for another.
+    pub fn give_way(&self) {
+        self.shared.gives_way.notify_one();
+    }
+
+    /// Resolves when it is to end.
+    pub async fn gives_way(&self) {
+        self.shared.gives_way.notified().await;
     }
 
     fn wrote(&self, is_taken: bool) {
@@ -81,23 +194,42 @@ impl Activity {
         }
     }
 
-    fn begin(&self) -> Busy {
+    fn begin(&self, is_call: bool) -> Busy {
+        let now = Instant::now();
         let mut state = self.state();
-        state.doing = match state.doing {
-            Doing::Quiet(_) | Doing::Head(_) => Doing::Busy(1),
-            Doing::Busy(requests) => Doing::Busy(requests.saturating_add(1)),
+        let (requests, calls) = match state.doing {
+            Doing::Begun(_) | Doing::Quiet(_) | Doing::Head(_) => (0, 0),
+            Doing::Busy { requests, calls } => (requests, calls),
         };
+        state.doing = Doing::Busy {
+            requests: u32::saturating_add(requests, 1),
+            calls: u32::saturating_add(calls, u32::from(is_call)),
+        };
+        state.moved = now;
+        state.ration.earn_request();
         Busy {
             activity: self.clone(),
+            is_call,
         }
     }
 
-    fn end(&self) {
+    fn answered(&self, was_call: bool) {
         let mut state = self.state();
-        if let Doing::Busy(requests) = state.doing {
+        if let Doing::Busy { calls, .. } = &mut state.doing {
+            *calls = calls.saturating_sub(u32::from(was_call));
+        }
+        state.moved = Instant::now();
+    }
+
+    fn end(&self, was_call: bool) {
+        let mut state = self.state();
+        if let Doing::Busy { requests, calls } = state.doing {
             state.doing = match requests.saturating_sub(1) {
                 0 => Doing::Quiet(Instant::now()),
-                left => Doing::Busy(left),
+                requests => Doing::Busy {
+                    requests,
+                    calls: calls.saturating_sub(u32::from(was_call)),
+                },
             };
         }
     }
@@ -107,8 +239,8 @@ impl Activity {
         let state = self.state();
         let doing = match state.doing {
             Doing::Quiet(since) => since.checked_add(patience.idle),
-            Doing::Head(since) => since.checked_add(patience.head),
-            Doing::Busy(_) => None,
+            Doing::Begun(since) | Doing::Head(since) => since.checked_add(patience.head),
+            Doing::Busy { .. } => None,
         };
         let stalled = state.stalled.and_then(|since| since.checked_add(patience.idle));
         match (doing, stalled) {
@@ -121,11 +253,20 @@ impl Activity {
 /// A request that is being served.
 struct Busy {
     activity: Activity,
+    /// Whether it is a contract call that has no answer yet.
+    is_call: bool,
+}
+
+impl Busy {
+    /// Its answer is made, and has only to be taken: that is no reason any more to keep the connection.
+    fn answered(&mut self) {
+        self.activity.answered(std::mem::take(&mut self.is_call));
+    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.activity.end();
+        self.activity.end(self.is_call);
     }
 }
 
@@ -214,7 +355,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let busy = self.activity.begin();
+        let busy = self.activity.begin(Call::of(request.uri().path()).is_some());
         Serving {
             answer: self.inner.call(request),
             busy: Some(busy),
@@ -240,8 +381,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.answer.poll(cx));
-        let busy = this.busy.take();
-        Poll::Ready(answer.map(|response| response.map(|body| Answering { body, _busy: busy })))
+        let mut busy = this.busy.take();
+        if let Some(busy) = &mut busy {
+            busy.answered();
+        }
+        Poll::Ready(answer.map(|response| response.map(|body| Answering { body, busy })))
     }
 }
 
@@ -250,7 +394,7 @@ pin_project! {
     pub struct Answering<A> {
         #[pin]
         body: A,
-        _busy: Option<Busy>,
+        busy: Option<Busy>,
     }
 }
 
@@ -262,7 +406,14 @@ impl<A: Body> Body for Answering<A> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<A::Data>, A::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        streams::asked();
+        let frame = ready!(this.body.poll_frame(cx));
+        if let (Some(Ok(_)), Some(busy)) = (&frame, this.busy) {
+            busy.activity.answer_taken();
+            streams::offered();
+        }
+        Poll::Ready(frame)
     }
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
@@ -354,9 +505,9 @@ mod tests {
     async fn a_head_has_less_time_than_a_quiet_connection() {
         let activity = Activity::new(true);
         assert_eq!(cut_after(&activity).await, 5, "the first request is owed at once");
-        drop(activity.begin());
+        drop(activity.begin(false));
         assert_eq!(cut_after(&activity).await, 75);
-        drop(activity.begin());
+        drop(activity.begin(false));
         activity.bytes_came();
         assert_eq!(cut_after(&activity).await, 5);
     }
@@ -384,7 +535,7 @@ mod tests {
         let served = {
             let activity = activity.clone();
             async move {
-                let (one, other) = (activity.begin(), activity.begin());
+                let (one, other) = (activity.begin(false), activity.begin(false));
                 tokio::time::sleep(Duration::from_secs(1000)).await;
                 drop(one);
                 tokio::time::sleep(Duration::from_secs(1000)).await;
@@ -400,7 +551,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_takes_nothing_of_an_answer_is_cut_off() {
         let activity = Activity::new(true);
-        let _answered = activity.begin();
+        let _answered = activity.begin(false);
         for _ in 0..3 {
             activity.wrote(false);
             tokio::time::sleep(Duration::from_secs(70)).await;
@@ -417,9 +568,53 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_goes_first() {
+        let at = async |prepare: fn(&Activity) -> Option<Busy>, seconds| {
+            let activity = Activity::new(true);
+            activity.looked_at();
+            let kept = prepare(&activity);
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            (activity, kept)
+        };
+        let quiet = |activity: &Activity| {
+            drop(activity.begin(false));
+            None
+        };
+        let mut all = [
+            // From the one that goes first to the one that goes last.
+            at(|_| None, 3).await,
+            at(|_| None, 2).await,
+            at(quiet, 30).await,
+            at(quiet, 20).await,
+            at(|activity| Some(activity.begin(false)), 10).await,
+            at(|activity| Some(activity.begin(false)), 5).await,
+            at(|activity| Some(activity.begin(true)), 60).await,
+        ];
+        let now = Instant::now();
+        let missed = |activity: &Activity| match activity.standing(now) {
+            Standing::Goes(missed) => missed,
+            stays => panic!("{stays:?}"),
+        };
+        let order: Vec<_> = all[..6].iter().map(|(activity, _)| missed(activity)).collect();
+        assert!(order.is_sorted(), "{order:?}");
+        assert_eq!(all[6].0.standing(now), Standing::Stays, "a contract call");
+        assert_eq!(
+            Activity::new(true).standing(now),
+            Standing::Soon,
+            "a head that has just begun"
+        );
+        // Once its answer is made, it is like the others: taking it late does not buy a connection.
+        all[6].1.as_mut().unwrap().answered();
+        assert!(matches!(all[6].0.standing(now), Standing::Goes(_)));
+        // What moves stays longer than what does not.
+        all[4].0.answer_taken();
+        assert!(missed(&all[4].0) > missed(&all[5].0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn bytes_on_a_quiet_http2_connection_begin_no_head() {
         let activity = Activity::new(false);
-        drop(activity.begin());
+        drop(activity.begin(false));
         activity.bytes_came();
         assert_eq!(cut_after(&activity).await, 75);
     }

@@ -10,7 +10,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::strict::Wire;
-use crate::door::overload::Place;
+use crate::door::overload::{Place, retry_later};
 use crate::door::signature;
 use crate::media;
 use crate::payout::Payouts;
@@ -133,8 +133,12 @@ impl Contract {
             Ok(content_type) => content_type,
             Err(text) => return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &head.headers, text),
         };
-        let body = match self.collect(body).await {
+        let place = head.extensions.get::<Place>().cloned();
+        let body = match self.collect_in_place(body, place.as_ref()).await {
             Ok(body) => body,
+            Err((status @ StatusCode::SERVICE_UNAVAILABLE, text)) => {
+                return retry_later(broken(status, &head.headers, &text));
+            }
             Err((status, text)) => return broken(status, &head.headers, &text),
         };
         if head
@@ -164,7 +168,6 @@ impl Contract {
             }
         };
         let read = self.read(call, asked, &body);
-        let place = head.extensions.get().cloned();
         // Both are parts of the buffer that the connection reads into, and which it can use again when they are gone.
         drop((head, body));
         let told = match read {
@@ -217,6 +220,26 @@ impl Contract {
         let told = answered.unwrap_or_else(|fault| answer::not_taken(&fault, Some(key.order_no.as_str())));
         learn_answer(&told);
         told
+    }
+
+    /// Reads the body, unless a newer call needs the place before it has come.
+    async fn collect_in_place<B>(&self, body: B, place: Option<&Place>) -> Result<Bytes, (StatusCode, String)>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Some(place) = place else {
+            return self.collect(body).await;
+        };
+        let collected = tokio::select! {
+            biased;
+            collected = self.collect(body) => Some(collected),
+            () = place.taken_away() => None,
+        };
+        collected.filter(|_| place.keep()).unwrap_or_else(|| {
+            let text = "the body was slow, and too many requests came at the same time";
+            Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
+        })
     }
 
     async fn collect<B>(&self, body: B) -> Result<Bytes, (StatusCode, String)>

@@ -5,21 +5,26 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::activity::{Activity, Counted, Noted, Patience, Watched};
+use super::budget::{Room, SEND_BUFFER, Speaks, WINDOW};
 use super::drain::{Drain, Phase};
+use super::ration::{Frames, Wider};
+use super::seats::{Full, Seat, Seats};
+use super::streams::Streams;
 use super::strict::{Framed, Opening, Strict, Wire};
 use super::tls;
 
@@ -28,8 +33,8 @@ use super::tls;
 pub struct Terms {
     /// How long a connection may take over what it is doing.
     pub patience: Patience,
-    /// The most connections at the same time; one more is closed at once.
-    pub max_connections: usize,
+    /// What all connections together may hold; one more takes the place of the idlest.
+    pub room: Room,
     /// Whether callers may begin with HTTP/2 without TLS ("prior knowledge").
     pub http2: bool,
     /// TLS, where callers must speak it.
@@ -63,12 +68,21 @@ impl Versions {
     }
 }
 
-/// The most bytes of a request's head.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// The same for HTTP/2, which counts 32 bytes more for each header. Source: RFC 9113, section 6.5.2.
+/// The most bytes of a request's head in HTTP/2, which counts 32 bytes more for each header. Source: RFC 9113, section 6.5.2.
 const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// Requests at the same time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
+/// HTTP/2 requests that were cancelled before they were looked at, and such that broke the rules: one more ends the
+/// connection.
+const MAX_RESETS: usize = 20;
+const MAX_ERRORS: usize = 128;
+/// How much of an answer waits in the kernel for a caller that does not take it, in bytes. Small, since a cgroup's limit counts
+/// it; what is on its way to a caller that takes it does not count.
+const UNSENT_BYTES: u32 = 32 * 1024;
+/// After how long a silent connection is asked whether the other side still lives: an upgraded one may be silent for hours.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Connections that wait in the kernel to be accepted. One that finds no place there comes again after a second.
+const BACKLOG: u32 = 4096;
+/// How long a connection waits before it looks for a seat again.
+const SEAT_PAUSE: Duration = Duration::from_millis(5);
 /// The pause after `accept` failed, e.g. for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -76,10 +90,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When it is taken or not ours, then the error with the address in its text.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener =
+        listener(address).map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+    // What is accepted has these from the listener.
+    let socket = socket2::SockRef::from(&listener);
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+    if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "SO_KEEPALIVE was refused");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket.set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT was refused");
+    }
+    Ok(listener)
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As tokio's own bind does: a restart must not wait for connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves a listener until the drain begins, then lets every connection finish its requests. `service` makes the service
@@ -94,44 +129,41 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let connections = TaskTracker::new();
+    let seats = Arc::new(Seats::default());
     loop {
         let (stream, from) = tokio::select! {
             accepted = accept(&listener) => accepted,
             () = drain.reached(Phase::Draining) => break,
         };
         let terms = terms();
-        if connections.len() >= terms.max_connections {
-            tracing::warn!(%from, max_connections = terms.max_connections, "a connection too many was closed");
-            continue;
-        }
         let is_tls = terms.tls.is_some();
+        // Whether it is HTTP/2 is seen later.
+        let speaks = Speaks {
+            tls: is_tls,
+            http2: false,
+        };
+        let activity = Activity::new(is_tls || !terms.http2);
+        let seat = loop {
+            match seats.take(&activity, terms.room.cost(speaks), &terms.room) {
+                Ok(seat) => break Some(seat),
+                // Those behind it wait in the kernel meanwhile, in the order in which they came.
+                Err(Full::ForNow) => tokio::time::sleep(SEAT_PAUSE).await,
+                Err(Full::OfPayouts) => break None,
+            }
+        };
+        let Some(seat) = seat else {
+            tracing::warn!(%from, connections = terms.room.most, "a connection too many was closed: payouts wait on all others");
+            continue;
+        };
         let service = service(Connected { from, is_tls });
         let drain = drain.clone();
         // Each way of conversing in a box: a plain connection would otherwise have the room that TLS and HTTP/2 need.
         connections.spawn(async move {
-            let Terms {
-                patience, http2, tls, ..
-            } = terms;
-            match tls {
-                None => {
-                    let versions = if http2 { Versions::Either } else { Versions::Http1 };
-                    Box::pin(converse(stream, versions, patience, &drain, service, from)).await;
-                }
-                Some(acceptor) => {
-                    // Callers that do not finish the greeting have as long as for a head.
-                    match tokio::time::timeout(patience.head, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => {
-                            let versions = if tls::is_http2(&stream) {
-                                Versions::Http2
-                            } else {
-                                Versions::Http1
-                            };
-                            Box::pin(converse(stream, versions, patience, &drain, service, from)).await;
-                        }
-                        Ok(Err(error)) => tracing::debug!(%from, %error, "a caller's TLS was refused"),
-                        Err(_) => tracing::debug!(%from, "a caller's TLS greeting took too long"),
-                    }
-                }
+            let ending = activity.clone();
+            let seat = Arc::new(seat);
+            tokio::select! {
+                () = meet(stream, terms, activity, &seat, &drain, service, from) => {}
+                () = ending.gives_way() => tracing::debug!(%from, "a connection made room for another"),
             }
         });
     }
@@ -140,67 +172,133 @@ where
     connections.wait().await;
 }
 
-/// Serves one connection to its end.
-async fn converse<T, S, B>(
-    stream: T,
-    versions: Versions,
-    patience: Patience,
+/// Greets, where there is TLS, and serves a connection to its end.
+async fn meet<S, B>(
+    stream: TcpStream,
+    terms: Terms,
+    activity: Activity,
+    seat: &Arc<Seat>,
     drain: &Drain,
     service: S,
     from: SocketAddr,
 ) where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: Body + From<Bytes> + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let activity = Activity::new(versions == Versions::Http1);
-    let wire = Wire::default();
-    let service = Counted::new(Framed::new(service, wire.clone()), activity.clone());
-    let service = hyper_util::service::TowerToHyperService::new(service);
-    let stream = Strict::new(
-        Noted::new(stream, activity.clone()),
-        versions.opening(),
-        MAX_HEAD_BYTES,
-        wire,
-    );
-    let stream = TokioIo::new(stream);
-    match versions {
-        Versions::Http1 => {
-            let connection = http1().serve_connection(stream, service).with_upgrades();
-            let watched = Watched::new(connection, activity, patience);
-            Box::pin(watch(
-                watched,
-                |connection| connection.graceful_shutdown(),
-                drain,
-                from,
-            ))
-            .await;
+    let Terms {
+        patience,
+        room,
+        http2,
+        tls,
+    } = terms;
+    activity.looked_at();
+    let is_tls = tls.is_some();
+    let cost = |http2| room.cost(Speaks { tls: is_tls, http2 });
+    let talk = Talk {
+        activity,
+        patience,
+        wider: Wider {
+            seat: Arc::downgrade(seat),
+            by: cost(true).saturating_sub(cost(false)),
+            room,
+        },
+        drain,
+        from,
+    };
+    let Some(acceptor) = tls else {
+        let versions = if http2 { Versions::Either } else { Versions::Http1 };
+        return Box::pin(talk.converse(stream, versions, service)).await;
+    };
+    // Callers that do not finish the greeting have as long as for a head.
+    let greeted = acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(SEND_BUFFER)));
+    match tokio::time::timeout(patience.head, Box::pin(greeted)).await {
+        Ok(Ok(stream)) if tls::is_http2(&stream) => {
+            talk.activity.has_no_heads_in_pieces();
+            Box::pin(talk.converse(stream, Versions::Http2, service)).await;
         }
-        Versions::Http2 => {
-            let connection = http2().serve_connection(stream, service);
-            let watched = Watched::new(connection, activity, patience);
-            Box::pin(watch(
-                watched,
-                |connection| connection.graceful_shutdown(),
-                drain,
-                from,
-            ))
-            .await;
-        }
-        Versions::Either => {
-            let builder = either();
-            let connection = builder.serve_connection_with_upgrades(stream, service);
-            let watched = Watched::new(connection, activity, patience);
-            Box::pin(watch(
-                watched,
-                |connection| connection.graceful_shutdown(),
-                drain,
-                from,
-            ))
-            .await;
+        Ok(Ok(stream)) => Box::pin(talk.converse(stream, Versions::Http1, service)).await,
+        Ok(Err(error)) => tracing::debug!(%from, %error, "a caller's TLS was refused"),
+        Err(_) => tracing::debug!(%from, "a caller's TLS greeting took too long"),
+    }
+}
+
+/// A connection, once it is known what it speaks.
+struct Talk<'a> {
+    activity: Activity,
+    patience: Patience,
+    wider: Wider,
+    drain: &'a Drain,
+    from: SocketAddr,
+}
+
+impl Talk<'_> {
+    /// Serves it to its end.
+    async fn converse<T, S, B>(self, stream: T, versions: Versions, service: S)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send + 'static,
+        B: Body + From<Bytes> + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Self {
+            activity,
+            patience,
+            wider,
+            drain,
+            from,
+        } = self;
+        let room = wider.room;
+        let wire = Wire::default();
+        let service = Counted::new(Framed::new(service, wire.clone()), activity.clone());
+        let service = hyper_util::service::TowerToHyperService::new(service);
+        let wider = (versions != Versions::Http1).then_some(wider);
+        let stream = Frames::new(stream, activity.clone(), wider);
+        let stream = Noted::new(stream, activity.clone());
+        let stream = TokioIo::new(Strict::new(stream, versions.opening(), room.head, wire));
+        let streams = Streams { idle: patience.idle };
+        match versions {
+            Versions::Http1 => {
+                let connection = http1(&room).serve_connection(stream, service).with_upgrades();
+                let watched = Watched::new(connection, activity, patience);
+                Box::pin(watch(
+                    watched,
+                    |connection| connection.graceful_shutdown(),
+                    drain,
+                    from,
+                ))
+                .await;
+            }
+            Versions::Http2 => {
+                let connection = http2(streams, &room).serve_connection(stream, service);
+                let watched = Watched::new(connection, activity, patience);
+                Box::pin(watch(
+                    watched,
+                    |connection| connection.graceful_shutdown(),
+                    drain,
+                    from,
+                ))
+                .await;
+            }
+            Versions::Either => {
+                let builder = either(streams, &room);
+                let connection = builder.serve_connection_with_upgrades(stream, service);
+                let watched = Watched::new(connection, activity, patience);
+                Box::pin(watch(
+                    watched,
+                    |connection| connection.graceful_shutdown(),
+                    drain,
+                    from,
+                ))
+                .await;
+            }
         }
     }
 }
@@ -226,41 +324,51 @@ where
     }
 }
 
-fn http1() -> http1::Builder {
+fn http1(room: &Room) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         // `activity` keeps the time, and knows an idle connection from a slow head.
         .header_read_timeout(None)
-        .max_buf_size(MAX_HEAD_BYTES)
+        .max_buf_size(room.head)
         .half_close(false);
     builder
 }
 
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2(streams: Streams, room: &Room) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .max_concurrent_streams(MAX_STREAMS);
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_ERRORS)
+        .max_concurrent_streams(room.streams);
     builder
 }
 
 /// Looks at the first bytes. It cannot be told to take one version only (hyper-util says so), so those that may speak but
 /// one have builders of their own.
-fn either() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn either(streams: Streams, room: &Room) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_buf_size(MAX_HEAD_BYTES)
+        .max_buf_size(room.head)
         .half_close(false);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .max_concurrent_streams(MAX_STREAMS);
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_ERRORS)
+        .max_concurrent_streams(room.streams);
     builder
 }
 

@@ -6,7 +6,7 @@
 //!    below are not theirs.
 //! 4. [`address`](crate::door::address): who may reach us at all, before any secret is looked at.
 //! 5. [`token`](crate::door::token): who is known; takes the token out of the request, so that nothing further in sees it.
-//! 6. the fork: the contract's two paths to [`contract`](super::contract), every other path to [`proxy`](crate::proxy).
+//! 6. the fork: the contract's two paths to [`contract`](super::contract), every other path to [`proxy`].
 //!
 //! No layer above the fork reads a byte of the body. TLS and client certificates come before all of them, in the greeting.
 
@@ -24,19 +24,22 @@ use ipnet::IpNet;
 use tower::{Layer as _, Service};
 
 use super::activity::Patience;
+use super::budget::{Budget, Means, Wanted};
 use super::contract::{Call, Contract, refusal};
+use super::drain::Drain;
 use super::listen::{Connected, Terms};
 use super::notify::Notifications;
 use super::observe::{Observe, ObserveLayer};
 use super::tls;
-use crate::config::Config;
+use crate::config::{Config, IdentitySource};
 use crate::door::address::{Address, AddressLayer};
 use crate::door::overload::{Overload, OverloadLayer};
 use crate::door::token::{Token, TokenLayer};
 use crate::payout::{Payouts, Settings};
 use crate::peer::Peer;
 use crate::proxy::body::Body;
-use crate::proxy::{Proxy, said};
+use crate::proxy::{self, exchange};
+use crate::proxy::{Proxy, Tunnels, said};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp::Tracer;
 
@@ -52,9 +55,30 @@ pub struct Generation {
     trusted_proxies: Vec<IpNet>,
     terms: Terms,
     pauses: Pauses,
-    overload: (usize, OverloadLayer),
-    /// With the backend's URL.
-    proxy: Option<(String, Proxy)>,
+    budget: Budget,
+    overload: OverloadLayer,
+    proxy: Option<(proxy::Settings, Proxy)>,
+}
+
+/// What every generation shares for as long as the process lives.
+#[derive(Clone)]
+pub struct Standing {
+    /// What the process has, but for what the configuration says of it.
+    pub means: Means,
+    /// All upgraded connections.
+    pub tunnels: Tunnels,
+}
+
+impl Standing {
+    /// With these means, until the drain begins.
+    #[must_use]
+    pub fn new(means: Means, drain: Drain) -> Self {
+        Self {
+            means,
+            // Each generation sets its own number.
+            tunnels: Tunnels::new(0, drain),
+        }
+    }
 }
 
 /// How long the orderly end takes.
@@ -80,13 +104,32 @@ impl Generation {
         settings: Arc<Settings>,
         metrics: &Metrics,
         tracer: Option<&Tracer>,
+        standing: &Standing,
         before: Option<&Self>,
     ) -> anyhow::Result<Self> {
         let (server, access) = (&config.server, &config.access);
-        let proxy = match (&config.backend, before.and_then(|before| before.proxy.as_ref())) {
+        let wanted = Wanted::of(config);
+        let budget = Budget::of(standing.means, wanted);
+        if before.is_none_or(|before| before.budget != budget) {
+            tell(&budget, wanted);
+        }
+        let forwarding = config.backend.as_ref().map(|backend| proxy::Settings {
+            url: backend.url.clone(),
+            patience: exchange::Patience {
+                backend: backend.timeout,
+                caller: server.idle_timeout,
+            },
+            read_ahead: budget.read_ahead,
+            most: budget.proxied,
+            upgraded: budget.upgraded,
+        });
+        let proxy = match (forwarding, before.and_then(|before| before.proxy.as_ref())) {
             (None, _) => None,
-            (Some(url), Some(kept)) if kept.0 == *url => Some(kept.clone()),
-            (Some(url), _) => Some((url.clone(), Proxy::new(url)?)),
+            (Some(forwarding), Some(kept)) if kept.0 == forwarding => Some(kept.clone()),
+            (Some(forwarding), _) => {
+                let proxy = Proxy::new(forwarding.clone(), &standing.tunnels)?;
+                Some((forwarding, proxy))
+            }
         };
         let fork = Fork {
             contract: Contract::new(
@@ -97,12 +140,11 @@ impl Generation {
             ),
             proxy: proxy.as_ref().map(|(_, proxy)| proxy.clone()),
         };
-        let overload = match before.map(|before| &before.overload) {
-            Some(kept) if kept.0 == server.max_in_flight => kept.clone(),
-            Some(_) | None => (
-                server.max_in_flight,
-                OverloadLayer::new(server.max_in_flight, refuse),
-            ),
+        let overload = match before {
+            Some(kept) if (kept.budget.calls, kept.budget.proxied) == (budget.calls, budget.proxied) => {
+                kept.overload.clone()
+            }
+            Some(_) | None => OverloadLayer::new(budget.calls, budget.proxied, refuse),
         };
         let tls = match (&server.tls, before.map(|before| before.terms.tls.as_ref())) {
             (Some(tls), None | Some(Some(_))) => Some(tls::acceptor(tls)?),
@@ -115,14 +157,14 @@ impl Generation {
             AddressLayer::new(access.allow_from.clone(), access.trusted_proxies.clone(), refuse).layer(known);
         let apart = Notifications::before(reachable, payouts.under(settings));
         Ok(Self {
-            layered: ObserveLayer::new(metrics.http.clone(), tracer.cloned()).layer(overload.1.layer(apart)),
+            layered: ObserveLayer::new(metrics.http.clone(), tracer.cloned()).layer(overload.layer(apart)),
             trusted_proxies: access.trusted_proxies.clone(),
             terms: Terms {
                 patience: Patience {
                     head: server.header_timeout,
                     idle: server.idle_timeout,
                 },
-                max_connections: server.max_connections,
+                room: budget.connections,
                 http2: server.http2,
                 tls,
             },
@@ -130,6 +172,7 @@ impl Generation {
                 lame_duck: server.lame_duck,
                 drain_timeout: server.drain_timeout,
             },
+            budget,
             overload,
             proxy,
         })
@@ -177,6 +220,32 @@ impl Stack {
             stack: self.clone(),
             connected,
         }
+    }
+}
+
+impl Wanted {
+    /// What a configuration asks for.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let cached = match config.identity {
+            IdentitySource::Redis { cache_entries, .. } => cache_entries,
+            IdentitySource::File { .. } => 0,
+        };
+        Self {
+            connections: config.server.max_connections,
+            in_flight: config.server.max_in_flight,
+            body: config.server.max_body,
+            cached,
+        }
+    }
+}
+
+/// Says once what there is room for, and what of the configuration cannot be had.
+fn tell(budget: &Budget, wanted: Wanted) {
+    let lowered = budget.lowered(wanted).join("; ");
+    tracing::info!(%budget, lowered, "what connections may hold together");
+    if let Some(shortage) = budget.shortage(wanted) {
+        tracing::warn!(shortage, "there is too little memory");
     }
 }
 

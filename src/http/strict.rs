@@ -26,7 +26,7 @@ use super::framing::{Fault, Framer};
 /// What HTTP/2 begins with. Source: RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most bytes of words before an answer that wait to be written; a backend that says more is not heard.
-const MAX_WORDS: usize = 64 * 1024;
+const MAX_WORDS: usize = 16 * 1024;
 
 /// What a connection may begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::exchange::Upload;
+use super::line::Lines;
 
 /// How long the backend, which stands beside us, may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -16,13 +18,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(4);
 /// The most unused connections that are kept.
 const MAX_IDLE: usize = 128;
-/// The most bytes of an answer's head, and of a body that are read ahead of a slow caller.
-const MAX_READ_BUFFER: usize = 64 * 1024;
+/// How much waits in the kernel in either direction, in bytes: a cgroup's limit counts it.
+const SOCKET_BUFFER: usize = 64 * 1024;
 /// After how long a silent connection is asked whether the other side still lives: an upgraded one may be silent for hours.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The client that speaks to the backend.
-pub(super) type BackendClient = Client<HttpConnector, Incoming>;
+pub(super) type BackendClient = Client<Lines, Upload>;
 
 /// Where requests are forwarded to: `http://host:port`, and a path that is put before theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,18 +116,24 @@ impl std::fmt::Display for Backend {
     }
 }
 
-/// The client, every option written although some equal today's defaults.
-pub(super) fn client() -> BackendClient {
+/// The client, every option written although some equal today's defaults. `read_ahead` is the most bytes of an answer's
+/// head, and of a body that are read ahead of a slow caller, at least 8 KiB; `most` the most unused connections that are kept.
+pub(super) fn client(read_ahead: usize, most: usize) -> BackendClient {
     let mut connector = HttpConnector::new();
     // A backend that does not accept is told to the caller, not waited for.
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     // Heads and chunks are written whole: waiting for more only delays them.
     connector.set_nodelay(true);
     connector.set_keepalive(Some(KEEPALIVE));
+    if read_ahead < SOCKET_BUFFER {
+        // Where memory is little, the kernel's part of it is bounded as well.
+        connector.set_recv_buffer_size(Some(SOCKET_BUFFER));
+        connector.set_send_buffer_size(Some(SOCKET_BUFFER));
+    }
     connector.enforce_http(true);
     Client::builder(TokioExecutor::new())
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE)
+        .pool_max_idle_per_host(MAX_IDLE.min(most))
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         // What backends speak; HTTP/2 without TLS would need to be agreed on.
@@ -135,14 +143,14 @@ pub(super) fn client() -> BackendClient {
         // Only a request of which not one byte was written goes to another connection; any other one is the caller's to
         // repeat.
         .retry_canceled_requests(true)
-        .http1_max_buf_size(MAX_READ_BUFFER)
+        .http1_max_buf_size(read_ahead)
         // A backend's broken head is an error, and nothing to be guessed at.
         .http1_allow_obsolete_multiline_headers_in_responses(false)
         .http1_allow_spaces_after_header_name_in_responses(false)
         .http1_ignore_invalid_headers_in_responses(false)
         .http09_responses(false)
         .http1_title_case_headers(false)
-        .build(connector)
+        .build(Lines(connector))
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Frame, SizeHint};
 
+use super::exchange::{Download, DownloadError};
 use super::headers::clean_trailers;
 use crate::door::overload::Place;
 
@@ -19,7 +20,7 @@ pub struct Body {
 
 enum Content {
     Full(Full<Bytes>),
-    Stream(Incoming),
+    Stream(Download),
 }
 
 impl Body {
@@ -40,17 +41,21 @@ impl Body {
 
     /// The backend's body.
     #[must_use]
-    pub fn stream(incoming: Incoming) -> Self {
+    pub fn stream(download: Download) -> Self {
         Self {
-            content: Content::Stream(incoming),
+            content: Content::Stream(download),
             _place: None,
         }
     }
 
-    /// Keeps a request's place among those in flight until the body is gone.
+    /// Keeps a request's place among those in flight until the backend's body is gone. A whole body gives it back at once: it is
+    /// the connection's, and a caller that does not take its answers must not keep others out.
     #[must_use]
     pub fn holding(mut self, place: Place) -> Self {
-        self._place = Some(place);
+        self._place = match self.content {
+            Content::Full(_) => None,
+            Content::Stream(_) => Some(place),
+        };
         self
     }
 }
@@ -63,12 +68,12 @@ impl From<Bytes> for Body {
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = DownloadError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         match &mut self.get_mut().content {
             Content::Full(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
             Content::Stream(stream) => Pin::new(stream).poll_frame(cx).map_ok(|mut frame| {

@@ -5,15 +5,19 @@ use std::error::Error;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::backend::{Backend, BackendClient, BackendError, client};
 use super::body::Body;
+use super::exchange::{Download, Exchange, Patience, Upload, UploadError};
 use super::headers::Hops;
+use super::line::Line;
 use super::target::{self, TargetError};
-use super::{headers, interim, upgrade};
+use super::upgrade::{self, Tunnel, Tunnels};
+use super::{headers, interim};
+use crate::door::overload::{Place, retry_later};
 use crate::http::strict::Wire;
 use crate::peer::Peer;
 use crate::telemetry::context::{random_ids, shown};
@@ -26,12 +30,44 @@ use crate::telemetry::trace::{self, Ids};
 pub struct Proxy {
     client: BackendClient,
     backend: Arc<Backend>,
+    patience: Patience,
+    tunnels: Tunnels,
 }
 
-/// An upgrade that a caller has asked for.
+/// What a proxy is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `http://host[:port][/base]`.
+    pub url: String,
+    /// How long an exchange may stand still.
+    pub patience: Patience,
+    /// The most bytes of an answer's head, and of a body that are read ahead of a slow caller; at least 8 KiB.
+    pub read_ahead: usize,
+    /// Requests at the same time; as many unused connections are kept at most.
+    pub most: usize,
+    /// Upgraded connections at the same time.
+    pub upgraded: usize,
+}
+
+/// An upgrade that a caller has asked for, and its place.
 struct Asked {
     protocol: HeaderValue,
     caller: OnUpgrade,
+    tunnel: Tunnel,
+}
+
+/// Why a request is answered here.
+enum Stopped {
+    /// It cannot be forwarded faithfully.
+    Target(TargetError),
+    /// There are too many upgraded connections.
+    Upgrades,
+}
+
+impl From<TargetError> for Stopped {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
 }
 
 /// What becomes of a request.
@@ -49,31 +85,40 @@ struct Expected {
 }
 
 impl Proxy {
-    /// Forwards to `http://host[:port][/base]`.
+    /// Forwards to the backend, and upgraded connections through `tunnels`.
     ///
     /// # Errors
-    /// When the URL is another one, then why it cannot be used.
-    pub fn new(url: &str) -> Result<Self, BackendError> {
+    /// When the URL is none of a backend, then why it cannot be used.
+    pub fn new(settings: Settings, tunnels: &Tunnels) -> Result<Self, BackendError> {
         Ok(Self {
-            client: client(),
-            backend: Arc::new(Backend::parse(url)?),
+            client: client(settings.read_ahead, settings.most),
+            backend: Arc::new(Backend::parse(&settings.url)?),
+            patience: settings.patience,
+            tunnels: tunnels.limited(settings.upgraded),
         })
     }
 
     /// Forwards one request. Whatever goes wrong is an answer: 4xx or 501 where the request cannot be forwarded
-    /// faithfully, 502 or 504 where the backend cannot be reached or breaks off before it answers. One that breaks off
-    /// later ends the answer's body by an error, which aborts the caller's connection.
+    /// faithfully, 502 or 504 where the backend cannot be reached, stands still, or breaks off before it answers. One that
+    /// does so later ends the answer's body by an error, which aborts the caller's connection.
     ///
     /// # Cancel safety
     /// Dropping the future cuts the exchange with the backend, which is what a caller that hangs up wants.
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let ids = random_ids();
         let id = trace::identify(request.headers_mut(), ids);
+        // The upload holds the place as well: an answer may be over before it.
+        let place = request.extensions_mut().remove::<Place>();
         let expected = match self.prepare(&mut request, peer, ids, &id) {
             Ok(Prepared::Goes(expected)) => expected,
             // The answer of an intermediary that is asked about itself. Source: RFC 9110, section 9.3.7.
             Ok(Prepared::EndsHere) => return Response::new(Body::empty()),
-            Err(error) => {
+            Err(Stopped::Upgrades) => {
+                tracing::debug!(request_id = shown(&id), "an upgrade too many was refused");
+                let text = "too many upgraded connections at the same time";
+                return retry_later(said(StatusCode::SERVICE_UNAVAILABLE, text));
+            }
+            Err(Stopped::Target(error)) => {
                 tracing::debug!(request_id = shown(&id), %error, "a request was not forwarded");
                 let mut response = said(error.status(), &error.to_string());
                 // What else such a caller sends on this connection is not worth guessing at.
@@ -84,10 +129,23 @@ impl Proxy {
             }
         };
         let method = request.method().clone();
-        match self.client.request(request).await {
-            Ok(response) => self.pass_back(response, expected, &id),
-            Err(error) => self.failed(&error, &method, &id),
+        let exchange = Exchange::begin();
+        let request = request.map(|body| Upload::new(body, exchange.clone(), place, self.patience.caller));
+        tokio::select! {
+            // An answer that is there counts, however late.
+            biased;
+            answered = self.client.request(request) => match answered {
+                Ok(response) => self.pass_back(response, expected, exchange, &id),
+                Err(error) => self.failed(&error, &method, &id),
+            },
+            () = exchange.stands_still(self.patience.backend) => self.stood_still(&method, &id),
         }
+    }
+
+    fn stood_still(&self, method: &Method, id: &HeaderValue) -> Response<Body> {
+        tracing::warn!(backend = %self.backend, request_id = shown(id), %method, "the backend stood still");
+        let text = format!("the backend {} did not answer in time", self.backend);
+        said(StatusCode::GATEWAY_TIMEOUT, &text)
     }
 
     /// Makes the caller's request one to the backend.
@@ -97,7 +155,7 @@ impl Proxy {
         peer: &Peer,
         ids: Ids,
         id: &HeaderValue,
-    ) -> Result<Prepared, TargetError> {
+    ) -> Result<Prepared, Stopped> {
         target::check_scheme(request.uri(), request.version(), peer)?;
         let host = target::check(
             request.method(),
@@ -116,13 +174,17 @@ impl Proxy {
         match headers::count_hop(&request.method().clone(), request.headers_mut()) {
             Hops::Left => {}
             Hops::Over => return Ok(Prepared::EndsHere),
-            Hops::Unreadable => return Err(TargetError::MaxForwards),
+            Hops::Unreadable => return Err(TargetError::MaxForwards.into()),
         }
         let version = request.version();
-        let upgrade = upgrade::wanted(request).map(|protocol| Asked {
-            protocol,
-            caller: hyper::upgrade::on(&mut *request),
-        });
+        let upgrade = match upgrade::wanted(request) {
+            Some(protocol) => Some(Asked {
+                protocol,
+                caller: hyper::upgrade::on(&mut *request),
+                tunnel: self.tunnels.open().ok_or(Stopped::Upgrades)?,
+            }),
+            None => None,
+        };
         // HTTP/2 always carries them.
         let takes_trailers = version == Version::HTTP_2 || headers::takes_trailers(request.headers());
         let asks_for_trailers = headers::takes_trailers(request.headers());
@@ -175,13 +237,15 @@ impl Proxy {
         &self,
         mut response: Response<Incoming>,
         expected: Expected,
+        exchange: Exchange,
         id: &HeaderValue,
     ) -> Response<Body> {
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return match expected.upgrade {
                 Some(asked) if upgrade::is_granted(&asked.protocol, response.headers()) => {
-                    tokio::spawn(upgrade::tunnel(asked.caller, hyper::upgrade::on(&mut response)));
+                    let backend = hyper::upgrade::on(&mut response);
+                    asked.tunnel.run(&asked.protocol, asked.caller, backend);
                     headers::clean_response(response.headers_mut());
                     upgrade::announce(response.headers_mut(), asked.protocol);
                     response.map(|_| Body::empty())
@@ -206,7 +270,13 @@ impl Proxy {
         }
         // An HTTP/1.0 backend is no reason to speak it to the caller: an aborted body would look like a whole one.
         *response.version_mut() = Version::HTTP_11;
-        response.map(Body::stream)
+        // Events come when there are some.
+        let patience = self
+            .patience
+            .backend
+            .filter(|_| !is_event_stream(response.headers()));
+        let line = response.extensions_mut().remove::<Line>();
+        response.map(|body| Body::stream(Download::new(body, exchange, line, patience)))
     }
 
     fn broken(&self, id: &HeaderValue, error: &str) -> Response<Body> {
@@ -224,6 +294,13 @@ impl Proxy {
         method: &Method,
         id: &HeaderValue,
     ) -> Response<Body> {
+        if let Some(slow @ UploadError::Slow(_)) = causes(error).find_map(|cause| cause.downcast_ref()) {
+            tracing::debug!(request_id = shown(id), error = %slow, "a caller was too slow");
+            return said(
+                StatusCode::REQUEST_TIMEOUT,
+                "nothing more of the request's body came",
+            );
+        }
         if causes(error).any(|cause| {
             cause
                 .downcast_ref::<hyper::Error>()
@@ -250,6 +327,15 @@ impl Proxy {
         };
         said(status, &format!("the backend {} {what}", self.backend))
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media = headers
+        .get(CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
+    let media = media.split(|byte| *byte == b';').next().unwrap_or_default();
+    media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// An answer of our own to a proxied request.

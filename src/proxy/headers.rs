@@ -286,6 +286,7 @@ fn is_trailer(name: &str) -> bool {
         || is_path(name)
         || is_claim(name)
         || is_twin(name)
+        || is_token_header(name)
         || name.starts_with("content-")
         || name.starts_with("if-")
         || matches!(

@@ -1,9 +1,19 @@
-//! Upgrades (WebSocket): asked for on the caller's behalf, and tunnelled only after the backend has said 101.
+//! Upgrades (WebSocket): asked for on the caller's behalf, and tunnelled only after the backend has said 101. When the drain
+//! begins, both ends of a WebSocket are told so by a close frame; other protocols have until its end.
+
+use std::io;
+use std::sync::Arc;
 
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use http::{Request, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use super::websocket::{Frames, going_away};
+use crate::http::drain::{Drain, Phase};
 
 /// Protocols that carry HTTP: whoever changes to one could call the backend's payout paths past the ledger.
 const CARRIERS: [&str; 5] = ["h2", "h2c", "http", "spdy", "tls"];
@@ -45,20 +55,157 @@ pub(super) fn is_granted(asked: &HeaderValue, answer: &HeaderMap) -> bool {
     }
 }
 
-/// Copies both ways until both ends have finished; where one breaks, both are closed. An end that has only finished
-/// sending still receives.
-pub(super) async fn tunnel(caller: OnUpgrade, backend: OnUpgrade) {
-    let (caller, backend) = match futures_util::future::try_join(caller, backend).await {
-        Ok(ends) => ends,
-        Err(error) => {
-            tracing::debug!(%error, "an upgrade did not come about");
-            return;
+/// All upgraded connections. Clones are of the same ones.
+#[derive(Clone)]
+pub struct Tunnels {
+    places: Arc<Semaphore>,
+    drain: Drain,
+    running: TaskTracker,
+}
+
+/// One upgraded connection's place; free again once it is dropped.
+pub(super) struct Tunnel {
+    _place: OwnedSemaphorePermit,
+    tunnels: Tunnels,
+}
+
+impl Tunnels {
+    /// At most so many at the same time, and until the drain begins.
+    #[must_use]
+    pub fn new(most: usize, drain: Drain) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            drain,
+            running: TaskTracker::new(),
         }
-    };
-    let (mut caller, mut backend) = (TokioIo::new(caller), TokioIo::new(backend));
-    if let Err(error) = tokio::io::copy_bidirectional(&mut caller, &mut backend).await {
-        tracing::debug!(%error, "an upgraded connection broke");
     }
+
+    /// At most so many from now on. Those that are open stay, and count for as long as they are.
+    #[must_use]
+    pub fn limited(&self, most: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            ..self.clone()
+        }
+    }
+
+    /// A place for one more.
+    pub(super) fn open(&self) -> Option<Tunnel> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        Some(Tunnel {
+            _place: place,
+            tunnels: self.clone(),
+        })
+    }
+
+    /// Waits until all have ended. After the drain has begun, no new ones come.
+    pub async fn ended(&self) {
+        self.running.close();
+        self.running.wait().await;
+    }
+}
+
+impl Tunnel {
+    /// Copies both ways until both ends have finished; where one breaks, both are closed. An end that has only finished
+    /// sending still receives.
+    pub(super) fn run(self, protocol: &HeaderValue, caller: OnUpgrade, backend: OnUpgrade) {
+        let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+        let running = self.tunnels.running.clone();
+        running.spawn(async move {
+            // All of it, the place as well.
+            let this = self;
+            let (caller, backend) = match futures_util::future::try_join(caller, backend).await {
+                Ok(ends) => ends,
+                Err(error) => {
+                    tracing::debug!(%error, "an upgrade did not come about");
+                    return;
+                }
+            };
+            let (mut caller, mut backend) = (TokioIo::new(caller), TokioIo::new(backend));
+            let ended = if is_websocket {
+                relay(caller, backend, &this.tunnels.drain).await
+            } else {
+                let copied = tokio::io::copy_bidirectional(&mut caller, &mut backend).await;
+                copied.map(drop)
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "an upgraded connection broke");
+            }
+            drop(this);
+        });
+    }
+}
+
+/// Copies a WebSocket's frames both ways.
+async fn relay<C, B>(caller: C, backend: B, drain: &Drain) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let (from_caller, to_caller) = tokio::io::split(caller);
+    let (from_backend, to_backend) = tokio::io::split(backend);
+    let mut mask = [0; 4];
+    if let Err(error) = getrandom::fill(&mut mask) {
+        tracing::debug!(%error, "a close frame is masked by zeros");
+    }
+    // A mask is for what goes to a server.
+    let one = copy(from_caller, to_backend, going_away(Some(mask)), drain);
+    let other = copy(from_backend, to_caller, going_away(None), drain);
+    futures_util::future::try_join(one, other).await.map(drop)
+}
+
+/// How much is read at once, in bytes.
+const BUFFER: usize = 8 * 1024;
+
+/// Copies one direction to its end. When the drain begins, the receiver is given `close` at the next end of a frame, and
+/// nothing after it, and the sender is listened to until it closes as well.
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    close: Vec<u8>,
+    drain: &Drain,
+) -> io::Result<()> {
+    let mut frames = Frames::new();
+    let mut buffer = vec![0; BUFFER];
+    while drain.phase() < Phase::Draining || frames.has_closed() {
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read?,
+            () = drain.reached(Phase::Draining), if !frames.has_closed() => break,
+        };
+        let bytes = buffer.get(..read).unwrap_or_default();
+        frames.read(bytes);
+        to.write_all(bytes).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+    }
+    let mut is_told = frames.has_closed();
+    while !frames.is_between() {
+        let read = from.read(&mut buffer).await?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        let passed = frames.read_frame(bytes);
+        to.write_all(passed).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        if frames.is_between() {
+            is_told = frames.has_closed();
+            frames.read(bytes.get(passed.len()..).unwrap_or_default());
+            break;
+        }
+    }
+    if !is_told {
+        to.write_all(&close).await?;
+        to.flush().await?;
+    }
+    // What is left is for nobody, but for the sender's own close frame, with which it is done.
+    while !frames.has_closed() {
+        match from.read(&mut buffer).await? {
+            0 => break,
+            read => frames.read(buffer.get(..read).unwrap_or_default()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::http::{call, exchange, request};
+use crate::support::http::{exchange, request};
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
 use crate::support::tls::{Authority, Pair, ask_http1, ask_http2, greet};
 
@@ -359,7 +359,7 @@ async fn a_caller_that_takes_nothing_of_its_answer_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_too_many_is_closed_and_the_others_are_served() {
+async fn one_connection_too_many_takes_the_place_of_the_idlest() {
     let (_upstream, sidecar) = with_server(tempfile::tempdir().unwrap(), "max_connections = 2").await;
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut kept = Vec::new();
@@ -369,17 +369,13 @@ async fn one_connection_too_many_is_closed_and_the_others_are_served() {
         assert!(stream.read(&mut answer).await.unwrap() > 0);
         kept.push(stream);
     }
-    let mut third = TcpStream::connect(sidecar.main).await.unwrap();
-    let _written = third.write_all(get).await;
-    let mut answer = Vec::new();
-    let _read = third.read_to_end(&mut answer).await;
-    assert_eq!(answer, b"");
-    drop(kept);
-    crate::support::until("there is room again", async || {
-        exchange(sidecar.main, &request("GET", "/", &[], b""))
-            .await
-            .is_some()
-    })
-    .await;
-    assert_eq!(call(sidecar.main, "GET", "/x", &[], b"").await.status, 200);
+    let mut third = open(sidecar.main, get).await;
+    let mut answer = [0; 4096];
+    assert!(third.read(&mut answer).await.unwrap() > 0, "the newest is served");
+    let (second, mut first) = (kept.pop().unwrap(), kept.pop().unwrap());
+    assert!(is_closed(&mut first).await);
+    for mut stays in [second, third] {
+        stays.write_all(get).await.unwrap();
+        assert!(stays.read(&mut answer).await.unwrap() > 0);
+    }
 }

@@ -64,7 +64,7 @@ fn what_is_left_out_has_the_specified_default() {
         serde_json::json!({
             "listen": "0.0.0.0:8080", "max_body": "64KiB", "header_timeout": "5s", "body_timeout": "5s", "idle_timeout": "75s",
             "request_timeout": "15s",
-            "max_in_flight": 1024, "max_connections": 8192, "http2": false, "lame_duck": "3s", "drain_timeout": "25s", "tls": null
+            "max_in_flight": 1024, "max_connections": 8192, "memory_limit": null, "http2": false, "lame_duck": "3s", "drain_timeout": "25s", "tls": null
         })
     );
     assert_eq!(view["admin"]["listen"], "127.0.0.1:9090");

@@ -18,8 +18,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-use super::Proxy;
+use super::{Proxy, Settings, Tunnels, exchange};
 use crate::http::activity::Patience;
+use crate::http::budget::Room;
 use crate::http::drain::Drain;
 use crate::http::listen::{Connected, Terms, serve};
 use crate::peer::Peer;
@@ -48,7 +49,22 @@ impl Drop for Sidecar {
 
 impl Sidecar {
     async fn before(url: &str, is_trusted: bool) -> Self {
-        let proxy = Proxy::new(url).unwrap();
+        Self::patient(url, is_trusted, Some(AT_MOST)).await
+    }
+
+    /// One that waits so long for a backend that stands still.
+    async fn patient(url: &str, is_trusted: bool, backend: Option<Duration>) -> Self {
+        let settings = Settings {
+            url: url.to_owned(),
+            patience: exchange::Patience {
+                backend,
+                caller: AT_MOST,
+            },
+            read_ahead: 64 * 1024,
+            most: 1000,
+            upgraded: 10,
+        };
+        let proxy = Proxy::new(settings, &Tunnels::new(0, Drain::default())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let terms = || Terms {
@@ -56,7 +72,12 @@ impl Sidecar {
                 head: AT_MOST,
                 idle: AT_MOST,
             },
-            max_connections: 1000,
+            room: Room {
+                most: 1000,
+                bytes: u64::MAX,
+                head: 64 * 1024,
+                streams: 100,
+            },
             http2: false,
             tls: None,
         };

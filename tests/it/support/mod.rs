@@ -1,6 +1,8 @@
 //! What the tests start and ask: Redis, sidecars, and raw HTTP.
 
+pub mod cgroup;
 pub mod frames;
+pub mod h2;
 pub mod http;
 pub mod load;
 pub mod otlp;

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use payout_sidecar::stub::{API_KEY, HandlerKind, Options, PUBLIC_KEY_ID, Stub};
 use tempfile::TempDir;
 
+use super::cgroup::Cgroup;
 use super::http::{Answer, call};
 use super::{free_port, until};
 
@@ -32,6 +33,29 @@ pub struct Sidecar {
     pub admin: SocketAddr,
     pub dir: TempDir,
     child: Option<Child>,
+    // After the child, so that it is empty when it is removed.
+    confined: Option<Confined>,
+}
+
+/// What a process may use.
+pub struct Confined {
+    /// The memory; `None`: as much as it likes, where no cgroup can be made.
+    pub cgroup: Option<Cgroup>,
+    /// The soft limit of open files.
+    pub descriptors: u32,
+}
+
+impl Confined {
+    /// A shell that confines itself and becomes the command.
+    fn shell(&self) -> Command {
+        let enter = self.cgroup.as_ref().map_or_else(String::new, |cgroup| {
+            format!("echo $$ > {} && ", cgroup.door().display())
+        });
+        let script = format!("{enter}ulimit -S -n {} && exec \"$0\" \"$@\"", self.descriptors);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).arg(binary());
+        shell
+    }
 }
 
 impl Sidecar {
@@ -41,6 +65,16 @@ impl Sidecar {
     }
 
     pub async fn start_in(dir: TempDir, configuration: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_confined(dir, configuration, environment, None).await
+    }
+
+    /// Where `confined` is given, within it.
+    pub async fn start_confined(
+        dir: TempDir,
+        configuration: &str,
+        environment: &[(&str, &str)],
+        confined: Option<Confined>,
+    ) -> Self {
         let (main, admin) = (free_port(), free_port());
         // A bill's `notify_url` leads back to this very sidecar.
         let configuration = configuration.replace("MAIN_PORT", &main.to_string());
@@ -51,6 +85,7 @@ impl Sidecar {
             admin: address(admin),
             dir,
             child: None,
+            confined,
         };
         sidecar.launch(environment).await;
         sidecar
@@ -62,7 +97,10 @@ impl Sidecar {
             .append(true)
             .open(self.dir.path().join("log"))
             .unwrap();
-        let child = Command::new(binary())
+        let child = self
+            .confined
+            .as_ref()
+            .map_or_else(|| Command::new(binary()), Confined::shell)
             .args(["run", "--config"])
             .arg(self.dir.path().join("config.toml"))
             .env("PAYOUT_SIDECAR__SERVER__LISTEN", self.main.to_string())
@@ -116,6 +154,24 @@ impl Sidecar {
     /// The process.
     pub fn id(&self) -> u32 {
         self.child.as_ref().unwrap().id()
+    }
+
+    /// Whether the process still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child
+            .as_mut()
+            .is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// The cgroup that it runs in, where it has one of its own.
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.confined.as_ref()?.cgroup.as_ref()
+    }
+
+    /// How many files the process has open.
+    pub fn descriptors(&self) -> usize {
+        let id = self.child.as_ref().unwrap().id();
+        std::fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count)
     }
 
     pub fn kill(&mut self) {

@@ -1,0 +1,355 @@
+//! How many control frames a caller may send on an HTTP/2 connection: those that requests and answers give reason for, and
+//! some beside them. A flood of SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty DATA or CONTINUATION frames costs
+//! the caller nothing and us an answer or a search each; what is limited is their rate, not their number.
+//!
+//! [`Ration`] is the rule, [`Frames`] reads just enough of the frames to count them on their way in, and has the connection take
+//! a larger seat when HTTP/2 begins. Source: RFC 9113, sections 3.4, 4.1, 6 and 10.5.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Weak;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::activity::Activity;
+use super::budget::Room;
+use super::seats::Seat;
+
+/// The most frames that are saved up: a client that begins, or comes back from a pause, may send some at once.
+const MOST: u32 = 2000;
+/// What is added each second: keep-alives, and what else needs no reason.
+const PER_SECOND: u32 = 200;
+/// What a request adds: it may be given a priority, be cancelled, and have its windows opened.
+const PER_REQUEST: u32 = 10;
+/// What a frame of an answer adds: gRPC's measuring of the bandwidth answers each by a ping and two window updates.
+const PER_ANSWER_FRAME: u32 = 4;
+
+/// How many control frames may still come.
+#[derive(Debug)]
+pub(super) struct Ration {
+    left: u32,
+    filled: Instant,
+}
+
+impl Ration {
+    pub(super) fn full(now: Instant) -> Self {
+        Self {
+            left: MOST,
+            filled: now,
+        }
+    }
+
+    pub(super) fn earn_request(&mut self) {
+        self.earn(PER_REQUEST);
+    }
+
+    pub(super) fn earn_frame(&mut self) {
+        self.earn(PER_ANSWER_FRAME);
+    }
+
+    fn earn(&mut self, frames: u32) {
+        self.left = self.left.saturating_add(frames).min(MOST);
+    }
+
+    /// Takes so many; false where there are not as many, even with those that the time since the last look has brought.
+    pub(super) fn spend(&mut self, frames: u32, now: Instant) -> bool {
+        if frames > self.left {
+            let passed = now.saturating_duration_since(self.filled).as_millis();
+            let brought = passed.saturating_mul(u128::from(PER_SECOND)).checked_div(1000);
+            self.earn(u32::try_from(brought.unwrap_or(0)).unwrap_or(MOST));
+            self.filled = now;
+        }
+        let is_enough = frames <= self.left;
+        self.left = self.left.saturating_sub(frames);
+        is_enough
+    }
+}
+
+/// What a client begins with. Source: RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const FRAME_HEAD: usize = 9;
+
+/// Where in the bytes of a connection a reader is.
+#[derive(Debug)]
+enum At {
+    /// So many bytes of the preface were seen.
+    Preface(usize),
+    /// In a frame's head, of which so many bytes were seen.
+    Head([u8; FRAME_HEAD], usize),
+    /// So many bytes before the next frame.
+    Payload(u32),
+    /// This is no HTTP/2, and nothing is counted.
+    Other,
+}
+
+/// What was seen in some bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// The preface has come to its end.
+    begins: bool,
+    control: u32,
+    has_data: bool,
+}
+
+/// Reads the heads of frames, wherever the bytes are cut.
+#[derive(Debug)]
+struct Reader {
+    at: At,
+}
+
+impl Reader {
+    fn new() -> Self {
+        Self { at: At::Preface(0) }
+    }
+
+    fn read(&mut self, mut bytes: &[u8]) -> Seen {
+        let mut seen = Seen::default();
+        while let Some((&first, rest)) = bytes.split_first() {
+            match &mut self.at {
+                At::Other => break,
+                At::Preface(matched) => {
+                    if PREFACE.get(*matched) != Some(&first) {
+                        self.at = At::Other;
+                        break;
+                    }
+                    *matched = matched.saturating_add(1);
+                    if *matched == PREFACE.len() {
+                        seen.begins = true;
+                        self.at = At::Head([0; FRAME_HEAD], 0);
+                    }
+                    bytes = rest;
+                }
+                At::Head(head, have) => {
+                    if let Some(place) = head.get_mut(*have) {
+                        *place = first;
+                    }
+                    *have = have.saturating_add(1);
+                    if *have == FRAME_HEAD {
+                        let length = count(*head, &mut seen);
+                        self.at = match length {
+                            0 => At::Head([0; FRAME_HEAD], 0),
+                            length => At::Payload(length),
+                        };
+                    }
+                    bytes = rest;
+                }
+                At::Payload(left) => {
+                    let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    *left = left.saturating_sub(u32::try_from(step).unwrap_or(u32::MAX));
+                    if *left == 0 {
+                        self.at = At::Head([0; FRAME_HEAD], 0);
+                    }
+                    bytes = bytes.get(step..).unwrap_or_default();
+                }
+            }
+        }
+        seen
+    }
+}
+
+/// Counts a frame by its head, and says how long its payload is.
+fn count(head: [u8; FRAME_HEAD], seen: &mut Seen) -> u32 {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const END_STREAM: u8 = 1;
+    let [high, middle, low, kind, flags, ..] = head;
+    let length = u32::from_be_bytes([0, high, middle, low]);
+    match (kind, length) {
+        // The end of a body is often an empty frame of its own.
+        (DATA, 0) if flags & END_STREAM != 0 => {}
+        (DATA, 1..) => seen.has_data = true,
+        // A request, or its trailers: streams have limits of their own.
+        (HEADERS, _) => {}
+        (_, _) => seen.control = seen.control.saturating_add(1),
+    }
+    length
+}
+
+pin_project! {
+    /// A connection's bytes, which end by an error when too many control frames have come.
+    pub(super) struct Frames<T> {
+        #[pin]
+        io: T,
+        reader: Reader,
+        activity: Activity,
+        // Until HTTP/2 has begun.
+        seat: Option<Wider>,
+    }
+}
+
+/// How a connection gets the seat that HTTP/2 needs.
+pub(super) struct Wider {
+    pub(super) seat: Weak<Seat>,
+    /// How many bytes more.
+    pub(super) by: u64,
+    pub(super) room: Room,
+}
+
+impl<T> Frames<T> {
+    /// Counts what comes over `io`. `seat`: `None` where HTTP/2 is not spoken; then nothing is looked at.
+    pub(super) fn new(io: T, activity: Activity, seat: Option<Wider>) -> Self {
+        let mut reader = Reader::new();
+        if seat.is_none() {
+            reader.at = At::Other;
+        }
+        Self {
+            io,
+            reader,
+            activity,
+            seat,
+        }
+    }
+}
+
+impl<T: AsyncRead> AsyncRead for Frames<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        ready!(this.io.poll_read(cx, buf))?;
+        let Seen {
+            begins,
+            control,
+            has_data,
+        } = this.reader.read(buf.filled().get(before..).unwrap_or_default());
+        if begins
+            && let Some(Wider { seat, by, room }) = this.seat.take()
+            && !seat.upgrade().is_some_and(|seat| seat.grow(by, &room))
+        {
+            return Poll::Ready(Err(io::Error::other(
+                "there is no room for another HTTP/2 connection",
+            )));
+        }
+        if has_data {
+            this.activity.data_came();
+        }
+        if control > 0 && !this.activity.spend(control) {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too many HTTP/2 control frames",
+            )));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite> AsyncWrite for Frames<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.project().io.poll_write(cx, buf)
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_flush(cx)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.project().io.poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut frame = length[1..].to_vec();
+        frame.extend([kind, flags, 0, 0, 0, 1]);
+        frame.extend(payload);
+        frame
+    }
+
+    /// SETTINGS, a request with a body and trailers, and each kind of control frame.
+    fn conversation() -> Vec<u8> {
+        let frames = [
+            frame(4, 0, &[0; 12]),
+            frame(1, 4, b"head"),
+            frame(0, 0, b"body"),
+            frame(0, 1, b""),
+            frame(1, 5, b"trailers"),
+            frame(6, 0, &[0; 8]),
+            frame(2, 0, &[0; 5]),
+            frame(8, 0, &[0; 4]),
+            frame(3, 0, &[0; 4]),
+            frame(0, 0, b""),
+            frame(9, 4, b"more"),
+            frame(0xbe, 0, b"unknown"),
+        ];
+        [PREFACE.to_vec(), frames.concat()].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_counted_wherever_they_are_cut(pieces in prop::collection::vec(1usize..40, 1..40)) {
+            let bytes = conversation();
+            let (mut reader, mut control, mut has_data, mut begins) = (Reader::new(), 0, false, 0);
+            let mut rest = bytes.as_slice();
+            for piece in pieces.into_iter().chain([usize::MAX]) {
+                let (now, later) = rest.split_at(piece.min(rest.len()));
+                let seen = reader.read(now);
+                control += seen.control;
+                has_data |= seen.has_data;
+                begins += usize::from(seen.begins);
+                rest = later;
+            }
+            prop_assert_eq!((begins, control, has_data), (1, 8, true));
+        }
+
+        #[test]
+        fn no_bytes_are_too_much_for_it(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            Reader::new().read(&[PREFACE, &bytes].concat());
+            Reader::new().read(&bytes);
+        }
+    }
+
+    #[test]
+    fn http1_is_not_counted() {
+        let mut reader = Reader::new();
+        let seen = reader.read(b"PRINT / HTTP/1.1\r\n\r\n\0\0\0\x06\0\0\0\0\0\0\0\0\x06\0\0\0\0\0");
+        assert_eq!(seen, Seen::default());
+    }
+
+    #[test]
+    fn a_flood_uses_the_ration_up_and_reasons_and_time_add_to_it() {
+        let begun = Instant::now();
+        let mut ration = Ration::full(begun);
+        assert!(ration.spend(MOST, begun));
+        assert!(!ration.spend(1, begun));
+        let later = begun + Duration::from_secs(1);
+        assert!(ration.spend(PER_SECOND, later));
+        assert!(!ration.spend(1, later));
+        ration.earn_request();
+        assert!(ration.spend(PER_REQUEST, later));
+        ration.earn_frame();
+        assert!(ration.spend(PER_ANSWER_FRAME, later));
+        assert!(!ration.spend(1, later));
+        // What is saved up has an end.
+        let much_later = later + Duration::from_secs(3600);
+        assert!(ration.spend(MOST, much_later));
+        assert!(!ration.spend(1, much_later));
+    }
+
+    #[test]
+    fn a_little_at_a_time_is_never_too_much() {
+        let mut now = Instant::now();
+        let mut ration = Ration::full(now);
+        for _ in 0..100_000 {
+            now += Duration::from_millis(10);
+            assert!(ration.spend(2, now));
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The life of one exchange with the backend: when something moved last, in either direction, and when both directions are
+//! done. The backend's connection ends with the exchange: an upload that goes on although the answer is over is cut off after
+//! [`GRACE`], and gives its place in flight back only then.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
+
+use super::line::Line;
+use crate::door::overload::Place;
+
+/// How long an upload may go on when its answer is over: its last bytes are often on their way then.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// How long an exchange may stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Because of the backend; `None`: for ever.
+    pub backend: Option<Duration>,
+    /// Because of the caller, who sends nothing of its body.
+    pub caller: Duration,
+}
+
+/// One request and its answer. Clones are of the same exchange.
+#[derive(Clone)]
+pub(super) struct Exchange {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    begun: Instant,
+    /// In milliseconds since it began.
+    moved: AtomicU64,
+    /// Whether the backend would take more of a body that the caller does not send.
+    awaits_caller: AtomicBool,
+    uploaded: AtomicBool,
+    upload_ended: Notify,
+}
+
+impl Exchange {
+    pub(super) fn begin() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                begun: Instant::now(),
+                moved: AtomicU64::new(0),
+                awaits_caller: AtomicBool::new(false),
+                uploaded: AtomicBool::new(false),
+                upload_ended: Notify::new(),
+            }),
+        }
+    }
+
+    fn moved(&self) {
+        let passed = self.shared.begun.elapsed().as_millis();
+        self.shared
+            .moved
+            .store(u64::try_from(passed).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn last_moved(&self) -> Instant {
+        let moved = Duration::from_millis(self.shared.moved.load(Ordering::Relaxed));
+        self.shared.begun.checked_add(moved).unwrap_or(self.shared.begun)
+    }
+
+    /// When it has stood still for so long because of the backend.
+    fn deadline(&self, patience: Duration) -> Option<Instant> {
+        let since = if self.shared.awaits_caller.load(Ordering::Relaxed) {
+            Instant::now()
+        } else {
+            self.last_moved()
+        };
+        since.checked_add(patience)
+    }
+
+    /// Resolves when nothing has moved for so long, and the caller is not to blame.
+    ///
+    /// # Cancel safety
+    /// It can be dropped at any time.
+    pub(super) async fn stands_still(&self, patience: Option<Duration>) {
+        loop {
+            let Some(deadline) = patience.and_then(|patience| self.deadline(patience)) else {
+                return std::future::pending().await;
+            };
+            if deadline <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+
+    async fn uploaded(&self) {
+        // There is one waiter at most, so that a permit is never somebody else's.
+        while !self.shared.uploaded.load(Ordering::Acquire) {
+            self.shared.upload_ended.notified().await;
+        }
+    }
+}
+
+/// Why a request's body ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UploadError {
+    /// The caller's connection or its framing broke.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// The caller sent nothing for too long.
+    #[error("the caller sent nothing of the request's body for {0:?}")]
+    Slow(Duration),
+}
+
+pin_project! {
+    /// A request's body on its way to the backend. It holds the request's place in flight, too: the place is free again when
+    /// both directions are done.
+    pub(super) struct Upload {
+        #[pin]
+        body: Incoming,
+        guard: Guard,
+        patience: Duration,
+        alarm: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+struct Guard {
+    exchange: Exchange,
+    _place: Option<Place>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let shared = &self.exchange.shared;
+        shared.awaits_caller.store(false, Ordering::Relaxed);
+        shared.uploaded.store(true, Ordering::Release);
+        shared.upload_ended.notify_one();
+    }
+}
+
+impl Upload {
+    pub(super) fn new(body: Incoming, exchange: Exchange, place: Option<Place>, patience: Duration) -> Self {
+        Self {
+            body,
+            guard: Guard {
+                exchange,
+                _place: place,
+            },
+            patience,
+            alarm: None,
+        }
+    }
+}
+
+impl hyper::body::Body for Upload {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let this = self.project();
+        let exchange = &this.guard.exchange;
+        let polled = this.body.poll_frame(cx);
+        exchange
+            .shared
+            .awaits_caller
+            .store(polled.is_pending(), Ordering::Relaxed);
+        if let Poll::Ready(frame) = polled {
+            exchange.moved();
+            return Poll::Ready(frame.map(|frame| Ok(frame?)));
+        }
+        loop {
+            let Some(deadline) = exchange.last_moved().checked_add(*this.patience) else {
+                return Poll::Pending;
+            };
+            if deadline <= Instant::now() {
+                return Poll::Ready(Some(Err(UploadError::Slow(*this.patience))));
+            }
+            let alarm = this
+                .alarm
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            // One that is set too early costs a look.
+            std::task::ready!(alarm.as_mut().poll(cx));
+            alarm.as_mut().reset(deadline);
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Why an answer's body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The backend's connection or its framing broke.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// The backend sent nothing, and took nothing of the request, for too long.
+    #[error("the backend stood still for {0:?} in the middle of its answer")]
+    Still(Duration),
+}
+
+pin_project! {
+    /// The backend's body on its way to the caller. However it ends, the exchange ends with it.
+    pub struct Download {
+        #[pin]
+        body: Incoming,
+        ending: Ending,
+        patience: Option<Duration>,
+        alarm: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+/// Ends the exchange when the answer is over.
+struct Ending {
+    exchange: Exchange,
+    line: Option<Line>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Some(line) = self.line.take() else { return };
+        if self.exchange.shared.uploaded.load(Ordering::Acquire) {
+            return;
+        }
+        let exchange = self.exchange.clone();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return line.cut();
+        };
+        drop(runtime.spawn(async move {
+            if tokio::time::timeout(GRACE, exchange.uploaded()).await.is_err() {
+                tracing::debug!("an upload was cut off that went on after its answer");
+                line.cut();
+            }
+        }));
+    }
+}
+
+impl Download {
+    pub(super) fn new(
+        body: Incoming,
+        exchange: Exchange,
+        line: Option<Line>,
+        patience: Option<Duration>,
+    ) -> Self {
+        exchange.moved();
+        Self {
+            body,
+            ending: Ending { exchange, line },
+            patience,
+            alarm: None,
+        }
+    }
+}
+
+impl hyper::body::Body for Download {
+    type Data = Bytes;
+    type Error = DownloadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        let this = self.project();
+        let exchange = &this.ending.exchange;
+        if let Poll::Ready(frame) = this.body.poll_frame(cx) {
+            exchange.moved();
+            return Poll::Ready(frame.map(|frame| Ok(frame?.map_data(unpinned))));
+        }
+        let Some(patience) = *this.patience else {
+            return Poll::Pending;
+        };
+        loop {
+            let Some(deadline) = exchange.deadline(patience) else {
+                return Poll::Pending;
+            };
+            if deadline <= Instant::now() {
+                let error = DownloadError::Still(patience);
+                tracing::warn!(%error, "an answer was broken off");
+                return Poll::Ready(Some(Err(error)));
+            }
+            let alarm = this
+                .alarm
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            std::task::ready!(alarm.as_mut().poll(cx));
+            alarm.as_mut().reset(deadline);
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Chunks smaller than this are copied out of the buffer that they were read into, which they would keep as a whole for as
+/// long as they wait for the caller: events of 100 bytes would hold 8 KiB each.
+const COPIED: usize = 2 * 1024;
+
+fn unpinned(data: Bytes) -> Bytes {
+    if data.len() < COPIED {
+        Bytes::copy_from_slice(&data)
+    } else {
+        data
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A_MINUTE: Option<Duration> = Some(Duration::from_secs(60));
+
+    /// After how many seconds an exchange stands still.
+    async fn still_after(exchange: &Exchange) -> u64 {
+        let begun = Instant::now();
+        exchange.stands_still(A_MINUTE).await;
+        begun.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_begins_anew_with_each_byte() {
+        let exchange = Exchange::begin();
+        let moving = exchange.clone();
+        drop(tokio::spawn(async move {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(50)).await;
+                moving.moved();
+            }
+        }));
+        assert_eq!(still_after(&exchange).await, 560);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_sends_nothing_is_not_the_backends_fault() {
+        let exchange = Exchange::begin();
+        exchange.shared.awaits_caller.store(true, Ordering::Relaxed);
+        let sending = exchange.clone();
+        drop(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            sending.moved();
+            sending.shared.awaits_caller.store(false, Ordering::Relaxed);
+        }));
+        assert_eq!(still_after(&exchange).await, 660);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_patience_nothing_is_cut_off() {
+        let exchange = Exchange::begin();
+        let waited = tokio::time::timeout(Duration::from_secs(1_000_000), exchange.stands_still(None));
+        assert!(waited.await.is_err());
+    }
+}

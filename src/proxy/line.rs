@@ -1,0 +1,133 @@
+//! A connection to the backend that can be cut from outside, wherever hyper waits. hyper's own client gives it up only when
+//! it is polled for what it is not waiting for: a backend that has answered and reads no more of the upload would keep it for
+//! ever.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use futures_util::task::AtomicWaker;
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
+use tokio::net::TcpStream;
+
+/// Cuts one connection to the backend. It is among the extensions of each answer that came over it.
+#[derive(Clone)]
+pub(super) struct Line {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    is_cut: AtomicBool,
+    // Of the task that reads and writes, which is one.
+    task: AtomicWaker,
+}
+
+impl Line {
+    /// Ends the connection by an error.
+    pub(super) fn cut(&self) {
+        self.shared.is_cut.store(true, Ordering::Release);
+        self.shared.task.wake();
+    }
+
+    /// An error once it is cut; until then the task is woken by the cut.
+    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.shared.task.register(cx.waker());
+        if self.shared.is_cut.load(Ordering::Acquire) {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the exchange is over",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Connects by lines.
+#[derive(Clone)]
+pub(super) struct Lines(pub(super) HttpConnector);
+
+impl tower::Service<Uri> for Lines {
+    type Response = OnLine;
+    type Error = <HttpConnector as tower::Service<Uri>>::Error;
+    type Future = BoxFuture<'static, Result<OnLine, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        tower::Service::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = tower::Service::call(&mut self.0, uri);
+        Box::pin(async move {
+            let line = Line {
+                shared: Arc::new(Shared {
+                    is_cut: AtomicBool::new(false),
+                    task: AtomicWaker::new(),
+                }),
+            };
+            Ok(OnLine {
+                stream: connecting.await?,
+                line,
+            })
+        })
+    }
+}
+
+pin_project! {
+    /// A connection and what cuts it.
+    pub struct OnLine {
+        #[pin]
+        stream: TokioIo<TcpStream>,
+        line: Line,
+    }
+}
+
+impl Connection for OnLine {
+    fn connected(&self) -> Connected {
+        self.stream.connected().extra(self.line.clone())
+    }
+}
+
+impl Read for OnLine {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        this.line.check(cx)?;
+        this.stream.poll_read(cx, buf)
+    }
+}
+
+impl Write for OnLine {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        this.line.check(cx)?;
+        this.stream.poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        this.line.check(cx)?;
+        this.stream.poll_write_vectored(cx, bufs)
+    }
+}
