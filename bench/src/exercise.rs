@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::Common;
-use crate::load::{Encoding, Load, Pace, Until};
+use crate::load::{Encoding, Load, PAYOUT, Pace, Until};
 use crate::meter::pause;
 use crate::subject::{Kind, Store, Subject, To, get};
 use crate::upstream::Upstream;
@@ -41,6 +41,7 @@ pub fn exercise(common: &Common, payouts: u64) -> anyhow::Result<()> {
                     address: subject.address,
                     connections: common.connections,
                     encoding,
+                    path: PAYOUT,
                     users: USERS,
                 };
                 load.run(Pace::Saturation, Until::Count(payouts))?

@@ -1,7 +1,7 @@
 //! `growth`: how cost grows with connections, known users and recorded payouts; JSON, handler, Redis and embedded.
 
 use crate::Common;
-use crate::load::{Encoding, Load, Pace, Until};
+use crate::load::{Encoding, Load, PAYOUT, Pace, Until};
 use crate::report::{Cost, measure};
 use crate::subject::{Kind, Store, Subject, To};
 use crate::upstream::Upstream;
@@ -60,6 +60,7 @@ pub fn growth(common: &Common, most: u64) -> anyhow::Result<()> {
                 address: subject.address,
                 connections: 256,
                 encoding: Encoding::Json,
+                path: PAYOUT,
                 users: 10_000,
             };
             if records > recorded {

@@ -22,12 +22,17 @@ pub enum Encoding {
     Xml,
 }
 
+/// The path that pays.
+pub const PAYOUT: &str = "/pay/sendApiRedPack";
+
 /// What is asked, and how.
 #[derive(Clone, Copy)]
 pub struct Load {
     pub address: SocketAddr,
     pub connections: usize,
     pub encoding: Encoding,
+    /// Where it is asked: the payout path, or another one, which is proxied.
+    pub path: &'static str,
     /// How many users there are; each payout goes to the next one.
     pub users: u64,
 }
@@ -242,7 +247,8 @@ impl Load {
             ),
         };
         format!(
-            "POST /pay/sendApiRedPack HTTP/1.1\r\nHost: sidecar\r\nContent-Type: {media}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST {} HTTP/1.1\r\nHost: sidecar\r\nContent-Type: {media}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.path,
             body.len()
         )
         .into_bytes()

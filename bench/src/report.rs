@@ -44,6 +44,9 @@ fn setups() -> Vec<(String, Kind, Encoding)> {
             Encoding::Json,
         ),
     ];
+    let (to, store) = (To::Backend, Store::File);
+    let proxied = Kind::Sidecar { to, store };
+    all.push(("sidecar, proxied".to_owned(), proxied, Encoding::Json));
     for to in [To::Handler, To::Wechat] {
         for store in [Store::Redis, Store::File] {
             for encoding in [Encoding::Json, Encoding::Xml] {
@@ -135,6 +138,7 @@ impl<'a> Measured<'a> {
             address: subject.address,
             connections: common.connections,
             encoding,
+            path: subject.path,
             users,
         };
         let mut one = Self {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::Common;
-use crate::load::{Encoding, Load, Pace, Until};
+use crate::load::{Encoding, Load, PAYOUT, Pace, Until};
 use crate::meter::pause;
 use crate::store::Redis;
 use crate::subject::{Kind, Store, Subject, To};
@@ -25,6 +25,7 @@ pub fn soak(common: &Common, payouts: u64) -> anyhow::Result<()> {
         address: subject.address,
         connections: common.connections,
         encoding: Encoding::Json,
+        path: PAYOUT,
         users: USERS,
     };
     println!("| payouts | MiB resident | MiB of it anonymous |");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::load::PAYOUT;
 use crate::meter::{Process, free_port, listens, pause, until};
 use crate::store::{Redis, openid};
 use crate::upstream::Upstream;
@@ -21,6 +22,8 @@ pub enum Store {
 pub enum To {
     Handler,
     Wechat,
+    /// What is no payout: proxied to the backend.
+    Backend,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub enum Kind {
 /// A running one.
 pub struct Subject {
     pub address: SocketAddr,
+    /// Where it is asked.
+    pub path: &'static str,
     pub admin: Option<SocketAddr>,
     pub process: Option<Process>,
     pub redis: Option<Redis>,
@@ -131,6 +136,10 @@ impl Subject {
             } else {
                 address
             },
+            path: match kind {
+                Kind::Sidecar { to: To::Backend, .. } => "/orders/new",
+                _ => PAYOUT,
+            },
             admin,
             process,
             redis,
@@ -175,7 +184,9 @@ fn configuration(to: To, store: Store, upstream: &Upstream, pki: &Path, redis: O
     };
     let pki = pki.display();
     let merchant = match to {
-        To::Handler => format!("to = \"handler\"\nhandler_url = \"http://{}\"\n", upstream.plain),
+        To::Handler | To::Backend => {
+            format!("to = \"handler\"\nhandler_url = \"http://{}\"\n", upstream.plain)
+        }
         To::Wechat => format!(
             "to = \"wechat\"\nproduct = \"redpack\"\nsend_name = \"商户名称\"\nwishing = \"恭喜发财\"\n\
              api_key = \"0123456789abcdef0123456789abcdef\"\n\
