@@ -178,8 +178,10 @@ async fn redis_dies(tag: &'static str, to: To, seed: u64) {
     upstream
         .stub
         .set_faults("pay=delay:100ms;pay=reset-after*3".parse().unwrap());
+    let asked = || upstream.stub.books().requests().len();
+    let before = asked();
     let callers = load.begin(&upstream, &addresses, seed + 1);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until("payouts are on their way", async || asked() >= before + 20).await;
     redis.kill();
     tokio::time::sleep(Duration::from_millis(30)).await;
     for sidecar in &mut sidecars {

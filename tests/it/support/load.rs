@@ -268,21 +268,19 @@ impl Callers {
 
 /// The numbers of the orders that are pending or unknown.
 pub async fn unsettled(admin: SocketAddr) -> Vec<String> {
-    let mut found = page(admin, "&state=unknown").await;
-    found.extend(page(admin, "&state=pending").await);
-    found.into_iter().map(|(order_no, _)| order_no).collect()
+    // Of all orders: one that changes from one of two lists to the other while they are read would be in neither.
+    let all = recorded(admin).await.into_iter();
+    all.filter(|(_, state)| matches!(state.as_str(), "pending" | "unknown"))
+        .map(|(order_no, _)| order_no)
+        .collect()
 }
 
 /// Every order on record, and its state.
 async fn recorded(admin: SocketAddr) -> BTreeMap<String, String> {
-    page(admin, "").await.into_iter().collect()
-}
-
-async fn page(admin: SocketAddr, filter: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
+    let mut found = BTreeMap::new();
     let mut cursor = String::new();
     loop {
-        let path = format!("/api/payouts?limit=1000&mchId={MERCHANT}{filter}{cursor}");
+        let path = format!("/api/payouts?limit=1000&mchId={MERCHANT}{cursor}");
         let mut answer = call(admin, "GET", &path, &[], b"").await;
         // A store that has just come back is tried again after a moment only.
         until("the ledger can be listed", async || {
@@ -294,7 +292,7 @@ async fn page(admin: SocketAddr, filter: &str) -> Vec<(String, String)> {
         let page: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
         for payout in page["payouts"].as_array().unwrap() {
             let text = |name: &str| payout[name].as_str().unwrap().to_owned();
-            found.push((text("mchBillno"), text("state")));
+            found.insert(text("mchBillno"), text("state"));
         }
         match page["next"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
