@@ -57,6 +57,8 @@ pub mod stub;
 
 pub mod telemetry;
 
+mod alarm;
+
 pub mod clock;
 
 pub mod chance;

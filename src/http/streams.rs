@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
+
+use crate::alarm::Alarm;
 
 thread_local! {
     /// Since when a part of its answer waits for the caller, of the task that is being polled.
@@ -42,7 +44,7 @@ where
         drop(tokio::spawn(Stream {
             request,
             waiting: None,
-            alarm: None,
+            alarm: Alarm::default(),
             idle: self.idle,
         }));
     }
@@ -54,8 +56,7 @@ pin_project! {
         #[pin]
         request: F,
         waiting: Option<Instant>,
-        // Made for those few that ever wait.
-        alarm: Option<Pin<Box<Sleep>>>,
+        alarm: Alarm,
         idle: Duration,
     }
 }
@@ -71,21 +72,13 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
         if polled.is_ready() {
             return Poll::Ready(());
         }
-        loop {
-            let Some(deadline) = this.waiting.and_then(|since| since.checked_add(*this.idle)) else {
-                return Poll::Pending;
-            };
-            if deadline <= Instant::now() {
-                tracing::debug!("a stream was reset whose caller took nothing of its answer");
-                return Poll::Ready(());
-            }
-            let alarm = this
-                .alarm
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            // One that is set too early costs a look.
-            ready!(alarm.as_mut().poll(cx));
-            alarm.as_mut().reset(deadline);
-        }
+        let (waiting, idle) = (*this.waiting, *this.idle);
+        ready!(
+            this.alarm
+                .poll(cx, || waiting.and_then(|since| since.checked_add(idle)))
+        );
+        tracing::debug!("a stream was reset whose caller took nothing of its answer");
+        Poll::Ready(())
     }
 }
 

@@ -5,16 +5,17 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::line::Line;
+use crate::alarm::Alarm;
 use crate::door::overload::Place;
 
 /// How long an upload may go on when its answer is over: its last bytes are often on their way then.
@@ -123,7 +124,7 @@ pin_project! {
         body: Incoming,
         guard: Guard,
         patience: Duration,
-        alarm: Option<Pin<Box<Sleep>>>,
+        alarm: Alarm,
     }
 }
 
@@ -150,7 +151,7 @@ impl Upload {
                 _place: place,
             },
             patience,
-            alarm: None,
+            alarm: Alarm::default(),
         }
     }
 }
@@ -174,20 +175,12 @@ impl hyper::body::Body for Upload {
             exchange.moved();
             return Poll::Ready(frame.map(|frame| Ok(frame?)));
         }
-        loop {
-            let Some(deadline) = exchange.last_moved().checked_add(*this.patience) else {
-                return Poll::Pending;
-            };
-            if deadline <= Instant::now() {
-                return Poll::Ready(Some(Err(UploadError::Slow(*this.patience))));
-            }
-            let alarm = this
-                .alarm
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            // One that is set too early costs a look.
-            std::task::ready!(alarm.as_mut().poll(cx));
-            alarm.as_mut().reset(deadline);
-        }
+        let patience = *this.patience;
+        ready!(
+            this.alarm
+                .poll(cx, || exchange.last_moved().checked_add(patience))
+        );
+        Poll::Ready(Some(Err(UploadError::Slow(patience))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -217,7 +210,7 @@ pin_project! {
         body: Incoming,
         ending: Ending,
         patience: Option<Duration>,
-        alarm: Option<Pin<Box<Sleep>>>,
+        alarm: Alarm,
     }
 }
 
@@ -258,7 +251,7 @@ impl Download {
             body,
             ending: Ending { exchange, line },
             patience,
-            alarm: None,
+            alarm: Alarm::default(),
         }
     }
 }
@@ -280,21 +273,10 @@ impl hyper::body::Body for Download {
         let Some(patience) = *this.patience else {
             return Poll::Pending;
         };
-        loop {
-            let Some(deadline) = exchange.deadline(patience) else {
-                return Poll::Pending;
-            };
-            if deadline <= Instant::now() {
-                let error = DownloadError::Still(patience);
-                tracing::warn!(%error, "an answer was broken off");
-                return Poll::Ready(Some(Err(error)));
-            }
-            let alarm = this
-                .alarm
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            std::task::ready!(alarm.as_mut().poll(cx));
-            alarm.as_mut().reset(deadline);
-        }
+        ready!(this.alarm.poll(cx, || exchange.deadline(patience)));
+        let error = DownloadError::Still(patience);
+        tracing::warn!(%error, "an answer was broken off");
+        Poll::Ready(Some(Err(error)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame, so that anything can be sent. Source: RFC 9113, sections 4 and 6; RFC 7541.
+//! One request over HTTP/2, of any frames, and what is told of it. Source: RFC 9113, sections 4 and 6; RFC 7541.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,14 +6,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::h2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, frame};
+
 const AT_MOST: Duration = Duration::from_secs(30);
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// A part of a request: a field section, or content.
 pub enum Part<'a> {
@@ -62,11 +58,6 @@ fn section(fields: &[(&str, &str)]) -> Vec<u8> {
         }
     }
     block
-}
-
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
 /// The status of an answer's field section, which begins with it.
