@@ -56,19 +56,39 @@ fn is_unseen(c: char) -> bool {
 }
 
 fn escaped(text: &str, escape: impl Fn(char) -> Option<String>) -> Cow<'_, str> {
-    // Of the bytes that such a character begins with, plain ASCII and Chinese have none.
-    let may_hold = |byte: u8| matches!(byte, 0..=0x1f | 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef | 0xf3);
-    if !text.bytes().any(may_hold) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match escape(c) {
-            Some(number) => shown.push_str(&number),
-            None => shown.push(c),
+    let mut shown = String::new();
+    let mut copied = 0;
+    for at in beginnings(text.as_bytes()) {
+        let c = text.get(at..).and_then(|rest| rest.chars().next());
+        if let Some((c, number)) = c.and_then(|c| Some((c, escape(c)?))) {
+            shown.push_str(text.get(copied..at).unwrap_or_default());
+            shown.push_str(&number);
+            copied = at.saturating_add(c.len_utf8());
         }
     }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    shown.push_str(text.get(copied..).unwrap_or_default());
     Cow::Owned(shown)
+}
+
+/// Where the bytes are that such a character may begin with; most of Chinese has none. Every line of the log comes through
+/// here, and nearly all of it is plain ASCII, which is told of many bytes at once.
+fn beginnings(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    const AT_ONCE: usize = 32;
+    let is_plain = |part: &[u8]| {
+        let others = part.iter().map(|byte| u8::from(byte.wrapping_sub(0x20) >= 0x5f));
+        others.fold(0, |one, other| one | other) == 0
+    };
+    let may_begin = |byte: u8| matches!(byte, 0..=0x1f | 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef | 0xf3);
+    let parts = bytes.chunks(AT_ONCE).zip((0_usize..).step_by(AT_ONCE));
+    parts
+        .filter(move |(part, _)| !is_plain(part))
+        .flat_map(move |(part, start)| {
+            let places = part.iter().zip(start..);
+            places.filter_map(move |(byte, at)| may_begin(*byte).then_some(at))
+        })
 }
 
 #[cfg(test)]
@@ -115,8 +135,8 @@ mod tests {
     #[test]
     fn plain_texts_stay_as_they_are() {
         for text in ["", "NOTENOUGH", "余额不足：请充值", "é ü ß", "👍", "a\\u{1b}"] {
-            assert_eq!(line(text), text);
-            assert_eq!(json(text), text);
+            assert!(matches!(line(text), Cow::Borrowed(same) if same == text));
+            assert!(matches!(json(text), Cow::Borrowed(same) if same == text));
         }
     }
 
