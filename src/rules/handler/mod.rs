@@ -12,7 +12,16 @@ pub use request::{body, parameters, question};
 /// takes `ſ` for an `s` and the Kelvin sign for a `k`; Java's `equalsIgnoreCase`, whose rule this is, does too, and takes `ı`
 /// and `İ` for an `i`. Of those that also ignore separators the best known is fastjson, which does so by default.
 fn is_alike(name: &str, other: &str) -> bool {
+    if name.is_ascii() && other.is_ascii() {
+        // The same rule without Unicode's tables, which would be asked for each letter of each field.
+        return letters(name).eq(letters(other));
+    }
     folded(name).eq(folded(other))
+}
+
+fn letters(name: &str) -> impl Iterator<Item = u8> {
+    let bytes = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b' '));
+    bytes.map(|byte| byte.to_ascii_lowercase())
 }
 
 fn folded(name: &str) -> impl Iterator<Item = char> {
