@@ -14,8 +14,8 @@ use crate::upstream::Upstream;
 /// Users in the store; the sidecar and nginx both keep looked up openids for a minute.
 const USERS: u64 = 10_000;
 
-/// In how many turns each is saturated.
-const ROUNDS: u32 = 5;
+/// How long each is saturated at once.
+const TURN: Duration = Duration::from_millis(500);
 
 /// What one set-up costs.
 pub struct Cost {
@@ -81,14 +81,17 @@ pub fn compare(common: &Common, only: &[String], other: Option<&Path>) -> anyhow
         let one = Measured::begin(subject, &upstream, *encoding, common, USERS)?;
         measured.push((name.clone(), one));
     }
-    // In turns, so that a minute in which the machine is slower is everybody's.
-    for round in 1..=ROUNDS {
-        eprintln!("at saturation: round {round} of {ROUNDS}");
+    // In turns, so that a minute in which the machine is slower is everybody's; and each time in the other direction, so that
+    // none is always the one that comes after another.
+    let turns = 2 * (common.time().as_millis() / TURN.as_millis()).div_ceil(2);
+    eprintln!("at saturation, in {turns} turns");
+    for _ in 0..turns {
+        measured.reverse();
         for (name, one) in &mut measured {
-            one.saturate(common.time() / ROUNDS)
-                .with_context(|| name.clone())?;
+            one.saturate(TURN).with_context(|| name.clone())?;
         }
     }
+    let ratios = other.map(|_| ratios(&measured)).unwrap_or_default();
     let mut rows = Vec::new();
     for (name, one) in measured {
         eprintln!("at a third: {name}");
@@ -96,7 +99,28 @@ pub fn compare(common: &Common, only: &[String], other: Option<&Path>) -> anyhow
         rows.push((name, cost));
     }
     print(&rows);
+    for (name, [low, middle, high]) in ratios {
+        println!(
+            "{name}: {middle:.3} times the CPU of the other build (half of {turns} turns: {low:.3} to {high:.3})"
+        );
+    }
     Ok(())
+}
+
+/// What each costs in relation to its other build: the quartiles of what neighbouring turns say. Two processes of the same
+/// binary may differ by a tenth in a turn, and by as much over all of them where one has had the worse ones.
+fn ratios(measured: &[(String, Measured<'_>)]) -> Vec<(String, [f64; 3])> {
+    let pairs = measured.windows(2).filter_map(|pair| match pair {
+        [(other, theirs), (name, ours)] if *other == format!("{name}, other build") => {
+            let each = ours.turns.iter().zip(&theirs.turns);
+            let mut ratios: Vec<f64> = each.map(|(ours, theirs)| ours / theirs).collect();
+            ratios.sort_by(f64::total_cmp);
+            let at = |share: f64| ratios.get((share * ratios.len() as f64) as usize).copied();
+            Some((name.clone(), [at(0.25)?, at(0.5)?, at(0.75)?]))
+        }
+        _ => None,
+    });
+    pairs.collect()
 }
 
 /// Warms up, saturates, then asks at a third of that.
@@ -120,6 +144,8 @@ struct Measured<'a> {
     at_rest: u64,
     under_load: u64,
     used: Duration,
+    /// CPU microseconds a request, of each turn.
+    turns: Vec<f64>,
     paid: u64,
     elapsed: Duration,
     syncs: f64,
@@ -148,6 +174,7 @@ impl<'a> Measured<'a> {
             at_rest: 0,
             under_load: 0,
             used: Duration::ZERO,
+            turns: Vec::new(),
             paid: 0,
             elapsed: Duration::ZERO,
             syncs: 0.0,
@@ -160,7 +187,9 @@ impl<'a> Measured<'a> {
     fn saturate(&mut self, time: Duration) -> anyhow::Result<()> {
         let (syncs, cpu) = (syncs(self.subject), self.cpu()?);
         let saturated = self.ask("at saturation", Pace::Saturation, time)?;
-        self.used += self.cpu()?.saturating_sub(cpu);
+        let used = self.cpu()?.saturating_sub(cpu);
+        self.used += used;
+        self.turns.push(used.as_secs_f64() * 1e6 / saturated.paid as f64);
         self.paid += saturated.paid;
         self.elapsed += saturated.elapsed;
         self.syncs += syncs_since(self.subject, syncs);
