@@ -2,14 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 /// The other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its address.
     pub address: IpAddr,
+    /// The address as `X-Forwarded-For` has it.
+    written: HeaderValue,
     /// Whether it speaks TLS to us.
     pub is_tls: bool,
     /// Whether it is a proxy whose `X-Forwarded-For` is believed.
@@ -17,6 +19,32 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// A peer that is not trusted. Made once for a connection: the address is written here for all its requests.
+    #[must_use]
+    pub fn new(address: IpAddr, is_tls: bool) -> Self {
+        // Digits, letters, dots and colons are a value: the other arm cannot be reached.
+        let written = HeaderValue::try_from(address.to_string());
+        Self {
+            address,
+            written: written.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            is_tls,
+            is_trusted: false,
+        }
+    }
+
+    /// The same peer, trusted or not.
+    #[must_use]
+    pub fn trusted(mut self, is_trusted: bool) -> Self {
+        self.is_trusted = is_trusted;
+        self
+    }
+
+    /// Its address, as `X-Forwarded-For` has it.
+    #[must_use]
+    pub fn written(&self) -> &HeaderValue {
+        &self.written
+    }
+
     /// Whose request it is: the peer's, or, behind trusted proxies, the rightmost address in `X-Forwarded-For` that is no
     /// trusted proxy; where all of them are, the leftmost. `None` where what a trusted proxy names is no address: nobody
     /// can say then whose request it is.
@@ -61,11 +89,7 @@ mod tests {
     use super::*;
 
     fn caller(is_trusted: bool, lines: &[&str]) -> Option<String> {
-        let peer = Peer {
-            address: [10, 0, 0, 1].into(),
-            is_tls: false,
-            is_trusted,
-        };
+        let peer = Peer::new([10, 0, 0, 1].into(), false).trusted(is_trusted);
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append("x-forwarded-for", line.parse().unwrap());

@@ -103,11 +103,9 @@ mod tests {
     async fn passes(layer: &AddressLayer, peer: &str, forwarded_for: Option<&str>) -> bool {
         let address: std::net::IpAddr = peer.parse().unwrap();
         let mut request = Request::new(());
-        request.extensions_mut().insert(Peer {
-            address,
-            is_tls: false,
-            is_trusted: peer.starts_with("10."),
-        });
+        request
+            .extensions_mut()
+            .insert(Peer::new(address, false).trusted(peer.starts_with("10.")));
         if let Some(forwarded_for) = forwarded_for {
             request
                 .headers_mut()

@@ -39,14 +39,20 @@ pub fn retry_later<B>(mut response: Response<B>) -> Response<B> {
 /// A place among the requests in flight; free again once every clone is dropped. Every admitted request carries its own as
 /// an extension.
 #[derive(Clone)]
-pub struct Place {
-    held: Arc<Held>,
+pub struct Place(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    /// A contract call's, which may go to a newer one.
+    Call(Arc<Held>),
+    /// Another request's, to its end.
+    Other { _permit: Arc<OwnedSemaphorePermit> },
 }
 
-/// One request, and for a contract call the memory that it may take.
+/// A contract call, and the memory that it may take.
 struct Permits {
     _request: OwnedSemaphorePermit,
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: OwnedSemaphorePermit,
 }
 
 /// The unit in which the memory of contract calls is given out: a semaphore has too few permits for bytes.
@@ -116,26 +122,30 @@ impl Held {
 
 impl Place {
     fn lent(permits: Permits, waiting: &Arc<Waiting>) -> Self {
-        Self {
-            held: Arc::new(Held {
-                hold: Mutex::new(Hold::Lent(permits)),
-                taken_away: Notify::new(),
-                waiting: Arc::clone(waiting),
-            }),
-        }
+        Self(Kind::Call(Arc::new(Held {
+            hold: Mutex::new(Hold::Lent(permits)),
+            taken_away: Notify::new(),
+            waiting: Arc::clone(waiting),
+        })))
     }
 
     /// Resolves when a newer request has the place. To be waited for only while the body does not come: from now on it can
     /// happen.
     pub async fn taken_away(&self) {
-        self.held.waiting.join(&self.held);
-        self.held.taken_away.notified().await;
+        match &self.0 {
+            Kind::Call(held) => {
+                held.waiting.join(held);
+                held.taken_away.notified().await;
+            }
+            Kind::Other { .. } => std::future::pending().await,
+        }
     }
 
     /// Keeps the place to the end, now that the request is whole. False: it is gone, and nothing may be done.
     #[must_use]
     pub fn keep(&self) -> bool {
-        let mut hold = self.held.hold();
+        let Kind::Call(held) = &self.0 else { return true };
+        let mut hold = held.hold();
         match std::mem::replace(&mut *hold, Hold::Gone) {
             Hold::Lent(permits) | Hold::Kept { _permits: permits } => {
                 *hold = Hold::Kept { _permits: permits };
@@ -146,9 +156,13 @@ impl Place {
     }
 }
 
-/// The rule.
+/// The rule's layer. Clones share the places.
 #[derive(Clone)]
 pub struct OverloadLayer {
+    rule: Arc<Rule>,
+}
+
+struct Rule {
     calls: Calls,
     payouts: Arc<Semaphore>,
     memory: Arc<Semaphore>,
@@ -164,34 +178,35 @@ impl OverloadLayer {
         let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let memory = usize::try_from(calls.bytes.div_ceil(BYTES_PER_PERMIT)).unwrap_or(usize::MAX);
         Self {
-            calls,
-            payouts: places(calls.most),
-            memory: places(memory),
-            others: places(others),
-            waiting: Arc::default(),
-            refuse,
+            rule: Arc::new(Rule {
+                calls,
+                payouts: places(calls.most),
+                memory: places(memory),
+                others: places(others),
+                waiting: Arc::default(),
+                refuse,
+            }),
         }
     }
+}
 
+impl Rule {
     /// A place for a request; `None` where there is none.
     fn admit(&self, path: &str, headers: &HeaderMap) -> Option<Place> {
-        let permits = if matches!(path, SEND_PATH | STATUS_PATH) {
-            let cost = self.calls.cost(length(headers)).div_ceil(BYTES_PER_PERMIT);
-            let cost = u32::try_from(cost).ok()?;
-            loop {
-                match self.take(cost) {
-                    Some(permits) => break permits,
-                    // One that was slow makes room, and if that is too little, the next one.
-                    None => drop(self.waiting.take_oldest()?),
-                }
+        if !matches!(path, SEND_PATH | STATUS_PATH) {
+            let permit = Arc::clone(&self.others).try_acquire_owned().ok()?;
+            let _permit = Arc::new(permit);
+            return Some(Place(Kind::Other { _permit }));
+        }
+        let cost = self.calls.cost(length(headers)).div_ceil(BYTES_PER_PERMIT);
+        let cost = u32::try_from(cost).ok()?;
+        loop {
+            match self.take(cost) {
+                Some(permits) => break Some(Place::lent(permits, &self.waiting)),
+                // One that was slow makes room, and if that is too little, the next one.
+                None => drop(self.waiting.take_oldest()?),
             }
-        } else {
-            Permits {
-                _request: Arc::clone(&self.others).try_acquire_owned().ok()?,
-                _memory: None,
-            }
-        };
-        Some(Place::lent(permits, &self.waiting))
+        }
     }
 
     /// What a contract call of this cost takes, where it is free.
@@ -200,7 +215,7 @@ impl OverloadLayer {
         let memory = Arc::clone(&self.memory).try_acquire_many_owned(cost).ok()?;
         Some(Permits {
             _request: request,
-            _memory: Some(memory),
+            _memory: memory,
         })
     }
 }
@@ -215,7 +230,7 @@ impl<S> Layer<S> for OverloadLayer {
     fn layer(&self, inner: S) -> Overload<S> {
         Overload {
             inner,
-            rule: self.clone(),
+            rule: Arc::clone(&self.rule),
         }
     }
 }
@@ -224,7 +239,7 @@ impl<S> Layer<S> for OverloadLayer {
 #[derive(Clone)]
 pub struct Overload<S> {
     inner: S,
-    rule: OverloadLayer,
+    rule: Arc<Rule>,
 }
 
 impl<S, B> Service<Request<B>> for Overload<S>
@@ -314,7 +329,7 @@ mod tests {
             if let Some(length) = length {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static(length));
             }
-            let places: Vec<Place> = std::iter::from_fn(|| layer.admit(SEND_PATH, &headers)).collect();
+            let places: Vec<Place> = std::iter::from_fn(|| layer.rule.admit(SEND_PATH, &headers)).collect();
             places.len()
         };
         assert_eq!(admitted(None), 2, "it may be as long as any");

@@ -152,9 +152,9 @@ impl Activity {
     }
 
     /// A part of an answer was taken.
-    fn answer_taken(&self) {
+    fn answer_taken(&self, now: Instant) {
         let mut state = self.state();
-        state.moved = Instant::now();
+        state.moved = now;
         state.ration.earn_frame();
     }
 
@@ -195,8 +195,11 @@ impl Activity {
     }
 
     fn begin(&self, is_call: bool) -> Busy {
-        let now = Instant::now();
         let mut state = self.state();
+        if !state.has_heads_in_pieces {
+            // In HTTP/1 the head that has just come has moved it.
+            state.moved = Instant::now();
+        }
         let (requests, calls) = match state.doing {
             Doing::Begun(_) | Doing::Quiet(_) | Doing::Head(_) => (0, 0),
             Doing::Busy { requests, calls } => (requests, calls),
@@ -205,11 +208,11 @@ impl Activity {
             requests: u32::saturating_add(requests, 1),
             calls: u32::saturating_add(calls, u32::from(is_call)),
         };
-        state.moved = now;
         state.ration.earn_request();
         Busy {
             activity: self.clone(),
             is_call,
+            ended: None,
         }
     }
 
@@ -221,11 +224,11 @@ impl Activity {
         state.moved = Instant::now();
     }
 
-    fn end(&self, was_call: bool) {
+    fn end(&self, was_call: bool, since: Option<Instant>) {
         let mut state = self.state();
         if let Doing::Busy { requests, calls } = state.doing {
             state.doing = match requests.saturating_sub(1) {
-                0 => Doing::Quiet(Instant::now()),
+                0 => Doing::Quiet(since.unwrap_or_else(Instant::now)),
                 requests => Doing::Busy {
                     requests,
                     calls: calls.saturating_sub(u32::from(was_call)),
@@ -255,6 +258,8 @@ struct Busy {
     activity: Activity,
     /// Whether it is a contract call that has no answer yet.
     is_call: bool,
+    /// When the last part of its answer was taken.
+    ended: Option<Instant>,
 }
 
 impl Busy {
@@ -266,7 +271,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.activity.end(self.is_call);
+        self.activity.end(self.is_call, self.ended);
     }
 }
 
@@ -406,12 +411,14 @@ impl<A: Body> Body for Answering<A> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<A::Data>, A::Error>>> {
-        let this = self.project();
+        let mut this = self.project();
         streams::asked();
-        let frame = ready!(this.body.poll_frame(cx));
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
         if let (Some(Ok(_)), Some(busy)) = (&frame, this.busy) {
-            busy.activity.answer_taken();
-            streams::offered();
+            let now = Instant::now();
+            busy.activity.answer_taken(now);
+            busy.ended = this.body.is_end_stream().then_some(now);
+            streams::offered(now);
         }
         Poll::Ready(frame)
     }
@@ -607,7 +614,7 @@ mod tests {
         all[6].1.as_mut().unwrap().answered();
         assert!(matches!(all[6].0.standing(now), Standing::Goes(_)));
         // What moves stays longer than what does not.
-        all[4].0.answer_taken();
+        all[4].0.answer_taken(now);
         assert!(missed(&all[4].0) > missed(&all[5].0));
     }
 

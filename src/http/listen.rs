@@ -118,7 +118,7 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves a listener until the drain begins, then lets every connection finish its requests. `service` makes the service
-/// of a connection.
+/// of a connection, which is always ready: it takes or turns away, and makes no request wait.
 pub async fn serve<S, B, F>(listener: TcpListener, terms: impl Fn() -> Terms, drain: Drain, service: F)
 where
     F: Fn(Connected) -> S,
@@ -162,6 +162,7 @@ where
             let ending = activity.clone();
             let seat = Arc::new(seat);
             tokio::select! {
+                biased;
                 () = meet(stream, terms, activity, &seat, &drain, service, from) => {}
                 () = ending.gives_way() => tracing::debug!(%from, "a connection made room for another"),
             }
@@ -258,7 +259,9 @@ impl Talk<'_> {
         let room = wider.room;
         let wire = Wire::default();
         let service = Counted::new(Framed::new(service, wire.clone()), activity.clone());
-        let service = hyper_util::service::TowerToHyperService::new(service);
+        // Always ready, so that it is not asked.
+        let service =
+            hyper::service::service_fn(move |request| tower::Service::call(&mut service.clone(), request));
         let wider = (versions != Versions::Http1).then_some(wider);
         let stream = Frames::new(stream, activity.clone(), wider);
         let stream = Noted::new(stream, activity.clone());
@@ -311,6 +314,7 @@ where
 {
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = &mut connection => ended,
         () = drain.reached(Phase::Draining) => {
             end(connection.as_mut().connection());

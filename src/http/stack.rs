@@ -57,7 +57,7 @@ pub struct Generation {
     pauses: Pauses,
     budget: Budget,
     overload: OverloadLayer,
-    proxy: Option<(proxy::Settings, Proxy)>,
+    proxy: Option<(proxy::Settings, Arc<Proxy>)>,
 }
 
 /// What every generation shares for as long as the process lives.
@@ -128,17 +128,17 @@ impl Generation {
             (Some(forwarding), Some(kept)) if kept.0 == forwarding => Some(kept.clone()),
             (Some(forwarding), _) => {
                 let proxy = Proxy::new(forwarding.clone(), &standing.tunnels)?;
-                Some((forwarding, proxy))
+                Some((forwarding, Arc::new(proxy)))
             }
         };
         let fork = Fork {
-            contract: Contract::new(
+            contract: Arc::new(Contract::new(
                 payouts.under(Arc::clone(&settings)),
                 server.max_body,
                 server.body_timeout,
                 access.sign_key.clone(),
-            ),
-            proxy: proxy.as_ref().map(|(_, proxy)| proxy.clone()),
+            )),
+            proxy: proxy.as_ref().map(|(_, proxy)| Arc::clone(proxy)),
         };
         let overload = match before {
             Some(kept) if (kept.budget.calls, kept.budget.proxied) == (budget.calls, budget.proxied) => {
@@ -218,7 +218,7 @@ impl Stack {
     pub fn of(&self, connected: Connected) -> OfConnection {
         OfConnection {
             stack: self.clone(),
-            connected,
+            peer: Peer::new(connected.from.ip().to_canonical(), connected.is_tls),
         }
     }
 }
@@ -257,7 +257,7 @@ fn refuse(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<Body>
 #[derive(Clone)]
 pub struct OfConnection {
     stack: Stack,
-    connected: Connected,
+    peer: Peer,
 }
 
 impl Service<Request<Incoming>> for OfConnection {
@@ -272,15 +272,11 @@ impl Service<Request<Incoming>> for OfConnection {
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
         let generation = self.stack.current.load();
-        let address = self.connected.from.ip().to_canonical();
-        request.extensions_mut().insert(Peer {
-            address,
-            is_tls: self.connected.is_tls,
-            is_trusted: generation
-                .trusted_proxies
-                .iter()
-                .any(|range| range.contains(&address)),
-        });
+        let mut trusted = generation.trusted_proxies.iter();
+        let is_trusted = trusted.any(|range| range.contains(&self.peer.address));
+        request
+            .extensions_mut()
+            .insert(self.peer.clone().trusted(is_trusted));
         generation.layered.clone().call(request)
     }
 }
@@ -288,8 +284,8 @@ impl Service<Request<Incoming>> for OfConnection {
 /// The contract's paths, or the proxy.
 #[derive(Clone)]
 pub struct Fork {
-    contract: Contract,
-    proxy: Option<Proxy>,
+    contract: Arc<Contract>,
+    proxy: Option<Arc<Proxy>>,
 }
 
 impl Service<Request<Incoming>> for Fork {
@@ -301,16 +297,15 @@ impl Service<Request<Incoming>> for Fork {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
         match Call::of(request.uri().path()) {
             Some(call) => {
-                let contract = self.contract.clone();
+                let contract = Arc::clone(&self.contract);
                 Box::pin(async move { Ok(contract.answer(call, request).await.map(Body::full)) })
             }
             None => {
-                let proxy = self.proxy.clone();
+                let (proxy, peer) = (self.proxy.clone(), request.extensions_mut().remove::<Peer>());
                 Box::pin(async move {
-                    let peer = request.extensions().get::<Peer>().copied();
                     Ok(match (proxy, peer) {
                         (Some(proxy), Some(peer)) => proxy.forward(request, &peer).await,
                         _ => said(

@@ -25,8 +25,8 @@ pub(super) fn asked() {
 }
 
 /// A part of an answer was handed over, to be sent.
-pub(super) fn offered() {
-    WAITING.set(Some(Instant::now()));
+pub(super) fn offered(now: Instant) {
+    WAITING.set(Some(now));
 }
 
 /// Runs the requests of HTTP/2 connections.
@@ -100,12 +100,12 @@ mod tests {
         streams.execute(async move {
             // Taken in time, again and again; then not.
             for _ in 0..5 {
-                offered();
+                offered(Instant::now());
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 asked();
                 tokio::time::sleep(Duration::from_secs(200)).await;
             }
-            offered();
+            offered(Instant::now());
             std::future::pending::<()>().await;
             drop(taken);
         });

@@ -51,6 +51,7 @@ struct Shared {
     has_extensions: AtomicBool,
     has_fault: AtomicBool,
     has_words: AtomicBool,
+    has_reader: AtomicBool,
     rest: Mutex<Rest>,
 }
 
@@ -122,8 +123,25 @@ impl Wire {
         } else {
             ANSWERED
         });
-        if let Some(reader) = self.rest().reader.take() {
+        if self.0.has_reader.swap(false, Ordering::AcqRel)
+            && let Some(reader) = self.rest().reader.take()
+        {
             reader.wake();
+        }
+    }
+
+    /// Wakes the connection's task when there is more to read.
+    fn awaits_answer(&self, cx: &Context<'_>) {
+        self.rest().reader = Some(cx.waker().clone());
+        self.0.has_reader.store(true, Ordering::Release);
+    }
+
+    /// Learns which task is to be woken by a word.
+    fn is_answered_in(&self, cx: &Context<'_>) {
+        let task = &mut self.rest().task;
+        // It is the same one from a connection's beginning to its end.
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
         }
     }
 
@@ -260,7 +278,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                     }
                     _ => {
                         if !this.held.is_empty() {
-                            this.wire.rest().reader = Some(cx.waker().clone());
+                            this.wire.awaits_answer(cx);
                             return Poll::Pending;
                         }
                         // Nothing is owed now, but the caller's going away is to be seen.
@@ -486,7 +504,7 @@ where
             match &answer {
                 Poll::Ready(Ok(response)) => wire.answered(response.status()),
                 Poll::Ready(Err(never)) => match *never {},
-                Poll::Pending => wire.rest().task = Some(cx.waker().clone()),
+                Poll::Pending => wire.is_answered_in(cx),
             }
         }
         answer

@@ -2,6 +2,7 @@
 //! decides any of this by itself. Document: specification, section 5.
 
 use async_trait::async_trait;
+use data_encoding::HEXLOWER;
 
 use crate::payout::ports::StoreError;
 use crate::rules::term::MchId;
@@ -28,7 +29,7 @@ impl LedgerId {
             unsure: false,
             text: format!("no random bytes: {error}"),
         })?;
-        Ok(Self(crate::rules::text::hex_digits(bytes)))
+        Ok(Self(HEXLOWER.encode(&bytes)))
     }
 
     /// Its text.

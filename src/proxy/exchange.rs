@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -86,14 +86,18 @@ impl Exchange {
     /// # Cancel safety
     /// It can be dropped at any time.
     pub(super) async fn stands_still(&self, patience: Option<Duration>) {
+        let deadline = || patience.and_then(|patience| self.deadline(patience));
+        let mut waited = None;
         loop {
-            let Some(deadline) = patience.and_then(|patience| self.deadline(patience)) else {
-                return std::future::pending().await;
-            };
-            if deadline <= Instant::now() {
-                return;
+            match deadline() {
+                None => return std::future::pending().await,
+                // It has not moved on while we slept.
+                Some(deadline) if waited >= Some(deadline) => return,
+                Some(deadline) => {
+                    tokio::time::sleep_until(deadline).await;
+                    waited = Some(deadline);
+                }
             }
-            tokio::time::sleep_until(deadline).await;
         }
     }
 
@@ -246,7 +250,9 @@ impl Download {
         line: Option<Line>,
         patience: Option<Duration>,
     ) -> Self {
-        exchange.moved();
+        if !body.is_end_stream() {
+            exchange.moved();
+        }
         Self {
             body,
             ending: Ending { exchange, line },
@@ -264,11 +270,16 @@ impl hyper::body::Body for Download {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
-        let this = self.project();
+        let mut this = self.project();
         let exchange = &this.ending.exchange;
-        if let Poll::Ready(frame) = this.body.poll_frame(cx) {
-            exchange.moved();
-            return Poll::Ready(frame.map(|frame| Ok(frame?.map_data(unpinned))));
+        if let Poll::Ready(frame) = this.body.as_mut().poll_frame(cx) {
+            // The last one waits for nothing but the caller.
+            let is_last = this.body.is_end_stream();
+            if !is_last {
+                exchange.moved();
+            }
+            let kept = |data| if is_last { data } else { unpinned(data) };
+            return Poll::Ready(frame.map(|frame| Ok(frame?.map_data(kept))));
         }
         let Some(patience) = *this.patience else {
             return Poll::Pending;

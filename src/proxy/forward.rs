@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -106,9 +106,9 @@ impl Proxy {
     /// Dropping the future cuts the exchange with the backend, which is what a caller that hangs up wants.
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let ids = random_ids();
-        let id = trace::identify(request.headers_mut(), ids);
+        let id = trace::identify(request.headers(), ids);
         // The upload holds the place as well: an answer may be over before it.
-        let place = request.extensions_mut().remove::<Place>();
+        let place = request.extensions().get::<Place>().cloned();
         let expected = match self.prepare(&mut request, peer, ids, &id) {
             Ok(Prepared::Goes(expected)) => expected,
             // The answer of an intermediary that is asked about itself. Source: RFC 9110, section 9.3.7.
@@ -164,7 +164,7 @@ impl Proxy {
             request.headers(),
             self.backend.authority(),
         )?;
-        let wire = request.extensions_mut().remove::<Wire>();
+        let wire = request.extensions().get::<Wire>().cloned();
         let uri = if wire.as_ref().is_some_and(Wire::is_of_server) {
             self.backend.uri(&Uri::from_static("*"))
         } else {
@@ -185,9 +185,9 @@ impl Proxy {
             }),
             None => None,
         };
-        // HTTP/2 always carries them.
-        let takes_trailers = version == Version::HTTP_2 || headers::takes_trailers(request.headers());
         let asks_for_trailers = headers::takes_trailers(request.headers());
+        // HTTP/2 always carries them.
+        let takes_trailers = version == Version::HTTP_2 || asks_for_trailers;
         // Only the caller's connection needs what hangs on the request; a place among those in flight, for one, is given
         // back by the answer.
         let begun = request.extensions_mut().remove::<Begun>();
@@ -204,9 +204,10 @@ impl Proxy {
         if version == Version::HTTP_2 {
             headers::join_cookies(headers);
         }
-        headers.insert(http::header::HOST, host);
+        if headers.get(HOST) != Some(&host) {
+            headers.insert(HOST, host);
+        }
         headers::announce(headers, peer, version);
-        // Connection may have named the id: it is set again.
         headers.insert(trace::X_REQUEST_ID, id.clone());
         match begun {
             Some(begun) => drop(begun.go_on(headers)),

@@ -2,7 +2,7 @@
 //! Documents: specification, section 3; RFC 9110, sections 6.5, 7.6 and 8.6; RFC 9112, section 6.3; RFC 9113, section 8.2.3;
 //! ecosystem.md, section 3.2 (hop-by-hop abuse, underscore twins, trust in forwarded headers). Ids and traces are `trace.rs`.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use crate::peer::Peer;
@@ -19,7 +19,6 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// backend reads as one of ours (`X_Forwarded_For`), names that choose another path than the request's, and, unless the
 /// peer is trusted, what proxies say about callers.
 pub fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
-    remove_named_by_connection(headers);
     remove(headers, |name| {
         ends_here(name)
             || is_of_proxies(name)
@@ -36,7 +35,6 @@ pub fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
 
 /// Removes from an answer what concerns the backend's connection only.
 pub fn clean_response(headers: &mut HeaderMap) {
-    remove_named_by_connection(headers);
     remove(headers, ends_here);
     clean_announcement(headers);
 }
@@ -167,13 +165,19 @@ pub fn settle_length(status: StatusCode, headers: &mut HeaderMap) -> Result<(), 
         let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         text.and_then(|text| text.parse::<u64>().ok())
     };
-    let Some(length) = number(first).filter(|first| lengths.all(|other| number(other) == Some(*first)))
-    else {
+    let mut is_plain = first == b"0" || !first.starts_with(b"0");
+    let is_same = |first: &u64| {
+        lengths.all(|other| {
+            is_plain = false;
+            number(other) == Some(*first)
+        })
+    };
+    let Some(length) = number(first).filter(is_same) else {
         return Err("its Content-Length is none, or several");
     };
     if status == StatusCode::NO_CONTENT {
         headers.remove(header::CONTENT_LENGTH);
-    } else {
+    } else if !is_plain {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(())
@@ -191,49 +195,41 @@ pub fn announce(headers: &mut HeaderMap, peer: &Peer, version: Version) {
             _ => "1.1 payout-sidecar",
         }),
     );
-    // Where the peer is not trusted, nothing earlier is left.
-    let mut chain = Vec::new();
-    for earlier in headers.get_all(&X_FORWARDED_FOR) {
-        chain.extend_from_slice(earlier.as_bytes());
-        chain.extend_from_slice(b", ");
+    match headers.entry(X_FORWARDED_FOR) {
+        // Where the peer is not trusted, nothing earlier is left.
+        Entry::Vacant(vacant) => {
+            vacant.insert(peer.written().clone());
+        }
+        Entry::Occupied(mut occupied) => {
+            let hops: Vec<&[u8]> = occupied.iter().map(HeaderValue::as_bytes).collect();
+            let hops = [hops.join(&b", "[..]), peer.written().as_bytes().to_vec()].join(&b", "[..]);
+            match HeaderValue::try_from(hops) {
+                Ok(hops) => drop(occupied.insert_mult(hops)),
+                // Values joined by commas are a value; should that ever be wrong, no chain is better than another's.
+                Err(_) => drop(occupied.remove_entry_mult()),
+            }
+        }
     }
-    chain.extend_from_slice(peer.address.to_string().as_bytes());
-    match HeaderValue::from_bytes(&chain) {
-        Ok(chain) => headers.insert(X_FORWARDED_FOR, chain),
-        // Values joined by commas are a value; should that ever be wrong, no chain is better than another's.
-        Err(_) => headers.remove(X_FORWARDED_FOR),
-    };
-    if !headers.contains_key(&X_FORWARDED_PROTO) {
-        let scheme = if peer.is_tls { "https" } else { "http" };
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    }
-    if !headers.contains_key(&X_FORWARDED_HOST)
-        && let Some(host) = headers.get(header::HOST).cloned()
-    {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
-}
-
-fn remove_named_by_connection(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // Where a message ends and whom it is for is no caller's to strip.
-        .filter(|name| name != header::CONTENT_LENGTH && name != header::HOST)
-        .collect();
-    for name in named {
-        headers.remove(name);
+    let scheme = HeaderValue::from_static(if peer.is_tls { "https" } else { "http" });
+    headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
 }
 
+/// Removes those that go, and, where `Connection` is one of them, those that it names.
 fn remove(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
-    let going: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| goes(name.as_str()))
-        .cloned()
-        .collect();
+    let names = headers.keys().filter(|name| goes(name.as_str()));
+    let mut going: Vec<HeaderName> = names.cloned().collect();
+    if going.contains(&header::CONNECTION) {
+        let values = headers.get_all(header::CONNECTION).iter();
+        let named = values
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            // Where a message ends and whom it is for is no caller's to strip.
+            .filter(|name| name != header::CONTENT_LENGTH && name != header::HOST);
+        going.extend(named);
+    }
     for name in going {
         headers.remove(name);
     }
@@ -318,7 +314,7 @@ fn is_trailer(name: &str) -> bool {
 /// A name with `_` that a backend reads as a header that is ours to set or to remove: CGI, WSGI and many frameworks make
 /// one of both.
 fn is_twin(name: &str) -> bool {
-    if !name.contains('_') {
+    if !name.bytes().any(|byte| byte == b'_') {
         return false;
     }
     let twin = name.replace('_', "-");
@@ -337,11 +333,7 @@ mod tests {
     use super::*;
 
     fn pass(given: &[(&str, &str)], is_trusted: bool) -> HeaderMap {
-        let peer = Peer {
-            address: [192, 0, 2, 1].into(),
-            is_tls: false,
-            is_trusted,
-        };
+        let peer = Peer::new([192, 0, 2, 1].into(), false).trusted(is_trusted);
         let mut headers = map(given);
         clean_request(&mut headers, &peer);
         announce(&mut headers, &peer, Version::HTTP_11);

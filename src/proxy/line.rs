@@ -36,9 +36,8 @@ impl Line {
         self.shared.task.wake();
     }
 
-    /// An error once it is cut; until then the task is woken by the cut.
-    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
-        self.shared.task.register(cx.waker());
+    /// An error once it is cut.
+    fn check(&self) -> io::Result<()> {
         if self.shared.is_cut.load(Ordering::Acquire) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
@@ -97,7 +96,9 @@ impl Connection for OnLine {
 impl Read for OnLine {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
-        this.line.check(cx)?;
+        // The task that reads is the one that writes, and it waits for something to read whatever else it waits for.
+        this.line.shared.task.register(cx.waker());
+        this.line.check()?;
         this.stream.poll_read(cx, buf)
     }
 }
@@ -105,7 +106,7 @@ impl Read for OnLine {
 impl Write for OnLine {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
-        this.line.check(cx)?;
+        this.line.check()?;
         this.stream.poll_write(cx, buf)
     }
 
@@ -127,7 +128,7 @@ impl Write for OnLine {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        this.line.check(cx)?;
+        this.line.check()?;
         this.stream.poll_write_vectored(cx, bufs)
     }
 }

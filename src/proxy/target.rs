@@ -197,19 +197,21 @@ pub fn check_scheme(uri: &Uri, version: Version, peer: &Peer) -> Result<(), Targ
 /// `uri-host [ ":" port ]` with a host, without the user name, the lists and the paths that some readers see in one.
 /// Source: RFC 9110, section 7.2; RFC 3986, section 3.2.2.
 fn is_host(host: &[u8]) -> bool {
-    let end = match host.first() {
-        Some(b'[') => host
-            .iter()
-            .position(|byte| *byte == b']')
-            .map(|at| at.saturating_add(1)),
-        _ => Some(host.iter().position(|byte| *byte == b':').unwrap_or(host.len())),
-    };
-    let Some((name, port)) = end.and_then(|end| host.split_at_checked(end)) else {
-        return false;
-    };
-    let (bare, others): (_, &[u8]) = match name {
-        [b'[', address @ .., b']'] => (address, b"-._~:!$&'()*+;=%"),
-        name => (name, b"-._~!$&'()*+;=%"),
+    let (bare, port, is_literal) = match host {
+        [b'[', rest @ ..] => {
+            let end = rest.iter().position(|byte| *byte == b']');
+            let Some((address, port)) = end.and_then(|end| rest.split_at_checked(end)) else {
+                return false;
+            };
+            (address, port.get(1..).unwrap_or_default(), true)
+        }
+        _ => {
+            let end = host.iter().position(|byte| !is_of_name(*byte));
+            let (name, port) = host
+                .split_at_checked(end.unwrap_or(host.len()))
+                .unwrap_or_default();
+            (name, port, false)
+        }
     };
     let is_port = match port {
         [] | [b':'] => true,
@@ -221,10 +223,13 @@ fn is_host(host: &[u8]) -> bool {
     let is_encoded = |after: &[u8]| matches!(after, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit());
     is_port
         && !bare.is_empty()
-        && bare
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || others.contains(byte))
-        && bare.split(|byte| *byte == b'%').skip(1).all(is_encoded)
+        && (!is_literal || bare.iter().all(|byte| is_of_name(*byte) || *byte == b':'))
+        && (!bare.contains(&b'%') || bare.split(|byte| *byte == b'%').skip(1).all(is_encoded))
+}
+
+/// Whether a host's name has such a character. The comma is none: it would be a list to some.
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&byte)
 }
 
 fn is_number(digits: &[u8]) -> bool {
@@ -345,22 +350,18 @@ mod tests {
 
     #[test]
     fn an_https_target_needs_tls_or_a_peer_that_may_say_so() {
-        let peer = |is_tls, is_trusted| Peer {
-            address: [192, 0, 2, 1].into(),
-            is_tls,
-            is_trusted,
-        };
+        let peer = |is_tls, is_trusted| Peer::new([192, 0, 2, 1].into(), is_tls).trusted(is_trusted);
         let checked = |target: &str, version, peer: Peer| {
             check_scheme(&target.parse().unwrap(), version, &peer).is_ok()
         };
-        let plain = peer(false, false);
-        assert!(checked("/", Version::HTTP_11, plain));
-        assert!(checked("http://a/", Version::HTTP_11, plain));
-        assert!(!checked("https://a/", Version::HTTP_11, plain));
-        assert!(!checked("ftp://a/", Version::HTTP_11, plain));
+        let plain = || peer(false, false);
+        assert!(checked("/", Version::HTTP_11, plain()));
+        assert!(checked("http://a/", Version::HTTP_11, plain()));
+        assert!(!checked("https://a/", Version::HTTP_11, plain()));
+        assert!(!checked("ftp://a/", Version::HTTP_11, plain()));
         assert!(checked("https://a/", Version::HTTP_11, peer(true, false)));
         assert!(checked("https://a/", Version::HTTP_11, peer(false, true)));
-        assert!(checked("https://a/", Version::HTTP_2, plain));
+        assert!(checked("https://a/", Version::HTTP_2, plain()));
     }
 
     #[test]

@@ -21,14 +21,14 @@ const CARRIERS: [&str; 5] = ["h2", "h2c", "http", "spdy", "tls"];
 /// The protocol that a request asks to change to. A request that asks for several, or for one that carries HTTP, is
 /// forwarded as an ordinary one, which is always allowed.
 pub(super) fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let mut protocols = request.headers().get_all(UPGRADE).iter();
+    let protocol = protocols.next().filter(|_| protocols.next().is_none())?;
     let asks = request
         .headers()
         .get_all(CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    let mut protocols = request.headers().get_all(UPGRADE).iter();
-    let protocol = protocols.next().filter(|_| protocols.next().is_none())?;
     (asks && request.version() == Version::HTTP_11 && is_tunnelled(protocol)).then(|| protocol.clone())
 }
 

@@ -99,14 +99,12 @@ where
 /// Random ids for a request.
 #[must_use]
 pub fn random_ids() -> Ids {
-    let (mut request, mut trace, mut span) = ([0; 16], [0; 16], [0; 8]);
-    for bytes in [&mut request[..], &mut trace[..], &mut span[..]] {
-        if let Err(error) = chance::fill(bytes) {
-            // Ids that are all alike are better than no answer.
-            tracing::error!(%error, "the system gave no randomness for ids");
-        }
+    let mut random = [[0; 8]; 5];
+    if let Err(error) = chance::fill(random.as_flattened_mut()) {
+        // Ids that are all alike are better than no answer.
+        tracing::error!(%error, "the system gave no randomness for ids");
     }
-    Ids::new(request, trace, span)
+    Ids::new(random)
 }
 
 /// An id, for the log.

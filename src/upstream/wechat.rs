@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::client::{Answer, Client, Failure};
@@ -18,7 +19,6 @@ use crate::payout::ports::{OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
 use crate::rules::order::Destination;
 use crate::rules::outcome::{Evidence, Finding};
-use crate::rules::text::hex_digits;
 use crate::rules::wechat::{Product, v2};
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
@@ -263,5 +263,5 @@ fn product_of(upstream: &Destination) -> Result<Product, String> {
 pub(super) fn nonce() -> Result<String, String> {
     let mut random = [0; 16];
     chance::fill(&mut random).map_err(|error| format!("the machine has no randomness: {error}"))?;
-    Ok(hex_digits(random))
+    Ok(HEXLOWER.encode(&random))
 }

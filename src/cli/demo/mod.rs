@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use data_encoding::HEXLOWER;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -22,7 +23,6 @@ use crate::config::Config;
 use crate::http::drain::{Drain, Phase};
 use crate::identity::csv::HEADER;
 use crate::private;
-use crate::rules::text::hex_digits;
 use crate::stub::{HandlerKind, Options, Stub};
 
 #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
@@ -157,7 +157,7 @@ fn configure(dir: &Path, stub: &Stub, token: &str) -> anyhow::Result<Config> {
 fn random_token() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes)?;
-    Ok(hex_digits(bytes))
+    Ok(HEXLOWER.encode(&bytes))
 }
 
 /// What ends a demo: Ctrl-C, `kill`, a terminal that is closed.

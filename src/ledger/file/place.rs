@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use redb::StorageBackend;
 
 use super::open::{OpenError, fill};
@@ -158,7 +159,7 @@ fn unused_name(path: &Path) -> io::Result<PathBuf> {
     let mut bytes = [0_u8; 8];
     crate::chance::fill(&mut bytes).map_err(io::Error::other)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{}", crate::rules::text::hex_digits(bytes)));
+    name.push(format!(".new-{}", HEXLOWER.encode(&bytes)));
     Ok(path.with_file_name(name))
 }
 

@@ -83,13 +83,9 @@ impl Sidecar {
         };
         let service = move |connected: Connected| {
             let proxy = proxy.clone();
-            let peer = Peer {
-                address: connected.from.ip(),
-                is_tls: false,
-                is_trusted,
-            };
+            let peer = Peer::new(connected.from.ip(), false).trusted(is_trusted);
             tower::service_fn(move |request| {
-                let proxy = proxy.clone();
+                let (proxy, peer) = (proxy.clone(), peer.clone());
                 async move { Ok::<_, Infallible>(proxy.forward(request, &peer).await) }
             })
         };

@@ -31,6 +31,7 @@ mod worlds;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
 
 use super::contract::send::SendRequest;
@@ -41,7 +42,6 @@ use super::outcome::Refusal;
 use super::term::{
     Fen, HandlerId, LedgerTime, Millis, Moment, OpenId, OrderKey, TradeRecordId, UserId, WxAppId,
 };
-use super::text::push_hex;
 use super::wechat::Product;
 
 /// Where an order is sent; pinned by its first claim, whatever the configuration says later. It is sent, asked about and
@@ -109,7 +109,7 @@ impl Version {
         let mut text = String::with_capacity(40);
         text.push_str(itoa::Buffer::new().format(self.number));
         text.push('-');
-        push_hex(&mut text, self.seal.to_be_bytes());
+        HEXLOWER.encode_append(&self.seal.to_be_bytes(), &mut text);
         text
     }
 }

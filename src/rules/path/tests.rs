@@ -12,6 +12,7 @@ fn is_guarded(target: &str) -> bool {
 #[test]
 fn the_names_are_those_of_the_contracts_paths() {
     for (name, path) in NAMES.iter().zip([SEND_PATH, STATUS_PATH]) {
+        assert!(name.contains(&b'k'), "what has none is passed at once");
         let last = path.rsplit('/').next().unwrap();
         assert_eq!(*name, last.to_ascii_lowercase().as_bytes());
         assert_eq!(name.iter().filter(|letter| **letter == name[0]).count(), 1);

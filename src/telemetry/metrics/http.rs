@@ -1,5 +1,6 @@
 //! The main port's requests: how many, how they ended, how long they took, how many there are now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -63,9 +64,13 @@ struct EndpointLabels {
     endpoint: &'static str,
 }
 
-/// The families.
+/// The families. Cheap to clone: each request does.
 #[derive(Clone)]
 pub struct HttpMetrics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     requests: Family<RequestLabels, Counter>,
     send: EndpointMeter,
     status: EndpointMeter,
@@ -73,7 +78,6 @@ pub struct HttpMetrics {
 }
 
 /// What is counted of every request to an endpoint. Looked up once.
-#[derive(Clone)]
 struct EndpointMeter {
     ok: Counter,
     took: Histogram,
@@ -108,18 +112,20 @@ impl HttpMetrics {
         };
         let (send, status, proxy) = (of(Endpoint::Send), of(Endpoint::Status), of(Endpoint::Proxy));
         Self {
-            requests,
-            send,
-            status,
-            proxy,
+            shared: Arc::new(Shared {
+                requests,
+                send,
+                status,
+                proxy,
+            }),
         }
     }
 
     fn of(&self, endpoint: Endpoint) -> &EndpointMeter {
         match endpoint {
-            Endpoint::Send => &self.send,
-            Endpoint::Status => &self.status,
-            Endpoint::Proxy => &self.proxy,
+            Endpoint::Send => &self.shared.send,
+            Endpoint::Status => &self.shared.status,
+            Endpoint::Proxy => &self.shared.proxy,
         }
     }
 
@@ -137,7 +143,7 @@ impl HttpMetrics {
         if status == StatusCode::OK {
             meter.ok.inc();
         } else {
-            self.requests.get_or_create(&endpoint.with(status)).inc();
+            self.shared.requests.get_or_create(&endpoint.with(status)).inc();
         }
         meter.took.observe(seconds(took));
     }
