@@ -7,14 +7,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::contract::Call;
@@ -50,17 +49,25 @@ struct State {
     moved: Instant,
     has_heads_in_pieces: bool,
     ration: Ration,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    gives_way: Notify,
+    asked: Asked,
+    /// The connection's, which is woken when it is asked for something.
+    task: Option<Waker>,
 }
 
 /// What one connection is doing. Clones are of the same connection.
 #[derive(Clone)]
 pub struct Activity {
-    shared: Arc<Shared>,
+    state: Arc<Mutex<State>>,
+}
+
+/// What a connection is asked for. What is asked later weighs more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Asked {
+    Nothing,
+    /// To end after the requests at hand.
+    ToFinish,
+    /// To end at once, to make room for another.
+    ToGo,
 }
 
 /// Whether a connection may go to make room.
@@ -101,21 +108,20 @@ impl Activity {
     pub fn new(has_heads_in_pieces: bool) -> Self {
         let now = Instant::now();
         Self {
-            shared: Arc::new(Shared {
-                state: Mutex::new(State {
-                    doing: Doing::Begun(now),
-                    stalled: None,
-                    moved: now,
-                    has_heads_in_pieces,
-                    ration: Ration::full(now),
-                }),
-                gives_way: Notify::new(),
-            }),
+            state: Arc::new(Mutex::new(State {
+                doing: Doing::Begun(now),
+                stalled: None,
+                moved: now,
+                has_heads_in_pieces,
+                ration: Ration::full(now),
+                asked: Asked::Nothing,
+                task: None,
+            })),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It is looked at for the first time. However busy we were until now, that was no slowness of the caller's.
@@ -175,14 +181,22 @@ impl Activity {
         Standing::Goes(Missed { rank, since })
     }
 
-    /// Has the connection end, to make room for another.
-    pub fn give_way(&self) {
-        self.shared.gives_way.notify_one();
+    /// Asks the connection for something.
+    pub(super) fn ask(&self, asked: Asked) {
+        let mut state = self.state();
+        state.asked = std::cmp::max(state.asked, asked);
+        if let Some(task) = state.task.take() {
+            task.wake();
+        }
     }
 
-    /// Resolves when it is to end.
-    pub async fn gives_way(&self) {
-        self.shared.gives_way.notified().await;
+    /// Resolves when the connection is to go, where nothing else of it is watched over yet.
+    pub(super) async fn must_go(&self) {
+        std::future::poll_fn(|cx| match self.state().asked_in(cx) {
+            Asked::ToGo => Poll::Ready(()),
+            Asked::Nothing | Asked::ToFinish => Poll::Pending,
+        })
+        .await;
     }
 
     fn wrote(&self, is_taken: bool) {
@@ -236,16 +250,26 @@ impl Activity {
             };
         }
     }
+}
+
+impl State {
+    /// What the connection is asked for; its task is woken by what it is asked for later.
+    fn asked_in(&mut self, cx: &Context<'_>) -> Asked {
+        // It is the same one from a connection's beginning to its end.
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+        self.asked
+    }
 
     /// When it is cut off, if it goes on like this.
     fn deadline(&self, patience: Patience) -> Option<Instant> {
-        let state = self.state();
-        let doing = match state.doing {
+        let doing = match self.doing {
             Doing::Quiet(since) => since.checked_add(patience.idle),
             Doing::Begun(since) | Doing::Head(since) => since.checked_add(patience.head),
             Doing::Busy { .. } => None,
         };
-        let stalled = state.stalled.and_then(|since| since.checked_add(patience.idle));
+        let stalled = self.stalled.and_then(|since| since.checked_add(patience.idle));
         match (doing, stalled) {
             (Some(doing), Some(stalled)) => Some(std::cmp::min(doing, stalled)),
             (deadline, None) | (None, deadline) => deadline,
@@ -430,11 +454,23 @@ impl<A: Body> Body for Answering<A> {
     }
 }
 
+/// Why a connection was cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// It took too long.
+    Slow,
+    /// It made room for another.
+    MadeRoom,
+}
+
 pin_project! {
-    /// A connection that ends by itself, or is cut off: `None`.
-    pub struct Watched<C> {
+    /// A connection that ends by itself, or is cut off. It finishes when it is asked to.
+    pub(super) struct Watched<C> {
         #[pin]
         connection: C,
+        // Has it end after the requests at hand.
+        finish: fn(Pin<&mut C>),
+        is_finishing: bool,
         #[pin]
         alarm: Sleep,
         is_armed: bool,
@@ -444,34 +480,46 @@ pin_project! {
 }
 
 impl<C> Watched<C> {
-    /// Watches over a connection.
+    /// Watches over a connection, which `finish` has end after the requests at hand.
     #[must_use]
-    pub fn new(connection: C, activity: Activity, patience: Patience) -> Self {
+    pub(super) fn new(
+        connection: C,
+        finish: fn(Pin<&mut C>),
+        activity: Activity,
+        patience: Patience,
+    ) -> Self {
         Self {
             connection,
+            finish,
+            is_finishing: false,
             alarm: tokio::time::sleep(patience.head),
             is_armed: true,
             activity,
             patience,
         }
     }
-
-    /// The connection itself, e.g. to ask it to end.
-    pub fn connection(self: Pin<&mut Self>) -> Pin<&mut C> {
-        self.project().connection
-    }
 }
 
 impl<C: Future> Future for Watched<C> {
-    type Output = Option<C::Output>;
+    type Output = Result<C::Output, Cut>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Poll::Ready(ended) = this.connection.poll(cx) {
-            return Poll::Ready(Some(ended));
+        loop {
+            if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
+                return Poll::Ready(Ok(ended));
+            }
+            match this.activity.state().asked_in(cx) {
+                Asked::ToGo => return Poll::Ready(Err(Cut::MadeRoom)),
+                Asked::ToFinish if !*this.is_finishing => {
+                    *this.is_finishing = true;
+                    (this.finish)(this.connection.as_mut());
+                }
+                Asked::ToFinish | Asked::Nothing => break,
+            }
         }
         loop {
-            let deadline = this.activity.deadline(*this.patience);
+            let deadline = this.activity.state().deadline(*this.patience);
             // An alarm that is set too early costs one look; only one that is too late is set anew.
             if let Some(deadline) = deadline
                 && (!*this.is_armed || deadline < this.alarm.deadline())
@@ -485,144 +533,11 @@ impl<C: Future> Future for Watched<C> {
             ready!(this.alarm.as_mut().poll(cx));
             *this.is_armed = false;
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Poll::Ready(None);
+                return Poll::Ready(Err(Cut::Slow));
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PATIENCE: Patience = Patience {
-        head: Duration::from_secs(5),
-        idle: Duration::from_secs(75),
-    };
-
-    /// After how many seconds a connection is cut off that goes on like this.
-    async fn cut_after(activity: &Activity) -> u64 {
-        let begun = Instant::now();
-        let never = std::future::pending::<()>();
-        assert!(Watched::new(never, activity.clone(), PATIENCE).await.is_none());
-        begun.elapsed().as_secs()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_has_less_time_than_a_quiet_connection() {
-        let activity = Activity::new(true);
-        assert_eq!(cut_after(&activity).await, 5, "the first request is owed at once");
-        drop(activity.begin(false));
-        assert_eq!(cut_after(&activity).await, 75);
-        drop(activity.begin(false));
-        activity.bytes_came();
-        assert_eq!(cut_after(&activity).await, 5);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn more_bytes_of_a_head_buy_no_time() {
-        let activity = Activity::new(true);
-        let trickle = {
-            let activity = activity.clone();
-            async move {
-                loop {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    activity.bytes_came();
-                }
-            }
-        };
-        let begun = Instant::now();
-        assert!(Watched::new(trickle, activity, PATIENCE).await.is_none());
-        assert_eq!(begun.elapsed().as_secs(), 5);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whoever_is_served_is_never_cut_off() {
-        let activity = Activity::new(true);
-        let served = {
-            let activity = activity.clone();
-            async move {
-                let (one, other) = (activity.begin(false), activity.begin(false));
-                tokio::time::sleep(Duration::from_secs(1000)).await;
-                drop(one);
-                tokio::time::sleep(Duration::from_secs(1000)).await;
-                drop(other);
-                std::future::pending::<()>().await;
-            }
-        };
-        let begun = Instant::now();
-        assert!(Watched::new(served, activity, PATIENCE).await.is_none());
-        assert_eq!(begun.elapsed().as_secs(), 2075);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whoever_takes_nothing_of_an_answer_is_cut_off() {
-        let activity = Activity::new(true);
-        let _answered = activity.begin(false);
-        for _ in 0..3 {
-            activity.wrote(false);
-            tokio::time::sleep(Duration::from_secs(70)).await;
-            activity.wrote(true);
-        }
-        activity.wrote(false);
-        tokio::time::sleep(Duration::from_secs(70)).await;
-        activity.wrote(false);
-        assert_eq!(
-            cut_after(&activity).await,
-            5,
-            "75 s after the first byte was not taken"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_goes_first() {
-        let at = async |prepare: fn(&Activity) -> Option<Busy>, seconds| {
-            let activity = Activity::new(true);
-            activity.looked_at();
-            let kept = prepare(&activity);
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-            (activity, kept)
-        };
-        let quiet = |activity: &Activity| {
-            drop(activity.begin(false));
-            None
-        };
-        let mut all = [
-            // From the one that goes first to the one that goes last.
-            at(|_| None, 3).await,
-            at(|_| None, 2).await,
-            at(quiet, 30).await,
-            at(quiet, 20).await,
-            at(|activity| Some(activity.begin(false)), 10).await,
-            at(|activity| Some(activity.begin(false)), 5).await,
-            at(|activity| Some(activity.begin(true)), 60).await,
-        ];
-        let now = Instant::now();
-        let missed = |activity: &Activity| match activity.standing(now) {
-            Standing::Goes(missed) => missed,
-            stays => panic!("{stays:?}"),
-        };
-        let order: Vec<_> = all[..6].iter().map(|(activity, _)| missed(activity)).collect();
-        assert!(order.is_sorted(), "{order:?}");
-        assert_eq!(all[6].0.standing(now), Standing::Stays, "a contract call");
-        assert_eq!(
-            Activity::new(true).standing(now),
-            Standing::Soon,
-            "a head that has just begun"
-        );
-        // Once its answer is made, it is like the others: taking it late does not buy a connection.
-        all[6].1.as_mut().unwrap().answered();
-        assert!(matches!(all[6].0.standing(now), Standing::Goes(_)));
-        // What moves stays longer than what does not.
-        all[4].0.answer_taken(now);
-        assert!(missed(&all[4].0) > missed(&all[5].0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bytes_on_a_quiet_http2_connection_begin_no_head() {
-        let activity = Activity::new(false);
-        drop(activity.begin(false));
-        activity.bytes_came();
-        assert_eq!(cut_after(&activity).await, 75);
-    }
-}
+mod tests;

@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use super::activity::{Activity, Counted, Noted, Patience, Watched};
+use super::activity::{Activity, Counted, Cut, Noted, Patience, Watched};
 use super::budget::{Room, SEND_BUFFER, Speaks, WINDOW};
 use super::drain::{Drain, Phase};
 use super::ration::{Frames, Wider};
@@ -156,19 +155,14 @@ where
             continue;
         };
         let service = service(Connected { from, is_tls });
-        let drain = drain.clone();
         // Each way of conversing in a box: a plain connection would otherwise have the room that TLS and HTTP/2 need.
         connections.spawn(async move {
-            let ending = activity.clone();
             let seat = Arc::new(seat);
-            tokio::select! {
-                biased;
-                () = meet(stream, terms, activity, &seat, &drain, service, from) => {}
-                () = ending.gives_way() => tracing::debug!(%from, "a connection made room for another"),
-            }
+            meet(stream, terms, activity, &seat, service, from).await;
         });
     }
     drop(listener);
+    seats.finish();
     connections.close();
     connections.wait().await;
 }
@@ -179,7 +173,6 @@ async fn meet<S, B>(
     terms: Terms,
     activity: Activity,
     seat: &Arc<Seat>,
-    drain: &Drain,
     service: S,
     from: SocketAddr,
 ) where
@@ -206,7 +199,6 @@ async fn meet<S, B>(
             by: cost(true).saturating_sub(cost(false)),
             room,
         },
-        drain,
         from,
     };
     let Some(acceptor) = tls else {
@@ -215,7 +207,11 @@ async fn meet<S, B>(
     };
     // Callers that do not finish the greeting have as long as for a head.
     let greeted = acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(SEND_BUFFER)));
-    match tokio::time::timeout(patience.head, Box::pin(greeted)).await {
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(patience.head, Box::pin(greeted)) => greeted,
+        () = talk.activity.must_go() => return tracing::debug!(%from, "a connection made room for another"),
+    };
+    match greeted {
         Ok(Ok(stream)) if tls::is_http2(&stream) => {
             talk.activity.has_no_heads_in_pieces();
             Box::pin(talk.converse(stream, Versions::Http2, service)).await;
@@ -227,15 +223,14 @@ async fn meet<S, B>(
 }
 
 /// A connection, once it is known what it speaks.
-struct Talk<'a> {
+struct Talk {
     activity: Activity,
     patience: Patience,
     wider: Wider,
-    drain: &'a Drain,
     from: SocketAddr,
 }
 
-impl Talk<'_> {
+impl Talk {
     /// Serves it to its end.
     async fn converse<T, S, B>(self, stream: T, versions: Versions, service: S)
     where
@@ -253,7 +248,6 @@ impl Talk<'_> {
             activity,
             patience,
             wider,
-            drain,
             from,
         } = self;
         let room = wider.room;
@@ -270,61 +264,35 @@ impl Talk<'_> {
         match versions {
             Versions::Http1 => {
                 let connection = http1(&room).serve_connection(stream, service).with_upgrades();
-                let watched = Watched::new(connection, activity, patience);
-                Box::pin(watch(
-                    watched,
-                    |connection| connection.graceful_shutdown(),
-                    drain,
-                    from,
-                ))
-                .await;
+                let watched = Watched::new(connection, |it| it.graceful_shutdown(), activity, patience);
+                Box::pin(watch(watched, from)).await;
             }
             Versions::Http2 => {
                 let connection = http2(streams, &room).serve_connection(stream, service);
-                let watched = Watched::new(connection, activity, patience);
-                Box::pin(watch(
-                    watched,
-                    |connection| connection.graceful_shutdown(),
-                    drain,
-                    from,
-                ))
-                .await;
+                let watched = Watched::new(connection, |it| it.graceful_shutdown(), activity, patience);
+                Box::pin(watch(watched, from)).await;
             }
             Versions::Either => {
                 let builder = either(streams, &room);
                 let connection = builder.serve_connection_with_upgrades(stream, service);
-                let watched = Watched::new(connection, activity, patience);
-                Box::pin(watch(
-                    watched,
-                    |connection| connection.graceful_shutdown(),
-                    drain,
-                    from,
-                ))
-                .await;
+                let watched = Watched::new(connection, |it| it.graceful_shutdown(), activity, patience);
+                Box::pin(watch(watched, from)).await;
             }
         }
     }
 }
 
-/// Waits for a connection's end, asks for it when the drain begins, and cuts off what takes too long.
-async fn watch<C, E>(connection: Watched<C>, end: impl FnOnce(Pin<&mut C>), drain: &Drain, from: SocketAddr)
+/// Waits for a connection's end.
+async fn watch<C, E>(connection: Watched<C>, from: SocketAddr)
 where
     C: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = &mut connection => ended,
-        () = drain.reached(Phase::Draining) => {
-            end(connection.as_mut().connection());
-            connection.await
-        }
-    };
-    match ended {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::debug!(%from, %error, "a connection ended early"),
-        None => tracing::debug!(%from, "a slow or idle connection was closed"),
+    match connection.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%from, %error, "a connection ended early"),
+        Err(Cut::Slow) => tracing::debug!(%from, "a slow or idle connection was closed"),
+        Err(Cut::MadeRoom) => tracing::debug!(%from, "a connection made room for another"),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::activity::{Activity, Standing};
+use super::activity::{Activity, Asked, Standing};
 use super::budget::Room;
 
 #[derive(Default)]
@@ -69,6 +69,13 @@ impl Seats {
             number,
         })
     }
+
+    /// Has all connections end after the requests at hand.
+    pub(super) fn finish(&self) {
+        for taken in self.state().taken.values() {
+            taken.activity.ask(Asked::ToFinish);
+        }
+    }
 }
 
 impl State {
@@ -92,7 +99,7 @@ impl State {
         }
         let (_, number) = first.ok_or(full)?;
         if let Some(taken) = self.remove(number) {
-            taken.activity.give_way();
+            taken.activity.ask(Asked::ToGo);
         }
         Ok(())
     }
@@ -145,7 +152,7 @@ mod tests {
 
     /// Whether it has been asked to give way.
     fn gives_way(activity: &Activity) -> bool {
-        futures_util::FutureExt::now_or_never(activity.gives_way()).is_some()
+        futures_util::FutureExt::now_or_never(activity.must_go()).is_some()
     }
 
     #[tokio::test(start_paused = true)]

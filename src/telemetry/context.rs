@@ -24,7 +24,7 @@ tokio::task_local! {
 }
 
 impl RequestContext {
-    /// Reads a request's headers, and completes them: a sane id and a valid trace are kept, fresh ones made otherwise.
+    /// Reads a request's headers: a sane id and a valid trace are kept, fresh ones made otherwise; the trace is put into them.
     /// `begun` is the trace that it was put into already, where traces are exported.
     #[must_use]
     pub fn of(headers: &mut HeaderMap, begun: Option<&Begun>) -> Self {
