@@ -85,15 +85,19 @@ async fn a_payout_whose_body_does_not_come_keeps_no_other_out() {
     let mut answer = String::new();
     // Whenever it has got the only place, the next payout has it.
     for number in 0.. {
+        assert!(number < 300, "it keeps its place");
         let payout = Payout::new(&format!("S2n{number}"));
         let paid = within("an answer", sidecar.pay(Encoding::Json, &payout)).await;
+        // The slow one may have come between this payout's head and its body, and has its place then: the next one comes.
+        if paid.status == 503 {
+            continue;
+        }
         assert_eq!(paid.code(), "SUCCESS", "{}", paid.body);
         let given_up =
             tokio::time::timeout(Duration::from_millis(100), slow.read_to_string(&mut answer)).await;
         if given_up.is_ok() {
             break;
         }
-        assert!(number < 300, "it keeps its place");
     }
     assert!(
         answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"),
