@@ -14,11 +14,12 @@ use http::{Request, Response};
 use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::contract::Call;
 use super::ration::Ration;
 use super::streams;
+use crate::alarm::Alarm;
 
 /// How long a connection may take over what it is doing.
 #[derive(Clone, Copy, Debug)]
@@ -471,9 +472,7 @@ pin_project! {
         // Has it end after the requests at hand.
         finish: fn(Pin<&mut C>),
         is_finishing: bool,
-        #[pin]
-        alarm: Sleep,
-        is_armed: bool,
+        alarm: Alarm,
         activity: Activity,
         patience: Patience,
     }
@@ -492,8 +491,7 @@ impl<C> Watched<C> {
             connection,
             finish,
             is_finishing: false,
-            alarm: tokio::time::sleep(patience.head),
-            is_armed: true,
+            alarm: Alarm::default(),
             activity,
             patience,
         }
@@ -509,7 +507,9 @@ impl<C: Future> Future for Watched<C> {
             if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
                 return Poll::Ready(Ok(ended));
             }
-            match this.activity.state().asked_in(cx) {
+            // The lock is free again before anything of the connection's is done.
+            let asked = this.activity.state().asked_in(cx);
+            match asked {
                 Asked::ToGo => return Poll::Ready(Err(Cut::MadeRoom)),
                 Asked::ToFinish if !*this.is_finishing => {
                     *this.is_finishing = true;
@@ -518,24 +518,9 @@ impl<C: Future> Future for Watched<C> {
                 Asked::ToFinish | Asked::Nothing => break,
             }
         }
-        loop {
-            let deadline = this.activity.state().deadline(*this.patience);
-            // An alarm that is set too early costs one look; only one that is too late is set anew.
-            if let Some(deadline) = deadline
-                && (!*this.is_armed || deadline < this.alarm.deadline())
-            {
-                this.alarm.as_mut().reset(deadline);
-                *this.is_armed = true;
-            }
-            if !*this.is_armed {
-                return Poll::Pending;
-            }
-            ready!(this.alarm.as_mut().poll(cx));
-            *this.is_armed = false;
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Poll::Ready(Err(Cut::Slow));
-            }
-        }
+        let (activity, patience) = (this.activity, *this.patience);
+        ready!(this.alarm.poll(cx, || activity.state().deadline(patience)));
+        Poll::Ready(Err(Cut::Slow))
     }
 }
 

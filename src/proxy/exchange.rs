@@ -86,19 +86,9 @@ impl Exchange {
     /// # Cancel safety
     /// It can be dropped at any time.
     pub(super) async fn stands_still(&self, patience: Option<Duration>) {
+        let mut alarm = Alarm::default();
         let deadline = || patience.and_then(|patience| self.deadline(patience));
-        let mut waited = None;
-        loop {
-            match deadline() {
-                None => return std::future::pending().await,
-                // It has not moved on while we slept.
-                Some(deadline) if waited >= Some(deadline) => return,
-                Some(deadline) => {
-                    tokio::time::sleep_until(deadline).await;
-                    waited = Some(deadline);
-                }
-            }
-        }
+        std::future::poll_fn(|cx| alarm.poll(cx, deadline)).await;
     }
 
     async fn uploaded(&self) {
