@@ -195,8 +195,9 @@ impl Rule {
     fn admit(&self, path: &str, headers: &HeaderMap) -> Option<Place> {
         if !matches!(path, SEND_PATH | STATUS_PATH) {
             let permit = Arc::clone(&self.others).try_acquire_owned().ok()?;
-            let _permit = Arc::new(permit);
-            return Some(Place(Kind::Other { _permit }));
+            return Some(Place(Kind::Other {
+                _permit: Arc::new(permit),
+            }));
         }
         let cost = self.calls.cost(length(headers)).div_ceil(BYTES_PER_PERMIT);
         let cost = u32::try_from(cost).ok()?;

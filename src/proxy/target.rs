@@ -224,7 +224,7 @@ fn is_host(host: &[u8]) -> bool {
     is_port
         && !bare.is_empty()
         && (!is_literal || bare.iter().all(|byte| is_of_name(*byte) || *byte == b':'))
-        && (!bare.contains(&b'%') || bare.split(|byte| *byte == b'%').skip(1).all(is_encoded))
+        && bare.split(|byte| *byte == b'%').skip(1).all(is_encoded)
 }
 
 /// Whether a host's name has such a character. The comma is none: it would be a list to some.
