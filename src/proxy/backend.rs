@@ -23,12 +23,18 @@ const SOCKET_BUFFER: usize = 64 * 1024;
 /// After how long a silent connection is asked whether the other side still lives: an upgraded one may be silent for hours.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// Whose connections the client's pool keeps: the backend's, whatever its address is. The pool hashes the name twice for
+/// each request, letter by letter, so it has one.
+const POOL: &str = "b";
+
 /// The client that speaks to the backend.
 pub(super) type BackendClient = Client<Lines, Upload>;
 
 /// Where requests are forwarded to: `http://host:port`, and a path that is put before theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
+    /// As configured.
+    url: Uri,
     authority: Authority,
     /// Empty, or with a leading and without a trailing slash.
     base: String,
@@ -77,6 +83,7 @@ impl Backend {
         Ok(Self {
             authority: authority.clone(),
             base: uri.path().trim_end_matches('/').to_owned(),
+            url: uri,
         })
     }
 
@@ -86,8 +93,8 @@ impl Backend {
         &self.authority
     }
 
-    /// The backend's URI for a request's: the same path and query byte for byte, after the base path. `None` where the
-    /// request names no path, as `CONNECT` does.
+    /// The URI for the client of a request for this one: the same path and query byte for byte, after the base path, and
+    /// the name of the pool. `None` where the request names no path, as `CONNECT` does.
     #[must_use]
     pub fn uri(&self, asked: &Uri) -> Option<Uri> {
         let asked_path = asked.path_and_query()?;
@@ -103,7 +110,7 @@ impl Backend {
         };
         let mut parts = uri::Parts::default();
         parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(self.authority.clone());
+        parts.authority = Some(Authority::from_static(POOL));
         parts.path_and_query = Some(path);
         Uri::from_parts(parts).ok()
     }
@@ -115,9 +122,9 @@ impl std::fmt::Display for Backend {
     }
 }
 
-/// The client, every option written although some equal today's defaults. `read_ahead` is the most bytes of an answer's
+/// The client of one backend, every option written although some equal today's defaults. `read_ahead` is the most bytes of an answer's
 /// head, and of a body that are read ahead of a slow caller, at least 8 KiB; `most` the most unused connections that are kept.
-pub(super) fn client(read_ahead: usize, most: usize) -> BackendClient {
+pub(super) fn client(backend: &Backend, read_ahead: usize, most: usize) -> BackendClient {
     let mut connector = HttpConnector::new();
     // A backend that does not accept is told to the caller, not waited for.
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -149,7 +156,10 @@ pub(super) fn client(read_ahead: usize, most: usize) -> BackendClient {
         .http1_ignore_invalid_headers_in_responses(false)
         .http09_responses(false)
         .http1_title_case_headers(false)
-        .build(Lines(connector))
+        .build(Lines {
+            connector,
+            to: backend.url.clone(),
+        })
 }
 
 #[cfg(test)]
@@ -211,7 +221,6 @@ mod tests {
             let asked: Uri = asked.parse().unwrap();
             for (backend, path) in [(&root, plain), (&base, based.as_str())] {
                 let uri = backend.uri(&asked).unwrap();
-                assert_eq!(uri.authority().unwrap(), "app:1");
                 let sent = uri.path_and_query().unwrap().to_string();
                 assert_eq!(sent, path);
             }

@@ -90,9 +90,10 @@ impl Proxy {
     /// # Errors
     /// When the URL is none of a backend, then why it cannot be used.
     pub fn new(settings: Settings, tunnels: &Tunnels) -> Result<Self, BackendError> {
+        let backend = Backend::parse(&settings.url)?;
         Ok(Self {
-            client: client(settings.read_ahead, settings.most),
-            backend: Arc::new(Backend::parse(&settings.url)?),
+            client: client(&backend, settings.read_ahead, settings.most),
+            backend: Arc::new(backend),
             patience: settings.patience,
             tunnels: tunnels.limited(settings.upgraded),
         })

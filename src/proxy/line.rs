@@ -48,9 +48,12 @@ impl Line {
     }
 }
 
-/// Connects by lines.
+/// Connects by lines to one address.
 #[derive(Clone)]
-pub(super) struct Lines(pub(super) HttpConnector);
+pub(super) struct Lines {
+    pub(super) connector: HttpConnector,
+    pub(super) to: Uri,
+}
 
 impl tower::Service<Uri> for Lines {
     type Response = OnLine;
@@ -58,11 +61,11 @@ impl tower::Service<Uri> for Lines {
     type Future = BoxFuture<'static, Result<OnLine, Self::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        tower::Service::poll_ready(&mut self.0, cx)
+        tower::Service::poll_ready(&mut self.connector, cx)
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = tower::Service::call(&mut self.0, uri);
+    fn call(&mut self, _pool: Uri) -> Self::Future {
+        let connecting = tower::Service::call(&mut self.connector, self.to.clone());
         Box::pin(async move {
             let line = Line {
                 shared: Arc::new(Shared {
