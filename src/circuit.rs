@@ -132,7 +132,7 @@ impl Breaker {
     }
 
     fn change(&self, why: Option<&str>, change: impl FnOnce(&mut Circuit, Duration, u64)) {
-        let chance = SystemChance.number().unwrap_or_default();
+        let chance = SystemChance.number();
         let mut state = self.shared.state();
         if let Some(why) = why {
             why.clone_into(&mut state.why);

@@ -4,19 +4,10 @@
 /// first character only, since the rule would print most of it.
 #[must_use]
 pub fn shorten(id: &str) -> String {
-    // A ninth character, and it is a long one.
-    let is_long = id.chars().nth(8).is_some();
-    let (head, tail) = if is_long { (4, 2) } else { (1, 0) };
-    let start = |nth: usize| id.char_indices().nth(nth).map_or(id.len(), |(at, _)| at);
-    let end = |from_last: usize| match from_last.checked_sub(1) {
-        Some(nth) => id.char_indices().nth_back(nth).map_or(0, |(at, _)| at),
-        None => id.len(),
-    };
-    let mut short = String::with_capacity(16);
-    short.push_str(id.get(..start(head)).unwrap_or_default());
-    short.push('…');
-    short.push_str(id.get(end(tail)..).unwrap_or_default());
-    short
+    let count = id.chars().count();
+    let (head, tail) = if count > 8 { (4, 2) } else { (1, 0) };
+    let end = id.chars().skip(count.saturating_sub(tail));
+    id.chars().take(head).chain(['…']).chain(end).collect()
 }
 
 #[cfg(test)]

@@ -1,11 +1,17 @@
-//! Secrets: texts that cannot be printed, serialised or compared by accident, and that are wiped when dropped.
+//! Secrets: texts that cannot be printed, written or compared by accident, and that are wiped when dropped.
+
+use std::hash::{Hash, Hasher};
 
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Serialize, Serializer};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-/// A secret text (API key, token, private key in PEM). `Debug` shows nothing of it, there is no `Display` and no
-/// `Serialize`, and its memory is wiped when the last clone is dropped.
+/// What a secret is serialised as.
+pub const SET: &str = "[set]";
+
+/// A secret text (API key, token, private key in PEM). `Debug` and `Serialize` show nothing of it, there is no `Display`, and
+/// its memory is wiped when the last clone is dropped.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
@@ -31,6 +37,19 @@ impl Secret {
     }
 }
 
+/// For fingerprints, which tell nothing of what they were made of.
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expose().hash(state);
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(SET)
+    }
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[secret]")
@@ -45,6 +64,7 @@ mod tests {
     fn prints_nothing_and_compares_whole_texts() {
         let secret = Secret::new("k3y".into());
         assert_eq!(format!("{secret:?}"), "[secret]");
+        assert_eq!(serde_json::to_value(&secret).unwrap(), "[set]");
         assert!(secret.matches("k3y"));
         assert!(!secret.matches("k3") && !secret.matches("k3yy") && !secret.matches(""));
     }

@@ -69,7 +69,7 @@ fn the_rules_are_pure() {
         "std::env",
         "SystemTime",
         "Instant",
-        "getrandom",
+        "rand::",
         "redis::",
         "hyper",
         "crate::payout",

@@ -2,11 +2,12 @@
 //! is counted, and a measurement with one is void.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hdrhistogram::Histogram;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -54,26 +55,16 @@ pub enum Until {
     Count(u64),
 }
 
-#[derive(Default)]
 pub struct Tally {
     pub paid: u64,
     pub failed: u64,
     pub first_failure: Option<String>,
     pub elapsed: Duration,
-    /// Microseconds, sorted.
-    pub latencies: Vec<u32>,
+    /// Microseconds.
+    pub latencies: Histogram<u64>,
 }
 
 impl Tally {
-    /// Microseconds that this share of all requests took at most.
-    pub fn quantile(&self, share: f64) -> f64 {
-        let last = self.latencies.len().saturating_sub(1);
-        let at = (last as f64 * share).round() as usize;
-        self.latencies
-            .get(at)
-            .map_or(f64::NAN, |micros| f64::from(*micros))
-    }
-
     /// # Errors
     /// When one request failed: then what was measured is something else.
     pub fn whole(self, what: &str) -> anyhow::Result<Self> {
@@ -107,6 +98,13 @@ impl Load {
             streams.push(stream);
         }
         let begun = Instant::now();
+        let tally = Arc::new(Mutex::new(Tally {
+            paid: 0,
+            failed: 0,
+            first_failure: None,
+            elapsed: Duration::ZERO,
+            latencies: Histogram::new(3)?,
+        }));
         let left = Arc::new(AtomicU64::new(match until {
             Until::After(_) => u64::MAX,
             Until::Count(count) => count,
@@ -125,21 +123,17 @@ impl Load {
                     begun,
                     end,
                     left: Arc::clone(&left),
-                    keeps_latencies: matches!(until, Until::After(_)),
+                    tally: Arc::clone(&tally),
                 };
                 tokio::spawn(connection.ask(stream, pace))
             })
             .collect();
-        let mut all = Tally::default();
         for task in tasks {
-            let one = task.await?;
-            all.paid += one.paid;
-            all.failed += one.failed;
-            all.first_failure = all.first_failure.or(one.first_failure);
-            all.latencies.extend(one.latencies);
+            task.await??;
         }
+        let all = Arc::into_inner(tally).context("a connection has not ended")?;
+        let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
         all.elapsed = begun.elapsed();
-        all.latencies.sort_unstable();
         Ok(all)
     }
 }
@@ -150,12 +144,11 @@ struct Connection {
     begun: Instant,
     end: Option<Instant>,
     left: Arc<AtomicU64>,
-    keeps_latencies: bool,
+    tally: Arc<Mutex<Tally>>,
 }
 
 impl Connection {
-    async fn ask(self, stream: TcpStream, pace: Pace) -> Tally {
-        let mut tally = Tally::default();
+    async fn ask(self, stream: TcpStream, pace: Pace) -> anyhow::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut answers = Reader::new(read);
         let mut turn: u64 = 0;
@@ -176,20 +169,20 @@ impl Connection {
             };
             turn += 1;
             if self.end.is_some_and(|end| since >= end) || !self.takes_one() {
-                return tally;
+                return Ok(());
             }
             let request = self.load.request();
             let answered = async {
                 write.write_all(&request).await?;
                 answers.next().await
             };
-            match answered.await {
+            let answered = answered.await;
+            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            match answered {
                 Ok(Some((head, body))) if head.starts_with(b"HTTP/1.1 200") && is_success(body) => {
                     tally.paid += 1;
-                    if self.keeps_latencies {
-                        let micros = since.elapsed().as_micros();
-                        tally.latencies.push(u32::try_from(micros).unwrap_or(u32::MAX));
-                    }
+                    let micros = since.elapsed().as_micros();
+                    tally.latencies.record(u64::try_from(micros)?)?;
                 }
                 other => {
                     tally.failed += 1;
@@ -207,7 +200,7 @@ impl Connection {
                     let broken = text.contains("connection");
                     tally.first_failure.get_or_insert(text);
                     if broken {
-                        return tally;
+                        return Ok(());
                     }
                 }
             }

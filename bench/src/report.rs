@@ -205,7 +205,7 @@ impl<'a> Measured<'a> {
         Ok(Cost {
             cpu_micros: self.used.as_secs_f64() * 1e6 / self.paid as f64,
             per_second,
-            latency: quantiles(&third),
+            latency: [0.5, 0.99, 0.999].map(|share| third.latencies.value_at_quantile(share) as f64),
             memory: [self.at_rest, self.under_load, self.memory()?],
             payouts_per_sync: (self.syncs > 0.0).then(|| self.paid as f64 / self.syncs),
         })
@@ -233,10 +233,6 @@ impl<'a> Measured<'a> {
         let process = self.subject.process.as_ref();
         process.map_or(Ok(Duration::ZERO), |process| process.cpu())
     }
-}
-
-fn quantiles(tally: &Tally) -> [f64; 3] {
-    [0.5, 0.99, 0.999].map(|share| tally.quantile(share))
 }
 
 /// How often the embedded ledger has synced.

@@ -21,7 +21,7 @@ use crate::payout::ports::{Identity, Ledger};
 use crate::payout::watch::Contact;
 use crate::payout::{Payouts, Settings};
 use crate::private;
-use crate::redis_link::{self, Options, RedisLink, RedisUrl};
+use crate::redis_link::{self, Options, RedisLink};
 use crate::rules::contract::answer::Disclosure;
 use crate::rules::encoding::Encoding;
 use crate::rules::order::step::Policy;
@@ -235,7 +235,7 @@ pub(super) async fn payouts(
                 wait_replicas: *wait_replicas,
                 create: config.ledger.create,
             };
-            let ledger = RedisLedger::new(link(server, "ledger", metrics)?, settings, Arc::clone(&clock));
+            let ledger = RedisLedger::new(link(server, "ledger", metrics), settings, Arc::clone(&clock));
             // No claim is made before the ledger's time was heard, so it is asked for before anybody calls.
             if let Ok(Err(error)) = tokio::time::timeout(REDIS_RESPONSE, ledger.ready()).await {
                 tracing::warn!(%error, "the ledger is not ready yet");
@@ -282,7 +282,7 @@ pub(super) async fn payouts(
 pub(super) fn keeper(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Box<dyn Keeper>> {
     Ok(match &config.ledger.store {
         LedgerStore::Redis { server, prefix, .. } => {
-            let link = link(server, "ledger", &Metrics::default())?;
+            let link = link(server, "ledger", &Metrics::default());
             let retention = config.ledger.retention;
             Box::new(RedisKeeper::new(link, prefix, retention, clock))
         }
@@ -309,7 +309,7 @@ pub(super) async fn identity(config: &Config, metrics: &Metrics) -> anyhow::Resu
                 entries: Budget::of(means, Wanted::of(config)).cached,
             };
             let identity =
-                RedisIdentity::new(link(server, "identity", metrics)?, key, field.as_deref(), cache);
+                RedisIdentity::new(link(server, "identity", metrics), key, field.as_deref(), cache);
             Ok(Arc::new(
                 identity.map_err(anyhow::Error::msg).context("[identity]")?,
             ))
@@ -369,13 +369,12 @@ pub(super) fn describe(config: &Config, metrics: &Metrics) {
 }
 
 /// A link to a Redis that the configuration names, with its circuit in the metrics.
-pub(super) fn link(server: &RedisServer, name: &str, metrics: &Metrics) -> anyhow::Result<RedisLink> {
-    let url = RedisUrl::parse(server.url.expose()).map_err(anyhow::Error::msg)?;
+pub(super) fn link(server: &RedisServer, name: &str, metrics: &Metrics) -> RedisLink {
     let options = Options {
         connect_timeout: REDIS_CONNECT,
         response_timeout: REDIS_RESPONSE,
         ca_pem: server.ca_pem.clone(),
     };
     let breaker = metrics.breakers().named(name, redis_link::PATIENCE);
-    Ok(RedisLink::behind(url, options, breaker))
+    RedisLink::behind(server.url.clone(), options, breaker)
 }

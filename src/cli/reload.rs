@@ -55,7 +55,7 @@ impl Parts {
             &self.standing,
             Some(&before),
         )?;
-        let mut shown = redacted(config);
+        let mut shown = redacted(config)?;
         if let Some(shown) = shown.as_object_mut() {
             shown.insert("restart_needed_for".to_owned(), restart_for.into());
         }

@@ -106,7 +106,7 @@ impl Sidecar {
             None,
         )?;
         assemble::describe(config, &metrics);
-        let api = Api::new(payouts.clone(), config.admin.token.clone(), redacted(config));
+        let api = Api::new(payouts.clone(), config.admin.token.clone(), redacted(config)?);
         let sidecar = Self {
             parts: Parts {
                 stack: Stack::new(first),

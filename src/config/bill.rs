@@ -15,16 +15,7 @@ use super::BillMerchant;
 use super::address;
 use super::certificate::Certificate;
 use super::check::Check;
-use super::merchant::{Entry, HANDLER_KEYS};
-
-/// Keys of v2 only.
-const V2_KEYS: [&str; 5] = [
-    "api_key",
-    "send_name",
-    "wishing",
-    "scene_id",
-    "request_credentials",
-];
+use super::merchant::{Entry, HANDLER_KEYS, V2_KEYS};
 
 /// Characters of `transfer_scene_id` and `notify_url`. Source: wechat-pay.md, section 10.
 const SCENE_ID: usize = 36;
@@ -58,34 +49,16 @@ impl Entry<'_> {
     /// The signing key and the serial number of its certificate.
     fn signer(&self, pattern: &MerchantPattern, check: &mut Check<'_>) -> Option<(Arc<SigningKey>, String)> {
         let raw = self.raw;
-        let certificate = match (&raw.cert, &raw.key, &raw.p12) {
-            (None, None, Some(p12)) => Some(self.certificate_of_p12(p12, pattern, check)?),
-            (_, _, Some(_)) => {
-                let text = "stands instead of cert and key: remove it, or them";
-                check.error(&self.at("p12"), text);
-                return None;
-            }
-            (_, None, None) => {
-                check.error(
-                    &self.at("key"),
-                    "is missing: give the private key of the merchant's certificate",
-                );
-                return None;
-            }
-            (Some(cert), Some(key), None) => {
-                let cert = check.secret(Some(cert), &self.at("cert"))?;
-                let key = check.secret(Some(key), &self.at("key"))?;
-                let read = Certificate::from_pem(cert.expose(), key.expose(), check.now);
-                let blamed = match read {
-                    Err(super::CertificateError::NoKey | super::CertificateError::UnusableKey) => "key",
-                    Ok(_) | Err(_) => "cert",
-                };
-                Some(check.certificate(read, &self.at(blamed), &self.name)?)
-            }
-            (None, Some(_), None) => None,
-        };
+        if raw.key.is_none() && raw.p12.is_none() {
+            let text = "is missing: give the private key of the merchant's certificate";
+            check.error(&self.at("key"), text);
+            return None;
+        }
+        let certificate = self.given_certificate(pattern, check);
         let key = match &certificate {
             Some(certificate) => SigningKey::from_der(certificate.key()),
+            // It is wrong, and noted.
+            None if raw.cert.is_some() || raw.p12.is_some() => return None,
             None => SigningKey::from_pem(check.secret(raw.key.as_ref(), &self.at("key"))?.expose()),
         };
         let blamed = if raw.p12.is_some() { "p12" } else { "key" };

@@ -11,10 +11,11 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
-use zeroize::{Zeroize as _, Zeroizing};
+use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
 
 use crate::rules::term::Millis;
+use crate::rules::wechat::v3::envelope::serial_no;
 
 /// Why a certificate and key cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +51,7 @@ pub enum CertificateError {
 /// A certificate chain and its private key. The key is wiped when the last owner drops it, and never printed.
 pub struct Certificate {
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: Zeroizing<PrivateKeyDer<'static>>,
     serial: String,
     not_after: Millis,
 }
@@ -97,26 +98,17 @@ impl Certificate {
         let key = Zeroizing::new(key);
         let own = chain.first().ok_or(CertificateError::NoCertificate)?;
         let (_, parsed) = X509Certificate::from_der(own).map_err(|_| CertificateError::Unreadable)?;
-        let serial: String = parsed
-            .raw_serial()
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect();
-        let serial = serial
-            .strip_prefix("00")
-            .map_or_else(|| serial.clone(), str::to_owned);
+        let serial = serial_no(&parsed);
         let validity = parsed.validity();
-        let millis = |seconds: i64| Millis(seconds.saturating_mul(1000));
-        let not_before = millis(validity.not_before.timestamp());
-        let not_after = millis(validity.not_after.timestamp());
-
+        let millis = |time: ASN1Time| Millis(time.timestamp().saturating_mul(1000));
+        let (not_before, not_after) = (millis(validity.not_before), millis(validity.not_after));
+        // Not by `CertifiedKey::from_der`, which takes a copy of the key that nobody wipes.
         let signer = any_supported_type(&key).map_err(|_| CertificateError::UnusableKey)?;
         match CertifiedKey::new(chain.clone(), signer).keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(rustls::Error::InconsistentKeys(_)) => return Err(CertificateError::Mismatch),
             Err(_) => return Err(CertificateError::Unreadable),
         }
-
         if now > not_after {
             return Err(CertificateError::Expired(validity.not_after.to_string()));
         }
@@ -125,7 +117,7 @@ impl Certificate {
         }
         Ok(Self {
             chain,
-            key: key.clone_key(),
+            key,
             serial,
             not_after,
         })
@@ -159,12 +151,6 @@ impl Certificate {
     pub(super) fn days_left_within(&self, span: Duration, now: Millis) -> Option<u64> {
         let left = self.not_after.since(now);
         (left < span).then(|| left.as_secs().checked_div(86_400).unwrap_or_default())
-    }
-}
-
-impl Drop for Certificate {
-    fn drop(&mut self) {
-        self.key.zeroize();
     }
 }
 

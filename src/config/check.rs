@@ -142,7 +142,7 @@ impl Check<'_> {
         }
     }
 
-    /// Warns about keys that have no effect under the chosen kind of store.
+    /// Warns about keys that have no effect under the chosen kind of store or product.
     pub(super) fn idle(&mut self, section: &str, keys: &[&str], chosen: &str) {
         for key in keys {
             let path = format!("{section}.{key}");

@@ -4,19 +4,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value was given.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a value was given. `Display` is what stands before a message.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Place {
     /// In the file, on this line (from 1).
+    #[error("line {0}: ")]
     Line(usize),
     /// In this environment variable.
+    #[error("{0}: ")]
     Variable(String),
     /// Nowhere: something is missing, or the file as a whole is meant.
+    #[error("")]
     Nowhere,
 }
 
 /// One mistake.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}{message}")]
 pub struct ConfigError {
     /// Where the value was given.
     pub place: Place,
@@ -26,18 +30,9 @@ pub struct ConfigError {
     pub message: String,
 }
 
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Line(line) => write!(f, "line {line}: {}", self.message),
-            Place::Variable(name) => write!(f, "{name}: {}", self.message),
-            Place::Nowhere => f.write_str(&self.message),
-        }
-    }
-}
-
 /// Every mistake of one configuration. `Display` shows one per line, in the file's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} has {}:{}", file.display(), counted(errors), listed(errors))]
 pub struct ConfigErrors {
     /// The file, as it was named.
     pub file: PathBuf,
@@ -45,19 +40,16 @@ pub struct ConfigErrors {
     pub errors: Vec<ConfigError>,
 }
 
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.errors.len();
-        let noun = if count == 1 { "mistake" } else { "mistakes" };
-        write!(f, "{} has {count} {noun}:", self.file.display())?;
-        for error in &self.errors {
-            write!(f, "\n  {error}")?;
-        }
-        Ok(())
+fn counted(errors: &[ConfigError]) -> String {
+    match errors {
+        [_] => "1 mistake".to_owned(),
+        all => format!("{} mistakes", all.len()),
     }
 }
 
-impl std::error::Error for ConfigErrors {}
+fn listed(errors: &[ConfigError]) -> String {
+    errors.iter().map(|error| format!("\n  {error}")).collect()
+}
 
 /// Where each value came from: the line of the file or the variable that set it.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 use zeroize::Zeroizing;
@@ -114,29 +115,23 @@ fn read(
 fn parse(text: &str, problems: &mut Problems) -> Option<Table> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = Lines::of(text);
-    let (table, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
+    let (table, mut errors) = DeTable::parse_recoverable(text);
+    note_table(table.get_ref(), "", &lines, &mut problems.origins);
+    let read = Table::deserialize(toml::Deserializer::from(table));
+    if errors.is_empty() {
+        match read {
+            Ok(table) => return Some(table),
+            Err(error) => errors.push(error),
+        }
+    }
+    for error in errors {
         // The parser's own display would quote the line, which may hold a secret.
         let place = error
             .span()
             .map_or(Place::Nowhere, |span| Place::Line(lines.line(span.start)));
         problems.at(place, format!("is not TOML: {}", error.message()));
     }
-    if !errors.is_empty() {
-        return None;
-    }
-    note_table(table.get_ref(), "", &lines, &mut problems.origins);
-    match text.parse() {
-        Ok(table) => Some(table),
-        Err(error) => {
-            let error: toml::de::Error = error;
-            let place = error
-                .span()
-                .map_or(Place::Nowhere, |span| Place::Line(lines.line(span.start)));
-            problems.at(place, format!("is not TOML: {}", error.message()));
-            None
-        }
-    }
+    None
 }
 
 fn note_table(table: &DeTable<'_>, path: &str, lines: &Lines, origins: &mut Origins) {
@@ -148,20 +143,13 @@ fn note_table(table: &DeTable<'_>, path: &str, lines: &Lines, origins: &mut Orig
 }
 
 fn note_value(value: &DeValue<'_>, path: &str, lines: &Lines, origins: &mut Origins) {
-    match value {
-        DeValue::Table(table) => note_table(table, path, lines, origins),
-        DeValue::Array(values) => {
-            for (index, value) in values.iter().enumerate() {
-                let path = format!("{path}[{index}]");
-                origins.set_line(&path, lines.line(value.span().start));
-                note_value(value.get_ref(), &path, lines, origins);
-            }
-        }
-        DeValue::String(_)
-        | DeValue::Integer(_)
-        | DeValue::Float(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_) => {}
+    if let Some(table) = value.as_table() {
+        note_table(table, path, lines, origins);
+    }
+    for (index, element) in value.as_array().into_iter().flatten().enumerate() {
+        let path = format!("{path}[{index}]");
+        origins.set_line(&path, lines.line(element.span().start));
+        note_value(element.get_ref(), &path, lines, origins);
     }
 }
 

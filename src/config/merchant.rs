@@ -12,11 +12,11 @@ use crate::rules::xml::is_xml_char;
 use crate::secret::Secret;
 
 use super::address::{self, Path};
-use super::certificate::Certificate;
+use super::certificate::{Certificate, CertificateError};
 use super::check::Check;
 use super::raw;
 use super::secret_ref::SecretRef;
-use super::{Handler, HandlerFormat, Merchant, To, Wechat, WechatMerchant};
+use super::{Handler, Merchant, To, Wechat, WechatMerchant};
 
 /// Keys of `to = "handler"`.
 pub(super) const HANDLER_KEYS: [&str; 9] = [
@@ -32,15 +32,14 @@ pub(super) const HANDLER_KEYS: [&str; 9] = [
 ];
 
 /// Keys of `to = "wechat"`, of every product.
-const WECHAT_KEYS: [&str; 9] = [
-    "product",
+const WECHAT_KEYS: [&str; 4] = ["product", "cert", "key", "p12"];
+
+/// Keys of the products of v2 only.
+pub(super) const V2_KEYS: [&str; 5] = [
     "send_name",
     "wishing",
     "scene_id",
     "api_key",
-    "cert",
-    "key",
-    "p12",
     "request_credentials",
 ];
 
@@ -179,8 +178,8 @@ impl Entry<'_> {
 
     fn handler(&self, check: &mut Check<'_>) -> Option<Handler> {
         let raw = self.raw;
-        self.refuse(&WECHAT_KEYS, "to = \"handler\"", check);
-        self.refuse(&V3_KEYS, "to = \"handler\"", check);
+        let others = [&WECHAT_KEYS[..], &V2_KEYS, &V3_KEYS].concat();
+        self.refuse(&others, "to = \"handler\"", check);
         let url_path = self.at("handler_url");
         let url = match &raw.handler_url {
             Some(url) => Some(check.url(url, &url_path, Path::Allowed, HANDLER_URL)),
@@ -215,16 +214,11 @@ impl Entry<'_> {
             let text = "must be at least timeout: before, the request itself may still be on its way";
             check.error(&self.at("not_found_after"), text);
         }
-        let format = match raw.handler_format {
-            raw::HandlerFormat::Json => HandlerFormat::Json,
-            raw::HandlerFormat::Xml => HandlerFormat::Xml,
-            raw::HandlerFormat::Same => HandlerFormat::Same,
-        };
         Some(Handler {
             url: url?,
             id: id?,
             formerly,
-            format,
+            format: raw.handler_format,
             idempotent: raw.idempotent,
             timeout,
             not_found_after,
@@ -267,13 +261,7 @@ impl Entry<'_> {
                     .map(|scene| self.plain_text(scene, "scene_id", SCENE_ID_LENGTH, check)),
             ),
             Product::Transfer => {
-                for key in RED_PACKET_KEYS {
-                    if check.problems.origins.is_given(&self.at(key)) {
-                        check
-                            .problems
-                            .warn(&self.at(key), "has no effect with product = \"transfer\"");
-                    }
-                }
+                check.idle(&self.path, &RED_PACKET_KEYS, "product = \"transfer\"");
                 (String::new(), String::new(), None)
             }
         };
@@ -375,7 +363,7 @@ impl Entry<'_> {
         Some(key)
     }
 
-    /// The certificate from `cert` and `key`, or from `p12`.
+    /// The certificate, which `request_credentials` may bring instead.
     fn certificate(
         &self,
         pattern: &MerchantPattern,
@@ -383,43 +371,50 @@ impl Entry<'_> {
         check: &mut Check<'_>,
     ) -> Option<Arc<Certificate>> {
         let raw = self.raw;
-        match (&raw.cert, &raw.key, &raw.p12) {
-            (None, None, None) => {
-                if !raw.request_credentials && !address::is_plain(&wechat.base_url) {
-                    let text = "is missing: give cert and key, or p12, or set request_credentials = true";
-                    check.error(&self.at("cert"), text);
-                }
-                None
+        let missing = match (&raw.cert, &raw.key) {
+            (None, None) if raw.p12.is_none() => {
+                let needs_none = raw.request_credentials || address::is_plain(&wechat.base_url);
+                let text = "is missing: give cert and key, or p12, or set request_credentials = true";
+                (!needs_none).then_some(("cert", text))
             }
+            (Some(_), None) => Some(("key", "is missing beside cert: give both")),
+            (None, Some(_)) => Some(("cert", "is missing beside key: give both")),
+            (None, None) | (Some(_), Some(_)) => None,
+        };
+        if let (Some((key, text)), None) = (missing, &raw.p12) {
+            check.error(&self.at(key), text);
+        }
+        self.given_certificate(pattern, check)
+    }
+
+    /// The certificate of `p12`, or of `cert` and `key` where there are both.
+    pub(super) fn given_certificate(
+        &self,
+        pattern: &MerchantPattern,
+        check: &mut Check<'_>,
+    ) -> Option<Arc<Certificate>> {
+        match (&self.raw.cert, &self.raw.key, &self.raw.p12) {
             (None, None, Some(p12)) => self.certificate_of_p12(p12, pattern, check),
             (_, _, Some(_)) => {
-                check.error(
-                    &self.at("p12"),
-                    "stands instead of cert and key: remove it, or them",
-                );
+                let text = "stands instead of cert and key: remove it, or them";
+                check.error(&self.at("p12"), text);
                 None
             }
-            (cert, key, None) => {
-                let mut half = |secret: &Option<SecretRef>, name: &str, other: &str| {
-                    let path = self.at(name);
-                    if secret.is_none() {
-                        check.error(&path, format!("is missing beside {other}: give both"));
-                    }
-                    check.secret(secret.as_ref(), &path)
-                };
-                let cert = half(cert, "cert", "key");
-                let key = half(key, "key", "cert");
+            (Some(cert), Some(key), None) => {
+                let cert = check.secret(Some(cert), &self.at("cert"));
+                let key = check.secret(Some(key), &self.at("key"));
                 let read = Certificate::from_pem(cert?.expose(), key?.expose(), check.now);
                 let blamed = match read {
-                    Err(super::CertificateError::NoKey | super::CertificateError::UnusableKey) => "key",
+                    Err(CertificateError::NoKey | CertificateError::UnusableKey) => "key",
                     Ok(_) | Err(_) => "cert",
                 };
                 check.certificate(read, &self.at(blamed), &self.name)
             }
+            (_, _, None) => None,
         }
     }
 
-    pub(super) fn certificate_of_p12(
+    fn certificate_of_p12(
         &self,
         p12: &SecretRef,
         pattern: &MerchantPattern,

@@ -7,11 +7,11 @@
 
 use http::uri::Uri;
 use http::{HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
 
 use super::address::{Path, http_url};
 use super::certificate::holds_certificates;
 use super::check::Check;
-use crate::proxy::target::percent_decode;
 use crate::secret::Secret;
 use crate::telemetry::otlp::proto::Resource;
 use crate::telemetry::otlp::sampler::Sampler;
@@ -190,7 +190,7 @@ fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let parts = text.split(',').filter(|part| !part.trim().is_empty());
     let pairs = parts.map(|part| {
         let (name, value) = part.split_once('=')?;
-        let value = String::from_utf8(percent_decode(value.trim().as_bytes())).ok()?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?.into_owned();
         let name = name.trim();
         (!name.is_empty()).then(|| (name.to_owned(), value))
     });

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use zeroize::Zeroizing;
 
 use super::errors::{Place, Problems};
-use super::shape::Shape;
+use super::shape::{Shape, join};
 
 /// What the names of our variables start with.
 pub(super) const PREFIX: &str = "payout_sidecar__";
@@ -46,9 +46,14 @@ pub(super) fn overlay(
             problems.at(Place::Variable(name.clone()), twice);
         }
     }
+    let mut whole = Value::Table(std::mem::take(file));
     // In order, so that element 0 is added before element 1, and 9 before 10.
     for (steps, (name, text)) in settings {
-        set(file, shape, &steps, name, text, problems);
+        let setting = Setting { name, text };
+        setting.put(&mut whole, Some(shape), "", &steps, problems);
+    }
+    if let Value::Table(table) = whole {
+        *file = table;
     }
 }
 
@@ -67,72 +72,62 @@ fn steps(keys: &str, shape: &Shape) -> Option<Vec<Step>> {
         .collect()
 }
 
-fn set(file: &mut Table, shape: &Shape, steps: &[Step], name: &str, text: &str, problems: &mut Problems) {
-    let mut whole = Value::Table(std::mem::take(file));
-    let mut at = Some(&mut whole);
-    let mut wants = Some(shape);
-    let mut path = String::new();
-    for step in steps {
-        let Some(here) = at.take() else { break };
-        // A key below something that is no section (or below a secret's text) replaces it; `check_file` judges that.
-        let next = match step {
-            Step::Key(key) => {
-                let is_place = wants == Some(&Shape::Secret);
-                if is_place || !here.is_table() {
-                    *here = Value::Table(Table::new());
-                }
-                path = super::shape::join(&path, key);
-                wants = wants.and_then(|shape| shape.child(key));
-                here.as_table_mut()
-                    .map(|table| table.entry(key.as_str()).or_insert_with(|| empty(wants)))
-            }
-            Step::Element(index) => {
-                if !here.is_array() {
-                    *here = Value::Array(Vec::new());
-                }
-                let list = path.clone();
-                path = format!("{path}[{index}]");
-                wants = match wants {
-                    Some(Shape::List(element)) => Some(element),
-                    Some(_) | None => None,
-                };
-                here.as_array_mut().and_then(|values| {
-                    if *index == values.len() {
-                        values.push(empty(wants));
-                    }
-                    let count = values.len();
-                    let element = values.get_mut(*index);
-                    if element.is_none() {
-                        let text =
-                            format!("{list} has {count} elements: the next is number {count}, not {index}");
-                        problems.at(Place::Variable(name.to_owned()), text);
-                    }
-                    element
-                })
-            }
-        };
-        if next.is_some() && !problems.origins.is_given(&path) {
-            problems.origins.set_variable(&path, name);
+/// A variable.
+struct Setting<'a> {
+    name: &'a str,
+    text: &'a str,
+}
+
+impl Setting<'_> {
+    /// Sets what is `steps` below `at`, which is at `path`. What is no section (or a secret's text) where one must be is
+    /// replaced; `check_file` judges that.
+    fn put(
+        &self,
+        at: &mut Value,
+        wants: Option<&Shape>,
+        path: &str,
+        steps: &[Step],
+        problems: &mut Problems,
+    ) {
+        if steps.is_empty() || !(path.is_empty() || problems.origins.is_given(path)) {
+            problems.origins.set_variable(path, self.name);
         }
-        at = next;
-    }
-    if let Some(target) = at {
-        *target = value(text, wants);
-        problems.origins.set_variable(&path, name);
-    }
-    if let Value::Table(table) = whole {
-        *file = table;
+        match steps {
+            [] => *at = value(self.text, wants),
+            [Step::Key(key), rest @ ..] => {
+                if wants == Some(&Shape::Secret) || !at.is_table() {
+                    *at = Value::Table(Table::new());
+                }
+                let child = wants.and_then(|shape| shape.child(key));
+                if let Value::Table(table) = at {
+                    let next = table.entry(key.as_str()).or_insert(EMPTY);
+                    self.put(next, child, &join(path, key), rest, problems);
+                }
+            }
+            [Step::Element(index), rest @ ..] => {
+                if !at.is_array() {
+                    *at = Value::Array(Vec::new());
+                }
+                let child = wants.and_then(|shape| shape.child(&index.to_string()));
+                let Value::Array(values) = at else { return };
+                let count = values.len();
+                if *index == count {
+                    values.push(EMPTY);
+                }
+                match values.get_mut(*index) {
+                    Some(next) => self.put(next, child, &format!("{path}[{index}]"), rest, problems),
+                    None => problems.at(
+                        Place::Variable(self.name.to_owned()),
+                        format!("{path} has {count} elements: the next is number {count}, not {index}"),
+                    ),
+                }
+            }
+        }
     }
 }
 
-/// What stands where nothing was, until the next step fills it.
-fn empty(wants: Option<&Shape>) -> Value {
-    if matches!(wants, Some(Shape::List(_))) {
-        Value::Array(Vec::new())
-    } else {
-        Value::Table(Table::new())
-    }
-}
+/// What stands where nothing was, until the next step replaces it.
+const EMPTY: Value = Value::Boolean(false);
 
 /// The value that a text means to a key of this shape.
 fn value(text: &str, wants: Option<&Shape>) -> Value {

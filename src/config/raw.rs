@@ -1,11 +1,12 @@
 //! The file as it is written: one struct per section of `config.toml`, defaults included.
 //!
-//! The doc comments of the fields are the descriptions of the JSON Schema, and the `Default` implementations are the
-//! only home of the defaults. Nothing is checked here beyond the form of a value; `resolve` does that.
+//! The doc comments of the fields are the descriptions of the JSON Schema, and `#[default]` beside them is the only home of the
+//! defaults. Nothing is checked here beyond the form of a value; `resolve` does that.
 //! Document: specification, section 7.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
 
 use super::secret_ref::SecretRef;
 use super::units::{ByteSize, Span};
@@ -31,24 +32,32 @@ pub(super) struct Raw {
 }
 
 /// The main port: the two contract paths, and the proxied rest.
-#[derive(Deserialize, JsonSchema)]
+#[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Server {
     /// Address and port to listen on.
+    #[default = "0.0.0.0:8080"]
     pub(super) listen: String,
     /// Largest body on the two contract paths; proxied paths stream without a limit.
+    #[default(ByteSize(bytesize::ByteSize::kib(64)))]
     pub(super) max_body: ByteSize,
     /// How long a caller may take to send a request's head.
+    #[default(Span::seconds(5))]
     pub(super) header_timeout: Span,
     /// How long a caller may take to send the body of one of the two contract calls.
+    #[default(Span::seconds(5))]
     pub(super) body_timeout: Span,
     /// How long a connection is kept on which nothing is asked.
+    #[default(Span::seconds(75))]
     pub(super) idle_timeout: Span,
     /// How long a caller waits at most; then it is told `SYSTEMERROR`, and the payout goes on in the background.
+    #[default(Span::seconds(15))]
     pub(super) request_timeout: Span,
     /// Contract calls at the same time, and as many proxied requests, as far as the memory allows; one more is answered 503.
+    #[default = 1024]
     pub(super) max_in_flight: i64,
     /// Connections at the same time; one more takes the place of the idlest.
+    #[default = 8192]
     pub(super) max_connections: i64,
     /// Memory that the process may use; without it its cgroup's limit. `max_in_flight`, `max_connections` and `cache_entries`
     /// are lowered to what fits.
@@ -56,31 +65,13 @@ pub(super) struct Server {
     /// Whether callers may begin with HTTP/2 without TLS (prior knowledge). Over TLS it is always offered.
     pub(super) http2: bool,
     /// How long calls are still taken after SIGTERM, while `/readyz` is 503 already.
+    #[default(Span::seconds(3))]
     pub(super) lame_duck: Span,
     /// How long running payouts may take to finish after that.
+    #[default(Span::seconds(25))]
     pub(super) drain_timeout: Span,
     /// Serves the main port over TLS.
     pub(super) tls: Option<ServerTls>,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            listen: "0.0.0.0:8080".into(),
-            max_body: ByteSize::kib(64),
-            header_timeout: Span::seconds(5),
-            body_timeout: Span::seconds(5),
-            idle_timeout: Span::seconds(75),
-            request_timeout: Span::seconds(15),
-            max_in_flight: 1024,
-            max_connections: 8192,
-            memory_limit: None,
-            http2: false,
-            lame_duck: Span::seconds(3),
-            drain_timeout: Span::seconds(25),
-            tls: None,
-        }
-    }
 }
 
 /// TLS of the main port. Paths are relative to the directory of the configuration file.
@@ -100,23 +91,15 @@ pub(super) struct ServerTls {
 }
 
 /// The admin port: `/livez`, `/readyz`, `/metrics`, the console at `/`, its API under `/api`.
-#[derive(Deserialize, JsonSchema)]
+#[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Admin {
     /// Address and port to listen on.
+    #[default = "127.0.0.1:9090"]
     pub(super) listen: String,
     /// Asked for under `/` and `/api`, and for whatever changes something. Without it these two can be read, not changed, by
     /// callers on loopback whose `Host` is loopback.
     pub(super) token: Option<SecretRef>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:9090".into(),
-            token: None,
-        }
-    }
 }
 
 /// Who may call; every rule that is given must hold.
@@ -134,17 +117,12 @@ pub(super) struct Access {
 }
 
 /// Which client address an order carries.
-#[derive(Deserialize, JsonSchema)]
+#[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ClientIp {
     /// Replaces `clientIp`: the customer's public egress address; `keep` leaves the platform's.
+    #[default = "keep"]
     pub(super) value: String,
-}
-
-impl Default for ClientIp {
-    fn default() -> Self {
-        Self { value: "keep".into() }
-    }
 }
 
 /// A kind of store.
@@ -159,7 +137,7 @@ pub(super) enum StoreKind {
 }
 
 /// Where the openid of a user id is found.
-#[derive(Deserialize, JsonSchema)]
+#[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Identity {
     /// `redis`, or `file`: a CSV `wx_app_id,user_id,openid`, re-read when it changes.
@@ -169,34 +147,22 @@ pub(super) struct Identity {
     /// Path of a CA (PEM) for `rediss://`, instead of the public roots.
     pub(super) ca: Option<String>,
     /// Redis key; `{wxAppId}` and `{userId}` are filled in.
+    #[default = "openid:{wxAppId}:{userId}"]
     pub(super) key: String,
     /// Field of the hash at `key` (`HGET`); without it `key` is a string (`GET`).
     pub(super) field: Option<String>,
     /// How long a found openid is kept in the process; `0s`: never.
+    #[default(Span::seconds(60))]
     pub(super) cache_ttl: Span,
     /// How many are kept at most; 0: none.
+    #[default = 100_000]
     pub(super) cache_entries: i64,
     /// Path of the CSV of `source = "file"`.
     pub(super) path: Option<String>,
 }
 
-impl Default for Identity {
-    fn default() -> Self {
-        Self {
-            source: StoreKind::Redis,
-            url: None,
-            ca: None,
-            key: "openid:{wxAppId}:{userId}".into(),
-            field: None,
-            cache_ttl: Span::seconds(60),
-            cache_entries: 100_000,
-            path: None,
-        }
-    }
-}
-
 /// Where payouts are recorded.
-#[derive(Deserialize, JsonSchema)]
+#[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Ledger {
     /// `redis` for any number of replicas, `file` for one process.
@@ -206,30 +172,17 @@ pub(super) struct Ledger {
     /// Path of a CA (PEM) for `rediss://`, instead of the public roots.
     pub(super) ca: Option<String>,
     /// What the names of all keys start with.
+    #[default = "payout:"]
     pub(super) prefix: String,
     /// Whether a start makes a ledger where the store holds none; `false`: `payout-sidecar ledger create` does, once.
     pub(super) create: bool,
     /// How long settled records are kept, at least 365d; unsettled ones never expire.
+    #[default(Span::days(400))]
     pub(super) retention: Span,
     /// How many Redis replicas each claim waits for.
     pub(super) wait_replicas: i64,
     /// Path of the file of `store = "file"`.
     pub(super) path: Option<String>,
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        Self {
-            store: StoreKind::Redis,
-            url: None,
-            ca: None,
-            prefix: "payout:".into(),
-            create: false,
-            retention: Span::days(400),
-            wait_replicas: 0,
-            path: None,
-        }
-    }
 }
 
 /// Limits, each optional. Days are Beijing days.
@@ -255,30 +208,23 @@ pub(super) struct Answer {
 }
 
 /// Where every other path goes.
-#[derive(Deserialize, JsonSchema)]
+#[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Backend {
     /// Scheme, host and port; without it other paths are answered 404.
     pub(super) url: Option<String>,
     /// How long it may neither send nor take a byte; then 504, or the answer is broken off. `0s`: for ever. Upgraded
     /// connections and event streams that flow are not meant.
+    #[default(Span::seconds(60))]
     pub(super) timeout: Span,
 }
 
-impl Default for Backend {
-    fn default() -> Self {
-        Self {
-            url: None,
-            timeout: Span::seconds(60),
-        }
-    }
-}
-
 /// WeChat Pay, for merchants with `to = "wechat"`.
-#[derive(Deserialize, JsonSchema)]
+#[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Wechat {
     /// Scheme and host; `https`, or `http` on this machine (a stand-in).
+    #[default = "https://api.mch.weixin.qq.com"]
     pub(super) base_url: String,
     /// Where connect failures move to. When absent: WeChat's backup host beside WeChat's own `base_url`, none beside
     /// another.
@@ -286,24 +232,14 @@ pub(super) struct Wechat {
     /// Path of a CA (PEM), instead of the public roots.
     pub(super) ca: Option<String>,
     /// How long connecting may take.
+    #[default(Span::seconds(3))]
     pub(super) connect_timeout: Span,
     /// How long an answer may take.
+    #[default(Span::seconds(10))]
     pub(super) timeout: Span,
     /// After how long of nothing but "no such order" an order counts as not paid.
+    #[default(Span::hours(24))]
     pub(super) not_found_after: Span,
-}
-
-impl Default for Wechat {
-    fn default() -> Self {
-        Self {
-            base_url: "https://api.mch.weixin.qq.com".into(),
-            backup_url: None,
-            ca: None,
-            connect_timeout: Span::seconds(3),
-            timeout: Span::seconds(10),
-            not_found_after: Span::hours(24),
-        }
-    }
 }
 
 /// Which kind of upstream.
@@ -319,7 +255,7 @@ pub(super) enum To {
 /// The encoding towards a handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum HandlerFormat {
+pub enum HandlerFormat {
     /// Always JSON.
     Json,
     /// Always XML.
@@ -344,12 +280,14 @@ pub(super) enum Product {
 }
 
 /// One upstream, and whose payouts go there.
-#[derive(Deserialize, JsonSchema)]
+#[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Merchant {
     /// Merchant number; `*` or absent: any.
+    #[default = "*"]
     pub(super) mch_id: String,
     /// App id; `*` or absent: any.
+    #[default = "*"]
     pub(super) wx_app_id: String,
     /// `wechat`, or `handler`: the customer's own service.
     pub(super) to: Option<To>,
@@ -368,6 +306,7 @@ pub(super) struct Merchant {
     /// Handler: whether it refuses a second payment of an order number by itself.
     pub(super) idempotent: bool,
     /// Handler: how long an answer may take.
+    #[default(Span::seconds(10))]
     pub(super) timeout: Span,
     /// Handler: after how long of nothing but `NOT_FOUND` an order counts as not paid. When absent: twice `timeout`;
     /// 24h for an idempotent handler.
@@ -415,43 +354,6 @@ pub(super) struct Merchant {
     pub(super) notify_url: Option<String>,
 }
 
-impl Default for Merchant {
-    fn default() -> Self {
-        Self {
-            mch_id: "*".into(),
-            wx_app_id: "*".into(),
-            to: None,
-            settle_only: false,
-            handler_url: None,
-            handler_id: None,
-            formerly: Vec::new(),
-            handler_format: HandlerFormat::Same,
-            idempotent: false,
-            timeout: Span::seconds(10),
-            not_found_after: None,
-            forward_credentials: false,
-            handler_token: None,
-            product: None,
-            send_name: None,
-            wishing: None,
-            scene_id: None,
-            api_key: None,
-            cert: None,
-            key: None,
-            p12: None,
-            request_credentials: false,
-            serial_no: None,
-            apiv3_key: None,
-            public_key_id: None,
-            public_key: None,
-            transfer_scene_id: None,
-            user_recv_perception: None,
-            scene_report_infos: Vec::new(),
-            notify_url: None,
-        }
-    }
-}
-
 /// One line of a scene's report.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -465,7 +367,7 @@ pub(super) struct SceneReportInfo {
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum LogFormat {
+pub enum LogFormat {
     /// One JSON object a line.
     #[default]
     Json,
@@ -474,22 +376,14 @@ pub(super) enum LogFormat {
 }
 
 /// Logs, on standard output.
-#[derive(Deserialize, JsonSchema)]
+#[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Log {
     /// `json` or `text`.
     pub(super) format: LogFormat,
     /// `error`, `warn`, `info`, `debug` or `trace`, perhaps per module: `info,hyper=warn`.
+    #[default = "info"]
     pub(super) level: String,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            format: LogFormat::Json,
-            level: "info".into(),
-        }
-    }
 }
 
 /// Traces.

@@ -1,62 +1,35 @@
 //! A configuration without its secrets, for `/api/config`, and in short for `check`.
 //!
-//! Built by hand: every part is taken apart by name, so that a new setting must be looked at here before it compiles.
-//! A secret is shown as `[set]`, one that is not given as null.
+//! A new setting does not compile before it can be serialised. A [`Secret`](crate::secret::Secret) is serialised as `[set]`, and
+//! nothing else that holds a key can be: the fields that do are named here, one by one. What is not given is null.
 
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize as _, Serializer};
 use serde_json::{Value, json};
 
-use crate::rules::limits::Limits;
-use crate::rules::term::HandlerId;
-use crate::secret::Secret;
+use crate::rules::route::MerchantPattern;
+use crate::rules::wechat::Product;
+use crate::rules::wechat::v3::request::Scene;
+use crate::rules::wechat::v3::sign::VerifyingKey;
+use crate::secret::SET;
+use crate::telemetry::otlp::Settings;
 
 use super::units::{ByteSize, show};
-use super::{
-    Access, Admin, Backend, BillMerchant, Certificate, ClientIp, ClientName, Config, Handler, HandlerFormat,
-    IdentitySource, Ledger, LedgerStore, Log, LogFormat, Merchant, RedisServer, Server, ServerTls, Telemetry,
-    To, Wechat, WechatMerchant,
-};
+use super::{Backend, Certificate, ClientIp, Config, IdentitySource, LedgerStore, To};
+
+/// What is shown of a file that is no secret, but long.
+const GIVEN: &str = "[given]";
 
 /// The configuration as JSON, under the names of the file, without any secret.
-#[must_use]
-pub fn redacted(config: &Config) -> Value {
-    let Config {
-        server,
-        admin: Admin {
-            listen: admin_listen,
-            token,
-        },
-        access,
-        client_ip,
-        identity,
-        ledger,
-        limits,
-        reveal_openid,
-        backend,
-        wechat,
-        merchants,
-        log: Log { format, level },
-        telemetry: Telemetry { otlp },
-        warnings,
-        files,
-        fingerprint: _,
-    } = config;
-    json!({
-        "server": show_server(server),
-        "admin": { "listen": admin_listen.to_string(), "token": set(token.as_ref()) },
-        "access": show_access(access),
-        "client_ip": { "value": show_client_ip(*client_ip) },
-        "identity": show_identity(identity),
-        "ledger": show_ledger(ledger),
-        "limits": show_limits(limits),
-        "answer": { "reveal_openid": reveal_openid },
-        "backend": show_backend(backend.as_ref()),
-        "wechat": show_wechat(wechat),
-        "merchant": merchants.iter().map(show_merchant).collect::<Vec<_>>(),
-        "log": { "format": show_log_format(*format), "level": level },
-        "telemetry": { "otlp": otlp.as_ref().map(|settings| &settings.url) },
-        "warnings": warnings,
-        "files": files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>(),
-    })
+///
+/// # Errors
+/// When a part of it cannot be written as JSON, which nothing in it is known to be, then why.
+pub fn redacted(config: &Config) -> Result<Value, serde_json::Error> {
+    serde_json::to_value(config)
 }
 
 /// What a person wants to see confirmed, one line each: where it listens, where it keeps what, who is paid how.
@@ -98,7 +71,7 @@ pub fn summary(config: &Config) -> Vec<String> {
     lines.extend(config.merchants.iter().map(|merchant| {
         let to = match &merchant.to {
             To::Handler(handler) => format!("handler {}", handler.url),
-            To::Wechat(wechat) => format!("{} at {}", product(wechat), config.wechat.base_url),
+            To::Wechat(wechat) => format!("{} at {}", product(wechat.product), config.wechat.base_url),
             To::TransferBill(bill) => {
                 let notified = bill.notify_path.as_deref().map_or_else(String::new, |path| {
                     format!(", notifications at {path} of the main port")
@@ -116,276 +89,109 @@ pub fn summary(config: &Config) -> Vec<String> {
     lines
 }
 
-fn set(secret: Option<&Secret>) -> Option<&'static str> {
-    secret.map(|_| "[set]")
-}
-
-fn show_server(server: &Server) -> Value {
-    let Server {
-        listen,
-        max_body,
-        header_timeout,
-        body_timeout,
-        idle_timeout,
-        request_timeout,
-        max_in_flight,
-        max_connections,
-        memory_limit,
-        http2,
-        lame_duck,
-        drain_timeout,
-        tls,
-    } = server;
-    json!({
-        "listen": listen.to_string(),
-        "max_body": u64::try_from(*max_body).map_or_else(|_| max_body.to_string(), |bytes| ByteSize(bytes).to_string()),
-        "header_timeout": show(*header_timeout),
-        "body_timeout": show(*body_timeout),
-        "idle_timeout": show(*idle_timeout),
-        "request_timeout": show(*request_timeout),
-        "max_in_flight": max_in_flight,
-        "max_connections": max_connections,
-        "memory_limit": memory_limit.map(|bytes| ByteSize(bytes).to_string()),
-        "http2": http2,
-        "lame_duck": show(*lame_duck),
-        "drain_timeout": show(*drain_timeout),
-        "tls": tls.as_ref().map(|ServerTls { certificate, client_ca_pem, client_names }| json!({
-            "certificate": show_certificate(certificate),
-            "client_ca": client_ca_pem.as_ref().map(|_| "[given]"),
-            "client_names": client_names.iter().map(ClientName::as_str).collect::<Vec<_>>(),
-        })),
-    })
-}
-
-fn show_backend(backend: Option<&Backend>) -> Value {
-    match backend {
-        None => json!({ "url": null }),
-        Some(Backend { url, timeout }) => json!({
-            "url": url,
-            "timeout": show(timeout.unwrap_or_default()),
-        }),
-    }
-}
-
-fn show_access(access: &Access) -> Value {
-    let Access {
-        allow_from,
-        trusted_proxies,
-        token,
-        sign_key,
-    } = access;
-    let texts = |ranges: &[ipnet::IpNet]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>();
-    json!({
-        "allow_from": texts(allow_from),
-        "trusted_proxies": texts(trusted_proxies),
-        "token": set(token.as_ref()),
-        "sign_key": set(sign_key.as_ref()),
-    })
-}
-
-fn show_client_ip(client_ip: ClientIp) -> String {
-    match client_ip {
-        ClientIp::Keep => "keep".into(),
-        ClientIp::Value(address) => address.to_string(),
-    }
-}
-
-fn show_identity(identity: &IdentitySource) -> Value {
-    match identity {
-        IdentitySource::Redis {
-            server: RedisServer { url, ca_pem },
-            key,
-            field,
-            cache_ttl,
-            cache_entries,
-        } => json!({
-            "source": "redis",
-            "url": url.to_string(),
-            "ca": ca_pem.as_ref().map(|_| "[given]"),
-            "key": key,
-            "field": field,
-            "cache_ttl": show(*cache_ttl),
-            "cache_entries": cache_entries,
-        }),
-        IdentitySource::File { path } => json!({ "source": "file", "path": path.display().to_string() }),
-    }
-}
-
-fn show_ledger(ledger: &Ledger) -> Value {
-    let Ledger {
-        store,
-        create,
-        retention,
-    } = ledger;
-    let retention = show(*retention);
-    match store {
-        LedgerStore::Redis {
-            server: RedisServer { url, ca_pem },
-            prefix,
-            wait_replicas,
-        } => json!({
-            "store": "redis",
-            "url": url.to_string(),
-            "ca": ca_pem.as_ref().map(|_| "[given]"),
-            "prefix": prefix,
-            "wait_replicas": wait_replicas,
-            "create": create,
-            "retention": retention,
-        }),
-        LedgerStore::File { path } => json!({
-            "store": "file",
-            "path": path.display().to_string(),
-            "create": create,
-            "retention": retention,
-        }),
-    }
-}
-
-fn show_limits(limits: &Limits) -> Value {
-    let Limits {
-        max_amount,
-        per_user_per_day,
-        per_merchant_per_day,
-        payouts_per_user_per_day,
-    } = limits;
-    json!({
-        "max_amount": max_amount,
-        "per_user_per_day": per_user_per_day,
-        "per_merchant_per_day": per_merchant_per_day,
-        "payouts_per_user_per_day": payouts_per_user_per_day,
-    })
-}
-
-fn show_wechat(wechat: &Wechat) -> Value {
-    let Wechat {
-        base_url,
-        backup_url,
-        ca_pem,
-        connect_timeout,
-        timeout,
-        not_found_after,
-    } = wechat;
-    json!({
-        "base_url": base_url,
-        "backup_url": backup_url,
-        "ca": ca_pem.as_ref().map(|_| "[given]"),
-        "connect_timeout": show(*connect_timeout),
-        "timeout": show(*timeout),
-        "not_found_after": show(*not_found_after),
-    })
-}
-
-fn show_merchant(merchant: &Merchant) -> Value {
-    let Merchant {
-        name: _,
-        pattern,
-        to,
-        settle_only,
-    } = merchant;
-    let mch_id = pattern.mch_id.as_ref().map_or("*", |id| id.as_str());
-    let wx_app_id = pattern.wx_app_id.as_ref().map_or("*", |id| id.as_str());
-    match to {
-        To::Handler(Handler {
-            url,
-            id,
-            formerly,
-            format,
-            idempotent,
-            timeout,
-            not_found_after,
-            forward_credentials,
-            token,
-        }) => json!({
-            "mch_id": mch_id,
-            "wx_app_id": wx_app_id,
-            "to": "handler",
-            "settle_only": settle_only,
-            "handler_url": url,
-            "handler_id": id.as_str(),
-            "formerly": formerly.iter().map(HandlerId::as_str).collect::<Vec<_>>(),
-            "handler_format": match format {
-                HandlerFormat::Json => "json",
-                HandlerFormat::Xml => "xml",
-                HandlerFormat::Same => "same",
-            },
-            "idempotent": idempotent,
-            "timeout": show(*timeout),
-            "not_found_after": show(*not_found_after),
-            "forward_credentials": forward_credentials,
-            "handler_token": set(token.as_ref()),
-        }),
-        To::TransferBill(BillMerchant {
-            mch_id: _,
-            key: _,
-            serial_no,
-            apiv3_key,
-            public_key,
-            scene,
-            notify_path: _,
-        }) => json!({
-            "mch_id": mch_id,
-            "wx_app_id": wx_app_id,
-            "to": "wechat",
-            "settle_only": settle_only,
-            "product": "transfer-bill",
-            "key": "[set]",
-            "serial_no": serial_no,
-            "apiv3_key": apiv3_key.as_ref().map(|_| "[set]"),
-            "public_key_id": public_key.as_ref().map(|(id, _)| id),
-            "public_key": public_key.as_ref().map(|_| "[given]"),
-            "transfer_scene_id": scene.id,
-            "user_recv_perception": scene.perception,
-            "scene_report_infos": scene
-                .reports
-                .iter()
-                .map(|(kind, content)| json!({ "info_type": kind, "info_content": content }))
-                .collect::<Vec<_>>(),
-            "notify_url": scene.notify_url,
-        }),
-        To::Wechat(wechat) => {
-            let WechatMerchant {
-                product: _,
-                send_name,
-                wishing,
-                scene_id,
-                api_key,
-                certificate,
-                request_credentials,
-            } = wechat;
-            json!({
-                "mch_id": mch_id,
-                "wx_app_id": wx_app_id,
-                "to": "wechat",
-                "settle_only": settle_only,
-                "product": product(wechat),
-                "send_name": send_name,
-                "wishing": wishing,
-                "scene_id": scene_id,
-                "api_key": set(api_key.as_ref()),
-                "certificate": certificate.as_ref().map(|certificate| show_certificate(certificate)),
-                "request_credentials": request_credentials,
-            })
-        }
-    }
-}
-
 /// A product under its name in the file.
-fn product(wechat: &WechatMerchant) -> &'static str {
-    use crate::rules::wechat::Product;
-    match wechat.product {
+fn product(product: Product) -> &'static str {
+    match product {
         Product::Redpack => "redpack",
         Product::MiniProgramRedpack => "mini-program-redpack",
         Product::Transfer => "transfer",
     }
 }
 
-fn show_certificate(certificate: &Certificate) -> Value {
-    json!({ "serial": certificate.serial(), "not_after_ms": certificate.not_after().0 })
+pub(super) fn text<S: Serializer>(text: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(text)
 }
 
-fn show_log_format(format: LogFormat) -> &'static str {
-    match format {
-        LogFormat::Json => "json",
-        LogFormat::Text => "text",
+pub(super) fn texts<S: Serializer>(texts: &[impl Display], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(texts.iter().map(ToString::to_string))
+}
+
+/// As far as a path is text.
+pub(super) fn path<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
+}
+
+pub(super) fn files<S: Serializer>(files: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(files.iter().map(|file| file.display().to_string()))
+}
+
+/// A duration; none is shown as zero, which is how it is written.
+pub(super) fn span<S: Serializer>(
+    span: &(impl Copy + Into<Option<Duration>>),
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_str(&show((*span).into().unwrap_or_default()))
+}
+
+pub(super) fn size<S: Serializer>(bytes: &usize, to: S) -> Result<S::Ok, S::Error> {
+    limit(&u64::try_from(*bytes).ok(), to)
+}
+
+pub(super) fn limit<S: Serializer>(bytes: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+    bytes
+        .map(|bytes| ByteSize(bytesize::ByteSize(bytes)))
+        .serialize(to)
+}
+
+pub(super) fn given<S: Serializer>(pem: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+    pem.as_ref().map(|_| GIVEN).serialize(to)
+}
+
+pub(super) fn key<T, S: Serializer>(
+    key: &(impl Clone + Into<Option<Arc<T>>>),
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    key.clone().into().map(|_| SET).serialize(to)
+}
+
+pub(super) fn certificate<S: Serializer>(
+    certificate: &(impl Clone + Into<Option<Arc<Certificate>>>),
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let shown = |certificate: Arc<Certificate>| json!({ "serial": certificate.serial(), "not_after_ms": certificate.not_after().0 });
+    certificate.clone().into().map(shown).serialize(to)
+}
+
+pub(super) fn client_ip<S: Serializer>(client_ip: &ClientIp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map([("value", client_ip)])
+}
+
+pub(super) fn answer<S: Serializer>(reveal_openid: &bool, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map([("reveal_openid", reveal_openid)])
+}
+
+pub(super) fn backend<S: Serializer>(backend: &Option<Backend>, to: S) -> Result<S::Ok, S::Error> {
+    match backend {
+        Some(backend) => backend.serialize(to),
+        None => to.collect_map([("url", ())]),
     }
+}
+
+pub(super) fn pattern<S: Serializer>(pattern: &MerchantPattern, to: S) -> Result<S::Ok, S::Error> {
+    let mch_id = pattern.mch_id.as_ref().map_or("*", |id| id.as_str());
+    let wx_app_id = pattern.wx_app_id.as_ref().map_or("*", |id| id.as_str());
+    to.collect_map([("mch_id", mch_id), ("wx_app_id", wx_app_id)])
+}
+
+pub(super) fn public_key<S: Serializer>(
+    key: &Option<(String, Arc<VerifyingKey>)>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let id = key.as_ref().map(|(id, _)| id.as_str());
+    to.collect_map([("public_key_id", id), ("public_key", id.map(|_| GIVEN))])
+}
+
+pub(super) fn scene<S: Serializer>(scene: &Scene, to: S) -> Result<S::Ok, S::Error> {
+    let reports = scene.reports.iter();
+    let reports = reports.map(|(kind, content)| json!({ "info_type": kind, "info_content": content }));
+    to.collect_map([
+        ("transfer_scene_id", json!(scene.id)),
+        ("user_recv_perception", json!(scene.perception)),
+        ("scene_report_infos", reports.collect()),
+        ("notify_url", json!(scene.notify_url)),
+    ])
+}
+
+pub(super) fn otlp<S: Serializer>(settings: &Option<Settings>, to: S) -> Result<S::Ok, S::Error> {
+    settings.as_ref().map(|settings| &settings.url).serialize(to)
 }

@@ -21,8 +21,8 @@ use super::raw;
 use super::secret_ref::Places;
 use super::units::ByteSize;
 use super::{
-    Access, Admin, Backend, ClientIp, ClientName, Config, Log, LogFormat, Merchant, Server, ServerTls,
-    Telemetry, To, Wechat,
+    Access, Admin, Backend, ClientIp, ClientName, Config, Log, Merchant, Server, ServerTls, Telemetry, To,
+    Wechat,
 };
 
 /// WeChat Pay's own backup host, which belongs to its own `base_url` only.
@@ -82,7 +82,7 @@ fn socket(text: &str, path: &str, check: &mut Check<'_>) -> SocketAddr {
 }
 
 fn server(raw: &raw::Server, check: &mut Check<'_>) -> Server {
-    let max_body = usize::try_from(raw.max_body.0).unwrap_or(usize::MAX);
+    let max_body = usize::try_from(raw.max_body.0.as_u64()).unwrap_or(usize::MAX);
     if max_body == 0 {
         check.error("server.max_body", "must be at least 1 byte: write e.g. \"64KiB\"");
     }
@@ -103,17 +103,17 @@ fn server(raw: &raw::Server, check: &mut Check<'_>) -> Server {
     }
 }
 
-/// The least memory that anything can be done with, in bytes.
-const LEAST_MEMORY: u64 = 16 * 1024 * 1024;
+/// The least memory that anything can be done with.
+const LEAST_MEMORY: ByteSize = ByteSize(bytesize::ByteSize::mib(16));
 
 fn memory_limit(raw: Option<ByteSize>, check: &mut Check<'_>) -> Option<u64> {
     let limit = raw?;
-    if limit.0 < LEAST_MEMORY {
-        let least = ByteSize(LEAST_MEMORY);
-        let text = format!("must be at least {least}, not {limit}: write e.g. \"64MiB\", or leave it out");
+    if limit.0 < LEAST_MEMORY.0 {
+        let text =
+            format!("must be at least {LEAST_MEMORY}, not {limit}: write e.g. \"64MiB\", or leave it out");
         check.error("server.memory_limit", text);
     }
-    Some(limit.0)
+    Some(limit.0.as_u64())
 }
 
 fn backend(raw: &raw::Backend, check: &mut Check<'_>) -> Option<Backend> {
@@ -315,12 +315,8 @@ fn log(raw: &raw::Log, check: &mut Check<'_>) -> Log {
         let levels = "write error, warn, info, debug or trace, perhaps per module: \"info,hyper=warn\"";
         check.error("log.level", format!("\"{wrong}\" is not a level: {levels}"));
     }
-    let format = match raw.format {
-        raw::LogFormat::Json => LogFormat::Json,
-        raw::LogFormat::Text => LogFormat::Text,
-    };
     Log {
-        format,
+        format: raw.format,
         level: raw.level.clone(),
     }
 }

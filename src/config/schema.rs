@@ -1,6 +1,8 @@
 //! The JSON Schema of `config.toml`, made from the structs that read it.
 
+use schemars::Schema;
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use serde_json::Value;
 
 use super::raw::Raw;
@@ -10,53 +12,35 @@ use super::raw::Raw;
 pub fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12()
         .with(|settings| settings.inline_subschemas = true)
+        .with_transform(RecursiveTransform(drop_nulls))
         .into_generator();
-    let mut schema = Value::from(generator.into_root_schema_for::<Raw>());
-    drop_nulls(&mut schema);
-    if let Some(object) = schema.as_object_mut() {
-        object.insert("title".into(), "payout-sidecar config.toml".into());
-    }
-    schema
+    let mut schema = generator.into_root_schema_for::<Raw>();
+    schema.insert("title".into(), "payout-sidecar config.toml".into());
+    schema.into()
 }
 
 /// TOML has no null: what may be absent is not listed as required, and that says it all.
-fn drop_nulls(node: &mut Value) {
-    match node {
-        Value::Object(object) => {
-            if object.get("default").is_some_and(Value::is_null) {
-                object.remove("default");
-            }
-            if let Some(Value::Array(types)) = object.get_mut("type") {
-                types.retain(|name| name != "null");
-                if let [only] = types.as_slice() {
-                    let only = only.clone();
-                    object.insert("type".into(), only);
-                }
-            }
-            for key in ["anyOf", "oneOf", "enum"] {
-                let Some(Value::Array(choices)) = object.get_mut(key) else {
-                    continue;
-                };
-                choices.retain(|choice| !is_null(choice));
-                if let [Value::Object(only)] = choices.as_slice() {
-                    let only = only.clone();
-                    object.remove(key);
-                    for (name, value) in only {
-                        object.entry(name).or_insert(value);
-                    }
-                }
-            }
-            object.iter_mut().for_each(|(_, child)| drop_nulls(child));
-        }
-        Value::Array(children) => children.iter_mut().for_each(drop_nulls),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+fn drop_nulls(schema: &mut Schema) {
+    if schema.get("default").is_some_and(Value::is_null) {
+        schema.remove("default");
     }
-}
-
-fn is_null(choice: &Value) -> bool {
-    choice.is_null()
-        || choice.get("type").is_some_and(|kind| kind == "null")
-        || choice.get("const").is_some_and(Value::is_null)
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".into(), only);
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+        choices.retain(|choice| choice["type"] != "null");
+        if let [Value::Object(only)] = choices.as_slice() {
+            let only = only.clone();
+            schema.remove("anyOf");
+            for (name, value) in only {
+                schema.ensure_object().entry(name).or_insert(value);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,15 +4,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::hash::{BuildHasher as _, DefaultHasher, Hash, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use toml::Value;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::secret::Secret;
@@ -45,36 +43,18 @@ enum Place {
 
 impl<'de> Deserialize<'de> for SecretRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // serde's own message could repeat the text, so it is replaced.
-        deserializer
-            .deserialize_any(Forms)
-            .map_err(|_| serde::de::Error::custom(Self::RULE))
-    }
-}
-
-/// Takes either form. By hand: serde's untagged enums make copies, which nobody wipes.
-struct Forms;
-
-impl<'de> Visitor<'de> for Forms {
-    type Value = SecretRef;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(SecretRef::RULE)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<SecretRef, E> {
-        Ok(SecretRef::Text(Secret::new(text.to_owned())))
-    }
-
-    fn visit_string<E: serde::de::Error>(self, text: String) -> Result<SecretRef, E> {
-        Ok(SecretRef::Text(Secret::new(text)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretRef, A::Error> {
-        Ok(match Place::deserialize(MapAccessDeserializer::new(map))? {
-            Place::Env(name) => SecretRef::Env(name),
-            Place::File(path) => SecretRef::File(path),
-        })
+        // Not by serde's untagged enums, which make copies that nobody wipes. Their message could repeat the text, too.
+        let place = match Value::deserialize(deserializer) {
+            Ok(Value::String(text)) => return Ok(Self::Text(Secret::new(text))),
+            other => other
+                .map_err(drop)
+                .and_then(|place| Place::deserialize(place).map_err(drop)),
+        };
+        match place {
+            Ok(Place::Env(name)) => Ok(Self::Env(name)),
+            Ok(Place::File(path)) => Ok(Self::File(path)),
+            Err(()) => Err(serde::de::Error::custom(Self::RULE)),
+        }
     }
 }
 
@@ -215,15 +195,12 @@ impl Places {
 }
 
 /// Wipes every text of a value: the file may hold secrets, and what was read from it is copied out by then.
-pub(super) fn wipe(value: &mut toml::Value) {
+pub(super) fn wipe(value: &mut Value) {
     match value {
-        toml::Value::String(text) => text.zeroize(),
-        toml::Value::Array(values) => values.iter_mut().for_each(wipe),
-        toml::Value::Table(table) => table.iter_mut().for_each(|(_, value)| wipe(value)),
-        toml::Value::Integer(_)
-        | toml::Value::Float(_)
-        | toml::Value::Boolean(_)
-        | toml::Value::Datetime(_) => {}
+        Value::String(text) => text.zeroize(),
+        Value::Array(values) => values.iter_mut().for_each(wipe),
+        Value::Table(table) => table.iter_mut().for_each(|(_, value)| wipe(value)),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {}
     }
 }
 
@@ -279,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_text_is_in_no_debug_output() {
-        let secret: SecretRef = toml::Value::String("hush".into()).try_into().unwrap();
+        let secret: SecretRef = Value::String("hush".into()).try_into().unwrap();
         assert!(!format!("{secret:?}").contains("hush"));
     }
 }

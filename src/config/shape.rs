@@ -84,29 +84,23 @@ impl Shape {
 
     /// Every key with its full path, without those that only hold others; elements of a list are `list[0]`.
     pub(super) fn paths(&self) -> Vec<String> {
-        let mut paths = Vec::new();
-        self.collect_paths("", &mut paths);
-        paths
+        self.leaves("").into_iter().map(|(path, _)| path).collect()
     }
 
-    fn collect_paths(&self, path: &str, paths: &mut Vec<String>) {
-        match self {
-            Self::Section(keys) => {
-                keys.iter()
-                    .for_each(|(key, child)| child.collect_paths(&join(path, key), paths));
-            }
-            Self::List(element) if matches!(**element, Self::Section(_)) => {
-                element.collect_paths(&format!("{path}[0]"), paths);
-            }
-            Self::List(_)
-            | Self::Text
-            | Self::Choice(_)
-            | Self::Integer
-            | Self::Boolean
-            | Self::Duration
-            | Self::Size
-            | Self::Secret => paths.push(path.to_owned()),
+    /// What holds no keys of its own, below `path`.
+    pub(super) fn leaves(&self, path: &str) -> Vec<(String, &Self)> {
+        if let Self::Section(keys) = self {
+            let below = keys
+                .iter()
+                .flat_map(|(key, child)| child.leaves(&join(path, key)));
+            return below.collect();
         }
+        if let Self::List(element) = self
+            && matches!(**element, Self::Section(_))
+        {
+            return element.leaves(&format!("{path}[0]"));
+        }
+        vec![(path.to_owned(), self)]
     }
 
     /// What a value of this shape looks like, as in "must be …".
@@ -185,20 +179,11 @@ pub(super) fn join(section: &str, key: &str) -> String {
     }
 }
 
-/// The texts that an enum's schema lists, with or without descriptions.
+/// The texts that the schema of an enum lists, each with its description.
 fn choices(schema: &Json) -> Vec<String> {
-    let plain = schema.get("enum").and_then(Json::as_array).into_iter().flatten();
-    let described = ["oneOf", "anyOf"]
-        .into_iter()
-        .filter_map(|key| schema.get(key).and_then(Json::as_array))
-        .flatten()
-        .flat_map(|choice| {
-            let listed = choice.get("enum").and_then(Json::as_array).into_iter().flatten();
-            choice.get("const").into_iter().chain(listed)
-        });
-    plain
-        .chain(described)
-        .filter_map(|choice| choice.as_str().map(str::to_owned))
+    let choices = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
+    choices
+        .filter_map(|choice| choice.get("const")?.as_str().map(str::to_owned))
         .collect()
 }
 

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::identity::template::Template;
+use crate::redis_link::RedisUrl;
+
 use super::check::Check;
 use super::raw;
 use super::secret_ref::SecretRef;
-use super::store_url::StoreUrl;
 use super::units::show;
 use super::{IdentitySource, Ledger, LedgerStore, RedisServer};
 
@@ -29,14 +31,8 @@ fn redis(
             "is missing: write e.g. url = \"redis://127.0.0.1:6379/0\", or choose \"file\" with a path",
         );
     }
-    let url = StoreUrl::parse(check.secret(url, &path)?);
-    if url.is_none() {
-        let schemes = StoreUrl::SCHEMES.map(|scheme| format!("{scheme}://")).join(" ");
-        check.error(
-            &path,
-            format!("is not the URL of a Redis: start it with one of {schemes}"),
-        );
-    }
+    let url = RedisUrl::parse(check.secret(url, &path)?.expose());
+    let url = check.take(&path, url);
     Some(RedisServer { url: url?, ca_pem })
 }
 
@@ -61,19 +57,19 @@ pub(super) fn identity(raw: &raw::Identity, check: &mut Check<'_>) -> Option<Ide
         }
         raw::StoreKind::Redis => {
             check.idle("identity", &["path"], "source = \"redis\"");
-            let key = placeholders(&raw.key, "identity.key", check);
+            let key = template(&raw.key, "identity.key", check);
             let field = raw
                 .field
                 .as_ref()
-                .map(|field| placeholders(field, "identity.field", check))
+                .map(|field| template(field, "identity.field", check))
                 .unwrap_or_default();
-            if !key.user && !field.user {
+            if !key.names_user() && !field.names_user() {
                 check.error(
                     "identity.key",
                     "must contain {userId} (or identity.field must): all users would share one openid",
                 );
             }
-            if !key.app && !field.app {
+            if !key.names_app() && !field.names_app() {
                 let text = "does not contain {wxAppId}: right only if all payouts are made under one app";
                 check.problems.warn("identity.key", text);
             }
@@ -90,38 +86,12 @@ pub(super) fn identity(raw: &raw::Identity, check: &mut Check<'_>) -> Option<Ide
     }
 }
 
-/// Which placeholders a key pattern holds.
-#[derive(Clone, Copy, Default)]
-struct Placeholders {
-    app: bool,
-    user: bool,
-}
-
-/// Finds the placeholders, and refuses others: a misspelt one would be looked up literally.
-fn placeholders(pattern: &str, path: &str, check: &mut Check<'_>) -> Placeholders {
-    let found = Placeholders {
-        app: pattern.contains("{wxAppId}"),
-        user: pattern.contains("{userId}"),
-    };
-    let rest = pattern.replace("{wxAppId}", "").replace("{userId}", "");
-    if let Some(start) = rest.find(['{', '}']) {
-        let unknown: String = rest
-            .chars()
-            .skip(rest.get(..start).map_or(0, |head| head.chars().count()))
-            .collect();
-        let unknown = unknown
-            .split_once('}')
-            .map_or(unknown.as_str(), |(name, _)| name)
-            .trim_start_matches('{');
-        check.error(
-            path,
-            format!("has an unknown placeholder {{{unknown}}}: there are {{wxAppId}} and {{userId}} only"),
-        );
-    }
-    if pattern.is_empty() {
+/// A key or field.
+fn template(text: &str, path: &str, check: &mut Check<'_>) -> Template {
+    if text.is_empty() {
         check.error(path, "is empty: write e.g. \"openid:{wxAppId}:{userId}\"");
     }
-    found
+    check.take(path, Template::parse(text)).unwrap_or_default()
 }
 
 pub(super) fn ledger(raw: &raw::Ledger, check: &mut Check<'_>) -> Option<Ledger> {

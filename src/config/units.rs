@@ -1,14 +1,14 @@
 //! Durations (`250ms`, `5s`, `2m`, `400d`) and sizes (`64KiB`) as people write them.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A duration as text: whole numbers with the units `ms`, `s`, `m`, `h`, `d`, e.g. `1m 30s`; a bare `0` has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span(pub(super) Duration);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(transparent, extend("format" = Self::FORMAT))]
+pub(super) struct Span(#[schemars(with = "String")] pub(super) Duration);
 
 impl Span {
     /// The format by which the schema marks a duration.
@@ -54,16 +54,6 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-impl JsonSchema for Span {
-    fn schema_name() -> Cow<'static, str> {
-        "Duration".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": Self::FORMAT })
-    }
-}
-
 /// A duration as people write it: in the largest unit of which it is two or more, and whole: `400d`, `24h`, `60s`.
 pub(super) fn show(span: Duration) -> String {
     let ms = span.as_millis();
@@ -82,9 +72,11 @@ pub(super) fn show(span: Duration) -> String {
     format!("{ms}ms")
 }
 
-/// A size in bytes: a number, or a text with one of the units `B`, `KB`, `MB`, `KiB`, `MiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ByteSize(pub(super) u64);
+/// A size in bytes: a number, or a text with one of the units `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("type" = ["string", "integer"], "minimum" = 0, "format" = Self::FORMAT))]
+pub(super) struct ByteSize(#[schemars(with = "String")] pub(super) bytesize::ByteSize);
 
 impl ByteSize {
     /// The format by which the schema marks a size.
@@ -93,67 +85,29 @@ impl ByteSize {
     /// What a size looks like, for messages.
     pub(super) const RULE: &'static str = r#"must be a size like "64KiB" or "1MiB", or a number of bytes"#;
 
-    pub(super) const fn kib(count: u64) -> Self {
-        Self(count.saturating_mul(1024))
-    }
-
-    /// Reads a size; a text without a unit is a number of bytes.
+    /// Reads a size; a text without a unit is a number of bytes. What is not whole or too large is refused, and `64K`, by which
+    /// some mean 64,000 and others 65,536.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit: u64 = match text.strip_prefix(digits)?.trim_start() {
-            "" | "B" => 1,
-            "KB" | "kB" => 1000,
-            "MB" => 1_000_000,
-            "KiB" => 1024,
-            "MiB" => 1_048_576,
-            _ => return None,
-        };
-        if !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        digits.parse::<u64>().ok()?.checked_mul(unit).map(Self)
+        let is_plain = text.ends_with(|c: char| c == 'B' || c.is_ascii_digit()) && !text.contains('.');
+        let size: bytesize::ByteSize = text.parse().ok().filter(|_| is_plain)?;
+        (size < bytesize::ByteSize(u64::MAX)).then_some(Self(size))
     }
 }
 
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.to_string())
+        serializer.collect_str(self)
     }
 }
 
+/// As a size is written, exactly; bytesize would round it.
 impl std::fmt::Display for ByteSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.0.checked_div(1024), self.0.checked_rem(1024)) {
+        let bytes = self.0.as_u64();
+        match (bytes.checked_div(1024), bytes.checked_rem(1024)) {
             (Some(kib), Some(0)) => write!(f, "{kib}KiB"),
-            (_, _) => write!(f, "{}B", self.0),
+            (_, _) => write!(f, "{bytes}B"),
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for ByteSize {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Bytes(u64),
-            Text(String),
-        }
-        let size = match Form::deserialize(deserializer) {
-            Ok(Form::Bytes(bytes)) => Some(Self(bytes)),
-            Ok(Form::Text(text)) => Self::parse(&text),
-            Err(_) => None,
-        };
-        size.ok_or_else(|| de::Error::custom(Self::RULE))
-    }
-}
-
-impl JsonSchema for ByteSize {
-    fn schema_name() -> Cow<'static, str> {
-        "ByteSize".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "integer"], "minimum": 0, "format": Self::FORMAT })
     }
 }
 
@@ -206,8 +160,13 @@ mod tests {
             ("10KB", 10_000),
             ("512", 512),
             ("7B", 7),
+            ("2GiB", 2_147_483_648),
         ] {
-            assert_eq!(ByteSize::parse(text), Some(ByteSize(bytes)), "{text}");
+            assert_eq!(
+                ByteSize::parse(text),
+                Some(ByteSize(bytesize::ByteSize(bytes))),
+                "{text}"
+            );
         }
         for nonsense in [
             "",
@@ -216,12 +175,19 @@ mod tests {
             "-1",
             "1.5MiB",
             "64 kib",
+            "1e3B",
             "99999999999999999999",
             "18446744073709551615KiB",
         ] {
             assert_eq!(ByteSize::parse(nonsense), None, "{nonsense}");
         }
-        assert_eq!(ByteSize::kib(64).to_string(), "64KiB");
-        assert_eq!(ByteSize(10).to_string(), "10B");
+        for (bytes, shown) in [
+            (65_536, "64KiB"),
+            (1_048_576, "1024KiB"),
+            (10, "10B"),
+            (0, "0KiB"),
+        ] {
+            assert_eq!(ByteSize(bytesize::ByteSize(bytes)).to_string(), shown);
+        }
     }
 }

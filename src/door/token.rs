@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 use http::header::{AUTHORIZATION, Entry, HeaderMap, HeaderValue, REFERER, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
+use percent_encoding::percent_decode;
 use tower::{Layer, Service};
 
 use super::{Passed, Refuse, refused};
 use crate::proxy::body::Body;
-use crate::proxy::target::percent_decode;
 use crate::rules::handler::{SEND_PATH, STATUS_PATH};
 use crate::secret::Secret;
 
@@ -131,7 +131,7 @@ fn without_token(url: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let query = query.get(1..)?;
     let is_token = |pair: &&[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-        percent_decode(name) == b"token"
+        percent_decode(name).eq(b"token".iter().copied())
     };
     let (tokens, others): (Vec<&[u8]>, Vec<&[u8]>) = query.split(|byte| *byte == b'&').partition(is_token);
     let value = tokens.first()?.splitn(2, |byte| *byte == b'=').nth(1);
@@ -140,7 +140,7 @@ fn without_token(url: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     } else {
         [path, others.join(&b'&').as_slice()].join(&b'?')
     };
-    Some((percent_decode(value.unwrap_or_default()), rest))
+    Some((percent_decode(value.unwrap_or_default()).collect(), rest))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! openid has an apostrophe: so a user id that begins with one itself is never mistaken, and neither is a file of elsewhere.
 
 use std::borrow::Cow;
-use std::io::{self, BufRead, Read as _};
+use std::io::{self, BufRead, Read as _, Write};
 
 use crate::rules::term::{OpenId, UserId, WxAppId};
 use crate::rules::terminal;
@@ -212,28 +212,38 @@ fn unquoted(mut rest: &str) -> Result<(String, &str), &'static str> {
     }
 }
 
-/// Appends a row, with its line break. Quotes are put where they are needed, and apostrophes where a spreadsheet would run
-/// something.
-pub fn write(row: &Row, text: &mut String) {
-    let user = row.user.as_str();
-    let is_run = [row.app.as_str(), user, row.openid.as_str()]
-        .into_iter()
-        .any(is_formula);
-    let mark = if is_run { TEXT } else { "" };
-    for part in [mark, row.app.as_str(), ","] {
-        text.push_str(part);
-    }
-    if user.contains(['"', ',']) {
-        for part in ["\"", mark, &user.replace('"', "\"\""), "\""] {
-            text.push_str(part);
-        }
+/// Writes a row. Quotes are put where they are needed, and apostrophes where a spreadsheet would run something.
+///
+/// # Errors
+/// When it cannot be written, then why.
+pub fn write(row: &Row, out: &mut csv::Writer<impl Write>) -> io::Result<()> {
+    let cells = [row.app.as_str(), row.user.as_str(), row.openid.as_str()];
+    let mark = if cells.into_iter().any(is_formula) {
+        TEXT
     } else {
-        text.push_str(mark);
-        text.push_str(user);
-    }
-    for part in [",", mark, row.openid.as_str(), "\n"] {
-        text.push_str(part);
-    }
+        ""
+    };
+    written(out.write_record(cells.map(|cell| format!("{mark}{cell}"))))
+}
+
+/// Writes the first line.
+///
+/// # Errors
+/// When it cannot be written, then why.
+pub fn write_header(out: &mut csv::Writer<impl Write>) -> io::Result<()> {
+    written(out.write_record(HEADER.split(',')))
+}
+
+/// The error itself: the library's own conversion hides what kind it is of.
+fn written(done: csv::Result<()>) -> io::Result<()> {
+    done.map_err(|error| {
+        let kind = error.into_kind();
+        if let csv::ErrorKind::Io(error) = kind {
+            error
+        } else {
+            io::Error::other(format!("{kind:?}"))
+        }
+    })
 }
 
 /// What each cell of a row begins with that is written as text.
@@ -261,6 +271,12 @@ mod tests {
         }
         assert_eq!(rows.place().offset, text.len() as u64);
         all
+    }
+
+    fn text_of(row: &Row) -> String {
+        let mut out = csv::Writer::from_writer(Vec::new());
+        write(row, &mut out).unwrap();
+        String::from_utf8(out.into_inner().unwrap()).unwrap()
     }
 
     fn made(app: &str, user: &str, openid: &str) -> Row {
@@ -368,8 +384,7 @@ mod tests {
             ("wx1", "a=1", "o1", "wx1,a=1,o1\n"),
         ] {
             let row = made(app, user, openid);
-            let mut text = String::new();
-            write(&row, &mut text);
+            let text = text_of(&row);
             assert_eq!(text, written);
             assert_eq!(
                 read(format!("{HEADER}\n{text}").as_bytes()),
@@ -420,8 +435,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read_again_by_this_and_by_another_reader(user in "[^\\p{Cc}]{1,128}|[\",a:'=+]{1,9}") {
             let row = made("wx-1_A", &user, "o1");
-            let mut text = format!("{HEADER}\n");
-            write(&row, &mut text);
+            let text = format!("{HEADER}\n{}", text_of(&row));
             proptest::prop_assert_eq!(read(text.as_bytes()), [(2, Ok(row))]);
             let mut other = csv::Reader::from_reader(text.as_bytes());
             let records: Vec<csv::StringRecord> = other.records().collect::<Result<_, _>>().unwrap();

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::rules::term::{UserId, WxAppId};
 
 /// A key or field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     pieces: Vec<Piece>,
 }
@@ -22,32 +22,46 @@ impl Template {
     /// Parses a template.
     ///
     /// # Errors
-    /// When a brace is not closed or a placeholder is unknown, then which.
+    /// When a brace stands alone or a placeholder is unknown, then which: it would be looked up literally.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
-        let mut rest = text;
-        while let Some((literal, after)) = rest.split_once('{') {
-            if !literal.is_empty() {
-                pieces.push(Piece::Literal(literal.to_owned()));
+        let literal = |text: &str| {
+            if text.contains('}') {
+                return Err("has a } that belongs to no {: take it out".to_owned());
             }
+            Ok((!text.is_empty()).then(|| Piece::Literal(text.to_owned())))
+        };
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            pieces.extend(literal(before)?);
             let (name, after) = after
                 .split_once('}')
-                .ok_or_else(|| format!("{text:?} has a {{ that is not closed"))?;
+                .ok_or("has a { that is not closed: write {wxAppId} or {userId}")?;
             pieces.push(match name {
                 "wxAppId" => Piece::WxAppId,
                 "userId" => Piece::UserId,
                 _ => {
                     return Err(format!(
-                        "{text:?} has the unknown placeholder {{{name}}}: use {{wxAppId}} and {{userId}}"
+                        "has an unknown placeholder {{{name}}}: there are {{wxAppId}} and {{userId}} only"
                     ));
                 }
             });
             rest = after;
         }
-        if !rest.is_empty() {
-            pieces.push(Piece::Literal(rest.to_owned()));
-        }
+        pieces.extend(literal(rest)?);
         Ok(Self { pieces })
+    }
+
+    /// Whether `{wxAppId}` is in it.
+    #[must_use]
+    pub fn names_app(&self) -> bool {
+        self.pieces.contains(&Piece::WxAppId)
+    }
+
+    /// Whether `{userId}` is in it.
+    #[must_use]
+    pub fn names_user(&self) -> bool {
+        self.pieces.contains(&Piece::UserId)
     }
 
     /// The key of a user under an app.
@@ -109,5 +123,10 @@ mod tests {
         assert_eq!(Template::parse("{userId}").unwrap().prefix(), "");
         assert!(Template::parse("a{openid}").unwrap_err().contains("{openid}"));
         assert!(Template::parse("a{userId").unwrap_err().contains("not closed"));
+        assert!(
+            Template::parse("a}{userId}")
+                .unwrap_err()
+                .contains("belongs to no {")
+        );
     }
 }

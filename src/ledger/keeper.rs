@@ -2,7 +2,6 @@
 //! decides any of this by itself. Document: specification, section 5.
 
 use async_trait::async_trait;
-use data_encoding::HEXLOWER;
 
 use crate::payout::ports::StoreError;
 use crate::rules::term::MchId;
@@ -20,16 +19,9 @@ impl LedgerId {
     }
 
     /// A new one.
-    ///
-    /// # Errors
-    /// When the machine has no randomness, then [`StoreError`].
-    pub fn random() -> Result<Self, StoreError> {
-        let mut bytes = [0_u8; 16];
-        crate::chance::fill(&mut bytes).map_err(|error| StoreError {
-            unsure: false,
-            text: format!("no random bytes: {error}"),
-        })?;
-        Ok(Self(HEXLOWER.encode(&bytes)))
+    #[must_use]
+    pub fn random() -> Self {
+        Self(format!("{:032x}", rand::random::<u128>()))
     }
 
     /// Its text.

@@ -237,7 +237,7 @@ impl Payouts {
 
     /// A random number, to seal a version and to spread what would otherwise happen at once.
     fn jitter(&self) -> u64 {
-        self.inner.chance.number().unwrap_or_default()
+        self.inner.chance.number()
     }
 
     /// The ledger.

@@ -243,10 +243,7 @@ impl Payouts {
             return Ok(Err(Reply::Failed(fault)));
         }
         let charges = limits.charges(&order.wx_app_id, &order.user_id, order.amount, now.wall);
-        let next = self
-            .lease(merchant)
-            .and_then(|lease| order.claimed_again(lease, charges, now));
-        let Some(next) = next else {
+        let Some(next) = order.claimed_again(self.lease(merchant), charges, now) else {
             return Ok(Err(Reply::Failed(Fault::processing())));
         };
         match self.replace(order, &next).await {
@@ -285,13 +282,12 @@ impl Payouts {
         Reply::Failed(Fault::not_sent("the ledger is out of reach"))
     }
 
-    /// A lease with a seal of its own; `None` where the machine has no randomness, without which no claim can be told
-    /// from another.
-    fn lease(&self, merchant: &Merchant) -> Option<Lease> {
-        Some(Lease {
-            seal: self.inner.chance.number()?,
+    /// A lease with a seal of its own, by which the claim can be told from every other.
+    fn lease(&self, merchant: &Merchant) -> Lease {
+        Lease {
+            seal: self.inner.chance.number(),
             length: merchant.lease(),
-        })
+        }
     }
 
     /// Looks at a pending order until it is no longer the same claim, be it that its lease has run out under this process's
@@ -363,7 +359,7 @@ fn compose(
     journey: &Journey,
     merchant: &Merchant,
     openid: &OpenId,
-    lease: Option<Lease>,
+    lease: Lease,
     now: Moment,
 ) -> Result<Order, Reply> {
     let Journey {
@@ -377,7 +373,6 @@ fn compose(
     let (upstream, parameters) = merchant
         .compose(request, openid, client_ip, journey.asked)
         .map_err(Reply::NotTaken)?;
-    let lease = lease.ok_or_else(|| Reply::Failed(Fault::not_sent("the machine has no randomness")))?;
     let new = NewOrder {
         upstream,
         encoding: journey.asked,

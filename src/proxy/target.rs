@@ -236,30 +236,6 @@ fn is_number(digits: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-/// Undoes `%XX`; what only looks like it stays.
-#[must_use]
-pub fn percent_decode(bytes: &[u8]) -> Vec<u8> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((&first, others)) = rest.split_first() {
-        rest = others;
-        if let (b'%', [high, low, after @ ..]) = (first, others)
-            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
-        {
-            decoded.push((high << 4) | low);
-            rest = after;
-        } else {
-            decoded.push(first);
-        }
-    }
-    decoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,11 +397,5 @@ mod tests {
         for target in ["/pay/history?of=1", "http://a/pay"] {
             assert!(check_get(target, Version::HTTP_11, &[host]).is_ok(), "{target}");
         }
-    }
-
-    #[test]
-    fn percent_decoding_leaves_what_is_none() {
-        assert_eq!(percent_decode(b"a%2Bb%2b+%zz%4"), b"a+b++%zz%4");
-        assert_eq!(percent_decode(b"%E7%BA%A2"), "红".as_bytes());
     }
 }

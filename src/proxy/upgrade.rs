@@ -144,12 +144,8 @@ where
 {
     let (from_caller, to_caller) = tokio::io::split(caller);
     let (from_backend, to_backend) = tokio::io::split(backend);
-    let mut mask = [0; 4];
-    if let Err(error) = getrandom::fill(&mut mask) {
-        tracing::debug!(%error, "a close frame is masked by zeros");
-    }
     // A mask is for what goes to a server.
-    let one = copy(from_caller, to_backend, going_away(Some(mask)), drain);
+    let one = copy(from_caller, to_backend, going_away(Some(rand::random())), drain);
     let other = copy(from_backend, to_caller, going_away(None), drain);
     futures_util::future::try_join(one, other).await.map(drop)
 }

@@ -1,12 +1,30 @@
 //! What a configuration names as a Redis: `redis://`, `rediss://`, and both with `+sentinel` and `+cluster`.
 //! Document: specification, section 4.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
 
 use crate::secret::Secret;
 
+/// The schemes that are known.
+const SCHEMES: [&str; 6] = [
+    "redis",
+    "rediss",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+];
+
+/// What a whole URL looks like.
+const FORMS: &str = "write redis://[user:password@]host:port[/db], redis+sentinel://host:port,host:port/MASTER[/db] or \
+                     redis+cluster://host:port,host:port; rediss for TLS";
+
 /// How a Redis is made up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Topology {
     /// One server.
     Standalone,
@@ -19,9 +37,10 @@ pub enum Topology {
     Cluster,
 }
 
-/// A Redis, as it is named by a URL. Neither `Debug` nor `Display` shows the password.
-#[derive(Clone)]
+/// A Redis, as it is named by a URL. `Debug` and `Display` show the URL without the password.
+#[derive(Clone, Hash)]
 pub struct RedisUrl {
+    shown: String,
     /// How it is made up.
     pub topology: Topology,
     /// Whether TLS is spoken, to sentinels too.
@@ -40,56 +59,43 @@ impl RedisUrl {
     /// Reads a URL.
     ///
     /// # Errors
-    /// When it is none of the forms above, then what is wrong and what would be right; never with the password.
+    /// When it is none of the forms above, then what is wrong and what would be right. Nothing that is given is repeated: what
+    /// was meant as a host may be a password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "write redis://[user:password@]host:port[/db], redis+sentinel://host:port,host:port/MASTER[/db] \
-                             or redis+cluster://host:port,host:port; rediss for TLS";
         let (scheme, rest) = text
             .split_once("://")
-            .ok_or_else(|| format!("it is no URL: {FORMS}"))?;
-        let (tls, kind) = match scheme {
-            "redis" => (false, ""),
-            "rediss" => (true, ""),
-            "redis+sentinel" => (false, "sentinel"),
-            "rediss+sentinel" => (true, "sentinel"),
-            "redis+cluster" => (false, "cluster"),
-            "rediss+cluster" => (true, "cluster"),
-            _ => return Err(format!("the scheme {scheme} is unknown: {FORMS}")),
-        };
-        // Nothing that is given is repeated in a refusal: what was meant as a host may be a password.
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if path.contains('@') {
-            return Err("a / in the user or the password must be written %2F".to_owned());
-        }
-        if path.contains(['?', '#']) {
-            return Err("it must not have a query or a fragment".to_owned());
-        }
-        let (credentials, hosts) = authority
+            .filter(|(scheme, _)| SCHEMES.contains(scheme))
+            .ok_or_else(|| {
+                let schemes = SCHEMES.map(|scheme| format!("{scheme}://")).join(" ");
+                format!("is not the URL of a Redis: start it with one of {schemes}")
+            })?;
+        // Up to the last `@`: a password that was not encoded may hold `@`, `/` and `?` itself.
+        let (credentials, place) = rest
             .rsplit_once('@')
-            .map_or((None, authority), |(c, h)| (Some(c), h));
+            .map_or((None, rest), |(credentials, place)| (Some(credentials), place));
         let (user, password) = credentials.map_or(Ok((None, None)), credentials_of)?;
+        if place.contains(['?', '#']) {
+            return Err("must not have a query or a fragment".to_owned());
+        }
+        let (hosts, path) = place.split_once('/').unwrap_or((place, ""));
         let hosts = hosts.split(',').map(host).collect::<Result<Vec<_>, _>>()?;
         let mut path = path.split('/').filter(|part| !part.is_empty());
-        let topology = match kind {
-            "sentinel" => {
-                let master = path
-                    .next()
-                    .ok_or_else(|| format!("the master's name is missing: {FORMS}"))?;
-                Topology::Sentinel {
-                    master: decode(master)?,
-                }
+        let topology = if scheme.ends_with("+sentinel") {
+            let master = path
+                .next()
+                .ok_or_else(|| format!("the master's name is missing: {FORMS}"))?;
+            Topology::Sentinel {
+                master: decode(master)?,
             }
-            "cluster" => Topology::Cluster,
-            _ if hosts.len() > 1 => return Err(format!("several hosts need +sentinel or +cluster: {FORMS}")),
-            _ => Topology::Standalone,
+        } else if scheme.ends_with("+cluster") {
+            Topology::Cluster
+        } else if hosts.len() > 1 {
+            return Err(format!("several hosts need +sentinel or +cluster: {FORMS}"));
+        } else {
+            Topology::Standalone
         };
-        let database = match path.next() {
-            None => 0,
-            Some(number) => number
-                .parse::<u16>()
-                .map_err(|_| "the database is no number from 0 to 65535".to_owned())?
-                .into(),
-        };
+        let database = path.next().map_or(Ok(0), str::parse::<u16>);
+        let database = database.map_err(|_| "the database is no number from 0 to 65535".to_owned())?;
         if path.next().is_some() {
             return Err(format!("the path is too long: {FORMS}"));
         }
@@ -97,18 +103,25 @@ impl RedisUrl {
             return Err("a cluster has no databases".to_owned());
         }
         Ok(Self {
+            shown: match credentials.and_then(|credentials| credentials.split_once(':')) {
+                Some((user, _)) => format!("{scheme}://{user}:***@{place}"),
+                None => text.to_owned(),
+            },
             topology,
-            tls,
+            tls: scheme.starts_with("rediss"),
             hosts,
             user,
             password,
-            database,
+            database: database.into(),
         })
     }
 }
 
 /// `user:password` or `:password`. One word alone is a user to some clients and a password to others, so it is neither.
 fn credentials_of(text: &str) -> Result<(Option<String>, Option<Secret>), String> {
+    if text.contains('/') {
+        return Err("a / in the user or the password must be written %2F".to_owned());
+    }
     let (user, password) = text
         .split_once(':')
         .ok_or("before the @, write user:password, or :password without a user")?;
@@ -119,80 +132,40 @@ fn credentials_of(text: &str) -> Result<(Option<String>, Option<Secret>), String
     Ok((user, password))
 }
 
+/// One host. Only this much is given to a general reader of URLs: none of them takes a list, or wipes a password.
 fn host(text: &str) -> Result<(String, u16), String> {
-    let (host, port) = match text.rsplit_once(':') {
-        // An IPv6 address without brackets has colons of its own.
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port_of(port)?),
-        _ => (text, 6379),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
-        return Err("a host is missing".to_owned());
-    }
-    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte) || !byte.is_ascii();
-    if !host.bytes().all(is_host) {
-        return Err(
-            "a host has a character that no host has; % and : in a password are written %25 and %3A"
-                .to_owned(),
-        );
-    }
-    Ok((host.to_owned(), port))
-}
-
-fn port_of(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(port) if port != 0 => Ok(port),
-        Ok(_) | Err(_) => Err("the port of a host is no number from 1 to 65535".to_owned()),
+    let url = Url::parse(&format!("redis://{text}")).map_err(|error| {
+        format!("a host or the port of one cannot be read ({error}): % and : in a password are written %25 and %3A")
+    })?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    match url.port() {
+        _ if host.is_empty() => Err(format!("a host is missing: {FORMS}")),
+        Some(0) => Err("the port of a host must be from 1 to 65535".to_owned()),
+        port => Ok((host.to_owned(), port.unwrap_or(6379))),
     }
 }
 
-/// Undoes percent-encoding.
+/// Undoes percent-encoding, which must be whole: what was not encoded at all would be read as another text.
 fn decode(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digit = |byte: Option<u8>| {
-            byte.and_then(|byte| char::from(byte).to_digit(16))
-                .and_then(|d| u8::try_from(d).ok())
-        };
-        match (digit(rest.next()), digit(rest.next())) {
-            (Some(high), Some(low)) => bytes.push(high.wrapping_shl(4) | low),
-            _ => return Err("a % in it is not followed by two hexadecimal digits".to_owned()),
-        }
+    let is_whole = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if !text.split('%').skip(1).all(is_whole) {
+        return Err("a % in it is not followed by two hexadecimal digits: write %25 for a %".to_owned());
     }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 once its %-escapes are undone".to_owned())
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded
+        .map(Cow::into_owned)
+        .map_err(|_| "it is not UTF-8 once its %-escapes are undone".to_owned())
 }
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.topology {
-            Topology::Standalone => "",
-            Topology::Sentinel { .. } => "+sentinel",
-            Topology::Cluster => "+cluster",
-        };
-        write!(f, "{}{kind}://", if self.tls { "rediss" } else { "redis" })?;
-        for (at, (host, port)) in self.hosts.iter().enumerate() {
-            f.write_str(if at == 0 { "" } else { "," })?;
-            if host.contains(':') {
-                write!(f, "[{host}]:{port}")?;
-            } else {
-                write!(f, "{host}:{port}")?;
-            }
-        }
-        match &self.topology {
-            Topology::Sentinel { master } => write!(f, "/{master}"),
-            Topology::Standalone | Topology::Cluster => Ok(()),
-        }
+        f.write_str(&self.shown)
     }
 }
 
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        f.write_str(&self.shown)
     }
 }
 
@@ -203,26 +176,31 @@ mod tests {
     #[test]
     fn every_form_is_read_and_no_password_is_shown() {
         for (text, shown) in [
-            ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379"),
+            ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
             (
                 "rediss://user:p%40ss@redis.example.com",
-                "rediss://redis.example.com:6379",
+                "rediss://user:***@redis.example.com",
             ),
-            ("redis://:secret@[::1]:7000/3", "redis://[::1]:7000"),
+            ("redis://:secret@[::1]:7000/3", "redis://:***@[::1]:7000/3"),
             (
                 "redis+sentinel://a:1,b:2/mymaster",
                 "redis+sentinel://a:1,b:2/mymaster",
             ),
             (
                 "redis+sentinel://u:secret@a:1/mymaster/2",
-                "redis+sentinel://a:1/mymaster",
+                "redis+sentinel://u:***@a:1/mymaster/2",
             ),
-            ("rediss+cluster://a,b:2", "rediss+cluster://a:6379,b:2"),
+            ("rediss+cluster://a,b:2", "rediss+cluster://a,b:2"),
         ] {
             let url = RedisUrl::parse(text).unwrap();
             assert_eq!(format!("{url}"), shown);
             assert!(!format!("{url:?}").contains("secret"));
         }
+        let hosts = RedisUrl::parse("redis+cluster://[::1]:7000,b_1,10.0.0.1:80")
+            .unwrap()
+            .hosts;
+        let hosts: Vec<_> = hosts.iter().map(|(host, port)| (host.as_str(), *port)).collect();
+        assert_eq!(hosts, [("::1", 7000), ("b_1", 6379), ("10.0.0.1", 80)]);
         let url = RedisUrl::parse("redis://user:p%40ss@h/4").unwrap();
         assert_eq!((url.user.as_deref(), url.database), (Some("user"), 4));
         assert!(url.password.unwrap().matches("p@ss"));
@@ -231,14 +209,15 @@ mod tests {
     #[test]
     fn what_is_none_of_them_is_refused_in_words() {
         for (text, says) in [
-            ("127.0.0.1:6379", "it is no URL"),
-            ("http://a", "scheme http is unknown"),
+            ("127.0.0.1:6379", "not the URL of a Redis"),
+            ("http://a", "start it with one of redis://"),
+            ("REDIS://h", "start it with one of redis://"),
             ("redis://", "a host is missing"),
             ("redis://a:x", "the port"),
             ("redis://a:0", "the port"),
             ("redis://a,b", "several hosts"),
-            ("redis://a?db=1", "a character that no host has"),
-            ("redis://a b", "a character that no host has"),
+            ("redis://a?db=1", "a query or a fragment"),
+            ("redis://a b", "invalid"),
             ("redis://a/x", "is no number"),
             ("redis://a/-1", "is no number"),
             ("redis://a/1/2", "the path is too long"),

@@ -1,13 +1,13 @@
 //! What a payout is charged against the configured limits. Document: specification, section 5, `[limits]`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::contract::fault::{ErrCode, Fault};
 use super::day::BeijingDay;
 use super::term::{Fen, MchId, Millis, UserId, WxAppId};
 
 /// The configured limits; `None` is no limit. Days are Beijing days.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Fen per payout.
     pub max_amount: Option<i64>,

@@ -8,7 +8,6 @@ use http::header::{HeaderMap, HeaderValue};
 
 use super::otlp::server::{Begun, Recording};
 use super::trace::{self, Ids, TRACEPARENT, TRACESTATE, X_REQUEST_ID};
-use crate::chance;
 
 /// A request's id and trace.
 #[derive(Clone)]
@@ -99,12 +98,7 @@ where
 /// Random ids for a request.
 #[must_use]
 pub fn random_ids() -> Ids {
-    let mut random = [[0; 8]; 5];
-    if let Err(error) = chance::fill(random.as_flattened_mut()) {
-        // Ids that are all alike are better than no answer.
-        tracing::error!(%error, "the system gave no randomness for ids");
-    }
-    Ids::new(random)
+    Ids::new(rand::random())
 }
 
 /// An id, for the log.

@@ -176,7 +176,7 @@ impl Caller {
             ..
         } = &*self.0;
         let seconds = self.now().0.div_euclid(1000);
-        let nonce = nonce()?;
+        let nonce = nonce();
         let message = request_message(method.as_str(), path, seconds, &nonce, body);
         let signature = key
             .sign(message.as_bytes())

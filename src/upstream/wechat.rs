@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::client::{Answer, Client, Failure};
 use super::dial::{ClientCertificate, Dialer, TlsError};
 use super::target::Target;
-use crate::chance;
 use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{OrderQuestion, Upstream};
@@ -203,7 +201,7 @@ impl Upstream for WechatUpstream {
         let prepared = product_of(&order.upstream).and_then(|product| {
             let (clients, api_key) = self.equipment(credentials)?;
             let body =
-                v2::signed_body(&order.parameters, &nonce()?, &api_key).map_err(|error| error.to_string())?;
+                v2::signed_body(&order.parameters, &nonce(), &api_key).map_err(|error| error.to_string())?;
             Ok((product, clients, Bytes::from(body)))
         });
         let (product, clients, body) = match prepared {
@@ -222,7 +220,7 @@ impl Upstream for WechatUpstream {
         let prepared = product_of(&question.upstream).and_then(|product| {
             let (clients, api_key) = self.equipment(credentials)?;
             let fields = v2::query_body(product, &question.key, &question.wx_app_id);
-            let body = v2::signed_body(&fields, &nonce()?, &api_key).map_err(|error| error.to_string())?;
+            let body = v2::signed_body(&fields, &nonce(), &api_key).map_err(|error| error.to_string())?;
             Ok((product, clients, Bytes::from(body)))
         });
         let (product, clients, body) = match prepared {
@@ -260,8 +258,6 @@ fn product_of(upstream: &Destination) -> Result<Product, String> {
 }
 
 /// `nonce_str`: 32 hexadecimal digits.
-pub(super) fn nonce() -> Result<String, String> {
-    let mut random = [0; 16];
-    chance::fill(&mut random).map_err(|error| format!("the machine has no randomness: {error}"))?;
-    Ok(HEXLOWER.encode(&random))
+pub(super) fn nonce() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }

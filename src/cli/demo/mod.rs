@@ -12,7 +12,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use data_encoding::HEXLOWER;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -93,7 +92,7 @@ async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
         ..Options::loopback()
     })
     .await?;
-    let token = random_token()?;
+    let token = random_token();
     let config = configure(dir, &stub, &token)?;
     let (sidecar, drain) = Sidecar::bind(&config, Arc::new(SystemClock)).await?;
     let (main, admin) = sidecar.addresses()?;
@@ -154,10 +153,8 @@ fn configure(dir: &Path, stub: &Stub, token: &str) -> anyhow::Result<Config> {
 }
 
 /// A token that nobody can guess.
-fn random_token() -> anyhow::Result<String> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes)?;
-    Ok(HEXLOWER.encode(&bytes))
+fn random_token() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 /// What ends a demo: Ctrl-C, `kill`, a terminal that is closed.
@@ -188,7 +185,7 @@ struct Scratch(std::path::PathBuf);
 
 impl Scratch {
     fn new() -> anyhow::Result<Self> {
-        let name = format!("payout-sidecar-demo-{:016x}", getrandom::u64()?);
+        let name = format!("payout-sidecar-demo-{:016x}", rand::random::<u64>());
         let path = std::env::temp_dir().join(name);
         private::create_directory(&path).with_context(|| path.display().to_string())?;
         Ok(Self(path))

@@ -1,13 +1,13 @@
 //! `openid export`: the mapping to standard output, as the CSV that `openid import` and `source = "file"` read.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, Stdout};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
 use super::Store;
-use crate::identity::csv::{HEADER, Rows, write};
+use crate::identity::csv::{HEADER, Rows, write, write_header};
 use crate::identity::listing::{Found, ListError};
 use crate::identity::mapping::Mapping;
 use crate::rules::term::WxAppId;
@@ -17,7 +17,9 @@ use crate::rules::terminal;
 const SHOWN: u64 = 20;
 
 pub(super) async fn export(store: &Store, app: Option<WxAppId>) -> anyhow::Result<()> {
-    let out = BufWriter::with_capacity(1 << 16, io::stdout());
+    let out = csv::WriterBuilder::new()
+        .buffer_capacity(1 << 16)
+        .from_writer(io::stdout());
     let done = match store {
         Store::Redis(mapping) => of_redis(mapping, app, out).await,
         Store::File(path) => of_file(path, app.as_ref(), out),
@@ -35,17 +37,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 #[expect(clippy::print_stderr, reason = "standard output is the CSV")]
-async fn of_redis(mapping: &Mapping, app: Option<WxAppId>, mut out: impl Write) -> anyhow::Result<()> {
-    writeln!(out, "{HEADER}")?;
-    let mut text = String::new();
+async fn of_redis(
+    mapping: &Mapping,
+    app: Option<WxAppId>,
+    mut out: csv::Writer<Stdout>,
+) -> anyhow::Result<()> {
+    write_header(&mut out)?;
     let (mut others, mut unusable): (u64, u64) = (0, 0);
     let listed = mapping.each(app, |found| {
         let (key, why) = match found {
-            Found::Row(row) => {
-                text.clear();
-                write(&row, &mut text);
-                return out.write_all(text.as_bytes());
-            }
+            Found::Row(row) => return write(&row, &mut out),
             Found::Other => {
                 others = others.saturating_add(1);
                 return Ok(());
@@ -82,20 +83,17 @@ async fn of_redis(mapping: &Mapping, app: Option<WxAppId>, mut out: impl Write) 
 }
 
 /// What `source = "file"` would refuse is an error here too.
-fn of_file(path: &Path, app: Option<&WxAppId>, mut out: impl Write) -> anyhow::Result<()> {
+fn of_file(path: &Path, app: Option<&WxAppId>, mut out: csv::Writer<Stdout>) -> anyhow::Result<()> {
     let shown = || path.display().to_string();
     let file = File::open(path).with_context(shown)?;
     let rows = Rows::open(BufReader::new(file)).with_context(shown)?;
     let mut rows = rows.with_context(|| format!("{}: the first line must be {HEADER}", shown()))?;
-    writeln!(out, "{HEADER}")?;
-    let mut text = String::new();
+    write_header(&mut out)?;
     while let Some(row) = rows.next_row().with_context(shown)? {
         let row = row.map_err(anyhow::Error::msg);
         let row = row.with_context(|| format!("{}, line {}", shown(), rows.place().line))?;
         if app.is_none_or(|app| *app == row.app) {
-            text.clear();
-            write(&row, &mut text);
-            out.write_all(text.as_bytes())?;
+            write(&row, &mut out)?;
         }
     }
     out.flush()?;

@@ -111,7 +111,7 @@ impl Store {
             IdentitySource::Redis {
                 server, key, field, ..
             } => {
-                let link = assemble::link(server, "identity", &Metrics::default())?;
+                let link = assemble::link(server, "identity", &Metrics::default());
                 let mapping = Mapping::new(link, key, field.as_deref()).map_err(anyhow::Error::msg)?;
                 Ok(Self::Redis(mapping))
             }

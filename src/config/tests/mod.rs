@@ -1,7 +1,7 @@
 //! The configuration as a whole: from files and variables to values or messages.
 //!
 //! `files` walks `tests/config/`, `shipped` holds the shipped file against the schema, `credentials` and
-//! `bills` make certificates, `otlp` is about traces.
+//! `bills` make certificates, `secrets` looks for what is shown of them, `otlp` is about traces.
 
 use std::path::Path;
 
@@ -16,6 +16,8 @@ mod credentials;
 mod files;
 
 mod otlp;
+
+mod secrets;
 
 mod shipped;
 
@@ -58,7 +60,7 @@ fn mistakes(text: &str, env: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn what_is_left_out_has_the_specified_default() {
     let config = load_text(LEAST, &[]).unwrap();
-    let view = super::redacted::redacted(&config);
+    let view = super::redacted::redacted(&config).unwrap();
     assert_eq!(
         view["server"],
         serde_json::json!({
@@ -84,7 +86,7 @@ fn what_is_left_out_has_the_specified_default() {
 #[test]
 fn redis_stores_have_the_specified_defaults() {
     let text = "[identity]\nurl = \"redis://a/0\"\n[ledger]\nurl = \"redis://b/1\"\n";
-    let view = super::redacted::redacted(&load_text(text, &[]).unwrap());
+    let view = super::redacted::redacted(&load_text(text, &[]).unwrap()).unwrap();
     assert_eq!(
         view["identity"],
         serde_json::json!({
@@ -184,7 +186,7 @@ fn no_secret_is_shown_anywhere() {
     assert_eq!(handler.token.as_ref().map(Secret::expose), Some("hush-7"));
     let shown = format!(
         "{config:?} {} {}",
-        super::redacted::redacted(&config),
+        super::redacted::redacted(&config).unwrap(),
         super::redacted::summary(&config).join("\n")
     );
     assert!(!shown.contains("hush"), "{shown}");
@@ -324,7 +326,7 @@ fn an_entry_for_old_orders_stands_beside_a_new_one_and_takes_no_new_order() {
     let app = crate::rules::term::WxAppId::parse("wx1").unwrap();
     let found = config.merchant(&mch, &app).map(|merchant| merchant.name.as_str());
     assert_eq!(found, Some("merchant[2] *"));
-    let view = super::redacted::redacted(&config);
+    let view = super::redacted::redacted(&config).unwrap();
     assert_eq!(view["merchant"][1]["settle_only"], true);
     assert_eq!(view["merchant"][2]["settle_only"], false);
     assert!(

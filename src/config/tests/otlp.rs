@@ -91,7 +91,7 @@ fn the_url_decides_which_protocol_is_spoken_unless_the_environment_does() {
 #[test]
 fn the_key_wins_and_is_shown() {
     let config = load(Some("http://key:4317"), &[COLLECTOR]);
-    let view = super::super::redacted::redacted(&config);
+    let view = super::super::redacted::redacted(&config).unwrap();
     assert_eq!(view["telemetry"]["otlp"], "http://key:4317");
     assert_eq!(config.telemetry.otlp.unwrap().url, "http://key:4317");
     let text = format!("{LEAST}[telemetry]\notlp = \"c:4317\"\n");

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use data_encoding::HEXLOWER;
 use redb::StorageBackend;
 
 use super::open::{OpenError, fill};
@@ -124,7 +123,7 @@ pub(super) fn make(path: &Path, now: LedgerTime) -> Result<Option<Held>, OpenErr
         path: path.to_owned(),
         why: error.to_string(),
     };
-    let fresh = unused_name(path).map_err(|error| not_made(&error))?;
+    let fresh = unused_name(path);
     let file = private::create_new(&fresh).map_err(|error| not_made(&error))?;
     let made = fill_and_publish(&file, &fresh, path, now);
     let removed = std::fs::remove_file(&fresh);
@@ -155,12 +154,10 @@ fn fill_and_publish(file: &File, fresh: &Path, path: &Path, now: LedgerTime) -> 
     }
 }
 
-fn unused_name(path: &Path) -> io::Result<PathBuf> {
-    let mut bytes = [0_u8; 8];
-    crate::chance::fill(&mut bytes).map_err(io::Error::other)?;
+fn unused_name(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{}", HEXLOWER.encode(&bytes)));
-    Ok(path.with_file_name(name))
+    name.push(format!(".new-{:016x}", rand::random::<u64>()));
+    path.with_file_name(name)
 }
 
 /// The name must survive a power loss as well as the content.

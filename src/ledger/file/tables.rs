@@ -313,7 +313,7 @@ pub(super) fn key_of(text: &str) -> Result<OrderKey, StoreError> {
 
 /// Makes the tables of a new file.
 pub(super) fn create(database: &redb::Database, now: LedgerTime) -> Result<(), StoreError> {
-    let id = LedgerId::random()?;
+    let id = LedgerId::random();
     let mut transaction = database.begin_write().map_err(|error| failed(&error))?;
     transaction.set_two_phase_commit(true);
     {

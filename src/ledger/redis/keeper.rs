@@ -323,7 +323,7 @@ impl Keeper for RedisKeeper {
             standing @ (Standing::Lost { .. } | Standing::InUse) => {
                 let id = match &found.entry.id {
                     Some(id) => id.clone(),
-                    None => LedgerId::random()?,
+                    None => LedgerId::random(),
                 };
                 self.mend(&id, &found).await?;
                 Ok((id, standing))

@@ -93,7 +93,7 @@ pub(super) async fn make(store: &Store, now: LedgerTime) -> Result<Result<Ledger
             "holds no ledger, but what may be the rest of one ({key}): {MEND}"
         )));
     }
-    let id = LedgerId::random()?;
+    let id = LedgerId::random();
     let arguments = [id.as_str().to_owned(), now.0.to_string()];
     match store.run(&CREATE, &[registry], &arguments, None).await? {
         (word, _) if word == "done" => Ok(Ok(id)),

@@ -4,6 +4,7 @@
 //! HMAC-SHA256 exists beside it, but red packets have no field to announce it and refuse it (same section), so it is not
 //! written here.
 
+use data_encoding::HEXUPPER;
 use md5::{Digest as _, Md5};
 
 use crate::rules::fields::Fields;
@@ -33,11 +34,7 @@ pub fn sign_md5(fields: &Fields<'_>, api_key: &Secret) -> String {
     }
     digest.update("&key=");
     digest.update(api_key.expose());
-    digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02X}"))
-        .collect()
+    HEXUPPER.encode(&digest.finalize())
 }
 
 /// Whether a signature is the right one, in either case of letters, in constant time.

@@ -10,6 +10,7 @@ use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::{HEXLOWER, HEXUPPER};
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256, RsaKeySize, SerialNumber};
 use serde_json::{Value, json};
 
@@ -92,11 +93,11 @@ impl V3Keys {
     /// Makes and knows a merchant's certificate and key.
     pub(in crate::stub) fn merchant(&self, pki: &Pki, mch_id: &str) -> Result<BillKeys, String> {
         let key = rsa()?;
-        let serial = serial()?;
-        let serial_no: String = serial.iter().map(|byte| format!("{byte:02X}")).collect();
+        let serial = serial();
+        let serial_no = HEXUPPER.encode(&serial);
         let mut params = CertificateParams::new(Vec::new()).map_err(|error| error.to_string())?;
         params.distinguished_name.push(DnType::CommonName, mch_id);
-        params.serial_number = Some(SerialNumber::from(serial));
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
         let cert_pem = pki.signed(params, &key)?;
         lock(&self.merchants).insert(
             (mch_id.to_owned(), serial_no.clone()),
@@ -126,7 +127,7 @@ impl V3Keys {
 
 /// Wraps a text as a `resource` or an `encrypt_certificate`.
 pub(super) fn seal(text: &str, kind: &str) -> Value {
-    let nonce: String = random(6).iter().map(|byte| format!("{byte:02x}")).collect();
+    let nonce = HEXLOWER.encode(&rand::random::<[u8; 6]>());
     let mut sealed = text.as_bytes().to_vec();
     let key = UnboundKey::new(&AES_256_GCM, APIV3_KEY.as_bytes()).map(LessSafeKey::new);
     let aead_nonce = Nonce::try_assume_unique_for_key(nonce.as_bytes());
@@ -145,36 +146,28 @@ pub(super) fn seal(text: &str, kind: &str) -> Value {
     })
 }
 
-pub(super) fn random(bytes: usize) -> Vec<u8> {
-    let mut random = vec![0; bytes];
-    // Without randomness the stub is of no use, and its signatures say so.
-    let _filled = getrandom::fill(&mut random).is_ok();
-    random
-}
-
 fn platform_signer() -> Result<Signer, String> {
     let key = rsa()?;
-    let serial = serial()?;
-    let name = serial.iter().map(|byte| format!("{byte:02X}")).collect();
+    let serial = serial();
     let mut params = CertificateParams::new(Vec::new()).map_err(|error| error.to_string())?;
     params
         .distinguished_name
         .push(DnType::CommonName, "payout-sidecar stub platform");
-    params.serial_number = Some(SerialNumber::from(serial));
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
     let certificate = params.self_signed(&key).map_err(|error| error.to_string())?;
     Ok(Signer {
-        serial: name,
+        serial: HEXUPPER.encode(&serial),
         pair: pair(&key)?,
         pem: certificate.pem(),
     })
 }
 
 /// A positive serial number of 20 bytes without zeros in front.
-fn serial() -> Result<Vec<u8>, String> {
-    let mut serial = random(20);
-    let first = serial.first_mut().ok_or("no randomness")?;
+fn serial() -> [u8; 20] {
+    let mut serial: [u8; 20] = rand::random();
+    let [first, ..] = &mut serial;
     *first = *first & 0x3F | 0x40;
-    Ok(serial)
+    serial
 }
 
 fn rsa() -> Result<KeyPair, String> {

@@ -195,10 +195,7 @@ fn sign(world: &World, by_public_key: bool, text: &str, spoilt: Option<Spoilt>) 
     }
     let back = if spoilt == Some(Spoilt::Stale) { 600 } else { 0 };
     let timestamp = now().saturating_sub(back).to_string();
-    let nonce: String = keys::random(16)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let nonce = format!("{:032x}", rand::random::<u128>());
     let message = format!("{timestamp}\n{nonce}\n{text}\n");
     let (serial, signature) = if by_public_key {
         let signer = world.v3.public()?;

@@ -34,8 +34,8 @@ impl Dice {
 }
 
 impl Chance for Dice {
-    fn number(&self) -> Option<u64> {
-        Some(self.roll(u64::MAX))
+    fn number(&self) -> u64 {
+        self.roll(u64::MAX)
     }
 }
 

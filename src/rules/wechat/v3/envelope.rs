@@ -6,6 +6,7 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXUPPER;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
@@ -137,6 +138,13 @@ struct Listed {
     encrypt_certificate: Sealed,
 }
 
+/// A certificate's serial number, hexadecimal, upper case, as WeChat Pay shows it.
+#[must_use]
+pub fn serial_no(certificate: &X509Certificate<'_>) -> String {
+    let serial = certificate.raw_serial();
+    HEXUPPER.encode(serial.strip_prefix(&[0]).unwrap_or(serial))
+}
+
 /// Reads the answer of `GET /v3/certificates`. Nothing of it may be believed before its signature was verified with one of
 /// these certificates or an earlier one.
 ///
@@ -149,12 +157,7 @@ pub fn certificates(body: &[u8], key: &Apiv3Key) -> Result<Vec<PlatformCertifica
         let pem = key.open(&listed.encrypt_certificate)?;
         let der = CertificateDer::from_pem_slice(&pem).map_err(|error| form(&error))?;
         let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| form(&error))?;
-        let serial: String = certificate
-            .raw_serial()
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect();
-        let serial = serial.strip_prefix("00").map_or(serial.clone(), str::to_owned);
+        let serial = serial_no(&certificate);
         if !serial.eq_ignore_ascii_case(&listed.serial_no) {
             return Err(Unopened::Form(
                 "a certificate has another serial number".to_owned(),

@@ -1,0 +1,141 @@
+//! No secret is shown: not by a key that is there today, nor by one that somebody adds tomorrow.
+
+use std::path::Path;
+
+use p12_keystore::{Certificate as P12Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
+use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::load_in;
+use crate::config::redacted::{redacted, summary};
+use crate::config::shape::Shape;
+use crate::config::{Certificate, Config};
+use crate::redis_link::RedisUrl;
+use crate::rules::wechat::v3::envelope::Apiv3Key;
+use crate::rules::wechat::v3::sign::SigningKey;
+
+/// A secret of 32 letters, which every kind of key takes that is a text.
+const MARK: &str = "hush0hush1hush2hush3hush4hush5hu";
+
+/// Configurations in which one of `[[merchant]]` or of a store may need a secret. Each is whole without it.
+const BASES: [&str; 5] = [
+    "[[merchant]]\nto = \"handler\"\nhandler_url = \"http://h\"",
+    "[identity]\nsource = \"redis\"\nurl = \"redis://a\"\n[ledger]\nstore = \"redis\"\nurl = \"redis://b\"",
+    "[wechat]\nbase_url = \"http://127.0.0.1:1\"\n[[merchant]]\nmch_id = \"1\"\nto = \"wechat\"\nproduct = \"transfer\"\n\
+     request_credentials = true",
+    "[[merchant]]\nmch_id = \"1\"\nto = \"wechat\"\nproduct = \"transfer\"\nrequest_credentials = true\n\
+     cert = { file = \"cert.pem\" }\nkey = { file = \"key.pem\" }",
+    "[[merchant]]\nmch_id = \"1\"\nto = \"wechat\"\nproduct = \"transfer-bill\"\nkey = { file = \"key.pem\" }\n\
+     serial_no = \"A1\"\napiv3_key = \"0123456789abcdef0123456789abcdef\"\npublic_key_id = \"PUB_KEY_ID_1\"\n\
+     public_key = { file = \"public.pem\" }\ntransfer_scene_id = \"1000\"\n\
+     scene_report_infos = [{ info_type = \"a\", info_content = \"b\" }]",
+];
+
+/// Writes files of every form that a secret may have, and returns what must not be seen of them.
+fn put(dir: &Path) -> Vec<String> {
+    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+    let certificate = CertificateParams::new(Vec::new())
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    let chain = PrivateKeyChain::new(
+        "id",
+        PrivateKey::from_der(key.serialized_der()).unwrap(),
+        [P12Certificate::from_der(certificate.der()).unwrap()],
+    );
+    let mut store = KeyStore::new();
+    store.add_entry("m", KeyStoreEntry::PrivateKeyChain(chain));
+    std::fs::write(dir.join("m.p12"), store.writer("1").write().unwrap()).unwrap();
+    let texts = [
+        ("cert.pem", certificate.pem()),
+        ("key.pem", key.serialize_pem()),
+        ("public.pem", key.public_key_pem()),
+    ];
+    let mut marks = vec![
+        MARK.to_owned(),
+        key.serialized_der()[..32]
+            .iter()
+            .map(|b| format!("{b}, "))
+            .collect(),
+    ];
+    for (name, text) in texts {
+        std::fs::write(dir.join(name), &text).unwrap();
+        marks.push(text.lines().nth(2).unwrap().to_owned());
+    }
+    marks
+}
+
+/// Every form that a secret may have.
+fn samples() -> Vec<Value> {
+    let file = |name: &str| Value::Table([("file".to_owned(), name.into())].into_iter().collect());
+    let mut samples: Vec<_> = ["cert.pem", "key.pem", "public.pem", "m.p12"].map(file).into();
+    samples.extend([MARK.into(), format!("redis://user:{MARK}@h/0").into()]);
+    samples
+}
+
+/// The base with this secret in it, loaded; `None` where it is not taken there, or means nothing.
+fn with(dir: &Path, base: &str, path: &str, secret: Value) -> Option<Config> {
+    let least: Table = super::LEAST.parse().unwrap();
+    let mut file: Table = base.parse().unwrap();
+    for (section, value) in least {
+        file.entry(section).or_insert(value);
+    }
+    let (section, key) = path.rsplit_once('.').unwrap();
+    let section = match section.strip_suffix("[0]") {
+        Some(list) => file.get_mut(list)?.get_mut(0)?,
+        None => file.entry(section).or_insert(Value::Table(Table::new())),
+    };
+    section.as_table_mut()?.insert(key.to_owned(), secret);
+    let config = load_in(dir, &file.to_string(), &[]).ok()?;
+    let is_idle = config.warnings.iter().any(|text| text.contains("has no effect"));
+    (!is_idle).then_some(config)
+}
+
+/// Which keys are secrets comes from the schema: a new one that none of the bases takes fails here.
+#[test]
+fn every_secret_of_the_schema_is_shown_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let marks = put(dir.path());
+    let file = Shape::of_file();
+    let secrets: Vec<String> = file
+        .leaves("")
+        .into_iter()
+        .filter_map(|(path, shape)| (*shape == Shape::Secret).then_some(path))
+        .collect();
+    assert!(secrets.len() >= 12, "{secrets:?}");
+    for path in secrets {
+        let mut seen = 0;
+        for base in BASES {
+            for secret in samples() {
+                let Some(config) = with(dir.path(), base, &path, secret) else {
+                    continue;
+                };
+                seen += 1;
+                let summary = summary(&config).join("\n");
+                let shown = format!("{} {config:?} {config:#?} {summary}", redacted(&config).unwrap());
+                for mark in &marks {
+                    assert!(!shown.contains(mark.as_str()), "{path} is shown: {shown}");
+                }
+            }
+        }
+        assert!(seen > 0, "no configuration here takes {path}: give it one");
+    }
+}
+
+/// That none of these is `Serialize` is seen by the compiler: were one, it could not tell which of the two is meant.
+#[test]
+fn nothing_else_that_holds_a_key_can_be_serialised() {
+    trait IsNoText<Kind> {
+        fn seen() -> bool {
+            true
+        }
+    }
+    struct Serialised;
+    impl<T> IsNoText<()> for T {}
+    impl<T: Serialize> IsNoText<Serialised> for T {}
+    assert!(<SigningKey as IsNoText<_>>::seen());
+    assert!(<Apiv3Key as IsNoText<_>>::seen());
+    assert!(<Certificate as IsNoText<_>>::seen());
+    assert!(<RedisUrl as IsNoText<_>>::seen());
+}
