@@ -134,9 +134,19 @@ fn credentials_of(text: &str) -> Result<(Option<String>, Option<Secret>), String
 
 /// One host. Only this much is given to a general reader of URLs: none of them takes a list, or wipes a password.
 fn host(text: &str) -> Result<(String, u16), String> {
-    let url = Url::parse(&format!("redis://{text}")).map_err(|error| {
-        format!("a host or the port of one cannot be read ({error}): % and : in a password are written %25 and %3A")
-    })?;
+    let unreadable = |why: &dyn fmt::Display| {
+        format!(
+            "a host or the port of one cannot be read ({why}): % and : in a password are written %25 and %3A"
+        )
+    };
+    // The reader of URLs drops such characters, and takes a colon alone for no port.
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(unreadable(&"a blank is invalid there"));
+    }
+    if text.ends_with(':') {
+        return Err(unreadable(&"nothing follows the colon"));
+    }
+    let url = Url::parse(&format!("redis://{text}")).map_err(|error| unreadable(&error))?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     match url.port() {
         _ if host.is_empty() => Err(format!("a host is missing: {FORMS}")),
@@ -218,6 +228,9 @@ mod tests {
             ("redis://a,b", "several hosts"),
             ("redis://a?db=1", "a query or a fragment"),
             ("redis://a b", "invalid"),
+            ("redis://a\tb", "invalid"),
+            ("redis+cluster://a ,b\n", "invalid"),
+            ("redis://a:", "the port"),
             ("redis://a/x", "is no number"),
             ("redis://a/-1", "is no number"),
             ("redis://a/1/2", "the path is too long"),
