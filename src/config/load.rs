@@ -117,9 +117,9 @@ fn parse(text: &str, problems: &mut Problems) -> Option<Table> {
     let lines = Lines::of(text);
     let (table, mut errors) = DeTable::parse_recoverable(text);
     note_table(table.get_ref(), "", &lines, &mut problems.origins);
-    let read = Table::deserialize(toml::Deserializer::from(table));
+    // Nothing is copied out of a broken file: it may hold secrets, and only a whole table is wiped.
     if errors.is_empty() {
-        match read {
+        match Table::deserialize(toml::Deserializer::from(table)) {
             Ok(table) => return Some(table),
             Err(error) => errors.push(error),
         }
