@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use p12_keystore::{Certificate as P12Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize, SerialNumber};
 
-use super::{LEAST, load_in};
+use super::{LEAST, Made, load_in};
 use crate::config::{BillMerchant, To};
 
 /// An RSA key with a certificate of serial A102F3, and another key's public half.
@@ -13,19 +12,9 @@ fn put(dir: &Path) {
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
     let mut params = CertificateParams::new(vec!["merchant".to_owned()]).unwrap();
     params.serial_number = Some(SerialNumber::from(vec![0xA1, 0x02, 0xF3]));
-    let certificate = params.self_signed(&key).unwrap();
-    let chain = PrivateKeyChain::new(
-        "id",
-        PrivateKey::from_der(key.serialized_der()).unwrap(),
-        [P12Certificate::from_der(certificate.der()).unwrap()],
-    );
-    let mut store = KeyStore::new();
-    store.add_entry("m", KeyStoreEntry::PrivateKeyChain(chain));
-    let p12 = store.writer("1900000113").write().unwrap();
-    std::fs::write(dir.join("m.p12"), p12).unwrap();
-    std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
-    std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
-    std::fs::write(dir.join("public.pem"), key.public_key_pem()).unwrap();
+    let made = Made::of(&params, key);
+    made.put(dir, "1900000113");
+    std::fs::write(dir.join("public.pem"), made.key.public_key_pem()).unwrap();
     let elliptic = KeyPair::generate().unwrap();
     let cert = CertificateParams::new(vec!["merchant".to_owned()]).unwrap();
     std::fs::write(

@@ -2,48 +2,19 @@
 
 use std::path::Path;
 
-use p12_keystore::{Certificate as P12Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use rcgen::{CertificateParams, KeyPair, SerialNumber};
 
-use super::{LEAST, load_in};
+use super::{LEAST, Made, load_in};
 use crate::config::{Certificate, CertificateError, ClientName, Config, To};
 use crate::rules::term::Millis;
 
-/// A self-signed certificate in force from 2020 to 2030, and its key.
-struct Made {
-    cert: rcgen::Certificate,
-    key: KeyPair,
-}
-
+/// In force from 2020 to 2030.
 fn made() -> Made {
-    let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["merchant".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2030, 1, 1);
     params.serial_number = Some(SerialNumber::from(vec![0xA1, 0x02, 0xF3]));
-    Made {
-        cert: params.self_signed(&key).unwrap(),
-        key,
-    }
-}
-
-impl Made {
-    fn p12(&self, password: &str) -> Vec<u8> {
-        let key = PrivateKey::from_der(self.key.serialized_der()).unwrap();
-        let cert = P12Certificate::from_der(self.cert.der()).unwrap();
-        let mut store = KeyStore::new();
-        store.add_entry(
-            "m",
-            KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new("id", key, [cert])),
-        );
-        store.writer(password).write().unwrap()
-    }
-
-    fn put(&self, dir: &Path) {
-        std::fs::write(dir.join("cert.pem"), self.cert.pem()).unwrap();
-        std::fs::write(dir.join("key.pem"), self.key.serialize_pem()).unwrap();
-        std::fs::write(dir.join("m.p12"), self.p12("1900000109")).unwrap();
-    }
+    Made::of(&params, KeyPair::generate().unwrap())
 }
 
 /// 2026-01-01.
@@ -125,7 +96,7 @@ fn what_does_not_fit_or_is_not_in_force_is_refused() {
 #[test]
 fn a_merchant_has_its_certificate_from_either_form() {
     let dir = tempfile::tempdir().unwrap();
-    made().put(dir.path());
+    made().put(dir.path(), "1900000109");
     for credentials in [
         "cert = { file = \"cert.pem\" }\nkey = { file = \"key.pem\" }",
         "p12 = { file = \"m.p12\" }",
@@ -149,7 +120,7 @@ fn a_merchant_has_its_certificate_from_either_form() {
 #[test]
 fn the_merchant_is_named_when_its_credentials_are_wrong() {
     let dir = tempfile::tempdir().unwrap();
-    made().put(dir.path());
+    made().put(dir.path(), "1900000109");
     std::fs::write(dir.path().join("other.pem"), made().key.serialize_pem()).unwrap();
     let cases = [
         (
@@ -200,7 +171,7 @@ fn a_certificate_that_ends_soon_is_a_warning() {
     let mut params = CertificateParams::new(vec!["merchant".to_owned()]).unwrap();
     params.not_after = rcgen::date_time_ymd(2026, 1, 21);
     let cert = params.self_signed(&key).unwrap();
-    Made { cert, key }.put(dir.path());
+    Made { cert, key }.put(dir.path(), "1900000109");
     let config = load(dir.path(), "p12 = { file = \"m.p12\" }").unwrap();
     let warning = "merchant[0].p12: the certificate of merchant[0] 1900000109 expires in 20 days: renew it";
     assert!(
@@ -213,7 +184,7 @@ fn a_certificate_that_ends_soon_is_a_warning() {
 #[test]
 fn the_main_ports_certificate_is_checked_like_a_merchants() {
     let dir = tempfile::tempdir().unwrap();
-    made().put(dir.path());
+    made().put(dir.path(), "1900000109");
     let text = |client_ca: &str| {
         let tls = format!("tls = {{ cert = \"cert.pem\", key = \"key.pem\", client_ca = \"{client_ca}\" }}");
         format!("{LEAST}[server]\n{tls}\n")
@@ -234,7 +205,7 @@ fn the_main_ports_certificate_is_checked_like_a_merchants() {
 #[test]
 fn client_names_are_names_and_belong_to_a_client_ca() {
     let dir = tempfile::tempdir().unwrap();
-    made().put(dir.path());
+    made().put(dir.path(), "1900000109");
     let load = |more: &str| {
         let tls = format!("tls = {{ cert = \"cert.pem\", key = \"key.pem\"{more} }}");
         load_in(dir.path(), &format!("{LEAST}[server]\n{tls}\n"), &[])

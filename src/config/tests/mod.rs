@@ -5,6 +5,9 @@
 
 use std::path::Path;
 
+use p12_keystore::{Certificate as P12Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
+use rcgen::{CertificateParams, KeyPair};
+
 use super::{Config, ConfigErrors};
 use crate::clock::{Clock as _, SystemClock};
 use crate::secret::Secret;
@@ -30,6 +33,39 @@ path = "openids.csv"
 store = "file"
 path = "payouts.redb"
 "#;
+
+/// A key and a certificate that it signed itself.
+struct Made {
+    cert: rcgen::Certificate,
+    key: KeyPair,
+}
+
+impl Made {
+    fn of(params: &CertificateParams, key: KeyPair) -> Self {
+        Self {
+            cert: params.self_signed(&key).unwrap(),
+            key,
+        }
+    }
+
+    fn p12(&self, password: &str) -> Vec<u8> {
+        let key = PrivateKey::from_der(self.key.serialized_der()).unwrap();
+        let cert = P12Certificate::from_der(self.cert.der()).unwrap();
+        let mut store = KeyStore::new();
+        store.add_entry(
+            "m",
+            KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new("id", key, [cert])),
+        );
+        store.writer(password).write().unwrap()
+    }
+
+    /// Writes `cert.pem`, `key.pem` and, under this password, `m.p12`.
+    fn put(&self, dir: &Path, password: &str) {
+        std::fs::write(dir.join("cert.pem"), self.cert.pem()).unwrap();
+        std::fs::write(dir.join("key.pem"), self.key.serialize_pem()).unwrap();
+        std::fs::write(dir.join("m.p12"), self.p12(password)).unwrap();
+    }
+}
 
 /// Loads a text as `config.toml` of an otherwise empty directory.
 fn load_text(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use p12_keystore::{Certificate as P12Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::load_in;
+use super::{Made, load_in};
 use crate::config::redacted::{redacted, summary};
 use crate::config::shape::Shape;
 use crate::config::{Certificate, Config};
@@ -35,32 +34,18 @@ const BASES: [&str; 5] = [
 /// Writes files of every form that a secret may have, and returns what must not be seen of them.
 fn put(dir: &Path) -> Vec<String> {
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
-    let certificate = CertificateParams::new(Vec::new())
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
-    let chain = PrivateKeyChain::new(
-        "id",
-        PrivateKey::from_der(key.serialized_der()).unwrap(),
-        [P12Certificate::from_der(certificate.der()).unwrap()],
-    );
-    let mut store = KeyStore::new();
-    store.add_entry("m", KeyStoreEntry::PrivateKeyChain(chain));
-    std::fs::write(dir.join("m.p12"), store.writer("1").write().unwrap()).unwrap();
-    let texts = [
-        ("cert.pem", certificate.pem()),
-        ("key.pem", key.serialize_pem()),
-        ("public.pem", key.public_key_pem()),
-    ];
+    let made = Made::of(&CertificateParams::new(Vec::new()).unwrap(), key);
+    made.put(dir, "1");
+    std::fs::write(dir.join("public.pem"), made.key.public_key_pem()).unwrap();
     let mut marks = vec![
         MARK.to_owned(),
-        key.serialized_der()[..32]
+        made.key.serialized_der()[..32]
             .iter()
             .map(|b| format!("{b}, "))
             .collect(),
     ];
-    for (name, text) in texts {
-        std::fs::write(dir.join(name), &text).unwrap();
+    for name in ["cert.pem", "key.pem", "public.pem"] {
+        let text = std::fs::read_to_string(dir.join(name)).unwrap();
         marks.push(text.lines().nth(2).unwrap().to_owned());
     }
     marks
