@@ -11,7 +11,6 @@ use http::{HeaderName, HeaderValue};
 use super::address::{Path, http_url};
 use super::certificate::holds_certificates;
 use super::check::Check;
-use crate::proxy::target::percent_decode;
 use crate::secret::Secret;
 use crate::telemetry::otlp::proto::Resource;
 use crate::telemetry::otlp::sampler::Sampler;
@@ -190,7 +189,8 @@ fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let parts = text.split(',').filter(|part| !part.trim().is_empty());
     let pairs = parts.map(|part| {
         let (name, value) = part.split_once('=')?;
-        let value = String::from_utf8(percent_decode(value.trim().as_bytes())).ok()?;
+        let value =
+            String::from_utf8(percent_encoding::percent_decode(value.trim().as_bytes()).collect()).ok()?;
         let name = name.trim();
         (!name.is_empty()).then(|| (name.to_owned(), value))
     });
