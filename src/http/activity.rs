@@ -2,7 +2,8 @@
 //! where there is no room for another, the one that is missed least makes it ([`seats`](super::seats)).
 //!
 //! Quiet until the first byte of a request, then a head, then busy until the last answer is sent or dropped. hyper's own
-//! time-out for heads runs while a connection is idle too, which would cut an ingress's kept connections every few seconds.
+//! time-out for heads runs while a connection is idle too, which would cut an ingress's kept connections every few seconds; a tower
+//! layer sees requests, and no connection without one.
 
 use std::io;
 use std::pin::Pin;
