@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{MapOk, TryFutureExt as _};
 use futures_util::task::AtomicWaker;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -18,12 +18,8 @@ use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 
 /// Cuts one connection to the backend. It is among the extensions of each answer that came over it.
-#[derive(Clone)]
+#[derive(Default)]
 pub(super) struct Line {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     is_cut: AtomicBool,
     // Of the task that reads and writes, which is one.
     task: AtomicWaker,
@@ -32,13 +28,13 @@ struct Shared {
 impl Line {
     /// Ends the connection by an error.
     pub(super) fn cut(&self) {
-        self.shared.is_cut.store(true, Ordering::Release);
-        self.shared.task.wake();
+        self.is_cut.store(true, Ordering::Release);
+        self.task.wake();
     }
 
     /// An error once it is cut.
     fn check(&self) -> io::Result<()> {
-        if self.shared.is_cut.load(Ordering::Acquire) {
+        if self.is_cut.load(Ordering::Acquire) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "the exchange is over",
@@ -58,26 +54,14 @@ pub(super) struct Lines {
 impl tower::Service<Uri> for Lines {
     type Response = OnLine;
     type Error = <HttpConnector as tower::Service<Uri>>::Error;
-    type Future = BoxFuture<'static, Result<OnLine, Self::Error>>;
+    type Future = MapOk<<HttpConnector as tower::Service<Uri>>::Future, fn(TokioIo<TcpStream>) -> OnLine>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         tower::Service::poll_ready(&mut self.connector, cx)
     }
 
     fn call(&mut self, _pool: Uri) -> Self::Future {
-        let connecting = tower::Service::call(&mut self.connector, self.to.clone());
-        Box::pin(async move {
-            let line = Line {
-                shared: Arc::new(Shared {
-                    is_cut: AtomicBool::new(false),
-                    task: AtomicWaker::new(),
-                }),
-            };
-            Ok(OnLine {
-                stream: connecting.await?,
-                line,
-            })
-        })
+        tower::Service::call(&mut self.connector, self.to.clone()).map_ok(OnLine::new)
     }
 }
 
@@ -86,13 +70,22 @@ pin_project! {
     pub struct OnLine {
         #[pin]
         stream: TokioIo<TcpStream>,
-        line: Line,
+        line: Arc<Line>,
+    }
+}
+
+impl OnLine {
+    fn new(stream: TokioIo<TcpStream>) -> Self {
+        Self {
+            stream,
+            line: Arc::default(),
+        }
     }
 }
 
 impl Connection for OnLine {
     fn connected(&self) -> Connected {
-        self.stream.connected().extra(self.line.clone())
+        self.stream.connected().extra(Arc::clone(&self.line))
     }
 }
 
@@ -100,7 +93,7 @@ impl Read for OnLine {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         // The task that reads is the one that writes, and it waits for something to read whatever else it waits for.
-        this.line.shared.task.register(cx.waker());
+        this.line.task.register(cx.waker());
         this.line.check()?;
         this.stream.poll_read(cx, buf)
     }

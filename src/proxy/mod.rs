@@ -28,7 +28,7 @@ mod upgrade;
 mod websocket;
 
 pub use self::backend::BackendError;
-pub use self::forward::{Proxy, Settings, said};
+pub use self::forward::{Proxy, Settings};
 pub use self::upgrade::Tunnels;
 
 #[cfg(test)]
