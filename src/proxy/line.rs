@@ -1,6 +1,6 @@
-//! A connection to the backend that can be cut from outside, wherever hyper waits. hyper's own client gives it up only when
-//! it is polled for what it is not waiting for: a backend that has answered and reads no more of the upload would keep it for
-//! ever.
+//! A connection that can be cut from outside, wherever hyper waits. hyper's own client gives it up only when it is polled for
+//! what it is not waiting for: a backend that has answered and reads no more of the upload would keep it for ever. And it
+//! writes to its end before what it holds of a request that nobody waits for any more, however late the other side takes it.
 
 use std::io;
 use std::pin::Pin;
@@ -17,12 +17,13 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 
-/// Cuts one connection to the backend. It is among the extensions of each answer that came over it.
-#[derive(Clone)]
-pub(super) struct Line {
+/// Cuts one connection. It is among the extensions of each answer that came over it.
+#[derive(Clone, Default)]
+pub(crate) struct Line {
     shared: Arc<Shared>,
 }
 
+#[derive(Default)]
 struct Shared {
     is_cut: AtomicBool,
     // Of the task that reads and writes, which is one.
@@ -31,7 +32,7 @@ struct Shared {
 
 impl Line {
     /// Ends the connection by an error.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.shared.is_cut.store(true, Ordering::Release);
         self.shared.task.wake();
     }
@@ -63,37 +64,45 @@ impl tower::Service<Uri> for Lines {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = tower::Service::call(&mut self.0, uri);
-        Box::pin(async move {
-            let line = Line {
-                shared: Arc::new(Shared {
-                    is_cut: AtomicBool::new(false),
-                    task: AtomicWaker::new(),
-                }),
-            };
-            Ok(OnLine {
-                stream: connecting.await?,
-                line,
-            })
-        })
+        Box::pin(async move { Ok(OnLine::new(connecting.await?)) })
     }
 }
 
 pin_project! {
     /// A connection and what cuts it.
-    pub struct OnLine {
+    pub struct OnLine<S = TokioIo<TcpStream>> {
         #[pin]
-        stream: TokioIo<TcpStream>,
+        stream: S,
         line: Line,
+        says_farewell: bool,
     }
 }
 
-impl Connection for OnLine {
+impl<S> OnLine<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            line: Line::default(),
+            says_farewell: true,
+        }
+    }
+
+    /// One that is closed by dropping it only.
+    pub(crate) fn without_farewell(stream: S) -> Self {
+        Self {
+            says_farewell: false,
+            ..Self::new(stream)
+        }
+    }
+}
+
+impl<S> Connection for OnLine<S> {
     fn connected(&self) -> Connected {
-        self.stream.connected().extra(self.line.clone())
+        Connected::new().extra(self.line.clone())
     }
 }
 
-impl Read for OnLine {
+impl<S: Read> Read for OnLine<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         // The task that reads is the one that writes, and it waits for something to read whatever else it waits for.
@@ -103,7 +112,7 @@ impl Read for OnLine {
     }
 }
 
-impl Write for OnLine {
+impl<S: Write> Write for OnLine<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
         this.line.check()?;
@@ -111,11 +120,19 @@ impl Write for OnLine {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_flush(cx)
+        let this = self.project();
+        this.line.check()?;
+        this.stream.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_shutdown(cx)
+        let this = self.project();
+        this.line.check()?;
+        if *this.says_farewell {
+            this.stream.poll_shutdown(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
