@@ -1,6 +1,8 @@
 //! What the other side of a connection sees: the bytes of a request, a reset where one was given up, one connection where they
 //! are answered.
 
+mod race;
+
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
