@@ -1,6 +1,6 @@
-//! A connection to the backend that can be cut from outside, wherever hyper waits. hyper's own client gives it up only when
-//! it is polled for what it is not waiting for: a backend that has answered and reads no more of the upload would keep it for
-//! ever.
+//! A connection that can be cut from outside, wherever hyper waits. hyper's own client gives it up only when it is polled for
+//! what it is not waiting for: a backend that has answered and reads no more of the upload would keep it for ever. And it
+//! writes to its end before what it holds of a request that nobody waits for any more, however late the other side takes it.
 
 use std::io;
 use std::pin::Pin;
@@ -17,9 +17,9 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 
-/// Cuts one connection to the backend. It is among the extensions of each answer that came over it.
+/// Cuts one connection. It is among the extensions of each answer that came over it.
 #[derive(Default)]
-pub(super) struct Line {
+pub(crate) struct Line {
     is_cut: AtomicBool,
     // Of the task that reads and writes, which is one.
     task: AtomicWaker,
@@ -27,7 +27,7 @@ pub(super) struct Line {
 
 impl Line {
     /// Ends the connection by an error.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::Release);
         self.task.wake();
     }
@@ -67,29 +67,39 @@ impl tower::Service<Uri> for Lines {
 
 pin_project! {
     /// A connection and what cuts it.
-    pub struct OnLine {
+    pub struct OnLine<S = TokioIo<TcpStream>> {
         #[pin]
-        stream: TokioIo<TcpStream>,
+        stream: S,
         line: Arc<Line>,
+        says_farewell: bool,
     }
 }
 
-impl OnLine {
-    fn new(stream: TokioIo<TcpStream>) -> Self {
+impl<S> OnLine<S> {
+    pub(crate) fn new(stream: S) -> Self {
         Self {
             stream,
             line: Arc::default(),
+            says_farewell: true,
+        }
+    }
+
+    /// One that is closed by dropping it only.
+    pub(crate) fn without_farewell(stream: S) -> Self {
+        Self {
+            says_farewell: false,
+            ..Self::new(stream)
         }
     }
 }
 
-impl Connection for OnLine {
+impl<S> Connection for OnLine<S> {
     fn connected(&self) -> Connected {
-        self.stream.connected().extra(Arc::clone(&self.line))
+        Connected::new().extra(Arc::clone(&self.line))
     }
 }
 
-impl Read for OnLine {
+impl<S: Read> Read for OnLine<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         // The task that reads is the one that writes, and it waits for something to read whatever else it waits for.
@@ -99,7 +109,7 @@ impl Read for OnLine {
     }
 }
 
-impl Write for OnLine {
+impl<S: Write> Write for OnLine<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
         this.line.check()?;
@@ -107,11 +117,19 @@ impl Write for OnLine {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_flush(cx)
+        let this = self.project();
+        this.line.check()?;
+        this.stream.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_shutdown(cx)
+        let this = self.project();
+        this.line.check()?;
+        if *this.says_farewell {
+            this.stream.poll_shutdown(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

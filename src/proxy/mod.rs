@@ -19,7 +19,7 @@ pub mod headers;
 
 mod interim;
 
-mod line;
+pub(crate) mod line;
 
 pub mod target;
 

@@ -1,10 +1,15 @@
-//! An address that payouts are sent to: taken from the configuration, never from a request.
+//! A trace collector's address, and connections to it. Nothing but `telemetry/otlp/collector.rs` uses this file.
 
-use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::uri::{Scheme, Uri};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-use crate::rules::term::{HandlerId, Malformed};
+use super::dial::{ClientCertificate, TlsError, tls_config};
 
 /// Scheme, host, port and base path of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,20 +86,6 @@ impl Target {
             base_path,
         })
     }
-
-    /// What a handler at this address is called where the configuration gives it no name: scheme, host in lower case, port
-    /// and base path, so that the same address is the same name however it is written.
-    ///
-    /// # Errors
-    /// When that is no [`HandlerId`], being too long, then its rule.
-    pub fn handler_id(&self) -> Result<HandlerId, Malformed> {
-        let scheme = if self.tls { "https" } else { "http" };
-        let host = match self.host.parse::<Ipv6Addr>() {
-            Ok(address) => format!("[{address}]"),
-            Err(_) => self.host.to_lowercase(),
-        };
-        HandlerId::parse(&format!("{scheme}://{host}:{}{}", self.port, self.base_path))
-    }
 }
 
 impl std::fmt::Display for Target {
@@ -109,63 +100,89 @@ impl std::fmt::Display for Target {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Opens connections to one target.
+#[derive(Clone)]
+pub struct Dialer {
+    target: Target,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    timeout: Duration,
+}
 
-    #[test]
-    fn reads_what_is_an_upstreams_url() {
-        let target = Target::parse("https://api.mch.weixin.qq.com").unwrap();
-        assert_eq!(
-            (target.tls, target.host.as_str(), target.port),
-            (true, "api.mch.weixin.qq.com", 443)
-        );
-        assert_eq!(target.base_path, "");
-        let target = Target::parse("http://[::1]:8000/base/").unwrap();
-        assert_eq!(
-            (target.host.as_str(), target.port, target.base_path.as_str()),
-            ("::1", 8000, "/base")
-        );
-        assert_eq!(target.to_string(), "http://[::1]:8000/base");
+/// A connection of either kind.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Dialer {
+    /// Prepares a dialer. `ca_pem` replaces the public roots; `timeout` covers name, TCP and TLS of one connection.
+    ///
+    /// # Errors
+    /// When the CA, the certificate or the key cannot be used, then [`TlsError`].
+    pub fn new(
+        target: Target,
+        ca_pem: Option<&str>,
+        certificate: Option<&ClientCertificate>,
+        timeout: Duration,
+    ) -> Result<Self, TlsError> {
+        let tls = if target.tls {
+            let name = ServerName::try_from(target.host.clone())
+                .map_err(|_| rustls::Error::General(format!("{} is no host name", target.host)))?;
+            Some((
+                TlsConnector::from(Arc::new(tls_config(ca_pem, certificate)?)),
+                name,
+            ))
+        } else {
+            None
+        };
+        Ok(Self { target, tls, timeout })
     }
 
-    #[test]
-    fn one_address_is_one_handler_however_it_is_written() {
-        for (url, id) in [
-            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
-            ("http://127.0.0.1:8000///", "http://127.0.0.1:8000"),
-            ("http://h", "http://h:80"),
-            ("HTTP://H:80/", "http://h:80"),
-            (
-                "https://Pay.Example.com/base/",
-                "https://pay.example.com:443/base",
-            ),
-            ("https://h:80/Base/x", "https://h:80/Base/x"),
-            ("http://[0:0:0:0:0:0:0:1]", "http://[::1]:80"),
-            ("http://[FE80::A]:8000/b", "http://[fe80::a]:8000/b"),
-        ] {
-            let made = Target::parse(url).unwrap().handler_id().unwrap();
-            assert_eq!(made.as_str(), id, "{url}");
-            assert_eq!(Target::parse(id).unwrap().handler_id(), Ok(made), "{url}");
+    /// Offers this version of HTTP in the TLS greeting.
+    #[must_use]
+    pub fn offering(mut self, version: &str) -> Self {
+        if let Some((connector, _)) = &mut self.tls {
+            let mut config = rustls::ClientConfig::clone(connector.config());
+            config.alpn_protocols = vec![version.as_bytes().to_vec()];
+            *connector = TlsConnector::from(Arc::new(config));
         }
-        let long = Target::parse(&format!("http://h/{}", "a".repeat(256))).unwrap();
-        assert!(long.handler_id().is_err());
+        self
     }
 
-    #[test]
-    fn refuses_everything_else() {
-        for url in [
-            "",
-            "host",
-            "ftp://host",
-            "http://",
-            "http://u:p@host",
-            "http://h/?q=1",
-            "http://h/#f",
-            "http://h:99999",
-            "/path",
-        ] {
-            assert!(Target::parse(url).is_err(), "{url}");
+    /// The target.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When the name, TCP or the TLS handshake fails or takes longer than the time-out, then what failed, in words for
+    /// the operator. Nothing of any request was written then.
+    pub async fn dial(&self) -> Result<Box<dyn Stream>, String> {
+        match tokio::time::timeout(self.timeout, self.open()).await {
+            Ok(opened) => opened,
+            Err(_) => Err(format!(
+                "{} was not connected within {} ms",
+                self.target,
+                self.timeout.as_millis()
+            )),
+        }
+    }
+
+    async fn open(&self) -> Result<Box<dyn Stream>, String> {
+        let tcp = TcpStream::connect((self.target.host.as_str(), self.target.port))
+            .await
+            .map_err(|error| format!("{} cannot be connected: {error}", self.target))?;
+        tcp.set_nodelay(true)
+            .map_err(|error| format!("{}: {error}", self.target))?;
+        match &self.tls {
+            None => Ok(Box::new(tcp)),
+            Some((connector, name)) => {
+                let tls = connector.connect(name.clone(), tcp).await;
+                Ok(Box::new(tls.map_err(|error| {
+                    format!("{} refused TLS: {error}", self.target)
+                })?))
+            }
         }
     }
 }

@@ -12,18 +12,16 @@ use crate::media;
 use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
 use crate::upstream::client::{Client, Failure};
-use crate::upstream::dial::Dialer;
-use crate::upstream::target::Target;
+use crate::upstream::dial::tls_config;
 
 /// The answer's fields.
 pub(super) async fn post(sidecar: SocketAddr, scene: &Scene) -> anyhow::Result<Fields<'static>> {
-    let dialer = Dialer::new(
-        Target::parse(&format!("http://{sidecar}"))?,
-        None,
-        None,
+    let client = Client::new(
+        format!("http://{sidecar}").parse()?,
+        tls_config(None, None)?,
         Duration::from_secs(3),
+        Duration::from_secs(20),
     )?;
-    let client = Client::new(dialer, Duration::from_secs(20));
     let encoding = if scene.is_xml {
         Encoding::Xml
     } else {
