@@ -1,13 +1,20 @@
 -- Replaces one version of an order by its successor, with what is charged and given back. Holds no rule.
 -- KEYS: order, due, log, what was charged again, then one key per charge, then one per return.
--- ARGV: record, due ms or "", order number, version that is replaced, its successor, expiry ms or "", the ledger's identity
+-- ARGV: what changes, due ms or "", order number, version that is replaced, its successor, expiry ms or "", the ledger's identity
 --       where it is compared or "", now ms, how many charges, then per charge: amount, limit, its place, its
 --       expiry ms; then per return: amount.
 if ARGV[7] ~= '' and not redis.call('ZSCORE', KEYS[3], ARGV[7]) then return {'lost', 'merchant'} end
-local stored = redis.call('HMGET', KEYS[1], 'v', 'r')
-if not stored[1] then return {'gone'} end
-local is_written = stored[2] == ARGV[1]
-if not is_written and stored[1] ~= ARGV[4] then return {'moved', stored[2]} end
+local stored = redis.call('HMGET', KEYS[1], 'v', 'p', 'c')
+if not (stored[1] or stored[2] or stored[3]) then return {'gone'} end
+-- Both parts of a record begin with its format and its claim, and behind them in one part stands the version: what changes is
+-- written beside its own claim only, and not where anything is missing.
+local claim = string.match(ARGV[1], '^[^,]*,[^,]*,')
+local is_whole = stored[1] and stored[2] and stored[3] and string.find(stored[2], claim, 1, true) == 1
+    and string.find(stored[3], claim .. '"version":"' .. stored[1] .. '",', 1, true) == 1
+local is_written = stored[3] == ARGV[1] and stored[1] == ARGV[5]
+if not is_whole or not (is_written or stored[1] == ARGV[4]) then
+    return {'moved', stored[1], stored[2], stored[3]}
+end
 -- Whether this may write at all is seen by a write that changes nothing.
 redis.call('ZADD', KEYS[3], 'XX', '-inf', '#')
 if not is_written then
@@ -36,7 +43,7 @@ if not is_written then
     end
 end
 -- What follows is done again where the acknowledgement was lost: for those who wait for replicas, and where it was stopped.
-redis.call('HSET', KEYS[1], 'v', ARGV[5], 'r', ARGV[1])
+redis.call('HSET', KEYS[1], 'v', ARGV[5], 'c', ARGV[1])
 if ARGV[2] == '' then
     redis.call('ZREM', KEYS[2], ARGV[3])
 else
