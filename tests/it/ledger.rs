@@ -113,7 +113,7 @@ async fn a_damaged_record_is_refused_and_left_alone() {
     ledger.ready().await.unwrap();
     let order = suite::order("A1", 100);
     let other = "{\"format\":9}";
-    redis.cli(&["HSET", A1, "v", "1", "p", other, "c", other]);
+    redis.cli(&["HSET", A1, "p", other, "c", other]);
     assert!(ledger.insert(&order).await.is_err());
     assert!(
         ledger
@@ -123,10 +123,7 @@ async fn a_damaged_record_is_refused_and_left_alone() {
             .text
             .contains("unknown format 9")
     );
-    assert_eq!(
-        redis.cli(&["HMGET", A1, "v", "p", "c"]),
-        ["1", other, other].join("\n")
-    );
+    assert_eq!(redis.cli(&["HMGET", A1, "p", "c"]), [other, other].join("\n"));
 }
 
 /// Another claim of an order's number, with another amount.
@@ -141,26 +138,20 @@ async fn a_record_that_lacks_a_part_or_has_another_claims_is_refused_and_left_al
     let (ours, other) = (suite::order("A1", 100), claimed_otherwise("A1"));
     assert!(matches!(ledger.insert(&other).await.unwrap(), Inserted::Done));
     let field = |name: &str| redis.cli(&["HGET", A1, name]);
-    let of_other = ["v", "p", "c"].map(field);
+    let of_other = ["p", "c"].map(field);
     assert!(matches!(ledger.remove(&other).await.unwrap(), Replaced::Done));
     for damage in [
-        &["HDEL", A1, "v"][..],
-        &["HDEL", A1, "p"],
+        &["HDEL", A1, "p"][..],
         &["HDEL", A1, "c"],
-        &["HDEL", A1, "p", "c"],
-        &["HDEL", A1, "v", "c"],
-        &["HDEL", A1, "v", "p"],
-        &["HSET", A1, "v", &of_other[0]],
-        &["HSET", A1, "p", &of_other[1]],
-        &["HSET", A1, "c", &of_other[2]],
-        &["HSET", A1, "v", &of_other[0], "p", &of_other[1]],
-        &["HSET", A1, "v", &of_other[0], "c", &of_other[2]],
-        &["HSET", A1, "p", &of_other[1], "c", &of_other[2]],
+        &["HSET", A1, "p", &of_other[0]],
+        &["HSET", A1, "c", &of_other[1]],
+        &["HSET", A1, "p", "", "c", &of_other[1]],
+        &["HSET", A1, "p", &of_other[0], "c", ""],
         &["HSET", A1, "p", "", "c", ""],
     ] {
         assert!(matches!(ledger.insert(&ours).await.unwrap(), Inserted::Done));
         redis.cli(damage);
-        let before = redis.cli(&["HMGET", A1, "v", "p", "c"]);
+        let before = redis.cli(&["HMGET", A1, "p", "c"]);
         for order in [&ours, &other] {
             let said = [
                 ledger.insert(order).await.map(|_| ()),
@@ -176,7 +167,7 @@ async fn a_record_that_lacks_a_part_or_has_another_claims_is_refused_and_left_al
                 assert!(!error.unsure && says, "{damage:?}, {nth}: {error}");
             }
         }
-        assert_eq!(redis.cli(&["HMGET", A1, "v", "p", "c"]), before, "{damage:?}");
+        assert_eq!(redis.cli(&["HMGET", A1, "p", "c"]), before, "{damage:?}");
         redis.cli(&["DEL", A1]);
         for set in ["payout:{19}:due", "payout:{19}:log"] {
             redis.cli(&["ZREM", set, "A1"]);

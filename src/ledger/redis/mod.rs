@@ -7,7 +7,7 @@
 //!
 //! | key | type | what |
 //! |---|---|---|
-//! | `{prefix}{mchId}:order:<no>` (braces literal around the number) | hash | `v` version, `p` what the claim pinned, `c` what changes |
+//! | `{prefix}{mchId}:order:<no>` (braces literal around the number) | hash | `p` what the claim pinned, `c` what changes, with the version |
 //! | `…:due` | sorted set | unsettled order numbers by when somebody must look at them (ledger's ms) |
 //! | `…:log` | sorted set | all order numbers by their first claim (ledger's ms), and `#` with the ledger's identity |
 //! | `…:sum:<name>` | number | a sum of the limits; goes after three days |
@@ -247,7 +247,6 @@ impl Ledger for RedisLedger {
             .store
             .keys(&order.key, difference.charged.iter().map(|(_, charge)| *charge));
         let mut arguments: Vec<Vec<u8>> = vec![
-            order.version.to_string().into(),
             pinned,
             changing,
             due_text(order).into(),
@@ -295,7 +294,6 @@ impl Ledger for RedisLedger {
             due_text(next).into(),
             next.key.order_no.as_str().into(),
             previous.version.to_string().into(),
-            next.version.to_string().into(),
             self.expiry(next).into(),
             identity.into(),
             self.time().0.to_string().into(),

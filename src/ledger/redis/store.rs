@@ -20,8 +20,8 @@ pub(super) struct Store {
     pub(super) prefix: String,
 }
 
-/// A record as it is read: the fields `v`, `p` and `c` of its hash, each where it is there.
-pub(super) type Stored = [Option<Vec<u8>>; 3];
+/// A record as it is read: the fields `p` and `c` of its hash, each where it is there.
+pub(super) type Stored = [Option<Vec<u8>>; 2];
 
 /// What a script answers: a word, and what belongs to it, which may be a record.
 pub(super) type Told = (String, Stored);
@@ -51,7 +51,7 @@ impl Store {
     /// Reads a record: [`Stored`].
     pub(super) fn look(&self, key: &OrderKey) -> Cmd {
         let mut look = redis::cmd("HMGET");
-        look.arg(self.order(key)).arg(&["v", "p", "c"]);
+        look.arg(self.order(key)).arg(&["p", "c"]);
         look
     }
 
@@ -96,7 +96,7 @@ impl Store {
         let mut parts = answer.into_iter();
         let mut next = || parts.next().flatten();
         let word = String::from_utf8_lossy(&next().unwrap_or_default()).into_owned();
-        Ok((word, [next(), next(), next()]))
+        Ok((word, [next(), next()]))
     }
 
     /// Tries whatever the scripts do, in a merchant's slot or in one of their own. Returns what is forbidden, if anything is.
@@ -123,16 +123,10 @@ impl Store {
 /// When it is not whole, or damaged, then [`StoreError`]; it is left as it is.
 pub(super) fn order_of(stored: Stored, key: &OrderKey) -> Result<Option<Order>, StoreError> {
     match stored {
-        [None, None, None] => Ok(None),
-        [Some(version), Some(pinned), Some(changing)] => {
-            let order = record::decode((&pinned, &changing), key)?;
-            if order.version.to_string().as_bytes() == version {
-                Ok(Some(order))
-            } else {
-                Err(record::damaged(key, "has another version in its field v"))
-            }
-        }
-        _ => Err(record::damaged(key, "lacks one of its fields v, p and c")),
+        [None, None] => Ok(None),
+        [Some(pinned), Some(changing)] => record::decode((&pinned, &changing), key).map(Some),
+        [None, Some(_)] => Err(record::damaged(key, "lacks its field p")),
+        [Some(_), None] => Err(record::damaged(key, "lacks its field c")),
     }
 }
 
