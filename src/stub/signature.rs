@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::HEXUPPER;
 use md5::{Digest as _, Md5};
 
 /// Signs the fields (a sorted map already, whose order is that of its names' bytes).
@@ -12,6 +13,5 @@ pub(super) fn sign(fields: &BTreeMap<String, String>, key: &str) -> String {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let text = format!("{}&key={key}", pairs.join("&"));
-    let digest = Md5::digest(text.as_bytes());
-    digest.iter().map(|byte| format!("{byte:02X}")).collect()
+    HEXUPPER.encode(&Md5::digest(text.as_bytes()))
 }

@@ -1,12 +1,12 @@
 //! WeChat Pay v2, as its documents describe it: red packets, transfers, and their queries.
 
-use http::Response;
+use axum::response::Response;
 
 use super::World;
 use super::books::{Paid, Payment};
-use super::serve::Call;
+use super::serve::{Call, Peer};
 use super::signature::sign;
-use super::wire::{Body, Map};
+use super::wire::Map;
 
 /// A documented field: its name, the most characters, and whether it must be there.
 type Field = (&'static str, usize, bool);
@@ -85,7 +85,7 @@ fn documented(name: &str) -> &'static [Field] {
 }
 
 /// A failure, with the fields that WeChat usually echoes.
-pub(super) fn failure(call: &Call, code: &str, text: &str) -> Response<Body> {
+pub(super) fn failure(call: &Call, code: &str, text: &str) -> Response {
     call.respond(&[
         ("return_code", "SUCCESS"),
         ("return_msg", text),
@@ -100,7 +100,7 @@ pub(super) fn failure(call: &Call, code: &str, text: &str) -> Response<Body> {
     ])
 }
 
-pub(super) fn answer(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
+pub(super) fn answer(call: &Call, world: &World, wrong_amount: bool) -> Response {
     if let Err((code, text)) = check(call, world) {
         return failure(call, code, text);
     }
@@ -120,11 +120,7 @@ fn check(call: &Call, world: &World) -> Result<(), (&'static str, &'static str)>
     } else {
         call.field("mch_id")
     };
-    if call
-        .peer
-        .as_ref()
-        .is_some_and(|peer| peer.as_deref() != Some(mch_id))
-    {
+    if matches!(&call.peer, Peer::Tls(name) if name.as_deref() != Some(mch_id)) {
         return Err(("CA_ERROR", "商户API证书校验出错"));
     }
     let fields = documented(call.name);
@@ -163,7 +159,7 @@ fn check(call: &Call, world: &World) -> Result<(), (&'static str, &'static str)>
     }
 }
 
-fn pay(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
+fn pay(call: &Call, world: &World, wrong_amount: bool) -> Response {
     let transfer = call.name == "transfers";
     let amount_field = if transfer { "amount" } else { "total_amount" };
     let Ok(amount) = call.field(amount_field).parse::<i64>() else {
@@ -197,12 +193,7 @@ fn pay(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
         Paid::Once(payment) => payment,
         Paid::Conflict => return failure(call, "FATAL_ERROR", "此单号已存在, 参数与首次请求不一致"),
     };
-    let amount = if wrong_amount {
-        payment.amount.saturating_add(1)
-    } else {
-        payment.amount
-    }
-    .to_string();
+    let amount = payment.told_amount(wrong_amount);
     let mut fields = vec![
         ("return_code", "SUCCESS"),
         ("return_msg", ""),
@@ -237,17 +228,12 @@ fn pay(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
     call.respond(&fields)
 }
 
-fn query(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
+fn query(call: &Call, world: &World, wrong_amount: bool) -> Response {
     let books = world.books();
     let Some(payment) = books.find(call.field("mch_id"), &call.order_no) else {
         return failure(call, "NOT_FOUND", "指定单号数据不存在");
     };
-    let amount = if wrong_amount {
-        payment.amount.saturating_add(1)
-    } else {
-        payment.amount
-    }
-    .to_string();
+    let amount = payment.told_amount(wrong_amount);
     let parameter = |name: &str| payment.parameters.get(name).map_or("", String::as_str);
     let head = [
         ("return_code", "SUCCESS"),
