@@ -59,7 +59,7 @@ impl Parts {
         if let Some(shown) = shown.as_object_mut() {
             shown.insert("restart_needed_for".to_owned(), restart_for.into());
         }
-        let api = Api::new(self.payouts.clone(), config.admin.token.clone(), shown);
+        let api = Api::new(config.admin.token.clone(), shown);
         // From here on nothing fails.
         assemble::describe(config, &self.metrics);
         self.payouts.put_in_force(settings);

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Extension;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tower::Layer as _;
 
 use super::reload::{Parts, Reload};
 use super::{Ending, assemble, gauge};
@@ -106,7 +108,7 @@ impl Sidecar {
             None,
         )?;
         assemble::describe(config, &metrics);
-        let api = Api::new(payouts.clone(), config.admin.token.clone(), redacted(config));
+        let api = Api::new(config.admin.token.clone(), redacted(config));
         let sidecar = Self {
             parts: Parts {
                 stack: Stack::new(first),
@@ -170,8 +172,9 @@ impl Sidecar {
             http2: false,
             tls: None,
         };
+        let router = probes.router();
         let admin = tokio::spawn(listen::serve(admin, admin_terms, end.clone(), move |connected| {
-            probes.of(connected)
+            Extension(connected).layer(router.clone())
         }));
         let terms = {
             let stack = stack.clone();
