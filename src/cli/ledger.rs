@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::anyhow;
 use clap::Subcommand;
 
-use super::{Ending, assemble};
+use super::{assemble, configuration, misconfigured};
 use crate::clock::SystemClock;
 use crate::ledger::keeper::{Keeper, Standing};
+use crate::payout::ports::StoreError;
 use crate::rules::term::MchId;
 use crate::rules::terminal;
 use crate::telemetry::log;
@@ -27,45 +27,25 @@ pub(super) enum LedgerCommand {
     },
 }
 
-pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> Ending {
-    let config = match crate::config::load(path, crate::config::environment().into_iter()) {
-        Ok(config) => config,
-        Err(errors) => return Ending::Misconfigured(errors.into()),
-    };
-    let keeper = match assemble::keeper(&config, Arc::new(SystemClock)) {
-        Ok(keeper) => keeper,
-        Err(error) => return Ending::Misconfigured(error),
-    };
+#[expect(clippy::print_stdout, reason = "printing is what this command is for")]
+pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> anyhow::Result<()> {
+    let config = configuration(path)?;
+    let keeper = assemble::keeper(&config, Arc::new(SystemClock)).map_err(misconfigured)?;
     let place = keeper.place();
     let said = match command {
-        LedgerCommand::Create => create(keeper.as_ref(), &place).await,
-        LedgerCommand::Status => status(keeper.as_ref(), &place).await,
-        LedgerCommand::AcceptLoss { reason } => accept_loss(keeper.as_ref(), &place, &reason).await,
+        LedgerCommand::Create => keeper
+            .create()
+            .await
+            .map(|id| Ok(format!("made ledger {id} in {place}"))),
+        LedgerCommand::Status => keeper.status().await.map(|standing| told(&place, standing)),
+        LedgerCommand::AcceptLoss { reason } => accept_loss(keeper.as_ref(), &place, &reason).await.map(Ok),
     };
-    match said {
-        Ok(text) => {
-            say(&text);
-            Ending::Done
-        }
-        Err(text) => Ending::Failed(anyhow!(text)),
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "printing is what this command is for")]
-fn say(text: &str) {
-    println!("{}", terminal::line(text));
-}
-
-async fn create(keeper: &dyn Keeper, place: &str) -> Result<String, String> {
-    match keeper.create().await {
-        Ok(id) => Ok(format!("made ledger {id} in {place}")),
-        Err(error) => Err(error.text),
-    }
-}
-
-async fn status(keeper: &dyn Keeper, place: &str) -> Result<String, String> {
-    let standing = keeper.status().await.map_err(|error| error.text)?;
-    told(place, standing)
+    let said = said
+        .map_err(|error| error.text)
+        .flatten()
+        .map_err(anyhow::Error::msg)?;
+    println!("{}", terminal::line(&said));
+    Ok(())
 }
 
 /// How the ledger at a place stands, as a sentence; an error where it can take no order.
@@ -89,8 +69,8 @@ pub(super) fn told(place: &str, standing: Standing) -> Result<String, String> {
     }
 }
 
-async fn accept_loss(keeper: &dyn Keeper, place: &str, reason: &str) -> Result<String, String> {
-    let (id, lost) = keeper.accept_loss().await.map_err(|error| error.text)?;
+async fn accept_loss(keeper: &dyn Keeper, place: &str, reason: &str) -> Result<String, StoreError> {
+    let (id, lost) = keeper.accept_loss().await?;
     let what = loss(&lost);
     log::audit_to_stderr();
     tracing::warn!(target: "audit", ledger = %id, %place, lost = what, reason, "the loss was accepted");

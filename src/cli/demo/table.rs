@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use super::script::Scene;
+use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
 use crate::rules::terminal;
 
@@ -53,7 +54,10 @@ impl Row {
         }
         Self {
             title: scene.title,
-            encoding: if scene.is_xml { "XML" } else { "JSON" },
+            encoding: match scene.encoding {
+                Encoding::Json => "JSON",
+                Encoding::Xml => "XML",
+            },
             answer: text,
             is_right: missing.is_empty(),
             missing: missing.join(" "),
