@@ -50,7 +50,7 @@ async fn stores(config: &Config, metrics: &Metrics) -> anyhow::Result<()> {
         let place = keeper.place();
         format!("{place} holds no ledger yet: a start makes it (ledger.create = true)")
     } else {
-        ledger::told(&keeper.place(), standing).map_err(anyhow::Error::msg)?
+        ledger::told(&keeper.place(), standing)?
     };
     println!("{}", terminal::line(&told));
     if can_be_opened {

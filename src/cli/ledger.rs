@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::{anyhow, bail};
 use clap::Subcommand;
 
 use super::{assemble, configuration, misconfigured};
@@ -32,41 +33,36 @@ pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> anyhow::Resul
     let config = configuration(path)?;
     let keeper = assemble::keeper(&config, Arc::new(SystemClock)).map_err(misconfigured)?;
     let place = keeper.place();
+    let whole = |error: StoreError| anyhow!(error.text);
     let said = match command {
-        LedgerCommand::Create => keeper
-            .create()
+        LedgerCommand::Create => {
+            let id = keeper.create().await.map_err(whole)?;
+            format!("made ledger {id} in {place}")
+        }
+        LedgerCommand::Status => told(&place, keeper.status().await.map_err(whole)?)?,
+        LedgerCommand::AcceptLoss { reason } => accept_loss(keeper.as_ref(), &place, &reason)
             .await
-            .map(|id| Ok(format!("made ledger {id} in {place}"))),
-        LedgerCommand::Status => keeper.status().await.map(|standing| told(&place, standing)),
-        LedgerCommand::AcceptLoss { reason } => accept_loss(keeper.as_ref(), &place, &reason).await.map(Ok),
+            .map_err(whole)?,
     };
-    let said = said
-        .map_err(|error| error.text)
-        .flatten()
-        .map_err(anyhow::Error::msg)?;
     println!("{}", terminal::line(&said));
     Ok(())
 }
 
 /// How the ledger at a place stands, as a sentence; an error where it can take no order.
-pub(super) fn told(place: &str, standing: Standing) -> Result<String, String> {
-    match standing {
-        Standing::None => Err(format!(
-            "{place} holds no ledger: make one by payout-sidecar ledger create"
-        )),
-        Standing::Whole { id, merchants } => Ok(match merchants {
+pub(super) fn told(place: &str, standing: Standing) -> anyhow::Result<String> {
+    Ok(match standing {
+        Standing::None => bail!("{place} holds no ledger: make one by payout-sidecar ledger create"),
+        Standing::Whole { id, merchants } => match merchants {
             Some(1) => format!("{place} holds ledger {id}, whole, 1 merchant"),
             Some(count) => format!("{place} holds ledger {id}, whole, {count} merchants"),
             None => format!("{place} holds ledger {id}, whole"),
-        }),
-        standing @ Standing::Lost { .. } => Err(format!(
+        },
+        standing @ Standing::Lost { .. } => bail!(
             "{place} {}: restore it, or run payout-sidecar ledger accept-loss",
             loss(&standing)
-        )),
-        Standing::InUse => Ok(format!(
-            "{place} is in use by a running sidecar: ask its admin port, /readyz"
-        )),
-    }
+        ),
+        Standing::InUse => format!("{place} is in use by a running sidecar: ask its admin port, /readyz"),
+    })
 }
 
 async fn accept_loss(keeper: &dyn Keeper, place: &str, reason: &str) -> Result<String, StoreError> {

@@ -57,7 +57,6 @@ pub(super) async fn stub(arguments: StubArguments) -> anyhow::Result<()> {
     })
     .await?;
     if let Some(dir) = &arguments.pki {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         stub.write_pki(dir, &names)
             .and_then(|()| stub.write_v3(dir, &names))
             .with_context(|| format!("--pki {}", dir.display()))?;

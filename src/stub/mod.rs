@@ -265,15 +265,16 @@ impl Stub {
     ///
     /// # Errors
     /// When a file cannot be written, then the error.
-    pub fn write_pki(&self, dir: &Path, mch_ids: &[&str]) -> std::io::Result<()> {
-        private::create_directories(dir)?;
-        private::replace(&dir.join("stub-ca.crt"), self.ca_pem().as_bytes())?;
+    pub fn write_pki(&self, dir: &Path, mch_ids: &[impl AsRef<str>]) -> std::io::Result<()> {
+        write(dir, &[("stub-ca.crt", self.ca_pem())])?;
         for mch_id in mch_ids {
-            let (cert, key) = self.client_certificate(mch_id).map_err(std::io::Error::other)?;
-            let folder = dir.join(mch_id);
-            private::create_directories(&folder)?;
-            private::replace(&folder.join("apiclient_cert.pem"), cert.as_bytes())?;
-            private::replace(&folder.join("apiclient_key.pem"), key.as_bytes())?;
+            let (cert, key) = self
+                .client_certificate(mch_id.as_ref())
+                .map_err(std::io::Error::other)?;
+            write(
+                &dir.join(mch_id.as_ref()),
+                &[("apiclient_cert.pem", &cert), ("apiclient_key.pem", &key)],
+            )?;
         }
         Ok(())
     }
@@ -283,19 +284,18 @@ impl Stub {
     ///
     /// # Errors
     /// When a key cannot be made or a file cannot be written, then the error.
-    pub fn write_v3(&self, dir: &Path, mch_ids: &[&str]) -> std::io::Result<()> {
+    pub fn write_v3(&self, dir: &Path, mch_ids: &[impl AsRef<str>]) -> std::io::Result<()> {
         for mch_id in mch_ids {
-            let keys = self.bill_keys(mch_id).map_err(std::io::Error::other)?;
-            let folder = dir.join(mch_id).join("v3");
-            private::create_directories(&folder)?;
-            for (name, text) in [
-                ("apiclient_cert.pem", keys.cert_pem.as_str()),
-                ("apiclient_key.pem", &keys.key_pem),
-                ("apiv3-key", APIV3_KEY),
-                ("wechatpay_pub_key.pem", &keys.public_key_pem),
-            ] {
-                private::replace(&folder.join(name), text.as_bytes())?;
-            }
+            let keys = self.bill_keys(mch_id.as_ref()).map_err(std::io::Error::other)?;
+            write(
+                &dir.join(mch_id.as_ref()).join("v3"),
+                &[
+                    ("apiclient_cert.pem", &keys.cert_pem),
+                    ("apiclient_key.pem", &keys.key_pem),
+                    ("apiv3-key", APIV3_KEY),
+                    ("wechatpay_pub_key.pem", &keys.public_key_pem),
+                ],
+            )?;
         }
         Ok(())
     }
@@ -307,4 +307,12 @@ impl Stub {
             let _ended = task.await.is_ok();
         }
     }
+}
+
+fn write(folder: &Path, files: &[(&str, &str)]) -> std::io::Result<()> {
+    private::create_directories(folder)?;
+    for (name, text) in files {
+        private::replace(&folder.join(name), text.as_bytes())?;
+    }
+    Ok(())
 }

@@ -228,7 +228,10 @@ async fn act(call: Call, world: Arc<World>) -> Response {
         Action::Hang => std::future::pending().await,
         Action::Status(status) => html(status, "gateway").into_response(),
         Action::Error(code) => failure(&call, &code, &world),
-        Action::Spoilt(how) => signed(&call, &world, how),
+        Action::Spoilt(how) => match &call.asker {
+            Some(asker) => wechat_v3::answer(&call, asker, &world, false, Some(how)),
+            None => normal(&call, &world, false),
+        },
         Action::Forged(code) => match &call.asker {
             Some(asker) => wechat_v3::failure(asker, &world, &code, Some(Spoilt::Signature)),
             None => failure(&call, &code, &world),
@@ -282,14 +285,6 @@ fn normal(call: &Call, world: &World, wrong_amount: bool) -> Response {
         wechat_v2::answer(call, world, wrong_amount)
     } else {
         handler::answer(call, world, wrong_amount)
-    }
-}
-
-/// The answer with a spoilt signature, where there are signatures.
-fn signed(call: &Call, world: &World, how: Spoilt) -> Response {
-    match &call.asker {
-        Some(asker) => wechat_v3::answer(call, asker, world, false, Some(how)),
-        None => normal(call, world, false),
     }
 }
 
