@@ -1,4 +1,4 @@
-//! The admin port's routes and the way to them: `/livez`, `/readyz` and `/metrics` are answered here, `/api` in [`api`](super::api),
+//! The admin port's routes and the way to them: `/livez`, `/readyz` and `/metrics` are answered here, `/api` in [`api`],
 //! and nothing is routed before `guard` has let it in. Document: specification, section 8; ecosystem.md, section 1.1.
 //!
 //! Liveness never touches a store: a store that is down must not restart every pod. Readiness does, and says no while

@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use reqwest::{Client, RequestBuilder};
 
 use super::{configuration, misconfigured};
+use crate::plain_client::plain_client;
 use crate::secret::Secret;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,7 +47,7 @@ impl AdminPort {
         Ok(Self {
             address,
             token: config.admin.token,
-            client: client(TIMEOUT)?,
+            client: plain_client(TIMEOUT).map_err(anyhow::Error::from_boxed)?,
         })
     }
 
@@ -69,14 +70,4 @@ impl AdminPort {
         let body = answer.text().await.with_context(no_answer)?;
         Ok((status, body.trim().to_owned()))
     }
-}
-
-/// Asks once and nobody but the one who is named: no proxy of the environment, no redirect, no repetition.
-pub(super) fn client(timeout: Duration) -> reqwest::Result<Client> {
-    Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .timeout(timeout)
-        .build()
 }

@@ -22,12 +22,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use self::script::Scene;
-use super::admin_port;
 use super::run::Sidecar;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::http::drain::{Drain, Phase};
 use crate::identity::csv::HEADER;
+use crate::plain_client::plain_client;
 use crate::private;
 use crate::rules::fields::Fields;
 use crate::stub::{HandlerKind, Options, Stub};
@@ -118,7 +118,7 @@ async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
     );
 
     let mut rows = Vec::new();
-    let client = admin_port::client(TIMEOUT)?;
+    let client = plain_client(TIMEOUT).map_err(anyhow::Error::from_boxed)?;
     for scene in script::scenes() {
         let answer = post(&client, main, &scene)
             .await

@@ -1,11 +1,17 @@
 //! Notifications on demand: what became of a bill, wrapped, signed, and posted to the `notify_url` of its request.
 
+use std::time::Duration;
+
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 
 use super::{Spoilt, bill, describe, keys, sign, state};
+use crate::plain_client::plain_client;
 use crate::stub::books::Posted;
 use crate::stub::{Failure, World};
+
+/// How long an answer to a notification may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends the notification of an order, and returns the status that it was answered with. `how`:
 ///
@@ -26,8 +32,7 @@ pub(in crate::stub) async fn notify(world: &World, order_no: &str, how: &str) ->
         posted
     };
     let (url, headers, body) = posted;
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let request = client
+    let request = plain_client(TIMEOUT)?
         .post(url)
         .header(CONTENT_TYPE, "application/json")
         .body(body);
