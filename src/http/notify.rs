@@ -24,7 +24,9 @@ use crate::payout::ports::Notice;
 use crate::proxy::body::Body;
 use crate::proxy::target::check_message;
 use crate::rules::wechat::v3::sign::Signed;
+use crate::telemetry::context::RequestContext;
 use crate::telemetry::log::chain;
+use crate::telemetry::otlp::server::learn_notified;
 
 /// The most bytes of a notification: they have about 1000.
 const MAX_BODY: usize = 64 * 1024;
@@ -64,9 +66,11 @@ where
             return Either::Right(self.inner.call(request));
         }
         let payouts = self.payouts.clone();
+        let (mut head, body) = request.into_parts();
+        let context = RequestContext::of(&mut head.headers, head.extensions.get());
         let answering = async move {
-            let (head, body) = request.into_parts();
             let path = head.uri.path();
+            learn_notified(&head.method, path);
             Ok(match answer(&payouts, &head, body).await {
                 Ok(()) => taken(),
                 Err((status, why)) => {
@@ -80,7 +84,7 @@ where
                 }
             })
         };
-        Either::Left(answering.boxed())
+        Either::Left(context.within(answering).boxed())
     }
 }
 

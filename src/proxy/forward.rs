@@ -20,10 +20,10 @@ use super::{headers, interim};
 use crate::door::overload::{Place, retry_later};
 use crate::http::strict::Wire;
 use crate::peer::Peer;
-use crate::telemetry::context::{random_ids, shown};
+use crate::telemetry::context::shown;
 use crate::telemetry::log::chain;
 use crate::telemetry::otlp::server::Begun;
-use crate::telemetry::trace::{self, Ids};
+use crate::telemetry::trace;
 
 /// Forwards requests to one backend. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -105,11 +105,10 @@ impl Proxy {
     /// # Cancel safety
     /// Dropping the future cuts the exchange with the backend, which is what a caller that hangs up wants.
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let ids = random_ids();
-        let id = trace::identify(request.headers(), ids);
+        let id = trace::identify(request.headers());
         // The upload holds the place as well: an answer may be over before it.
         let place = request.extensions().get::<Place>().cloned();
-        let expected = match self.prepare(&mut request, peer, ids, &id) {
+        let expected = match self.prepare(&mut request, peer, &id) {
             Ok(Prepared::Goes(expected)) => expected,
             // The answer of an intermediary that is asked about itself. Source: RFC 9110, section 9.3.7.
             Ok(Prepared::EndsHere) => return Response::new(Body::empty()),
@@ -153,7 +152,6 @@ impl Proxy {
         &self,
         request: &mut Request<Incoming>,
         peer: &Peer,
-        ids: Ids,
         id: &HeaderValue,
     ) -> Result<Prepared, Stopped> {
         target::check_scheme(request.uri(), request.version(), peer)?;
@@ -211,7 +209,7 @@ impl Proxy {
         headers.insert(trace::X_REQUEST_ID, id.clone());
         match begun {
             Some(begun) => drop(begun.go_on(headers)),
-            None => drop(trace::continue_trace(headers, ids)),
+            None => drop(trace::continue_trace(headers)),
         }
         if is_chunked {
             // The client leaves the body of a GET out unless it is told of it.

@@ -185,7 +185,10 @@ impl Dialer {
 }
 
 /// Roots: the given CA, else the public ones that are built in, since the image has no store. TLS 1.2 and 1.3.
-fn tls_config(
+///
+/// # Errors
+/// When the CA, the certificate or the key cannot be used, then [`TlsError`].
+pub fn tls_config(
     ca_pem: Option<&str>,
     certificate: Option<&ClientCertificate>,
 ) -> Result<rustls::ClientConfig, TlsError> {
