@@ -21,6 +21,9 @@ pub async fn traced<F: Future>(tracer: Option<Tracer>, work: F) -> F::Output {
 }
 
 /// Settles an order, under a span where the work is [`traced`].
+///
+/// # Errors
+/// Those of the work.
 pub async fn settling<T, E>(key: &OrderKey, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let Ok(tracer) = TRACER.try_with(Clone::clone) else {
         return work.await;
