@@ -25,6 +25,7 @@ use crate::http::stack::{Generation, Pauses, Stack, Standing};
 use crate::payout::Payouts;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp::background::traced;
 use crate::telemetry::otlp::{self, Exporter};
 
 /// The admin port's callers are probes, scrapers and operators: few, and never slow.
@@ -137,7 +138,7 @@ impl Sidecar {
             stack,
             admin: probes,
             metrics,
-            tracer: _,
+            tracer,
             standing,
             clock,
         } = parts;
@@ -150,11 +151,10 @@ impl Sidecar {
         let end = Drain::default();
         let settler = {
             let drain = drain.clone();
-            tokio::spawn(
-                payouts
-                    .clone()
-                    .settle_until(async move { drain.reached(Phase::Draining).await }),
-            )
+            let settled = payouts
+                .clone()
+                .settle_until(async move { drain.reached(Phase::Draining).await });
+            tokio::spawn(traced(tracer, settled))
         };
         // The admin port answers to the very end: a probe must see the draining.
         let admin_terms = || Terms {

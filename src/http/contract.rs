@@ -86,9 +86,11 @@ impl Contract {
     pub async fn answer(&self, call: Call, request: Request<Incoming>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         let context = RequestContext::of(&mut head.headers, head.extensions.get());
-        let request_id = context.request_id().clone();
+        let request_id = context.request_id().cloned();
         let mut response = context.within(self.answer_within(call, head, body)).await;
-        response.headers_mut().insert(X_REQUEST_ID, request_id);
+        response
+            .headers_mut()
+            .extend(request_id.map(|id| (X_REQUEST_ID, id)));
         response
     }
 

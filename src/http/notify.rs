@@ -21,6 +21,8 @@ use crate::payout::ports::Notice;
 use crate::proxy::body::Body;
 use crate::proxy::target::check_message;
 use crate::rules::wechat::v3::sign::Signed;
+use crate::telemetry::context::RequestContext;
+use crate::telemetry::otlp::server::learn_notified;
 
 /// The most bytes of a notification: they have about 1000.
 const MAX_BODY: usize = 64 * 1024;
@@ -33,17 +35,20 @@ pub fn before(mut inner: impl Serves<Incoming>, payouts: Payouts) -> impl Serves
     tower::service_fn(move |request: Request<Incoming>| {
         if payouts.settings().is_notified_at(request.uri().path()) {
             let payouts = payouts.clone();
-            Either::Left(async move { Ok(take(&payouts, request).await) }.boxed())
+            let (mut head, body) = request.into_parts();
+            let context = RequestContext::of(&mut head.headers, head.extensions.get());
+            let taking = async move { Ok(take(&payouts, &head, body).await) };
+            Either::Left(context.within(taking).boxed())
         } else {
             Either::Right(inner.call(request))
         }
     })
 }
 
-async fn take(payouts: &Payouts, request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
+async fn take(payouts: &Payouts, head: &Parts, body: Incoming) -> Response<Body> {
     let path = head.uri.path();
-    match answer(payouts, &head, body).await {
+    learn_notified(&head.method, path);
+    match answer(payouts, head, body).await {
         Ok(()) => with_status(StatusCode::NO_CONTENT, Response::new(Body::empty())),
         Err((status, why)) => {
             if status.is_server_error() || status == StatusCode::CONFLICT {

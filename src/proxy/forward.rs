@@ -21,10 +21,10 @@ use crate::door::overload::Place;
 use crate::http::answers::{closing, said};
 use crate::http::strict::Wire;
 use crate::peer::Peer;
-use crate::telemetry::context::{random_ids, shown};
+use crate::telemetry::context::shown;
 use crate::telemetry::log::chain;
 use crate::telemetry::otlp::server::Begun;
-use crate::telemetry::trace::{self, Ids};
+use crate::telemetry::trace;
 
 /// Forwards requests to one backend. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -85,11 +85,10 @@ impl Proxy {
     /// # Cancel safety
     /// Dropping the future cuts the exchange with the backend, which is what a caller that hangs up wants.
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let ids = random_ids();
-        let id = trace::identify(request.headers(), ids);
+        let id = trace::identify(request.headers());
         // The upload holds the place as well: an answer may be over before it.
         let place = request.extensions().get::<Place>().cloned();
-        let expected = match self.prepare(&mut request, peer, ids, &id) {
+        let expected = match self.prepare(&mut request, peer, &id) {
             Ok(Some(expected)) => expected,
             // The answer of an intermediary that is asked about itself. Source: RFC 9110, section 9.3.7.
             Ok(None) => return Response::new(Body::empty()),
@@ -129,7 +128,6 @@ impl Proxy {
         &self,
         request: &mut Request<Incoming>,
         peer: &Peer,
-        ids: Ids,
         id: &HeaderValue,
     ) -> Result<Option<Expected>, TargetError> {
         target::check_scheme(request.uri(), request.version(), peer)?;
@@ -187,7 +185,7 @@ impl Proxy {
         headers.insert(trace::X_REQUEST_ID, id.clone());
         match begun {
             Some(begun) => drop(begun.go_on(headers)),
-            None => drop(trace::continue_trace(headers, ids)),
+            None => drop(trace::continue_trace(headers)),
         }
         if is_chunked {
             // The client leaves the body of a GET out unless it is told of it.

@@ -188,7 +188,7 @@ impl Drop for Unanswered {
         if let Some(connected) = &*connection.connection_metadata() {
             connected.get_extras(&mut extras);
         }
-        if let Some(line) = extras.get::<std::sync::Arc<Line>>() {
+        if let Some(line) = extras.get::<Arc<Line>>() {
             line.cut();
         }
     }

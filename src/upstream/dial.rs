@@ -23,9 +23,6 @@ use crate::proxy::line::OnLine;
 use crate::secret::Secret;
 use crate::telemetry::log::chain;
 
-// For the trace exporter only.
-pub use super::target::Dialer;
-
 /// A merchant's client certificate with its key, which is wiped when this is dropped.
 #[derive(Debug)]
 pub struct ClientCertificate {

@@ -7,8 +7,6 @@ pub mod dial;
 
 pub mod client;
 
-pub mod target;
-
 pub mod wechat;
 
 pub mod bills;

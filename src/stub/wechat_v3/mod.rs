@@ -7,7 +7,6 @@ mod notify;
 use std::collections::BTreeMap;
 
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
-use data_encoding::HEXLOWER;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Method, StatusCode};
