@@ -59,6 +59,8 @@ pub mod telemetry;
 
 mod alarm;
 
+mod plain_client;
+
 pub mod clock;
 
 pub mod chance;

@@ -3,7 +3,6 @@
 //! [`subject`] starts what is measured, each as a process of its own with one worker thread; [`load`] asks, [`upstream`]
 //! answers, both in this process; [`meter`] reads what the subject's process used; [`report`] prints, ratios first.
 
-mod exercise;
 mod floor;
 mod growth;
 mod load;
@@ -61,14 +60,6 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
-    /// A piece of work in every set-up, for `scripts/order`.
-    Exercise {
-        #[command(flatten)]
-        common: Common,
-        /// How many payouts of each encoding in each set-up.
-        #[arg(long, default_value_t = 500)]
-        payouts: u64,
-    },
     /// The floor: hands each request on, and each answer back. Started by the others.
     #[command(hide = true)]
     Floor {
@@ -102,7 +93,6 @@ fn main() -> anyhow::Result<()> {
         What::Growth { common, most } => growth::growth(&common, most),
         What::Soak { common, payouts } => soak::soak(&common, payouts),
         What::Start { common } => soak::start(&common),
-        What::Exercise { common, payouts } => exercise::exercise(&common, payouts),
         What::Floor { listen, upstream } => floor::serve(listen, upstream),
     }
 }

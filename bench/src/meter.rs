@@ -16,15 +16,6 @@ impl Process {
         Ok(Self { child })
     }
 
-    /// Ends it as Kubernetes does, by SIGTERM, and waits until it has ended.
-    pub fn end(&mut self) -> anyhow::Result<()> {
-        let told = Command::new("kill").arg(self.child.id().to_string()).status()?;
-        anyhow::ensure!(told.success(), "a process could not be told to end");
-        let ended = self.child.wait()?;
-        anyhow::ensure!(ended.success(), "a process ended with {ended}");
-        Ok(())
-    }
-
     /// User and system time of all its threads.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;

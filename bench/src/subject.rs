@@ -149,13 +149,6 @@ impl Subject {
     }
 }
 
-impl Subject {
-    /// Ends it in an orderly way.
-    pub fn end(mut self) -> anyhow::Result<()> {
-        self.process.as_mut().map_or(Ok(()), Process::end)
-    }
-}
-
 fn ready(admin: SocketAddr) -> bool {
     get(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
@@ -194,7 +187,7 @@ fn configuration(to: To, store: Store, upstream: &Upstream, pki: &Path, redis: O
         ),
     };
     format!(
-        "[server]\nmax_connections = 8192\nmax_in_flight = 8192\nlame_duck = \"0s\"\n[backend]\nurl = \"http://{}\"\n[client_ip]\nvalue = \"203.0.113.7\"\n{stores}\
+        "[server]\nmax_connections = 8192\nmax_in_flight = 8192\n[backend]\nurl = \"http://{}\"\n[client_ip]\nvalue = \"203.0.113.7\"\n{stores}\
          [wechat]\nbase_url = \"https://localhost:{}\"\nca = \"{pki}/ca.pem\"\n\
          [[merchant]]\nmch_id = \"1900000109\"\n{merchant}",
         upstream.plain,

@@ -16,6 +16,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 
+use super::refusal::Refusal;
 use crate::secret::Secret;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -36,39 +37,31 @@ pub(super) enum Access {
     Full,
 }
 
-/// Why a request is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    /// What is wrong, and what to do.
-    pub(super) text: &'static str,
-}
-
-const NO_TOKEN: Refusal = Refusal {
-    status: StatusCode::FORBIDDEN,
-    text: "nothing is changed over the admin port without a token: set [admin] token in the configuration, and send it as \
+const NO_TOKEN: Refusal = Refusal::of(
+    StatusCode::FORBIDDEN,
+    "nothing is changed over the admin port without a token: set [admin] token in the configuration, and send it as \
            Authorization: Bearer …",
-};
-const WRONG_TOKEN: Refusal = Refusal {
-    status: StatusCode::UNAUTHORIZED,
-    text: "the admin token is missing or wrong: send [admin] token as Authorization: Bearer …",
-};
-const NOT_HERE: Refusal = Refusal {
-    status: StatusCode::FORBIDDEN,
-    text: "without [admin] token in the configuration this is for callers on loopback: set one to ask from elsewhere",
-};
-const OTHER_HOST: Refusal = Refusal {
-    status: StatusCode::FORBIDDEN,
-    text: "without [admin] token in the configuration Host must be localhost, 127.… or [::1]: set one to ask by another name",
-};
-const OTHER_ORIGIN: Refusal = Refusal {
-    status: StatusCode::FORBIDDEN,
-    text: "a page of elsewhere must not change anything here: Origin and Sec-Fetch-Site say that this comes from one",
-};
-const NOT_JSON: Refusal = Refusal {
-    status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-    text: "send Content-Type: application/json",
-};
+);
+const WRONG_TOKEN: Refusal = Refusal::of(
+    StatusCode::UNAUTHORIZED,
+    "the admin token is missing or wrong: send [admin] token as Authorization: Bearer …",
+);
+const NOT_HERE: Refusal = Refusal::of(
+    StatusCode::FORBIDDEN,
+    "without [admin] token in the configuration this is for callers on loopback: set one to ask from elsewhere",
+);
+const OTHER_HOST: Refusal = Refusal::of(
+    StatusCode::FORBIDDEN,
+    "without [admin] token in the configuration Host must be localhost, 127.… or [::1]: set one to ask by another name",
+);
+const OTHER_ORIGIN: Refusal = Refusal::of(
+    StatusCode::FORBIDDEN,
+    "a page of elsewhere must not change anything here: Origin and Sec-Fetch-Site say that this comes from one",
+);
+const NOT_JSON: Refusal = Refusal::of(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "send Content-Type: application/json",
+);
 
 impl Guard {
     pub(super) const fn new(token: Option<Secret>) -> Self {
@@ -149,19 +142,15 @@ fn is_to_loopback(head: &Parts) -> bool {
 
 /// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`; `None` where it is none of them.
 fn split(authority: &str, default: Option<u16>) -> Option<(&str, Option<u16>)> {
-    let (host, port) = match authority.rfind(':') {
-        Some(at) if !authority.ends_with(']') => {
-            let (host, port) = authority.split_at_checked(at)?;
-            let digits = port.strip_prefix(':')?;
-            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
-            let port = if digits.is_empty() {
-                default
-            } else {
-                Some(digits.parse().ok()?)
-            };
-            is_number.then_some((host, port))?
-        }
-        Some(_) | None => (authority, default),
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        Some(_) | None => (authority, ""),
+    };
+    let port = match port {
+        "" => default,
+        // A sign would be read, too.
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
+        _ => return None,
     };
     let is_v6 = host.starts_with('[') && host.ends_with(']');
     let is_plain = !host.is_empty() && !host.contains(['@', '/', '[', ']', ':']);

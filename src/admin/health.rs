@@ -1,27 +1,29 @@
-//! The admin port's service: `/livez`, `/readyz` and `/metrics` here, everything under `/api` handed on once `guard` has let it
-//! in. Document: specification, section 8; ecosystem.md, section 1.1.
+//! The admin port's routes and the way to them: `/livez`, `/readyz` and `/metrics` are answered here, `/api` in [`api`],
+//! and nothing is routed before `guard` has let it in. Document: specification, section 8; ecosystem.md, section 1.1.
 //!
 //! Liveness never touches a store: a store that is down must not restart every pod. Readiness does, and says no while
 //! draining.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::net::IpAddr;
-use std::pin::Pin;
+use std::fmt::Display;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use futures_util::future::join;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::{Method, StatusCode};
 use tokio::time::timeout;
+use tower::Layer as _;
 
-use super::api::{Answered, Api, Asked, not_by_this_method, refuse};
+use super::api::{self, Api};
 use super::guard::Access;
+use super::refusal::Refusal;
 use crate::http::drain::{Drain, Phase};
 use crate::http::listen::Connected;
 use crate::payout::Payouts;
@@ -30,17 +32,28 @@ use crate::telemetry::metrics::{self, Metrics};
 /// The most bytes of a request's body, and how long they may take.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// No cache keeps what operators are told, and no page of elsewhere is given it.
+const PRIVATE: [(HeaderName, &str); 3] = [
+    (CACHE_CONTROL, "no-store"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+];
 /// Says in an answer that nothing can be changed here.
-const ADMIN_ACCESS: HeaderName = HeaderName::from_static("payout-admin-access");
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const READ_ONLY: [(HeaderName, &str); 1] = [(
+    HeaderName::from_static("payout-admin-access"),
+    "read-only; no [admin] token is configured",
+)];
 /// How long a store may take to say that it is there.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The admin port's service. Cheap to clone.
+/// What the admin port is about. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin {
-    payouts: Payouts,
-    drain: Drain,
+    pub(super) payouts: Payouts,
+    pub(super) drain: Drain,
     metrics: Metrics,
     api: Arc<ArcSwap<Api>>,
 }
@@ -57,177 +70,95 @@ impl Admin {
         }
     }
 
-    /// Puts another configuration's API in force for the requests that come from now on.
+    /// Puts another configuration in force for the requests that come from now on.
     pub fn put_in_force(&self, api: Api) {
         self.api.store(Arc::new(api));
     }
 
-    /// The service of one connection.
-    #[must_use]
-    pub fn of(&self, connected: Connected) -> OfConnection {
-        OfConnection {
-            admin: self.clone(),
-            peer: connected.from.ip().to_canonical(),
-        }
-    }
-
-    async fn answer(self, peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let (head, body) = request.into_parts();
-        let api = self.api.load_full();
-        match api.guard().decide(peer, &head) {
-            Ok(Access::Open) => self.probe(&head).await,
-            Ok(access @ (Access::ReadOnly | Access::Full)) => {
-                private(self.ask(&api, head, body).await, access)
-            }
-            Err(refusal) => {
-                let mut response = refuse(refusal.status, refusal.text);
-                if refusal.status == StatusCode::UNAUTHORIZED {
-                    let challenge = HeaderValue::from_static("Bearer");
-                    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-                }
-                response
-            }
-        }
-    }
-
-    /// What everybody may ask.
-    async fn probe(&self, head: &Parts) -> Response<Full<Bytes>> {
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            return not_by_this_method("GET, HEAD");
-        }
-        match head.uri.path() {
-            "/metrics" => self.show_metrics(),
-            "/readyz" => match self.unready().await {
-                None => text(StatusCode::OK, "ok\n".into()),
-                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-            },
-            _ => text(StatusCode::OK, "ok\n".into()),
-        }
-    }
-
-    fn show_metrics(&self) -> Response<Full<Bytes>> {
-        match self.metrics.text() {
-            Ok(shown) => {
-                let mut response = text(StatusCode::OK, shown);
-                let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
-                response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-                response
-            }
-            Err(error) => {
-                tracing::error!(%error, "the metrics could not be written");
-                text(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the metrics could not be written\n".into(),
+    /// The admin port's service. Its requests carry [`Connected`] as an extension.
+    pub fn router(&self) -> Router {
+        let routes = Router::new()
+            .route("/livez", get("ok\n"))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(show_metrics))
+            .route("/api/payouts", get(api::list))
+            .route("/api/payouts/{mchId}/{orderNo}", get(api::show))
+            .route("/api/payouts/{mchId}/{orderNo}/settle", post(api::settle))
+            .route("/api/payouts/{mchId}/{orderNo}/cancel", post(api::cancel))
+            .route("/api/drain", post(api::drain))
+            .route("/api/config", get(api::config))
+            .fallback(async || {
+                Refusal::of(
+                    StatusCode::NOT_FOUND,
+                    "see /livez, /readyz, /metrics and /api/payouts",
                 )
-            }
-        }
+            })
+            .with_state(self.clone());
+        // A layer of the router itself would come behind the choice of a route.
+        Router::new().fallback_service(from_fn_with_state(self.clone(), admit).layer(routes))
     }
+}
 
-    /// What only those may ask whom the guard let in.
-    async fn ask(&self, api: &Api, head: Parts, body: Incoming) -> Response<Full<Bytes>> {
-        let path = head.uri.path();
-        if path != "/api" && !path.starts_with("/api/") {
-            return text(
-                StatusCode::NOT_FOUND,
-                "see /livez, /readyz, /metrics and /api/payouts\n".into(),
-            );
+/// Lets a request in by its head, or turns it away; reads its body within limits.
+async fn admit(
+    State(admin): State<Admin>,
+    Extension(connected): Extension<Connected>,
+    request: Request,
+    routes: Next,
+) -> Result<Response, Refusal> {
+    let (mut head, body) = request.into_parts();
+    let api = admin.api.load_full();
+    let access = api.guard.decide(connected.from.ip().to_canonical(), &head)?;
+    // What is only read needs no body, and nobody waits for one.
+    let body = if access == Access::Open || matches!(head.method, Method::GET | Method::HEAD) {
+        Body::empty()
+    } else if let Ok(Ok(body)) = timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+        Body::from(body)
+    } else {
+        return Err(Refusal::of(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is too large, or did not come to its end",
+        ));
+    };
+    head.extensions.insert(api);
+    let answer = routes.run(Request::from_parts(head, body)).await;
+    let answer = match answer.headers().get(ALLOW).and_then(|allow| allow.to_str().ok()) {
+        Some(allowed) if answer.status() == StatusCode::METHOD_NOT_ALLOWED => {
+            let allowed = allowed.replace(',', ", ");
+            let text = format!("not by this method: {allowed}");
+            ([(ALLOW, allowed)], Refusal::new(answer.status(), text)).into_response()
         }
-        let body = if matches!(head.method, Method::GET | Method::HEAD) {
-            // What is only read needs no body, and nobody waits for one.
-            Bytes::new()
-        } else if let Ok(Ok(body)) = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await
-        {
-            body.to_bytes()
-        } else {
-            return refuse(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is too large, or did not come to its end",
-            );
-        };
-        let asked = Asked {
-            path: path.to_owned(),
-            query: head.uri.query().unwrap_or_default().to_owned(),
-            method: head.method,
-            body,
-        };
-        match api.answer(asked).await {
-            Answered::With(response) => response,
-            Answered::Drain => {
-                tracing::info!("asked over the admin port to stop");
-                self.drain.enter(Phase::LameDuck);
-                text(StatusCode::ACCEPTED, "draining\n".into())
-            }
-        }
-    }
+        Some(_) | None => answer,
+    };
+    Ok(match access {
+        Access::Open => answer,
+        Access::ReadOnly => (PRIVATE, READ_ONLY, answer).into_response(),
+        Access::Full => (PRIVATE, answer).into_response(),
+    })
+}
 
-    /// Why no call should be sent here now.
-    async fn unready(&self) -> Option<String> {
-        if self.drain.phase() > Phase::Serving {
-            return Some("draining".to_owned());
-        }
-        let stores = async {
-            let (ledger, identity) =
-                futures_util::future::join(self.payouts.ledger().ready(), self.payouts.identity().ready())
-                    .await;
-            let ledger = ledger.err().map(|error| error.to_string());
-            ledger.or_else(|| identity.err().map(|error| error.to_string()))
-        };
-        match timeout(STORE_TIMEOUT, stores).await {
-            Ok(unready) => unready,
-            Err(_) => Some("the stores did not answer in time".to_owned()),
+async fn show_metrics(State(admin): State<Admin>) -> Response {
+    match admin.metrics.text() {
+        Ok(shown) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], shown).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            let text = "the metrics could not be written\n";
+            (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
         }
     }
 }
 
-/// An answer that no cache keeps and no page of elsewhere is given. Where there is no token, it says what follows.
-fn private(mut response: Response<Full<Bytes>>, access: Access) -> Response<Full<Bytes>> {
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(
-        CROSS_ORIGIN_RESOURCE_POLICY,
-        HeaderValue::from_static("same-origin"),
-    );
-    if access == Access::ReadOnly {
-        headers.insert(
-            ADMIN_ACCESS,
-            HeaderValue::from_static("read-only; no [admin] token is configured"),
-        );
+/// Whether calls should be sent here now; if not, why.
+async fn ready(State(admin): State<Admin>) -> Result<&'static str, (StatusCode, String)> {
+    let unready = |why: &dyn Display| Err((StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")));
+    if admin.drain.phase() > Phase::Serving {
+        return unready(&"draining");
     }
-    response
-}
-
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
-}
-
-/// The admin port for one connection.
-#[derive(Clone)]
-pub struct OfConnection {
-    admin: Admin,
-    peer: IpAddr,
-}
-
-impl tower::Service<Request<Incoming>> for OfConnection {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let (admin, peer) = (self.admin.clone(), self.peer);
-        Box::pin(async move { Ok(admin.answer(peer, request).await) })
+    let (ledger, identity) = (admin.payouts.ledger(), admin.payouts.identity());
+    match timeout(STORE_TIMEOUT, join(ledger.ready(), identity.ready())).await {
+        Ok((Ok(()), Ok(()))) => Ok("ok\n"),
+        Ok((Err(error), _)) => unready(&error),
+        Ok((Ok(()), Err(error))) => unready(&error),
+        Err(_) => unready(&"the stores did not answer in time"),
     }
 }

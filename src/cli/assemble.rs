@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use http::Uri;
 
 use crate::chance::SystemChance;
 use crate::clock::Clock;
@@ -30,9 +31,8 @@ use crate::rules::wechat::v2::Texts;
 use crate::telemetry::metrics::{Expiring, Metrics};
 use crate::upstream::bills::{BillCredentials, BillUpstream};
 use crate::upstream::client::Client;
-use crate::upstream::dial::{ClientCertificate, Dialer};
+use crate::upstream::dial::{ClientCertificate, tls_config};
 use crate::upstream::handler::{HandlerFormat, HandlerUpstream};
-use crate::upstream::target::Target;
 use crate::upstream::wechat::{Hosts, WechatUpstream};
 
 /// How long a connection to a handler may take to open: it stands beside us, or close by.
@@ -95,14 +95,15 @@ fn handler_merchant(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> anyhow::Result<Merchant> {
-    let dialer = Dialer::new(Target::parse(&handler.url)?, None, None, HANDLER_CONNECT)?;
+    let tls = tls_config(None, None)?;
+    let client = Client::new(handler.url.parse()?, tls, HANDLER_CONNECT, handler.timeout)?;
     let format = match handler.format {
         config::HandlerFormat::Json => Some(Encoding::Json),
         config::HandlerFormat::Xml => Some(Encoding::Xml),
         config::HandlerFormat::Same => None,
     };
     let upstream = HandlerUpstream {
-        client: Client::new(dialer, handler.timeout).watched(name, Some(metrics)),
+        client: client.watched(name, Some(metrics)),
         format: format.map_or(HandlerFormat::Same, HandlerFormat::Always),
         longest: HANDLER_CONNECT.saturating_add(handler.timeout),
         token: handler.token.clone(),
@@ -127,8 +128,8 @@ fn handler_merchant(
 
 fn hosts(wechat: &config::Wechat, name: &str, metrics: &Metrics) -> anyhow::Result<Hosts> {
     Ok(Hosts {
-        base: Target::parse(&wechat.base_url)?,
-        backup: wechat.backup_url.as_deref().map(Target::parse).transpose()?,
+        base: wechat.base_url.parse()?,
+        backup: wechat.backup_url.as_deref().map(str::parse::<Uri>).transpose()?,
         ca_pem: wechat.ca_pem.clone(),
         connect_timeout: wechat.connect_timeout,
         timeout: wechat.timeout,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Ending, assemble, ledger};
+use super::{assemble, configuration, ledger, misconfigured};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::config::redacted::summary;
@@ -13,11 +13,8 @@ use crate::rules::terminal;
 use crate::telemetry::metrics::Metrics;
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
-pub(super) async fn check(path: &Path, connect: bool) -> Ending {
-    let config = match crate::config::load(path, crate::config::environment().into_iter()) {
-        Ok(config) => config,
-        Err(errors) => return Ending::Misconfigured(errors.into()),
-    };
+pub(super) async fn check(path: &Path, connect: bool) -> anyhow::Result<()> {
+    let config = configuration(path)?;
     for warning in &config.warnings {
         println!("warning: {}", terminal::line(warning));
     }
@@ -27,10 +24,7 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
         println!("warning: {warning}");
     }
     let metrics = Metrics::default();
-    let settings = assemble::settings(&config, &(Arc::new(SystemClock) as _), &metrics);
-    if let Err(error) = settings {
-        return Ending::Misconfigured(error);
-    }
+    assemble::settings(&config, &(Arc::new(SystemClock) as _), &metrics).map_err(misconfigured)?;
     for line in summary(&config) {
         println!("{}", terminal::line(&line));
     }
@@ -38,11 +32,11 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
     for lowered in budget.lowered(wanted) {
         println!("here, lowered: {lowered}");
     }
-    if connect && let Err(error) = stores(&config, &metrics).await {
-        return Ending::Failed(error);
+    if connect {
+        stores(&config, &metrics).await?;
     }
     println!("{} is valid", path.display());
-    Ending::Done
+    Ok(())
 }
 
 /// Asks the stores, and makes and changes nothing in them, not even what a start would make.
@@ -50,32 +44,23 @@ pub(super) async fn check(path: &Path, connect: bool) -> Ending {
 async fn stores(config: &Config, metrics: &Metrics) -> anyhow::Result<()> {
     let keeper = assemble::keeper(config, Arc::new(SystemClock))?;
     let standing = keeper.status().await?;
-    match standing {
-        Standing::None if config.ledger.create => {
-            println!(
-                "{} holds no ledger yet: a start makes it (ledger.create = true)",
-                keeper.place()
-            );
-            assemble::identity(config, metrics).await?.ready().await?;
-        }
-        Standing::InUse => {
-            println!(
-                "{}",
-                terminal::line(&ledger::told(&keeper.place(), standing).map_err(anyhow::Error::msg)?)
-            );
-            assemble::identity(config, metrics).await?.ready().await?;
-        }
-        standing @ (Standing::None | Standing::Whole { .. } | Standing::Lost { .. }) => {
-            println!(
-                "{}",
-                terminal::line(&ledger::told(&keeper.place(), standing).map_err(anyhow::Error::msg)?)
-            );
-            let mut config = config.clone();
-            config.ledger.create = false;
-            let payouts = assemble::payouts(&config, Arc::new(SystemClock), metrics).await?;
-            payouts.ledger().ready().await?;
-            payouts.identity().ready().await?;
-        }
+    let is_to_be_made = matches!(standing, Standing::None) && config.ledger.create;
+    let can_be_opened = !is_to_be_made && !matches!(standing, Standing::InUse);
+    let told = if is_to_be_made {
+        let place = keeper.place();
+        format!("{place} holds no ledger yet: a start makes it (ledger.create = true)")
+    } else {
+        ledger::told(&keeper.place(), standing)?
+    };
+    println!("{}", terminal::line(&told));
+    if can_be_opened {
+        let mut config = config.clone();
+        config.ledger.create = false;
+        let payouts = assemble::payouts(&config, Arc::new(SystemClock), metrics).await?;
+        payouts.ledger().ready().await?;
+        payouts.identity().ready().await?;
+    } else {
+        assemble::identity(config, metrics).await?.ready().await?;
     }
     println!("the stores answer");
     Ok(())

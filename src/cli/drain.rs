@@ -3,28 +3,29 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::Ending;
+use anyhow::ensure;
+use http::{Method, StatusCode};
+use serde_json::json;
+
 use super::admin_port::AdminPort;
 use crate::rules::terminal;
 
 /// How often it is looked whether the sidecar is still there.
 const LOOK: Duration = Duration::from_millis(200);
 
-pub(super) async fn drain(path: &Path) -> Ending {
-    let port = match AdminPort::to_change(path) {
-        Ok(port) => port,
-        Err(error) => return Ending::Misconfigured(error),
-    };
-    match port.ask("POST", "/api/drain", "").await {
-        Ok((202, _)) => {}
-        Ok((status, body)) => {
-            return Ending::Failed(anyhow::anyhow!("drain: {status} {}", terminal::line(&body)));
-        }
-        Err(error) => return Ending::Failed(error),
-    }
+pub(super) async fn drain(path: &Path) -> anyhow::Result<()> {
+    let port = AdminPort::to_change(path)?;
+    let request = port.request(Method::POST, "/api/drain").json(&json!({}));
+    let (status, body) = port.ask(request).await?;
+    ensure!(
+        status == StatusCode::ACCEPTED,
+        "drain: {} {}",
+        status.as_u16(),
+        terminal::line(&body)
+    );
     // The admin port answers to the very end, so that its silence is the end. Whoever runs this sets the time limit.
-    while port.ask("GET", "/livez", "").await.is_ok() {
+    while port.ask(port.request(Method::GET, "/livez")).await.is_ok() {
         tokio::time::sleep(LOOK).await;
     }
-    Ending::Done
+    Ok(())
 }

@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
-use super::Ending;
+use anyhow::ensure;
+use http::{Method, StatusCode};
+
 use super::admin_port::AdminPort;
 use crate::rules::terminal;
 
-pub(super) async fn check(path: &Path, live: bool) -> Ending {
-    let port = match AdminPort::of(path) {
-        Ok(port) => port,
-        Err(error) => return Ending::Misconfigured(error),
-    };
+pub(super) async fn check(path: &Path, live: bool) -> anyhow::Result<()> {
+    let port = AdminPort::of(path)?;
     let probe = if live { "/livez" } else { "/readyz" };
-    match port.ask("GET", probe, "").await {
-        Ok((200, _)) => Ending::Done,
-        Ok((status, body)) => Ending::Failed(anyhow::anyhow!("{probe}: {status} {}", terminal::line(&body))),
-        Err(error) => Ending::Failed(error),
-    }
+    let (status, body) = port.ask(port.request(Method::GET, probe)).await?;
+    ensure!(
+        status == StatusCode::OK,
+        "{probe}: {} {}",
+        status.as_u16(),
+        terminal::line(&body)
+    );
+    Ok(())
 }

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use clap::Subcommand;
 
-use super::{Ending, assemble};
+use super::{assemble, configuration, misconfigured};
 use crate::clock::SystemClock;
 use crate::ledger::keeper::{Keeper, Standing};
+use crate::payout::ports::StoreError;
 use crate::rules::term::MchId;
 use crate::rules::terminal;
 use crate::telemetry::log;
@@ -27,70 +28,45 @@ pub(super) enum LedgerCommand {
     },
 }
 
-pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> Ending {
-    let config = match crate::config::load(path, crate::config::environment().into_iter()) {
-        Ok(config) => config,
-        Err(errors) => return Ending::Misconfigured(errors.into()),
-    };
-    let keeper = match assemble::keeper(&config, Arc::new(SystemClock)) {
-        Ok(keeper) => keeper,
-        Err(error) => return Ending::Misconfigured(error),
-    };
-    let place = keeper.place();
-    let said = match command {
-        LedgerCommand::Create => create(keeper.as_ref(), &place).await,
-        LedgerCommand::Status => status(keeper.as_ref(), &place).await,
-        LedgerCommand::AcceptLoss { reason } => accept_loss(keeper.as_ref(), &place, &reason).await,
-    };
-    match said {
-        Ok(text) => {
-            say(&text);
-            Ending::Done
-        }
-        Err(text) => Ending::Failed(anyhow!(text)),
-    }
-}
-
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
-fn say(text: &str) {
-    println!("{}", terminal::line(text));
-}
-
-async fn create(keeper: &dyn Keeper, place: &str) -> Result<String, String> {
-    match keeper.create().await {
-        Ok(id) => Ok(format!("made ledger {id} in {place}")),
-        Err(error) => Err(error.text),
-    }
-}
-
-async fn status(keeper: &dyn Keeper, place: &str) -> Result<String, String> {
-    let standing = keeper.status().await.map_err(|error| error.text)?;
-    told(place, standing)
+pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> anyhow::Result<()> {
+    let config = configuration(path)?;
+    let keeper = assemble::keeper(&config, Arc::new(SystemClock)).map_err(misconfigured)?;
+    let place = keeper.place();
+    let whole = |error: StoreError| anyhow!(error.text);
+    let said = match command {
+        LedgerCommand::Create => {
+            let id = keeper.create().await.map_err(whole)?;
+            format!("made ledger {id} in {place}")
+        }
+        LedgerCommand::Status => told(&place, keeper.status().await.map_err(whole)?)?,
+        LedgerCommand::AcceptLoss { reason } => accept_loss(keeper.as_ref(), &place, &reason)
+            .await
+            .map_err(whole)?,
+    };
+    println!("{}", terminal::line(&said));
+    Ok(())
 }
 
 /// How the ledger at a place stands, as a sentence; an error where it can take no order.
-pub(super) fn told(place: &str, standing: Standing) -> Result<String, String> {
-    match standing {
-        Standing::None => Err(format!(
-            "{place} holds no ledger: make one by payout-sidecar ledger create"
-        )),
-        Standing::Whole { id, merchants } => Ok(match merchants {
+pub(super) fn told(place: &str, standing: Standing) -> anyhow::Result<String> {
+    Ok(match standing {
+        Standing::None => bail!("{place} holds no ledger: make one by payout-sidecar ledger create"),
+        Standing::Whole { id, merchants } => match merchants {
             Some(1) => format!("{place} holds ledger {id}, whole, 1 merchant"),
             Some(count) => format!("{place} holds ledger {id}, whole, {count} merchants"),
             None => format!("{place} holds ledger {id}, whole"),
-        }),
-        standing @ Standing::Lost { .. } => Err(format!(
+        },
+        standing @ Standing::Lost { .. } => bail!(
             "{place} {}: restore it, or run payout-sidecar ledger accept-loss",
             loss(&standing)
-        )),
-        Standing::InUse => Ok(format!(
-            "{place} is in use by a running sidecar: ask its admin port, /readyz"
-        )),
-    }
+        ),
+        Standing::InUse => format!("{place} is in use by a running sidecar: ask its admin port, /readyz"),
+    })
 }
 
-async fn accept_loss(keeper: &dyn Keeper, place: &str, reason: &str) -> Result<String, String> {
-    let (id, lost) = keeper.accept_loss().await.map_err(|error| error.text)?;
+async fn accept_loss(keeper: &dyn Keeper, place: &str, reason: &str) -> Result<String, StoreError> {
+    let (id, lost) = keeper.accept_loss().await?;
     let what = loss(&lost);
     log::audit_to_stderr();
     tracing::warn!(target: "audit", ledger = %id, %place, lost = what, reason, "the loss was accepted");

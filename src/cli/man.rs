@@ -4,20 +4,14 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::Ending;
-
 /// Prints the program's own page, or writes that and one for each command to a directory.
-pub(super) fn man(program: clap::Command, directory: Option<&Path>) -> Ending {
-    let done = match directory {
+pub(super) fn man(program: clap::Command, directory: Option<&Path>) -> anyhow::Result<()> {
+    match directory {
         None => clap_mangen::Man::new(program)
             .render(&mut std::io::stdout())
             .context("standard output"),
         Some(directory) => std::fs::create_dir_all(directory)
             .and_then(|()| clap_mangen::generate_to(program, directory))
             .with_context(|| directory.display().to_string()),
-    };
-    match done {
-        Ok(()) => Ending::Done,
-        Err(error) => Ending::Failed(error),
     }
 }

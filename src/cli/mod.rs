@@ -15,15 +15,16 @@ mod openid;
 mod payout;
 mod reload;
 mod run;
-mod schema;
 mod stub;
 
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::config::Config;
 use crate::private;
 use crate::rules::terminal;
 use crate::telemetry::out;
@@ -89,33 +90,32 @@ enum Command {
     },
 }
 
-/// What a command ends with.
-enum Ending {
-    /// 0.
-    Done,
-    /// 1, with what failed.
-    Failed(anyhow::Error),
-    /// 2, with what is wrong in the configuration.
-    Misconfigured(anyhow::Error),
+/// What ends a command with 2: something is wrong in the configuration, or in what it names.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Misconfigured(anyhow::Error);
+
+fn misconfigured(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    Misconfigured(error.into()).into()
+}
+
+/// Reads the configuration, with what the environment adds to it.
+fn configuration(path: &Path) -> anyhow::Result<Config> {
+    crate::config::load(path, crate::config::environment().into_iter()).map_err(misconfigured)
 }
 
 /// Runs the program. Clap itself ends with 2 on wrong usage.
 #[must_use]
+#[expect(clippy::print_stderr, reason = "this is where a command's failure is told")]
 pub fn main() -> ExitCode {
     let line = Line::parse();
     let ending = start(line);
     out::flush();
-    match ending {
-        Ending::Done => ExitCode::SUCCESS,
-        Ending::Failed(error) => complain(&error, 1),
-        Ending::Misconfigured(error) => complain(&error, 2),
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "this is where a command's failure is told")]
-fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+    let Err(error) = ending else {
+        return ExitCode::SUCCESS;
+    };
     eprintln!("payout-sidecar: {}", terminal::lines(&format!("{error:#}")));
-    ExitCode::from(code)
+    ExitCode::from(if error.is::<Misconfigured>() { 2 } else { 1 })
 }
 
 /// The environment variable that says how many threads serve; tokio's own. Without it there is one for each processor
@@ -136,19 +136,11 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     builder.on_thread_park(out::before_rest).enable_all().build()
 }
 
-fn start(line: Line) -> Ending {
+#[expect(clippy::print_stdout, reason = "the schema is for whoever asked")]
+fn start(line: Line) -> anyhow::Result<()> {
     // Before the first secret is read.
-    if let Err(error) = private::forbid_dumps() {
-        return Ending::Failed(
-            anyhow::Error::new(error).context("this process's memory cannot be kept to itself"),
-        );
-    }
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return Ending::Failed(anyhow::Error::new(error).context("the runtime could not be started"));
-        }
-    };
+    private::forbid_dumps().context("this process's memory cannot be kept to itself")?;
+    let runtime = runtime().context("the runtime could not be started")?;
     runtime.block_on(async {
         match line.command.unwrap_or(Command::Run) {
             Command::Run => run::run(&line.config).await,
@@ -160,7 +152,10 @@ fn start(line: Line) -> Ending {
             Command::Ledger(command) => ledger::ledger(&line.config, command).await,
             Command::Openid(command) => openid::openid(&line.config, command).await,
             Command::Payout(command) => payout::payout(&line.config, command).await,
-            Command::Schema => schema::print(),
+            Command::Schema => {
+                println!("{:#}", crate::config::schema::schema());
+                Ok(())
+            }
             Command::Man { dir } => man::man(Line::command(), dir.as_deref()),
             Command::Completions { shell } => {
                 clap_complete::generate(
@@ -169,7 +164,7 @@ fn start(line: Line) -> Ending {
                     "payout-sidecar",
                     &mut std::io::stdout(),
                 );
-                Ending::Done
+                Ok(())
             }
         }
     })

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand, ValueEnum};
+use http::{Method, StatusCode};
+use reqwest::RequestBuilder;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Ending;
 use super::admin_port::AdminPort;
+use crate::rules::term::{MchId, OrderNo};
 use crate::rules::terminal;
 
 #[derive(Subcommand)]
@@ -23,16 +26,20 @@ pub(super) enum PayoutCommand {
     /// Show one payout with its history.
     Show {
         /// Merchant number.
-        mch_id: String,
+        #[arg(value_parser = MchId::parse)]
+        mch_id: MchId,
         /// Order number (mchBillno).
-        order_no: String,
+        #[arg(value_parser = OrderNo::parse)]
+        order_no: OrderNo,
     },
     /// Say what became of an unknown payout. It is audited, and cannot be taken back.
     Settle {
         /// Merchant number.
-        mch_id: String,
+        #[arg(value_parser = MchId::parse)]
+        mch_id: MchId,
         /// Order number (mchBillno).
-        order_no: String,
+        #[arg(value_parser = OrderNo::parse)]
+        order_no: OrderNo,
         /// What became of it.
         #[arg(long = "as", value_enum)]
         outcome: Outcome,
@@ -43,9 +50,11 @@ pub(super) enum PayoutCommand {
     /// Take a v3 transfer (transfer-bill) back that its user has not confirmed. It is audited.
     Cancel {
         /// Merchant number.
-        mch_id: String,
+        #[arg(value_parser = MchId::parse)]
+        mch_id: MchId,
         /// Order number (mchBillno).
-        order_no: String,
+        #[arg(value_parser = OrderNo::parse)]
+        order_no: OrderNo,
     },
     /// Print all payouts, one JSON object a line, newest first.
     Export {
@@ -54,7 +63,8 @@ pub(super) enum PayoutCommand {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Filter {
     /// Only in this state.
     #[arg(long, value_parser = ["pending", "unknown", "succeeded", "refused"])]
@@ -67,7 +77,8 @@ pub(super) struct Filter {
     since: Option<String>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Outcome {
     Succeeded,
     Refused,
@@ -76,110 +87,78 @@ pub(super) enum Outcome {
 /// How many payouts are asked for at a time.
 const PAGE: usize = 500;
 
-pub(super) async fn payout(path: &Path, command: PayoutCommand) -> Ending {
-    let changes = matches!(
-        &command,
-        PayoutCommand::Settle { .. } | PayoutCommand::Cancel { .. }
-    );
-    let port = if changes {
-        AdminPort::to_change(path)
-    } else {
-        AdminPort::of(path)
-    };
-    let port = match port {
-        Ok(port) => port,
-        Err(error) => return Ending::Misconfigured(error),
-    };
-    let done = match command {
-        PayoutCommand::List { filter, limit } => each(&port, &filter, limit, print_line).await,
-        PayoutCommand::Cancel { mch_id, order_no } => cancel(&port, &mch_id, &order_no).await,
-        PayoutCommand::Export { filter } => each(&port, &filter, usize::MAX, print_json).await,
-        PayoutCommand::Show { mch_id, order_no } => show(&port, &mch_id, &order_no).await,
+pub(super) async fn payout(path: &Path, command: PayoutCommand) -> anyhow::Result<()> {
+    match command {
+        PayoutCommand::List { filter, limit } => each(path, &filter, limit, print_line).await,
+        PayoutCommand::Export { filter } => each(path, &filter, usize::MAX, print_json).await,
+        PayoutCommand::Show { mch_id, order_no } => show(path, &mch_id, &order_no).await,
         PayoutCommand::Settle {
             mch_id,
             order_no,
             outcome,
             reason,
-        } => settle(&port, &mch_id, &order_no, outcome, &reason).await,
-    };
-    match done {
-        Ok(()) => Ending::Done,
-        Err(error) => Ending::Failed(error),
+        } => settle(path, &mch_id, &order_no, outcome, &reason).await,
+        PayoutCommand::Cancel { mch_id, order_no } => cancel(path, &mch_id, &order_no).await,
     }
 }
 
+#[derive(Deserialize)]
+struct Page {
+    payouts: Vec<Value>,
+    next: Option<String>,
+}
+
 /// Goes through the pages and prints each payout.
-async fn each(port: &AdminPort, filter: &Filter, limit: usize, print: fn(&Value)) -> anyhow::Result<()> {
-    let mut query = String::new();
-    for (name, value) in [
-        ("state", &filter.state),
-        ("mchId", &filter.mch_id),
-        ("since", &filter.since),
-    ] {
-        if let Some(value) = value {
-            query.push_str(&format!("&{name}={}", value.replace('+', "%2B")));
-        }
-    }
+async fn each(path: &Path, filter: &Filter, limit: usize, print: fn(&Value)) -> anyhow::Result<()> {
+    let port = AdminPort::of(path)?;
     let mut left = limit;
-    let mut cursor = String::new();
+    let mut cursor = None;
     while left > 0 {
-        let size = std::cmp::min(left, PAGE);
-        let page = ask(
-            port,
-            "GET",
-            &format!("/api/payouts?limit={size}{query}{cursor}"),
-            "",
-        )
-        .await?;
-        let payouts = page
-            .get("payouts")
-            .and_then(Value::as_array)
-            .context("the answer has no payouts")?;
-        payouts.iter().for_each(print);
-        left = left.saturating_sub(payouts.len());
-        match page.get("next").and_then(Value::as_str) {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => break,
+        let size = std::cmp::min(left, PAGE).to_string();
+        let request = port.request(Method::GET, "/api/payouts").query(filter);
+        let request = request.query(&[("limit", Some(size)), ("cursor", cursor)]);
+        let page: Page = serde_json::from_value(ask(&port, request).await?)?;
+        page.payouts.iter().for_each(print);
+        left = left.saturating_sub(page.payouts.len());
+        if page.next.is_none() {
+            break;
         }
+        cursor = page.next;
     }
     Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
-async fn show(port: &AdminPort, mch_id: &str, order_no: &str) -> anyhow::Result<()> {
-    let payout = ask(port, "GET", &format!("/api/payouts/{mch_id}/{order_no}"), "").await?;
+async fn show(path: &Path, mch_id: &MchId, order_no: &OrderNo) -> anyhow::Result<()> {
+    let port = AdminPort::of(path)?;
+    let request = port.request(Method::GET, &format!("/api/payouts/{mch_id}/{order_no}"));
+    let payout = ask(&port, request).await?;
     println!("{}", terminal::json(&format!("{payout:#}")));
     Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 async fn settle(
-    port: &AdminPort,
-    mch_id: &str,
-    order_no: &str,
+    path: &Path,
+    mch_id: &MchId,
+    order_no: &OrderNo,
     outcome: Outcome,
     reason: &str,
 ) -> anyhow::Result<()> {
-    let word = match outcome {
-        Outcome::Succeeded => "succeeded",
-        Outcome::Refused => "refused",
-    };
-    let body = json!({ "as": word, "reason": reason }).to_string();
-    ask(
-        port,
-        "POST",
-        &format!("/api/payouts/{mch_id}/{order_no}/settle"),
-        &body,
-    )
-    .await?;
-    println!("{mch_id}:{order_no} is {word} now");
+    let port = AdminPort::to_change(path)?;
+    let place = format!("/api/payouts/{mch_id}/{order_no}/settle");
+    let word = json!({ "as": outcome, "reason": reason });
+    let payout = ask(&port, port.request(Method::POST, &place).json(&word)).await?;
+    let state = payout.get("state").and_then(Value::as_str).unwrap_or("settled");
+    println!("{mch_id}:{order_no} is {} now", terminal::line(state));
     Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
-async fn cancel(port: &AdminPort, mch_id: &str, order_no: &str) -> anyhow::Result<()> {
-    let path = format!("/api/payouts/{mch_id}/{order_no}/cancel");
-    let payout = ask(port, "POST", &path, "").await?;
+async fn cancel(path: &Path, mch_id: &MchId, order_no: &OrderNo) -> anyhow::Result<()> {
+    let port = AdminPort::to_change(path)?;
+    let place = format!("/api/payouts/{mch_id}/{order_no}/cancel");
+    let payout = ask(&port, port.request(Method::POST, &place).json(&json!({}))).await?;
     let status = payout.get("upstreamStatus").and_then(Value::as_str);
     println!(
         "{mch_id}:{order_no} is being cancelled; WeChat Pay says {} now",
@@ -188,16 +167,15 @@ async fn cancel(port: &AdminPort, mch_id: &str, order_no: &str) -> anyhow::Resul
     Ok(())
 }
 
-async fn ask(port: &AdminPort, method: &str, path: &str, body: &str) -> anyhow::Result<Value> {
-    let (status, body) = port.ask(method, path, body).await?;
-    let value: Value =
-        serde_json::from_str(&body).with_context(|| format!("HTTP {status}: {}", terminal::line(&body)))?;
-    if status != 200 {
-        bail!(
-            "{}",
-            terminal::line(value.get("error").and_then(Value::as_str).unwrap_or("it failed"))
-        );
-    }
+async fn ask(port: &AdminPort, request: RequestBuilder) -> anyhow::Result<Value> {
+    let (status, body) = port.ask(request).await?;
+    let value: Value = serde_json::from_str(&body)
+        .with_context(|| format!("HTTP {}: {}", status.as_u16(), terminal::line(&body)))?;
+    ensure!(
+        status == StatusCode::OK,
+        "{}",
+        terminal::line(value.get("error").and_then(Value::as_str).unwrap_or("it failed"))
+    );
     Ok(value)
 }
 

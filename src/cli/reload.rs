@@ -4,7 +4,7 @@
 //! A request sees the old configuration or the new one, never a mix. What was under way goes on under the old one.
 //! Listeners and stores change with a restart only.
 
-use std::net::SocketAddr;
+use std::mem::discriminant;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::admin::api::Api;
 use crate::admin::health::Admin;
 use crate::clock::Clock;
 use crate::config::redacted::redacted;
-use crate::config::{self, Config, LogFormat, fingerprint};
+use crate::config::{self, Config, fingerprint};
 use crate::http::stack::{Generation, Stack, Standing};
 use crate::payout::Payouts;
 use crate::telemetry::log::Level;
@@ -59,7 +59,7 @@ impl Parts {
         if let Some(shown) = shown.as_object_mut() {
             shown.insert("restart_needed_for".to_owned(), restart_for.into());
         }
-        let api = Api::new(self.payouts.clone(), config.admin.token.clone(), shown);
+        let api = Api::new(config.admin.token.clone(), shown);
         // From here on nothing fails.
         assemble::describe(config, &self.metrics);
         self.payouts.put_in_force(settings);
@@ -88,7 +88,7 @@ impl Reload {
             path,
             files: config.files.clone(),
             fingerprint: config.fingerprint,
-            started: Fixed::of(config),
+            started: fixed(config),
             parts,
             level,
         }
@@ -170,7 +170,12 @@ impl Reload {
     }
 
     fn take(&mut self, config: Config) -> anyhow::Result<()> {
-        let restart_for = self.started.differences(&Fixed::of(&config));
+        let changed = self
+            .started
+            .iter()
+            .zip(fixed(&config))
+            .filter(|(old, new)| *old != new);
+        let restart_for: Vec<_> = changed.map(|((name, _), _)| *name).collect();
         self.parts.put_in_force(&config, &restart_for)?;
         self.level.set(&config.log.level)?;
         assemble::tell_access(&config);
@@ -222,48 +227,26 @@ async fn asked_by(signal: &mut Option<Signal>) {
     }
 }
 
-/// What of a configuration holds until the next restart. A copy of the whole would keep every secret of the first one for as
-/// long as the process lives; of what may hold a password, there is a fingerprint here.
-#[derive(PartialEq, Eq)]
-struct Fixed {
-    main: SocketAddr,
-    has_tls: bool,
-    admin: SocketAddr,
-    identity: u64,
-    ledger: u64,
-    log_format: LogFormat,
-    memory_limit: Option<u64>,
-    collector: Option<u64>,
-}
+/// What of a configuration holds until the next restart, by name and fingerprint: a copy would keep every secret of the first
+/// one for as long as the process lives.
+type Fixed = [(&'static str, u64); 8];
 
-impl Fixed {
-    fn of(config: &Config) -> Self {
-        let collector = config.telemetry.otlp.as_ref();
-        Self {
-            main: config.server.listen,
-            has_tls: config.server.tls.is_some(),
-            admin: config.admin.listen,
-            identity: fingerprint(&config.identity),
-            ledger: fingerprint(&config.ledger),
-            log_format: config.log.format,
-            memory_limit: config.server.memory_limit,
-            collector: collector.map(|settings| fingerprint(&(&settings.url, &settings.ca_pem))),
-        }
-    }
-
-    /// What of a new configuration holds from the next restart on only.
-    fn differences(&self, new: &Self) -> Vec<&'static str> {
-        let pairs = [
-            ("server.listen", self.main != new.main),
-            ("server.tls (on or off)", self.has_tls != new.has_tls),
-            ("admin.listen", self.admin != new.admin),
-            ("identity", self.identity != new.identity),
-            ("ledger", self.ledger != new.ledger),
-            ("log.format", self.log_format != new.log_format),
-            ("server.memory_limit", self.memory_limit != new.memory_limit),
-            ("telemetry", self.collector != new.collector),
-        ];
-        let changed = |(name, has_changed): (&'static str, bool)| has_changed.then_some(name);
-        pairs.into_iter().filter_map(changed).collect()
-    }
+fn fixed(config: &Config) -> Fixed {
+    let collector = config.telemetry.otlp.as_ref();
+    [
+        ("server.listen", fingerprint(&config.server.listen)),
+        (
+            "server.tls (on or off)",
+            fingerprint(&config.server.tls.is_some()),
+        ),
+        ("admin.listen", fingerprint(&config.admin.listen)),
+        ("identity", fingerprint(&config.identity)),
+        ("ledger", fingerprint(&config.ledger)),
+        ("log.format", fingerprint(&discriminant(&config.log.format))),
+        ("server.memory_limit", fingerprint(&config.server.memory_limit)),
+        (
+            "telemetry",
+            fingerprint(&collector.map(|settings| (&settings.url, &settings.ca_pem))),
+        ),
+    ]
 }

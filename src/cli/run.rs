@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Extension;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tower::Layer as _;
 
 use super::reload::{Parts, Reload};
-use super::{Ending, assemble, gauge};
+use super::{assemble, configuration, gauge, misconfigured};
 use crate::admin::api::Api;
 use crate::admin::health::Admin;
 use crate::clock::{Clock, SystemClock};
@@ -23,6 +25,7 @@ use crate::http::stack::{Generation, Pauses, Stack, Standing};
 use crate::payout::Payouts;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp::background::traced;
 use crate::telemetry::otlp::{self, Exporter};
 
 /// The admin port's callers are probes, scrapers and operators: few, and never slow.
@@ -38,36 +41,27 @@ const ADMIN_ROOM: Room = Room {
     streams: 1,
 };
 
-pub(super) async fn run(path: &Path) -> Ending {
-    let config = match crate::config::load(path, crate::config::environment().into_iter()) {
-        Ok(config) => config,
-        Err(errors) => return Ending::Misconfigured(errors.into()),
-    };
+pub(super) async fn run(path: &Path) -> anyhow::Result<()> {
+    let config = configuration(path)?;
     let format = match config.log.format {
         LogFormat::Json => log::LogFormat::Json,
         LogFormat::Text => log::LogFormat::Text,
     };
-    let level = match log::start(format, &config.log.level) {
-        Ok(level) => level,
-        Err(error) => {
-            return Ending::Misconfigured(anyhow::Error::new(error).context("log.level"));
-        }
-    };
+    let level = log::start(format, &config.log.level)
+        .context("log.level")
+        .map_err(misconfigured)?;
     for warning in &config.warnings {
         tracing::warn!(warning, "the configuration may not be as it was meant");
     }
     assemble::tell_access(&config);
-    let (sidecar, drain) = match Sidecar::bind(&config, Arc::new(SystemClock)).await {
-        Ok(bound) => bound,
-        Err(error) => return Ending::Failed(error),
-    };
+    let (sidecar, drain) = Sidecar::bind(&config, Arc::new(SystemClock)).await?;
     let reload = Reload::new(path.to_owned(), &config, sidecar.parts.clone(), level);
     // Its secrets are where they are needed; here they would outlive their rotation.
     drop(config);
     tokio::spawn(reload.follow());
     tokio::spawn(drain_on_signal(drain));
     sidecar.serve().await;
-    Ending::Done
+    Ok(())
 }
 
 /// A sidecar with its ports bound, ready to serve.
@@ -106,7 +100,7 @@ impl Sidecar {
             None,
         )?;
         assemble::describe(config, &metrics);
-        let api = Api::new(payouts.clone(), config.admin.token.clone(), redacted(config)?);
+        let api = Api::new(config.admin.token.clone(), redacted(config)?);
         let sidecar = Self {
             parts: Parts {
                 stack: Stack::new(first),
@@ -144,7 +138,7 @@ impl Sidecar {
             stack,
             admin: probes,
             metrics,
-            tracer: _,
+            tracer,
             standing,
             clock,
         } = parts;
@@ -157,11 +151,10 @@ impl Sidecar {
         let end = Drain::default();
         let settler = {
             let drain = drain.clone();
-            tokio::spawn(
-                payouts
-                    .clone()
-                    .settle_until(async move { drain.reached(Phase::Draining).await }),
-            )
+            let settled = payouts
+                .clone()
+                .settle_until(async move { drain.reached(Phase::Draining).await });
+            tokio::spawn(traced(tracer, settled))
         };
         // The admin port answers to the very end: a probe must see the draining.
         let admin_terms = || Terms {
@@ -170,8 +163,9 @@ impl Sidecar {
             http2: false,
             tls: None,
         };
+        let router = probes.router();
         let admin = tokio::spawn(listen::serve(admin, admin_terms, end.clone(), move |connected| {
-            probes.of(connected)
+            Extension(connected).layer(router.clone())
         }));
         let terms = {
             let stack = stack.clone();

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 
-use super::Ending;
-use crate::stub::{HandlerKind, Options, Stub};
+use crate::stub::{API_KEY, Faults, HandlerKind, Options, Stub};
 
 #[derive(Args)]
 pub(super) struct StubArguments {
@@ -18,13 +18,13 @@ pub(super) struct StubArguments {
     tls_listen: Option<SocketAddr>,
     /// Faults to inject, e.g. `sendredpack=error-after:SYSTEMERROR*1;query=delay:2s`.
     #[arg(long, value_name = "SPEC", default_value = "")]
-    faults: String,
+    faults: Faults,
     /// The API key of merchants that --merchant does not name (32 characters).
-    #[arg(long, value_name = "KEY", default_value = "stub-api-key-0123456789abcdefghi")]
+    #[arg(long, value_name = "KEY", default_value = API_KEY)]
     api_key: String,
     /// A merchant with an API key of its own; may be given several times.
-    #[arg(long, value_name = "MCH_ID:KEY")]
-    merchant: Vec<String>,
+    #[arg(long, value_name = "MCH_ID:KEY", value_parser = merchant)]
+    merchant: Vec<(String, String)>,
     /// The handler pays on each call, instead of once per order number.
     #[arg(long)]
     pays_each_call: bool,
@@ -37,44 +37,29 @@ pub(super) struct StubArguments {
     clippy::print_stdout,
     reason = "whoever starts it by hand wants to know where it is"
 )]
-pub(super) async fn stub(arguments: StubArguments) -> Ending {
-    let mut merchants = Vec::new();
-    for given in &arguments.merchant {
-        match given.split_once(':') {
-            Some((mch_id, key)) => merchants.push((mch_id.to_owned(), key.to_owned())),
-            None => return Ending::Misconfigured(anyhow::anyhow!("--merchant {given}: write MCH_ID:KEY")),
-        }
-    }
-    let faults = match arguments.faults.parse() {
-        Ok(faults) => faults,
-        Err(error) => return Ending::Misconfigured(anyhow::anyhow!("--faults: {error}")),
-    };
-    let names: Vec<String> = merchants.iter().map(|(mch_id, _)| mch_id.clone()).collect();
-    let handler = if arguments.pays_each_call {
-        HandlerKind::PaysEachCall
-    } else {
-        HandlerKind::Idempotent
-    };
-    let options = Options {
+pub(super) async fn stub(arguments: StubArguments) -> anyhow::Result<()> {
+    let names: Vec<String> = arguments
+        .merchant
+        .iter()
+        .map(|(mch_id, _)| mch_id.clone())
+        .collect();
+    let stub = Stub::start(Options {
         listen: arguments.listen,
         tls_listen: arguments.tls_listen,
-        faults,
+        faults: arguments.faults,
         api_key: arguments.api_key,
-        merchants,
-        handler,
-    };
-    let stub = match Stub::start(options).await {
-        Ok(stub) => stub,
-        Err(error) => return Ending::Failed(error.into()),
-    };
+        merchants: arguments.merchant,
+        handler: if arguments.pays_each_call {
+            HandlerKind::PaysEachCall
+        } else {
+            HandlerKind::Idempotent
+        },
+    })
+    .await?;
     if let Some(dir) = &arguments.pki {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        if let Err(error) = stub
-            .write_pki(dir, &names)
+        stub.write_pki(dir, &names)
             .and_then(|()| stub.write_v3(dir, &names))
-        {
-            return Ending::Failed(anyhow::Error::new(error).context(format!("--pki {}", dir.display())));
-        }
+            .with_context(|| format!("--pki {}", dir.display()))?;
     }
     println!("stub upstream on http://{}", stub.addr());
     if let Some(address) = stub.tls_addr() {
@@ -82,9 +67,12 @@ pub(super) async fn stub(arguments: StubArguments) -> Ending {
     }
     println!("v3 public key: {}", crate::stub::PUBLIC_KEY_ID);
     println!("payments: http://{}/_stub/payments", stub.addr());
-    if let Err(error) = tokio::signal::ctrl_c().await {
-        return Ending::Failed(error.into());
-    }
+    tokio::signal::ctrl_c().await?;
     stub.shutdown().await;
-    Ending::Done
+    Ok(())
+}
+
+fn merchant(given: &str) -> Result<(String, String), &'static str> {
+    let (mch_id, key) = given.split_once(':').ok_or("write MCH_ID:KEY")?;
+    Ok((mch_id.to_owned(), key.to_owned()))
 }

@@ -2,14 +2,14 @@
 //!
 //! Each reader returns the value, or what is wrong and what to write instead.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::Uri;
 use http::uri::Scheme;
 use ipnet::IpNet;
 
 use crate::rules::term::HandlerId;
-use crate::upstream::target::Target;
+use crate::upstream::dial::host_and_port;
 
 /// An address and port to listen on.
 pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
@@ -71,9 +71,17 @@ pub(super) fn http_url(text: &str, path: Path, example: &str) -> Result<String, 
 pub(super) fn handler_id(text: &str, example: &str) -> Result<HandlerId, String> {
     let id = if text.contains("://") {
         let url = http_url(text, Path::Allowed, example)?;
-        Target::parse(&url)
-            .map_err(|error| error.why.to_owned())?
-            .handler_id()
+        let url: Uri = url.parse().map_err(|_| "is not a URL")?;
+        let (host, port) = host_and_port(&url);
+        let host = match host.parse::<Ipv6Addr>() {
+            Ok(address) => format!("[{address}]"),
+            Err(_) => host.to_lowercase(),
+        };
+        let (scheme, path) = (
+            url.scheme_str().unwrap_or_default(),
+            url.path().trim_end_matches('/'),
+        );
+        HandlerId::parse(&format!("{scheme}://{host}:{port}{path}"))
     } else {
         HandlerId::parse(text)
     };
@@ -88,14 +96,10 @@ pub(super) fn is_plain(url: &str) -> bool {
 
 /// Whether a URL that [`http_url`] took leads to this machine.
 pub(super) fn is_loopback(url: &str) -> bool {
-    let Ok(uri) = url.parse::<Uri>() else { return false };
-    let host = uri.host().unwrap_or_default();
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    bare.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let (host, _) = host_and_port(&url);
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -128,6 +132,29 @@ mod tests {
             assert!(read(wrong, Path::Allowed).is_err(), "{wrong}");
         }
         assert!(read("http://h/a", Path::Refused).is_err());
+    }
+
+    #[test]
+    fn one_address_is_one_handler_however_it_is_written() {
+        let named = |url: &str| handler_id(url, "http://h");
+        for (url, id) in [
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("http://127.0.0.1:8000///", "http://127.0.0.1:8000"),
+            ("http://h", "http://h:80"),
+            ("HTTP://H:80/", "http://h:80"),
+            (
+                "https://Pay.Example.com/base/",
+                "https://pay.example.com:443/base",
+            ),
+            ("https://h:80/Base/x", "https://h:80/Base/x"),
+            ("http://[0:0:0:0:0:0:0:1]", "http://[::1]:80"),
+            ("http://[FE80::A]:8000/b", "http://[fe80::a]:8000/b"),
+        ] {
+            let made = named(url).unwrap();
+            assert_eq!(made.as_str(), id, "{url}");
+            assert_eq!(named(id), Ok(made), "{url}");
+        }
+        assert!(named(&format!("http://h/{}", "a".repeat(256))).is_err());
     }
 
     #[test]

@@ -1,20 +1,15 @@
-//! Where traces go: `[telemetry] otlp`, and what OpenTelemetry's environment variables say besides. Documents: OpenTelemetry's
-//! specification, "Environment Variable Specification" and "OTLP Exporter Configuration".
+//! Where traces go: `[telemetry] otlp`, and those of OpenTelemetry's environment variables that its library does not read
+//! itself, or that the key wins over. Documents: OpenTelemetry's specification, "Environment Variable Specification" and
+//! "OTLP Exporter Configuration".
 //!
-//! The key wins over the variables. A key that is wrong is a mistake; a variable that is wrong is warned about and left out,
-//! as OpenTelemetry asks for: it is often set by others, for all pods of a cluster, and payouts do not depend on it. No
-//! warning shows a value, which may be a secret.
+//! A key that is wrong is a mistake; a variable that is wrong is warned about and left out, as OpenTelemetry asks for: it is
+//! often set by others, for all pods of a cluster, and payouts do not depend on it. No warning shows a value.
 
 use http::uri::Uri;
-use http::{HeaderName, HeaderValue};
-use percent_encoding::percent_decode_str;
 
 use super::address::{Path, http_url};
 use super::certificate::holds_certificates;
 use super::check::Check;
-use crate::secret::Secret;
-use crate::telemetry::otlp::proto::Resource;
-use crate::telemetry::otlp::sampler::Sampler;
 use crate::telemetry::otlp::{Protocol, Settings};
 
 const KEY: &str = "telemetry.otlp";
@@ -28,15 +23,11 @@ const PROTOCOL: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
     "OTEL_EXPORTER_OTLP_PROTOCOL",
 ];
-const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 const CERTIFICATE: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
 ];
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
-const RESOURCE: &str = "OTEL_RESOURCE_ATTRIBUTES";
-const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
-const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 
 /// The path of traces below an HTTP endpoint.
 const TRACES_PATH: &str = "/v1/traces";
@@ -57,10 +48,8 @@ pub(super) fn otlp(given: Option<&str>, check: &mut Check<'_>) -> Option<Setting
             Protocol::Http | Protocol::Grpc => url,
         },
         protocol,
-        headers: headers(check),
         ca_pem: ca(check),
-        resource: resource(check),
-        sampler: sampler(check),
+        service_name: variable(check, SERVICE_NAME),
     })
 }
 
@@ -98,27 +87,6 @@ fn protocol(url: &str, check: &mut Check<'_>) -> Protocol {
     }
 }
 
-fn headers(check: &mut Check<'_>) -> Vec<(HeaderName, Secret)> {
-    let Some((name, text)) = first(check, HEADERS) else {
-        return Vec::new();
-    };
-    let read = pairs(&text).and_then(|pairs| {
-        let sendable = pairs.into_iter().map(|(name, value)| {
-            HeaderValue::from_str(&value).ok()?;
-            Some((name.parse().ok()?, Secret::new(value)))
-        });
-        sendable.collect()
-    });
-    read.unwrap_or_else(|| {
-        warn(
-            check,
-            name,
-            "must be name=value,name=value with values percent-encoded; no header is sent",
-        );
-        Vec::new()
-    })
-}
-
 fn ca(check: &mut Check<'_>) -> Option<String> {
     let (name, file) = first(check, CERTIFICATE)?;
     let text = match check.places.read_text(&file) {
@@ -137,64 +105,6 @@ fn ca(check: &mut Check<'_>) -> Option<String> {
         return None;
     }
     Some(text)
-}
-
-/// `service.name` is the variable of its own, else what the attributes say, else the program's.
-fn resource(check: &mut Check<'_>) -> Resource {
-    let given = variable(check, RESOURCE).unwrap_or_default();
-    let mut attributes = pairs(&given).unwrap_or_else(|| {
-        warn(
-            check,
-            RESOURCE,
-            "must be name=value,name=value with values percent-encoded; it is left out",
-        );
-        Vec::new()
-    });
-    let mut complete = |name: &str, value: Option<String>, default: &str| {
-        if value.is_some() {
-            attributes.retain(|(present, _)| present != name);
-        }
-        if !attributes.iter().any(|(present, _)| present == name) {
-            attributes.push((name.to_owned(), value.unwrap_or_else(|| default.to_owned())));
-        }
-    };
-    complete(
-        "service.name",
-        variable(check, SERVICE_NAME),
-        env!("CARGO_PKG_NAME"),
-    );
-    complete("service.version", None, env!("CARGO_PKG_VERSION"));
-    Resource { attributes }
-}
-
-fn sampler(check: &mut Check<'_>) -> Sampler {
-    let Some(name) = variable(check, SAMPLER) else {
-        return Sampler::default();
-    };
-    let ratio = variable(check, SAMPLER_ARG);
-    match (Sampler::read(&name, ratio.as_deref()), Sampler::read(&name, None)) {
-        (Ok(sampler), _) => sampler,
-        (Err(why), Ok(whole)) => {
-            warn(check, SAMPLER_ARG, &format!("{why}; the ratio is 1"));
-            whole
-        }
-        (Err(_), Err(why)) => {
-            warn(check, SAMPLER, &format!("{why}; it is parentbased_always_on"));
-            Sampler::default()
-        }
-    }
-}
-
-/// `name=value,name=value`, values percent-encoded; `None` if it is anything else.
-fn pairs(text: &str) -> Option<Vec<(String, String)>> {
-    let parts = text.split(',').filter(|part| !part.trim().is_empty());
-    let pairs = parts.map(|part| {
-        let (name, value) = part.split_once('=')?;
-        let value = percent_decode_str(value.trim()).decode_utf8().ok()?.into_owned();
-        let name = name.trim();
-        (!name.is_empty()).then(|| (name.to_owned(), value))
-    });
-    pairs.collect()
 }
 
 /// A variable; an empty one is none.

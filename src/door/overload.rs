@@ -9,32 +9,19 @@
 //! one, the oldest first: slow bodies keep no payout out.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, ready};
 
-use http::header::{CONTENT_LENGTH, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode};
-use pin_project_lite::pin_project;
+use futures_util::future::{Either, TryFutureExt as _};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Request, StatusCode};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tower::{Layer, Service};
 
-use super::{Passed, Refuse, refused};
+use crate::http::answers::refusal;
 use crate::http::budget::Calls;
-use crate::proxy::body::Body;
+use crate::http::stack::Serves;
+use crate::proxy::headers::digits;
 use crate::rules::handler::{SEND_PATH, STATUS_PATH};
-
-/// When a caller that was turned away may try again, in seconds.
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
-
-/// Says when to try again.
-#[must_use]
-pub fn retry_later<B>(mut response: Response<B>) -> Response<B> {
-    response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S);
-    response
-}
 
 /// A place among the requests in flight; free again once every clone is dropped. Every admitted request carries its own as
 /// an extension.
@@ -156,41 +143,47 @@ impl Place {
     }
 }
 
-/// The rule's layer. Clones share the places.
-#[derive(Clone)]
-pub struct OverloadLayer {
-    rule: Arc<Rule>,
-}
-
-struct Rule {
+/// All places. (tower's limits end with the response's future, before its body and before a payout that outlives its caller.)
+pub struct Places {
     calls: Calls,
     payouts: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     others: Arc<Semaphore>,
     waiting: Arc<Waiting>,
-    refuse: Refuse,
 }
 
-impl OverloadLayer {
-    /// Serves at most so many of the contract's calls, and so many others, at the same time.
+impl Places {
+    /// For so many of the contract's calls, and so many others, at the same time.
     #[must_use]
-    pub fn new(calls: Calls, others: usize, refuse: Refuse) -> Self {
+    pub fn new(calls: Calls, others: usize) -> Arc<Self> {
         let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let memory = usize::try_from(calls.bytes.div_ceil(BYTES_PER_PERMIT)).unwrap_or(usize::MAX);
-        Self {
-            rule: Arc::new(Rule {
-                calls,
-                payouts: places(calls.most),
-                memory: places(memory),
-                others: places(others),
-                waiting: Arc::default(),
-                refuse,
-            }),
-        }
+        Arc::new(Self {
+            calls,
+            payouts: places(calls.most),
+            memory: places(memory),
+            others: places(others),
+            waiting: Arc::default(),
+        })
     }
-}
 
-impl Rule {
+    /// Gives each request to `inner` a place, or turns it away.
+    #[must_use]
+    pub fn before<B>(self: Arc<Self>, mut inner: impl Serves<B>) -> impl Serves<B> {
+        tower::service_fn(move |mut request: Request<B>| {
+            let Some(place) = self.admit(request.uri().path(), request.headers()) else {
+                // Counted by whoever counts answers: a line for each would be more load.
+                tracing::debug!("a request was turned away, since too many are in flight");
+                let text = "too many requests at the same time";
+                let response = refusal(StatusCode::SERVICE_UNAVAILABLE, request.headers(), text);
+                return Either::Left(ready(Ok(response)));
+            };
+            request.extensions_mut().insert(place.clone());
+            let answer = inner.call(request);
+            Either::Right(answer.map_ok(|response| response.map(|body| body.holding(place))))
+        })
+    }
+
     /// A place for a request; `None` where there is none.
     fn admit(&self, path: &str, headers: &HeaderMap) -> Option<Place> {
         if !matches!(path, SEND_PATH | STATUS_PATH) {
@@ -223,83 +216,22 @@ impl Rule {
 
 /// How long a body says that it is. What comes beyond that is no part of it.
 fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-impl<S> Layer<S> for OverloadLayer {
-    type Service = Overload<S>;
-    fn layer(&self, inner: S) -> Overload<S> {
-        Overload {
-            inner,
-            rule: Arc::clone(&self.rule),
-        }
-    }
-}
-
-/// A service behind the rule.
-#[derive(Clone)]
-pub struct Overload<S> {
-    inner: S,
-    rule: Arc<Rule>,
-}
-
-impl<S, B> Service<Request<B>> for Overload<S>
-where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Passed<InPlace<S::Future>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(place) = self.rule.admit(request.uri().path(), request.headers()) else {
-            // Counted by whoever counts answers: a line for each would be more load.
-            tracing::debug!("a request was turned away, since too many are in flight");
-            let text = "too many requests at the same time";
-            let response = (self.rule.refuse)(StatusCode::SERVICE_UNAVAILABLE, request.headers(), text);
-            return refused(retry_later(response));
-        };
-        request.extensions_mut().insert(place.clone());
-        Passed::Right(InPlace {
-            answer: self.inner.call(request),
-            place: Some(place),
-        })
-    }
-}
-
-pin_project! {
-    /// An answer that is being made, and its place.
-    pub struct InPlace<F> {
-        #[pin]
-        answer: F,
-        place: Option<Place>,
-    }
-}
-
-impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for InPlace<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.answer.poll(cx));
-        let place = this.place.take();
-        Poll::Ready(answer.map(|response| match place {
-            Some(place) => response.map(|body| body.holding(place)),
-            None => response,
-        }))
-    }
+    digits(headers.get(CONTENT_LENGTH)?.as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use http::Response;
+    use http::header::{HeaderValue, RETRY_AFTER};
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::door::tests::{plainly, text};
+    use crate::door::tests::text;
+    use crate::proxy::body::Body;
 
     fn request() -> Request<()> {
         Request::new(())
@@ -324,13 +256,13 @@ mod tests {
             most: 100,
             ..calls(2)
         };
-        let layer = OverloadLayer::new(two_long_ones, 1, plainly);
+        let all = Places::new(two_long_ones, 1);
         let admitted = |length: Option<&'static str>| {
             let mut headers = HeaderMap::new();
             if let Some(length) = length {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static(length));
             }
-            let places: Vec<Place> = std::iter::from_fn(|| layer.rule.admit(SEND_PATH, &headers)).collect();
+            let places: Vec<Place> = std::iter::from_fn(|| all.admit(SEND_PATH, &headers)).collect();
             places.len()
         };
         assert_eq!(admitted(None), 2, "it may be as long as any");
@@ -341,8 +273,7 @@ mod tests {
     }
 
     /// Answers at once, but for requests with a header `slow`, which it never answers.
-    fn answers()
-    -> impl Service<Request<()>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone {
+    fn answers() -> impl Serves<()> {
         tower::service_fn(async |request: Request<()>| {
             if request.headers().contains_key("slow") {
                 std::future::pending::<()>().await;
@@ -357,14 +288,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_is_for_all_clones_and_connections_together() {
-        let layer = OverloadLayer::new(calls(2), 2, plainly);
-        let (one, other) = (layer.layer(answers()), layer.layer(answers()));
+        let places = Places::new(calls(2), 2);
+        let (one, other) = (Arc::clone(&places).before(answers()), places.before(answers()));
         let first = begun(one.clone().oneshot(slow("/"))).await;
         let _second = begun(other.clone().oneshot(slow("/"))).await;
         let third = one.clone().oneshot(request()).await.unwrap();
         assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(third.headers()[RETRY_AFTER], "1");
-        assert_eq!(text(third).await, "503 too many requests at the same time");
+        let text = text(third).await;
+        assert!(text.contains("too many requests at the same time"), "{text}");
 
         drop(first);
         // An answer of ours, taken or not, keeps nobody out.
@@ -377,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn others_keep_no_payouts_out_and_payouts_no_others() {
-        let service = OverloadLayer::new(calls(1), 1, plainly).layer(answers());
+        let service = Places::new(calls(1), 1).before(answers());
         let ask = async |path: &'static str| {
             let request = Request::builder().uri(path).body(()).unwrap();
             service.clone().oneshot(request).await.unwrap().status()
@@ -400,7 +332,7 @@ mod tests {
                 .unwrap();
             std::future::pending::<Result<Response<Body>, Infallible>>()
         });
-        let service = OverloadLayer::new(calls(1), 1, plainly).layer(never_answers);
+        let service = Places::new(calls(1), 1).before(never_answers);
 
         let mut asked = begun(service.clone().oneshot(request())).await;
         assert!(working.recv().await.unwrap().is_none());
@@ -439,7 +371,7 @@ mod tests {
                 std::future::pending().await
             }
         });
-        let service = OverloadLayer::new(calls(2), 2, plainly).layer(service);
+        let service = Places::new(calls(2), 2).before(service);
         let mut oldest = Box::pin(service.clone().oneshot(slow(SEND_PATH)));
         let mut older = Box::pin(service.clone().oneshot(slow(SEND_PATH)));
         assert!(
@@ -476,10 +408,7 @@ mod tests {
     }
 
     /// The status of a refusal, where a further request is refused at once.
-    async fn refusal<S>(service: &S) -> Option<StatusCode>
-    where
-        S: Service<Request<()>, Response = Response<Body>, Error = Infallible> + Clone,
-    {
+    async fn refusal(service: &impl Serves<()>) -> Option<StatusCode> {
         match futures_util::poll!(Box::pin(service.clone().oneshot(request()))) {
             Poll::Ready(answer) => Some(answer.unwrap().status()),
             Poll::Pending => None,

@@ -4,74 +4,29 @@
 //! (a page that was asked for with `?token=…` names its address there); without a configured one these places are the
 //! backend's and stay as they are.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::header::{AUTHORIZATION, Entry, HeaderMap, HeaderValue, REFERER, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 use percent_encoding::percent_decode;
-use tower::{Layer, Service};
 
-use super::{Passed, Refuse, refused};
+use crate::http::answers::refusal;
 use crate::proxy::body::Body;
 use crate::rules::handler::{SEND_PATH, STATUS_PATH};
 use crate::secret::Secret;
 
-/// The rule; without a token everybody is known.
-#[derive(Clone)]
-pub struct TokenLayer {
-    token: Option<Arc<Secret>>,
-    refuse: Refuse,
-}
-
-impl TokenLayer {
-    /// Asks for this token.
-    #[must_use]
-    pub fn new(token: Option<Secret>, refuse: Refuse) -> Self {
-        Self {
-            token: token.map(Arc::new),
-            refuse,
-        }
-    }
-}
-
-impl<S> Layer<S> for TokenLayer {
-    type Service = Token<S>;
-    fn layer(&self, inner: S) -> Token<S> {
-        Token {
-            inner,
-            rule: self.clone(),
-        }
-    }
-}
-
-/// A service behind the rule.
-#[derive(Clone)]
-pub struct Token<S> {
-    inner: S,
-    rule: TokenLayer,
-}
-
-impl<S, B> Service<Request<B>> for Token<S>
-where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Passed<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(token) = &self.rule.token else {
-            return Passed::Right(self.inner.call(request));
-        };
+/// The rule: asks for this token; without one everybody is known.
+#[expect(
+    clippy::result_large_err,
+    reason = "a refusal is a whole answer to the library, too"
+)]
+pub fn rule<B>(token: Option<Secret>) -> impl FnMut(&mut Request<B>) -> Result<(), Response<Body>> + Clone {
+    let token = token.map(Arc::new);
+    move |request| {
+        let Some(token) = &token else { return Ok(()) };
         take_from_referer(request.headers_mut());
-        let by_query = take_from_query(&mut request).is_some_and(|given| token.matches(&given));
+        let by_query = take_from_query(request).is_some_and(|given| token.matches(&given));
         let by_header = bearer(request.headers()).is_some_and(|given| token.matches(given));
         if by_header || matches!(request.uri().path(), SEND_PATH | STATUS_PATH) {
             // It was meant for us; with any other one, beside a right token in the query, the backend may have something
@@ -79,15 +34,14 @@ where
             request.headers_mut().remove(AUTHORIZATION);
         }
         if by_header || by_query {
-            return Passed::Right(self.inner.call(request));
+            return Ok(());
         }
         tracing::warn!("a call without the right token was refused");
         let text = "the token is missing or wrong";
-        let mut response = (self.rule.refuse)(StatusCode::UNAUTHORIZED, request.headers(), text);
-        response
-            .headers_mut()
-            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        refused(response)
+        let mut response = refusal(StatusCode::UNAUTHORIZED, request.headers(), text);
+        let challenge = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        Err(response)
     }
 }
 
@@ -146,11 +100,7 @@ fn without_token(url: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::tests::{Passage, pass, plainly, text};
-
-    fn layer(token: &str) -> TokenLayer {
-        TokenLayer::new(Some(Secret::new(token.to_owned())), plainly)
-    }
+    use crate::door::tests::text;
 
     fn request(uri: &str, authorization: &[&str]) -> Request<()> {
         let mut request = Request::builder().uri(uri);
@@ -160,18 +110,28 @@ mod tests {
         request.body(()).unwrap()
     }
 
-    /// The URI and the `Authorization` that reach the inside; `None` for a refusal.
-    async fn reached(layer: &TokenLayer, uri: &str, authorization: &[&str]) -> Option<(String, Vec<String>)> {
-        match pass(layer, request(uri, authorization)).await {
-            Passage::Reached(parts) => {
-                let values = parts.headers.get_all(AUTHORIZATION).iter();
+    fn token(text: &str) -> Option<Secret> {
+        Some(Secret::new(text.to_owned()))
+    }
+
+    /// The URI and the `Authorization` that go on where this token is asked for; `None` for a refusal.
+    async fn passed(
+        token: Option<Secret>,
+        uri: &str,
+        authorization: &[&str],
+    ) -> Option<(String, Vec<String>)> {
+        let mut request = request(uri, authorization);
+        match rule(token)(&mut request) {
+            Ok(()) => {
+                let values = request.headers().get_all(AUTHORIZATION).iter();
                 let values = values.map(|value| value.to_str().unwrap().to_owned());
-                Some((parts.uri.to_string(), values.collect()))
+                Some((request.uri().to_string(), values.collect()))
             }
-            Passage::Refused(response) => {
+            Err(response) => {
                 assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
                 assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
-                assert_eq!(text(response).await, "401 the token is missing or wrong");
+                let text = text(response).await;
+                assert!(text.contains("the token is missing or wrong"), "{text}");
                 None
             }
         }
@@ -180,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn the_right_bearer_passes_and_goes_no_further() {
         for value in ["Bearer k3y", "bearer k3y", "BEARER  k3y "] {
-            let (_, inside) = reached(&layer("k3y"), "/a", &[value]).await.unwrap();
+            let (_, inside) = passed(token("k3y"), "/a", &[value]).await.unwrap();
             assert!(inside.is_empty(), "{value}");
         }
     }
@@ -204,7 +164,7 @@ mod tests {
         ];
         for (uri, authorization) in cases {
             assert_eq!(
-                reached(&layer("k3y"), uri, authorization).await,
+                passed(token("k3y"), uri, authorization).await,
                 None,
                 "{uri} {authorization:?}"
             );
@@ -223,19 +183,19 @@ mod tests {
             ("/a?x&%74oken=k3y&%54oken=1&to%6Be%6e=other", "/a?x&%54oken=1"),
             ("/a?t%6fken=k3y", "/a"),
         ] {
-            let (reached, _) = reached(&layer("k3y"), uri, &[]).await.unwrap();
+            let (reached, _) = passed(token("k3y"), uri, &[]).await.unwrap();
             assert_eq!(reached, inside);
         }
-        assert!(reached(&layer("a+b/c=="), "/?token=a+b/c==", &[]).await.is_some());
+        assert!(passed(token("a+b/c=="), "/?token=a+b/c==", &[]).await.is_some());
         assert!(
-            reached(&layer("a+b/c=="), "/?token=a%2Bb%2Fc%3D%3D", &[])
+            passed(token("a+b/c=="), "/?token=a%2Bb%2Fc%3D%3D", &[])
                 .await
                 .is_some()
         );
     }
 
-    #[tokio::test]
-    async fn the_token_leaves_the_referer_and_others_stay_byte_for_byte() {
+    #[test]
+    fn the_token_leaves_the_referer_and_others_stay_byte_for_byte() {
         let with_raw = HeaderValue::from_bytes(b"http://a/\xff?x=%zz&&token").unwrap();
         for (referer, inside) in [
             (
@@ -256,11 +216,9 @@ mod tests {
             let mut request = request("/a?token=k3y", &[]);
             request.headers_mut().insert(REFERER, referer.clone());
             request.headers_mut().append(REFERER, referer.clone());
-            let Passage::Reached(parts) = pass(&layer("k3y"), request).await else {
-                panic!("refused")
-            };
-            let values: Vec<&[u8]> = parts
-                .headers
+            assert!(rule(token("k3y"))(&mut request).is_ok());
+            let values: Vec<&[u8]> = request
+                .headers()
                 .get_all(REFERER)
                 .iter()
                 .map(HeaderValue::as_bytes)
@@ -271,31 +229,26 @@ mod tests {
         theirs
             .headers_mut()
             .insert(REFERER, HeaderValue::from_static("/b?token=theirs"));
-        let Passage::Reached(parts) = pass(&TokenLayer::new(None, plainly), theirs).await else {
-            panic!("refused")
-        };
-        assert_eq!(parts.headers[REFERER], "/b?token=theirs");
+        assert!(rule(None)(&mut theirs).is_ok());
+        assert_eq!(theirs.headers()[REFERER], "/b?token=theirs");
     }
 
     #[tokio::test]
     async fn another_authorization_is_the_backends_but_no_payouts() {
-        let (_, inside) = reached(&layer("k3y"), "/a?token=k3y", &["Basic eA=="])
+        let (_, inside) = passed(token("k3y"), "/a?token=k3y", &["Basic eA=="])
             .await
             .unwrap();
         assert_eq!(inside, ["Basic eA=="]);
         for path in [SEND_PATH, STATUS_PATH] {
             let uri = format!("{path}?token=k3y");
-            let (_, inside) = reached(&layer("k3y"), &uri, &["Basic eA=="]).await.unwrap();
+            let (_, inside) = passed(token("k3y"), &uri, &["Basic eA=="]).await.unwrap();
             assert!(inside.is_empty(), "{path}");
         }
     }
 
     #[tokio::test]
     async fn without_a_token_nothing_is_touched() {
-        let open = TokenLayer::new(None, plainly);
-        let (uri, inside) = reached(&open, "/a?token=theirs", &["Bearer theirs"])
-            .await
-            .unwrap();
+        let (uri, inside) = passed(None, "/a?token=theirs", &["Bearer theirs"]).await.unwrap();
         assert_eq!(
             (uri.as_str(), inside),
             ("/a?token=theirs", vec!["Bearer theirs".to_owned()])

@@ -2,7 +2,8 @@
 //! where there is no room for another, the one that is missed least makes it ([`seats`](super::seats)).
 //!
 //! Quiet until the first byte of a request, then a head, then busy until the last answer is sent or dropped. hyper's own
-//! time-out for heads runs while a connection is idle too, which would cut an ingress's kept connections every few seconds.
+//! time-out for heads runs while a connection is idle too, which would cut an ingress's kept connections every few seconds; a tower
+//! layer sees requests, and no connection without one.
 
 use std::io;
 use std::pin::Pin;
@@ -10,13 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::contract::Call;
 use super::ration::Ration;
 use super::streams;
 use crate::alarm::Alarm;
@@ -209,7 +209,8 @@ impl Activity {
         }
     }
 
-    fn begin(&self, is_call: bool) -> Busy {
+    /// A request has come.
+    pub(super) fn begin(&self, is_call: bool) -> Busy {
         let mut state = self.state();
         if !state.has_heads_in_pieces {
             // In HTTP/1 the head that has just come has moved it.
@@ -278,8 +279,8 @@ impl State {
     }
 }
 
-/// A request that is being served.
-struct Busy {
+/// A request that is being served. Its connection is busy until this is dropped.
+pub(super) struct Busy {
     activity: Activity,
     /// Whether it is a contract call that has no answer yet.
     is_call: bool,
@@ -289,8 +290,9 @@ struct Busy {
 
 impl Busy {
     /// Its answer is made, and has only to be taken: that is no reason any more to keep the connection.
-    fn answered(&mut self) {
+    pub(super) fn answered<A>(mut self, response: Response<A>) -> Response<Answering<A>> {
         self.activity.answered(std::mem::take(&mut self.is_call));
+        response.map(|body| Answering { body, busy: self })
     }
 }
 
@@ -357,74 +359,12 @@ impl<T: AsyncWrite> AsyncWrite for Noted<T> {
     }
 }
 
-/// A service whose connection is busy from a request's head to the end of its answer.
-#[derive(Clone)]
-pub struct Counted<S> {
-    inner: S,
-    activity: Activity,
-}
-
-impl<S> Counted<S> {
-    /// Counts the requests to `inner`.
-    #[must_use]
-    pub fn new(inner: S, activity: Activity) -> Self {
-        Self { inner, activity }
-    }
-}
-
-impl<S, B, A> tower::Service<Request<B>> for Counted<S>
-where
-    S: tower::Service<Request<B>, Response = Response<A>>,
-{
-    type Response = Response<Answering<A>>;
-    type Error = S::Error;
-    type Future = Serving<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let busy = self.activity.begin(Call::of(request.uri().path()).is_some());
-        Serving {
-            answer: self.inner.call(request),
-            busy: Some(busy),
-        }
-    }
-}
-
-pin_project! {
-    /// An answer that is being made.
-    pub struct Serving<F> {
-        #[pin]
-        answer: F,
-        busy: Option<Busy>,
-    }
-}
-
-impl<F, A, E> Future for Serving<F>
-where
-    F: Future<Output = Result<Response<A>, E>>,
-{
-    type Output = Result<Response<Answering<A>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.answer.poll(cx));
-        let mut busy = this.busy.take();
-        if let Some(busy) = &mut busy {
-            busy.answered();
-        }
-        Poll::Ready(answer.map(|response| response.map(|body| Answering { body, busy })))
-    }
-}
-
 pin_project! {
     /// An answer's body; the request is over when it has been sent or dropped.
     pub struct Answering<A> {
         #[pin]
         body: A,
-        busy: Option<Busy>,
+        busy: Busy,
     }
 }
 
@@ -439,10 +379,10 @@ impl<A: Body> Body for Answering<A> {
         let mut this = self.project();
         streams::asked();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
-        if let (Some(Ok(_)), Some(busy)) = (&frame, this.busy) {
+        if let Some(Ok(_)) = &frame {
             let now = Instant::now();
-            busy.activity.answer_taken(now);
-            busy.ended = this.body.is_end_stream().then_some(now);
+            this.busy.activity.answer_taken(now);
+            this.busy.ended = this.body.is_end_stream().then_some(now);
             streams::offered(now);
         }
         Poll::Ready(frame)

@@ -1,5 +1,6 @@
 //! What the main port may hold at the same time, so that all of it together fits the memory and the descriptors that the
-//! process has. Pure: fixed shares, computed once from what there is, in place of counting bytes as they come and go.
+//! process has. Pure: fixed shares, computed once from what there is, in place of counting bytes as they come and go. (Libraries
+//! limit numbers, and know nothing of what each costs.)
 //!
 //! Each thing that a caller can make us hold has a cost: the most that it can take, since every buffer behind it is bounded
 //! by what [`listen`](super::listen), [`backend`](crate::proxy::backend) and TLS are set to. An eighth of the memory is kept

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Body;
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
 
+use super::answers::{closing, refusal, respond, text_of};
 use super::strict::Wire;
-use crate::door::overload::{Place, retry_later};
+use crate::door::overload::Place;
 use crate::door::signature;
-use crate::media;
 use crate::payout::Payouts;
+use crate::proxy::body::Body;
 use crate::proxy::target::{TargetError, check_message, names_one_host};
 use crate::rules::contract::answer;
-use crate::rules::contract::fault::{ErrCode, Fault};
+use crate::rules::contract::fault::Fault;
 use crate::rules::contract::send::SendRequest;
 use crate::rules::contract::status::StatusRequest;
 use crate::rules::encoding::{Encoding, EncodingError};
@@ -82,89 +83,38 @@ impl Contract {
     }
 
     /// Answers one call, under the request's id and trace.
-    pub async fn answer<B>(&self, call: Call, request: Request<B>) -> Response<Bytes>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    pub async fn answer(&self, call: Call, request: Request<Incoming>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         let context = RequestContext::of(&mut head.headers, head.extensions.get());
-        let request_id = context.request_id().clone();
+        let request_id = context.request_id().cloned();
         let mut response = context.within(self.answer_within(call, head, body)).await;
-        response.headers_mut().insert(X_REQUEST_ID, request_id);
+        response
+            .headers_mut()
+            .extend(request_id.map(|id| (X_REQUEST_ID, id)));
         response
     }
 
-    async fn answer_within<B>(&self, call: Call, head: Parts, body: B) -> Response<Bytes>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        if let Err(error) = check_message(&head.uri, head.version, &head.headers) {
-            return broken(error.status(), &head.headers, &error.to_string());
-        }
-        if !names_one_host(&head.uri, &head.headers) {
-            return broken(
-                StatusCode::BAD_REQUEST,
-                &head.headers,
-                &TargetError::TwoHosts.to_string(),
-            );
-        }
-        if head.method != Method::POST {
-            let mut response = refusal(
-                StatusCode::METHOD_NOT_ALLOWED,
-                &head.headers,
-                "the method must be POST",
-            );
-            response
-                .headers_mut()
-                .insert(header::ALLOW, HeaderValue::from_static("POST"));
-            return response;
-        }
-        if head
-            .headers
-            .get(header::CONTENT_ENCODING)
-            .is_some_and(|coding| coding != "identity")
-        {
-            let text = "the body must not have a Content-Encoding";
-            return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &head.headers, text);
-        }
-        let content_type = match content_type(&head.headers) {
+    async fn answer_within(&self, call: Call, head: Parts, body: Incoming) -> Response<Body> {
+        let headers = &head.headers;
+        let content_type = match check(&head) {
             Ok(content_type) => content_type,
-            Err(text) => return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &head.headers, text),
+            Err((status @ StatusCode::BAD_REQUEST, text)) => return closing(refusal(status, headers, &text)),
+            Err((status, text)) => return refusal(status, headers, &text),
         };
         let place = head.extensions.get::<Place>().cloned();
-        let body = match self.collect_in_place(body, place.as_ref()).await {
+        let body = match self.collect_in_place(body, &head, place.as_ref()).await {
             Ok(body) => body,
-            Err((status @ StatusCode::SERVICE_UNAVAILABLE, text)) => {
-                return retry_later(broken(status, &head.headers, &text));
-            }
-            Err((status, text)) => return broken(status, &head.headers, &text),
+            Err((status, text)) => return closing(refusal(status, headers, &text)),
         };
-        if head
-            .extensions
-            .get::<Wire>()
-            .is_some_and(Wire::has_chunk_extensions)
-        {
-            let text = "the body's chunks must not have extensions";
-            return broken(StatusCode::BAD_REQUEST, &head.headers, text);
-        }
-        let accept = head
-            .headers
-            .get(header::ACCEPT)
-            .and_then(|value| value.to_str().ok());
+        let accept = text_of(headers, header::ACCEPT);
         let (asked, told_in) = match Encoding::of_request(content_type, &body) {
             Ok(encoding) => (encoding, encoding.of_answer(accept)),
             Err(error @ EncodingError::Unsupported(_)) => {
-                return refusal(
-                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                    &head.headers,
-                    &error.to_string(),
-                );
+                return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, headers, &error.to_string());
             }
             Err(error @ EncodingError::Undecided) => {
                 let fields = answer::not_taken(&Fault::body(&error.to_string()), None);
-                return respond(StatusCode::OK, Encoding::Json.of_answer(accept), &fields);
+                return respond(Encoding::Json.of_answer(accept), &fields);
             }
         };
         let read = self.read(call, asked, &body);
@@ -174,7 +124,7 @@ impl Contract {
             Ok(asked_for) => self.do_as_asked(asked_for, asked, place).await,
             Err(not_taken) => not_taken,
         };
-        respond(StatusCode::OK, told_in, &told)
+        respond(told_in, &told)
     }
 
     /// What a body asks for; else the answer to a request that is not taken.
@@ -223,17 +173,19 @@ impl Contract {
     }
 
     /// Reads the body, unless a newer call needs the place before it has come.
-    async fn collect_in_place<B>(&self, body: B, place: Option<&Place>) -> Result<Bytes, (StatusCode, String)>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn collect_in_place(
+        &self,
+        body: Incoming,
+        head: &Parts,
+        place: Option<&Place>,
+    ) -> Result<Bytes, (StatusCode, String)> {
+        let collect = collect(body, head, self.max_body, self.body_timeout);
         let Some(place) = place else {
-            return self.collect(body).await;
+            return collect.await;
         };
         let collected = tokio::select! {
             biased;
-            collected = self.collect(body) => Some(collected),
+            collected = collect => Some(collected),
             () = place.taken_away() => None,
         };
         collected.filter(|_| place.keep()).unwrap_or_else(|| {
@@ -241,84 +193,65 @@ impl Contract {
             Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
         })
     }
+}
 
-    async fn collect<B>(&self, body: B) -> Result<Bytes, (StatusCode, String)>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let too_large = || {
-            (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body must be at most {} bytes", self.max_body),
-            )
-        };
-        if body.size_hint().lower() > u64::try_from(self.max_body).unwrap_or(u64::MAX) {
-            return Err(too_large());
-        }
-        match tokio::time::timeout(self.body_timeout, Limited::new(body, self.max_body).collect()).await {
-            Ok(Ok(collected)) if collected.trailers().is_some() => Err((
-                StatusCode::BAD_REQUEST,
-                "the body must not have a trailer section".to_owned(),
-            )),
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(error)) => Err((
-                StatusCode::BAD_REQUEST,
-                format!("the body broke off: {}", chain(error.as_ref())),
-            )),
-            Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
-        }
+/// Checks a call's head. Returns the one `Content-Type`, where there is one.
+fn check(head: &Parts) -> Result<Option<&str>, (StatusCode, String)> {
+    let Parts { uri, headers, .. } = head;
+    let refused = |status, text: &str| Err((status, text.to_owned()));
+    check_message(uri, head.version, headers).map_err(|error| (error.status(), error.to_string()))?;
+    if !names_one_host(uri, headers) {
+        return refused(StatusCode::BAD_REQUEST, &TargetError::TwoHosts.to_string());
     }
-}
-
-/// The one `Content-Type`, where there is one.
-fn content_type(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
-    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(None),
-        (Some(value), None) => value
-            .to_str()
-            .map(Some)
-            .map_err(|_| "the Content-Type is not readable"),
-        (Some(_), Some(_)) => Err("the Content-Type is given twice"),
+    if head.method != Method::POST {
+        return refused(StatusCode::METHOD_NOT_ALLOWED, "the method must be POST");
     }
-}
-
-/// A refusal that ends the connection: what follows the request on it may be a part of it to somebody else.
-fn broken(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<Bytes> {
-    let mut response = refusal(status, headers, text);
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(header::CONNECTION, close);
-    response
-}
-
-/// An answer outside the contract's 200, with a contract body all the same: nothing was sent or recorded.
-#[must_use]
-pub fn refusal(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<Bytes> {
-    let code = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrCode::NoAuth,
-        StatusCode::SERVICE_UNAVAILABLE => ErrCode::SystemError,
-        StatusCode::TOO_MANY_REQUESTS => ErrCode::FreqLimit,
-        _ => ErrCode::ParamError,
+    let coding = headers.get(header::CONTENT_ENCODING);
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let text = match (types.next().map(|value| value.to_str()), types.next()) {
+        _ if coding.is_some_and(|coding| coding != "identity") => "the body must not have a Content-Encoding",
+        (None, _) => return Ok(None),
+        (Some(Ok(only)), None) => return Ok(Some(only)),
+        (Some(Err(_)), None) => "the Content-Type is not readable",
+        (Some(_), Some(_)) => "the Content-Type is given twice",
     };
-    let media = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    // Without a readable type the answer is JSON, unless the caller asks for XML.
-    let asked = Encoding::of_request(media, b"{").unwrap_or(Encoding::Json);
-    let fault = Fault::new(code, format!("请求未受理: {text}"));
-    respond(status, asked.of_answer(accept), &answer::not_taken(&fault, None))
+    refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
 }
 
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-
-fn respond(status: StatusCode, encoding: Encoding, fields: &Fields<'_>) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(encoding.encode_answer(fields)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, media::content_type(encoding));
-    headers.insert(header::CACHE_CONTROL, NO_STORE);
-    response
+/// Reads a whole body of at most `most` bytes, which has so long to come. `head` is its request's. (tower-http's limits of size
+/// and time would answer in words of their own.)
+///
+/// # Errors
+/// When it has not come whole, or with parts that a reader may see or not, then the status that says so and why.
+pub(super) async fn collect(
+    body: Incoming,
+    head: &Parts,
+    most: usize,
+    within: Duration,
+) -> Result<Bytes, (StatusCode, String)> {
+    let too_large = || {
+        let text = format!("the body must be at most {most} bytes");
+        (StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    let collected = match tokio::time::timeout(within, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => collected,
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(error)) => {
+            let text = format!("the body broke off: {}", chain(error.as_ref()));
+            return Err((StatusCode::BAD_REQUEST, text));
+        }
+        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
+    };
+    let has_extensions = |wire: &Wire| wire.has_chunk_extensions();
+    let text = if collected.trailers().is_some() {
+        "the body must not have a trailer section"
+    } else if head.extensions.get().is_some_and(has_extensions) {
+        "the body's chunks must not have extensions"
+    } else {
+        return Ok(collected.to_bytes());
+    };
+    Err((StatusCode::BAD_REQUEST, text.to_owned()))
 }

@@ -8,6 +8,8 @@
 use http::StatusCode;
 use memchr::memchr;
 
+use crate::proxy::headers::digits;
+
 /// The most fields of a head, and of a trailer section.
 const MAX_FIELDS: usize = 100;
 /// The most bytes of a trailer section; the HTTP library's own limit.
@@ -414,7 +416,9 @@ impl Head {
             if self.length.is_some() {
                 return Err(Fault::TwoLengths);
             }
-            self.length = Some(digits(value).ok_or(Fault::Length)?);
+            // The two largest numbers are none to the HTTP library.
+            let length = digits(value).filter(|length| *length < u64::MAX - 2);
+            self.length = Some(length.ok_or(Fault::Length)?);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.coding = Some(match (self.coding, coding(value)) {
                 (None, coding) => coding,
@@ -511,7 +515,8 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
     if value.iter().map(is_control).fold(0, |one, other| one | other) != 0 {
         return Err(Fault::Value);
     }
-    Ok((name, trim(value)))
+    // No other white space is left in it.
+    Ok((name, value.trim_ascii()))
 }
 
 /// The transfer codings of one line.
@@ -519,7 +524,7 @@ fn coding(value: &[u8]) -> Coding {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Coding::Chunked;
     }
-    let mut codings = value.split(|byte| *byte == b',').map(trim);
+    let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     if codings.next_back().is_some_and(is_chunked)
         && !codings.any(|coding| coding.is_empty() || is_chunked(coding))
@@ -528,20 +533,6 @@ fn coding(value: &[u8]) -> Coding {
     } else {
         Coding::Endless
     }
-}
-
-/// A length. The two largest numbers are none to the HTTP library.
-fn digits(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    let add = |number: u64, byte: &u8| {
-        let digit = char::from(*byte).to_digit(10)?;
-        number.checked_mul(10)?.checked_add(u64::from(digit))
-    };
-    text.iter()
-        .try_fold(0, add)
-        .filter(|length| *length < u64::MAX - 2)
 }
 
 /// Reads the line that begins a chunk: its size, and whether it has extensions.
@@ -553,11 +544,9 @@ fn chunk_line(line: &[u8]) -> Result<(u64, bool), Fault> {
     if size.is_empty() || size.len() > MAX_CHUNK_DIGITS || !are_extensions(extensions) {
         return Err(Fault::ChunkLine);
     }
-    let add = |number: u64, byte: &u8| {
-        let digit = char::from(*byte).to_digit(16)?;
-        number.checked_mul(16)?.checked_add(u64::from(digit))
-    };
-    let size = size.iter().try_fold(0, add).ok_or(Fault::ChunkLine)?;
+    let size = std::str::from_utf8(size).ok();
+    let size = size.and_then(|size| u64::from_str_radix(size, 16).ok());
+    let size = size.ok_or(Fault::ChunkLine)?;
     Ok((size, !extensions.is_empty()))
 }
 
@@ -614,39 +603,19 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| is_tchar(*byte))
 }
 
-fn is_tchar(byte: u8) -> bool {
-    // Every byte has its place.
-    TCHARS.get(usize::from(byte)) == Some(&true)
-}
-
 /// Source: RFC 9110, section 5.6.2.
-const TCHARS: [bool; 256] = {
-    let mut table = [false; 256];
-    let (mut rest, mut byte): (&mut [bool], u8) = (&mut table, 0);
-    while let [first, others @ ..] = rest {
-        *first = matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~');
-        (rest, byte) = (others, byte.wrapping_add(1));
-    }
-    table
-};
+fn is_tchar(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~')
+}
 
 fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
+/// Takes spaces and tabs away, and nothing else that others may call white space.
 fn trim_start(text: &[u8]) -> &[u8] {
     let start = text.iter().position(|byte| !is_blank(byte)).unwrap_or(text.len());
     text.get(start..).unwrap_or_default()
-}
-
-/// Takes spaces and tabs away at both ends, and nothing else that others may call white space.
-fn trim(text: &[u8]) -> &[u8] {
-    let text = trim_start(text);
-    let end = text
-        .iter()
-        .rposition(|byte| !is_blank(byte))
-        .map_or(0, |last| last.saturating_add(1));
-    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,23 +8,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::TryFutureExt as _;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
+use tower::BoxError;
 
-use super::activity::{Activity, Counted, Cut, Noted, Patience, Watched};
+use super::activity::{Activity, Cut, Noted, Patience, Watched};
 use super::budget::{Room, SEND_BUFFER, Speaks, WINDOW};
+use super::contract::Call;
 use super::drain::{Drain, Phase};
 use super::ration::{Frames, Wider};
 use super::seats::{Full, Seat, Seats};
 use super::streams::Streams;
-use super::strict::{Framed, Opening, Strict, Wire};
+use super::strict::{Strict, Wire};
 use super::tls;
 
 /// How connections are taken; asked for anew with each one, so that a reload holds for the next.
@@ -47,24 +51,6 @@ pub struct Connected {
     pub from: SocketAddr,
     /// Whether it speaks TLS to us.
     pub is_tls: bool,
-}
-
-/// Which versions of HTTP a connection may speak.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Versions {
-    Http1,
-    Http2,
-    Either,
-}
-
-impl Versions {
-    fn opening(self) -> Opening {
-        match self {
-            Self::Http1 => Opening::Http1,
-            Self::Http2 => Opening::Http2,
-            Self::Either => Opening::Either,
-        }
-    }
 }
 
 /// The most bytes of a request's head in HTTP/2, which counts 32 bytes more for each header. Source: RFC 9113, section 6.5.2.
@@ -123,9 +109,7 @@ where
     F: Fn(Connected) -> S,
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    B: Body + From<Bytes> + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data: Send, Error: Into<BoxError>> + From<Bytes> + Send + 'static,
 {
     let connections = TaskTracker::new();
     let seats = Arc::new(Seats::default());
@@ -155,7 +139,6 @@ where
             continue;
         };
         let service = service(Connected { from, is_tls });
-        // Each way of conversing in a box: a plain connection would otherwise have the room that TLS and HTTP/2 need.
         connections.spawn(async move {
             let seat = Arc::new(seat);
             meet(stream, terms, activity, &seat, service, from).await;
@@ -178,9 +161,7 @@ async fn meet<S, B>(
 ) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    B: Body + From<Bytes> + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data: Send, Error: Into<BoxError>> + From<Bytes> + Send + 'static,
 {
     let Terms {
         patience,
@@ -190,95 +171,40 @@ async fn meet<S, B>(
     } = terms;
     activity.looked_at();
     let is_tls = tls.is_some();
-    let cost = |http2| room.cost(Speaks { tls: is_tls, http2 });
-    let talk = Talk {
-        activity,
-        patience,
-        wider: Wider {
+    let (stream, http2) = match tls {
+        None => (Either::Left(stream), http2),
+        Some(acceptor) => match greet(&acceptor, stream, patience.head, &activity).await {
+            Ok((stream, http2)) => (Either::Right(stream), http2),
+            Err(why) => return tracing::debug!(%from, why, "a caller's TLS greeting came to nothing"),
+        },
+    };
+    let frames = http2.then(|| {
+        let cost = |http2| room.cost(Speaks { tls: is_tls, http2 });
+        let wider = Wider {
             seat: Arc::downgrade(seat),
             by: cost(true).saturating_sub(cost(false)),
             room,
-        },
-        from,
-    };
-    let Some(acceptor) = tls else {
-        let versions = if http2 { Versions::Either } else { Versions::Http1 };
-        return Box::pin(talk.converse(stream, versions, service)).await;
-    };
-    // Callers that do not finish the greeting have as long as for a head.
-    let greeted = acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(SEND_BUFFER)));
-    let greeted = tokio::select! {
-        greeted = tokio::time::timeout(patience.head, Box::pin(greeted)) => greeted,
-        () = talk.activity.must_go() => return tracing::debug!(%from, "a connection made room for another"),
-    };
-    match greeted {
-        Ok(Ok(stream)) if tls::is_http2(&stream) => {
-            talk.activity.has_no_heads_in_pieces();
-            Box::pin(talk.converse(stream, Versions::Http2, service)).await;
-        }
-        Ok(Ok(stream)) => Box::pin(talk.converse(stream, Versions::Http1, service)).await,
-        Ok(Err(error)) => tracing::debug!(%from, %error, "a caller's TLS was refused"),
-        Err(_) => tracing::debug!(%from, "a caller's TLS greeting took too long"),
-    }
-}
-
-/// A connection, once it is known what it speaks.
-struct Talk {
-    activity: Activity,
-    patience: Patience,
-    wider: Wider,
-    from: SocketAddr,
-}
-
-impl Talk {
-    /// Serves it to its end.
-    async fn converse<T, S, B>(self, stream: T, versions: Versions, service: S)
-    where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-            + Clone
-            + Send
-            + 'static,
-        S::Future: Send + 'static,
-        B: Body + From<Bytes> + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let Self {
-            activity,
-            patience,
-            wider,
-            from,
-        } = self;
-        let room = wider.room;
-        let wire = Wire::default();
-        let service = Counted::new(Framed::new(service, wire.clone()), activity.clone());
-        // Always ready, so that it is not asked.
-        let service =
-            hyper::service::service_fn(move |request| tower::Service::call(&mut service.clone(), request));
-        let wider = (versions != Versions::Http1).then_some(wider);
-        let stream = Frames::new(stream, activity.clone(), wider);
-        let stream = Noted::new(stream, activity.clone());
-        let stream = TokioIo::new(Strict::new(stream, versions.opening(), room.head, wire));
-        let streams = Streams { idle: patience.idle };
-        match versions {
-            Versions::Http1 => {
-                let connection = http1(&room).serve_connection(stream, service).with_upgrades();
-                let watched = Watched::new(connection, |it| it.graceful_shutdown(), activity, patience);
-                Box::pin(watch(watched, from)).await;
-            }
-            Versions::Http2 => {
-                let connection = http2(streams, &room).serve_connection(stream, service);
-                let watched = Watched::new(connection, |it| it.graceful_shutdown(), activity, patience);
-                Box::pin(watch(watched, from)).await;
-            }
-            Versions::Either => {
-                let builder = either(streams, &room);
-                let connection = builder.serve_connection_with_upgrades(stream, service);
-                let watched = Watched::new(connection, |it| it.graceful_shutdown(), activity, patience);
-                Box::pin(watch(watched, from)).await;
-            }
-        }
+        };
+        Frames::new(activity.clone(), wider)
+    });
+    let wire = Wire::default();
+    let stream = Noted::new(stream, activity.clone());
+    let stream = TokioIo::new(Strict::new(stream, frames, room.head, wire.clone()));
+    let counted = activity.clone();
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let busy = counted.begin(Call::of(request.uri().path()).is_some());
+        let answer = wire.clone().answer(request, service.clone());
+        answer.map_ok(move |response| busy.answered(response))
+    });
+    if http2 {
+        let builder = either(Streams { idle: patience.idle }, &room);
+        let connection = builder.serve_connection_with_upgrades(stream, service);
+        let watched = Watched::new(connection, |it| it.graceful_shutdown(), activity, patience);
+        Box::pin(watch(watched, from)).await;
+    } else {
+        let connection = http1(&room).serve_connection(stream, service).with_upgrades();
+        let watched = Watched::new(connection, |it| it.graceful_shutdown(), activity, patience);
+        Box::pin(watch(watched, from)).await;
     }
 }
 
@@ -296,6 +222,29 @@ where
     }
 }
 
+/// Greets in TLS. Returns the stream, in a box, since a plain connection would otherwise have the room that it needs, and
+/// whether HTTP/2 was agreed on. Callers that do not finish the greeting have as long as for a head.
+async fn greet(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    patience: Duration,
+    activity: &Activity,
+) -> Result<(Box<TlsStream<TcpStream>>, bool), String> {
+    let greeting = acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(SEND_BUFFER)));
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(patience, Box::pin(greeting)) => greeted,
+        () = activity.must_go() => return Err("it made room for another".to_owned()),
+    };
+    let stream = greeted
+        .map_err(|_| "it took too long".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let http2 = tls::is_http2(&stream);
+    if http2 {
+        activity.has_no_heads_in_pieces();
+    }
+    Ok((Box::new(stream), http2))
+}
+
 fn http1(room: &Room) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -307,22 +256,7 @@ fn http1(room: &Room) -> http1::Builder {
     builder
 }
 
-fn http2(streams: Streams, room: &Room) -> http2::Builder<Streams> {
-    let mut builder = http2::Builder::new(streams);
-    builder
-        .timer(TokioTimer::new())
-        .max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_ERRORS)
-        .max_concurrent_streams(room.streams);
-    builder
-}
-
-/// Looks at the first bytes. It cannot be told to take one version only (hyper-util says so), so those that may speak but
-/// one have builders of their own.
+/// Looks at the first bytes, in a read of their own, which those that speak HTTP/1 only are spared.
 fn either(streams: Streams, room: &Room) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(streams);
     builder

@@ -3,9 +3,11 @@
 //! [`listen`] accepts connections within limits, over [`tls`] where it is configured, and [`activity`] cuts off the slow
 //! and the idle; [`budget`] says what all of them may hold, `seats` who gives way, `ration` and `streams` what HTTP/2 may ask
 //! of us; [`stack`] lists what a request passes in order, [`observe`] counts it, [`contract`] answers the two paths of
-//! the platform's contract, [`notify`] takes WeChat Pay's notifications, [`drain`] ends everything in order.
+//! the platform's contract, [`answers`] has what is refused before them, [`notify`] takes WeChat Pay's notifications, [`drain`] ends everything in order.
 
 pub mod activity;
+
+pub mod answers;
 
 pub mod budget;
 

@@ -2,16 +2,12 @@
 //! some beside them. A flood of SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty DATA or CONTINUATION frames costs
 //! the caller nothing and us an answer or a search each; what is limited is their rate, not their number.
 //!
-//! [`Ration`] is the rule, [`Frames`] reads just enough of the frames to count them on their way in, and has the connection take
-//! a larger seat when HTTP/2 begins. Source: RFC 9113, sections 3.4, 4.1, 6 and 10.5.
+//! [`Ration`] is the rule, [`Frames`] reads just enough of the frames to count them on their way in. Source: RFC 9113, sections
+//! 3.4, 4.1, 6 and 10.5.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Weak;
-use std::task::{Context, Poll, ready};
 
-use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::activity::Activity;
@@ -69,93 +65,61 @@ impl Ration {
 }
 
 /// What a client begins with. Source: RFC 9113, section 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
 
-/// Where in the bytes of a connection a reader is.
+/// Reads the heads of frames behind the preface, wherever the bytes are cut.
 #[derive(Debug)]
-enum At {
-    /// So many bytes of the preface were seen.
-    Preface(usize),
-    /// In a frame's head, of which so many bytes were seen.
-    Head([u8; FRAME_HEAD], usize),
-    /// So many bytes before the next frame.
-    Payload(u32),
-    /// This is no HTTP/2, and nothing is counted.
-    Other,
+struct Reader {
+    /// So many bytes before the next head.
+    payload: usize,
+    head: Vec<u8>,
 }
 
 /// What was seen in some bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
-    /// The preface has come to its end.
-    begins: bool,
     control: u32,
     has_data: bool,
 }
 
-/// Reads the heads of frames, wherever the bytes are cut.
-#[derive(Debug)]
-struct Reader {
-    at: At,
-}
-
 impl Reader {
     fn new() -> Self {
-        Self { at: At::Preface(0) }
+        Self {
+            payload: PREFACE.len(),
+            head: Vec::with_capacity(FRAME_HEAD),
+        }
     }
 
     fn read(&mut self, mut bytes: &[u8]) -> Seen {
         let mut seen = Seen::default();
-        while let Some((&first, rest)) = bytes.split_first() {
-            match &mut self.at {
-                At::Other => break,
-                At::Preface(matched) => {
-                    if PREFACE.get(*matched) != Some(&first) {
-                        self.at = At::Other;
-                        break;
-                    }
-                    *matched = matched.saturating_add(1);
-                    if *matched == PREFACE.len() {
-                        seen.begins = true;
-                        self.at = At::Head([0; FRAME_HEAD], 0);
-                    }
-                    bytes = rest;
-                }
-                At::Head(head, have) => {
-                    if let Some(place) = head.get_mut(*have) {
-                        *place = first;
-                    }
-                    *have = have.saturating_add(1);
-                    if *have == FRAME_HEAD {
-                        let length = count(*head, &mut seen);
-                        self.at = match length {
-                            0 => At::Head([0; FRAME_HEAD], 0),
-                            length => At::Payload(length),
-                        };
-                    }
-                    bytes = rest;
-                }
-                At::Payload(left) => {
-                    let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-                    *left = left.saturating_sub(u32::try_from(step).unwrap_or(u32::MAX));
-                    if *left == 0 {
-                        self.at = At::Head([0; FRAME_HEAD], 0);
-                    }
-                    bytes = bytes.get(step..).unwrap_or_default();
-                }
+        loop {
+            bytes = self.pass(bytes);
+            let Some((&first, rest)) = bytes.split_first() else {
+                return seen;
+            };
+            self.head.push(first);
+            if let [high, middle, low, kind, flags, _, _, _, _] = *self.head {
+                self.payload = count([high, middle, low], kind, flags, &mut seen);
+                self.head.clear();
             }
+            bytes = rest;
         }
-        seen
+    }
+
+    /// Passes over payload. Returns what follows it.
+    fn pass<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let step = self.payload.min(bytes.len());
+        self.payload = self.payload.saturating_sub(step);
+        bytes.get(step..).unwrap_or_default()
     }
 }
 
 /// Counts a frame by its head, and says how long its payload is.
-fn count(head: [u8; FRAME_HEAD], seen: &mut Seen) -> u32 {
+fn count([high, middle, low]: [u8; 3], kind: u8, flags: u8, seen: &mut Seen) -> usize {
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;
     const END_STREAM: u8 = 1;
-    let [high, middle, low, kind, flags, ..] = head;
     let length = u32::from_be_bytes([0, high, middle, low]);
     match (kind, length) {
         // The end of a body is often an empty frame of its own.
@@ -165,19 +129,15 @@ fn count(head: [u8; FRAME_HEAD], seen: &mut Seen) -> u32 {
         (HEADERS, _) => {}
         (_, _) => seen.control = seen.control.saturating_add(1),
     }
-    length
+    usize::try_from(length).unwrap_or(usize::MAX)
 }
 
-pin_project! {
-    /// A connection's bytes, which end by an error when too many control frames have come.
-    pub(super) struct Frames<T> {
-        #[pin]
-        io: T,
-        reader: Reader,
-        activity: Activity,
-        // Until HTTP/2 has begun.
-        seat: Option<Wider>,
-    }
+/// The frames of an HTTP/2 connection.
+pub struct Frames {
+    reader: Reader,
+    activity: Activity,
+    /// Until they have begun to come.
+    seat: Option<Wider>,
 }
 
 /// How a connection gets the seat that HTTP/2 needs.
@@ -188,72 +148,35 @@ pub(super) struct Wider {
     pub(super) room: Room,
 }
 
-impl<T> Frames<T> {
-    /// Counts what comes over `io`. `seat`: `None` where HTTP/2 is not spoken; then nothing is looked at.
-    pub(super) fn new(io: T, activity: Activity, seat: Option<Wider>) -> Self {
-        let mut reader = Reader::new();
-        if seat.is_none() {
-            reader.at = At::Other;
-        }
+impl Frames {
+    /// Those of a connection that may get a larger seat for them.
+    pub(super) fn new(activity: Activity, seat: Wider) -> Self {
         Self {
-            io,
-            reader,
+            reader: Reader::new(),
             activity,
-            seat,
+            seat: Some(seat),
         }
     }
-}
 
-impl<T: AsyncRead> AsyncRead for Frames<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.project();
-        let before = buf.filled().len();
-        ready!(this.io.poll_read(cx, buf))?;
-        let Seen {
-            begins,
-            control,
-            has_data,
-        } = this.reader.read(buf.filled().get(before..).unwrap_or_default());
-        if begins
-            && let Some(Wider { seat, by, room }) = this.seat.take()
+    /// Counts what has come, the preface included.
+    ///
+    /// # Errors
+    /// When there is no room for another HTTP/2 connection, or too many control frames have come.
+    pub(super) fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(Wider { seat, by, room }) = self.seat.take()
             && !seat.upgrade().is_some_and(|seat| seat.grow(by, &room))
         {
-            return Poll::Ready(Err(io::Error::other(
-                "there is no room for another HTTP/2 connection",
-            )));
+            return Err(io::Error::other("there is no room for another HTTP/2 connection"));
         }
+        let Seen { control, has_data } = self.reader.read(bytes);
         if has_data {
-            this.activity.data_came();
+            self.activity.data_came();
         }
-        if control > 0 && !this.activity.spend(control) {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "too many HTTP/2 control frames",
-            )));
+        if control > 0 && !self.activity.spend(control) {
+            let text = "too many HTTP/2 control frames";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite> AsyncWrite for Frames<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write(cx, buf)
-    }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_flush(cx)
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_shutdown(cx)
-    }
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write_vectored(cx, bufs)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        Ok(())
     }
 }
 
@@ -296,31 +219,22 @@ mod tests {
         #[test]
         fn frames_are_counted_wherever_they_are_cut(pieces in prop::collection::vec(1usize..40, 1..40)) {
             let bytes = conversation();
-            let (mut reader, mut control, mut has_data, mut begins) = (Reader::new(), 0, false, 0);
+            let (mut reader, mut control, mut has_data) = (Reader::new(), 0, false);
             let mut rest = bytes.as_slice();
             for piece in pieces.into_iter().chain([usize::MAX]) {
                 let (now, later) = rest.split_at(piece.min(rest.len()));
                 let seen = reader.read(now);
                 control += seen.control;
                 has_data |= seen.has_data;
-                begins += usize::from(seen.begins);
                 rest = later;
             }
-            prop_assert_eq!((begins, control, has_data), (1, 8, true));
+            prop_assert_eq!((control, has_data), (8, true));
         }
 
         #[test]
         fn no_bytes_are_too_much_for_it(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            Reader::new().read(&[PREFACE, &bytes].concat());
-            Reader::new().read(&bytes);
+            Reader::new().read(&[PREFACE, bytes.as_slice()].concat());
         }
-    }
-
-    #[test]
-    fn http1_is_not_counted() {
-        let mut reader = Reader::new();
-        let seen = reader.read(b"PRINT / HTTP/1.1\r\n\r\n\0\0\0\x06\0\0\0\0\0\0\0\0\x06\0\0\0\0\0");
-        assert_eq!(seen, Seen::default());
     }
 
     #[test]

@@ -1,47 +1,50 @@
-//! Every layer of the main port, in the order in which a request meets them, outermost first.
-//!
-//! 1. [`observe`](super::observe): counts, times and traces, whoever answers.
-//! 2. [`overload`](crate::door::overload): one request too many is turned away before anything is spent on it.
-//! 3. [`notify`](super::notify): WeChat Pay's notifications leave here for their own signature check; the platform's rules
-//!    below are not theirs.
-//! 4. [`address`](crate::door::address): who may reach us at all, before any secret is looked at.
-//! 5. [`token`](crate::door::token): who is known; takes the token out of the request, so that nothing further in sees it.
-//! 6. the fork: the contract's two paths to [`contract`](super::contract), every other path to [`proxy`].
+//! The way of a request on the main port: every layer, in the order in which a request meets them, outermost first, as
+//! [`Generation::new`] lists them with their reasons. At its end is the fork: the contract's two paths to
+//! [`contract`](super::contract), every other path to [`proxy`].
 //!
 //! No layer above the fork reads a byte of the body. TLS and client certificates come before all of them, in the greeting.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, Request, Response, StatusCode};
+use futures_util::future::{BoxFuture, Either, FutureExt as _};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ipnet::IpNet;
-use tower::{Layer as _, Service};
+use tower::{Service, ServiceBuilder};
+use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::activity::Patience;
+use super::answers::said;
 use super::budget::{Budget, Means, Wanted};
-use super::contract::{Call, Contract, refusal};
+use super::contract::{Call, Contract};
 use super::drain::Drain;
 use super::listen::{Connected, Terms};
-use super::notify::Notifications;
-use super::observe::{Observe, ObserveLayer};
-use super::tls;
+use super::{notify, observe, tls};
 use crate::config::{Config, IdentitySource};
-use crate::door::address::{Address, AddressLayer};
-use crate::door::overload::{Overload, OverloadLayer};
-use crate::door::token::{Token, TokenLayer};
+use crate::door::overload::Places;
+use crate::door::{address, token};
 use crate::payout::{Payouts, Settings};
 use crate::peer::Peer;
 use crate::proxy::body::Body;
-use crate::proxy::{self, exchange};
-use crate::proxy::{Proxy, Tunnels, said};
+use crate::proxy::{self, Proxy, Tunnels, exchange};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp::Tracer;
+
+/// A service on the way of a request. It is always ready, and makes no request wait: it takes it or turns it away.
+pub trait Serves<B>:
+    Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone
+{
+}
+
+impl<S, B> Serves<B> for S where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone
+{
+}
+
+type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 /// The main port's service: for each request the stack that is in force when it comes. Cheap to clone.
 #[derive(Clone)]
@@ -51,12 +54,12 @@ pub struct Stack {
 
 /// The stack as one configuration makes it. A request passes one generation from its first layer to its last.
 pub struct Generation {
-    layered: Layered,
+    layered: Box<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>,
     trusted_proxies: Vec<IpNet>,
     terms: Terms,
     pauses: Pauses,
     budget: Budget,
-    overload: OverloadLayer,
+    places: Arc<Places>,
     proxy: Option<(proxy::Settings, Arc<Proxy>)>,
 }
 
@@ -89,8 +92,6 @@ pub struct Pauses {
     /// For running payouts after that.
     pub drain_timeout: Duration,
 }
-
-type Layered = Observe<Overload<Notifications<Address<Token<Fork>>>>>;
 
 impl Generation {
     /// Builds the layers from a configuration and its settings. What has not changed since the generation `before` is
@@ -131,20 +132,17 @@ impl Generation {
                 Some((forwarding, Arc::new(proxy)))
             }
         };
-        let fork = Fork {
-            contract: Arc::new(Contract::new(
-                payouts.under(Arc::clone(&settings)),
-                server.max_body,
-                server.body_timeout,
-                access.sign_key.clone(),
-            )),
-            proxy: proxy.as_ref().map(|(_, proxy)| Arc::clone(proxy)),
-        };
-        let overload = match before {
+        let contract = Arc::new(Contract::new(
+            payouts.under(Arc::clone(&settings)),
+            server.max_body,
+            server.body_timeout,
+            access.sign_key.clone(),
+        ));
+        let places = match before {
             Some(kept) if (kept.budget.calls, kept.budget.proxied) == (budget.calls, budget.proxied) => {
-                kept.overload.clone()
+                Arc::clone(&kept.places)
             }
-            Some(_) | None => OverloadLayer::new(budget.calls, budget.proxied, refuse),
+            Some(_) | None => Places::new(budget.calls, budget.proxied),
         };
         let tls = match (&server.tls, before.map(|before| before.terms.tls.as_ref())) {
             (Some(tls), None | Some(Some(_))) => Some(tls::acceptor(tls)?),
@@ -152,12 +150,27 @@ impl Generation {
             (_, Some(kept)) => kept.cloned(),
             (None, None) => None,
         };
-        let known = TokenLayer::new(access.token.clone(), refuse).layer(fork);
-        let reachable =
-            AddressLayer::new(access.allow_from.clone(), access.trusted_proxies.clone(), refuse).layer(known);
-        let apart = Notifications::before(reachable, payouts.under(settings));
+        let payouts = payouts.under(settings);
+        let layered = ServiceBuilder::new()
+            // Whoever answers, it is counted.
+            .layer_fn(|inner| observe::before(inner, metrics.http.clone(), tracer.cloned()))
+            // Before anything is spent on it.
+            .layer_fn(|inner| Arc::clone(&places).before(inner))
+            // They have their own signature check; the platform's rules below are not theirs.
+            .layer_fn(|inner| notify::before(inner, payouts.clone()))
+            // Before any secret is looked at.
+            .layer(ValidateRequestHeaderLayer::custom(address::rule(
+                access.allow_from.clone(),
+                access.trusted_proxies.clone(),
+            )))
+            // Takes the token out of the request, so that nothing further in sees it.
+            .layer(ValidateRequestHeaderLayer::custom(token::rule(
+                access.token.clone(),
+            )))
+            .service(fork(contract, proxy.as_ref().map(|(_, proxy)| Arc::clone(proxy))));
         Ok(Self {
-            layered: ObserveLayer::new(metrics.http.clone(), tracer.cloned()).layer(overload.layer(apart)),
+            // In the one box that a request needs.
+            layered: Box::new(move |request| layered.clone().call(request).boxed()),
             trusted_proxies: access.trusted_proxies.clone(),
             terms: Terms {
                 patience: Patience {
@@ -173,7 +186,7 @@ impl Generation {
                 drain_timeout: server.drain_timeout,
             },
             budget,
-            overload,
+            places,
             proxy,
         })
     }
@@ -215,11 +228,16 @@ impl Stack {
 
     /// The service of one connection.
     #[must_use]
-    pub fn of(&self, connected: Connected) -> OfConnection {
-        OfConnection {
-            stack: self.clone(),
-            peer: Peer::new(connected.from.ip().to_canonical(), connected.is_tls),
-        }
+    pub fn of(&self, connected: Connected) -> impl Serves<Incoming> + use<> {
+        let current = Arc::clone(&self.current);
+        let peer = Peer::new(connected.from.ip().to_canonical(), connected.is_tls);
+        tower::service_fn(move |mut request: Request<Incoming>| {
+            let generation = current.load();
+            let mut trusted = generation.trusted_proxies.iter();
+            let is_trusted = trusted.any(|range| range.contains(&peer.address));
+            request.extensions_mut().insert(peer.clone().trusted(is_trusted));
+            (generation.layered)(request)
+        })
     }
 }
 
@@ -249,72 +267,24 @@ fn tell(budget: &Budget, wanted: Wanted) {
     }
 }
 
-fn refuse(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<Body> {
-    refusal(status, headers, text).map(Body::full)
-}
-
-/// The stack for one connection: says whose requests they are.
-#[derive(Clone)]
-pub struct OfConnection {
-    stack: Stack,
-    peer: Peer,
-}
-
-impl Service<Request<Incoming>> for OfConnection {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = <Layered as Service<Request<Incoming>>>::Future;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // No layer ever makes a request wait: it is taken or turned away.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        let generation = self.stack.current.load();
-        let mut trusted = generation.trusted_proxies.iter();
-        let is_trusted = trusted.any(|range| range.contains(&self.peer.address));
-        request
-            .extensions_mut()
-            .insert(self.peer.clone().trusted(is_trusted));
-        generation.layered.clone().call(request)
-    }
-}
-
 /// The contract's paths, or the proxy.
-#[derive(Clone)]
-pub struct Fork {
-    contract: Arc<Contract>,
-    proxy: Option<Arc<Proxy>>,
-}
-
-impl Service<Request<Incoming>> for Fork {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        match Call::of(request.uri().path()) {
-            Some(call) => {
-                let contract = Arc::clone(&self.contract);
-                Box::pin(async move { Ok(contract.answer(call, request).await.map(Body::full)) })
-            }
-            None => {
-                let (proxy, peer) = (self.proxy.clone(), request.extensions_mut().remove::<Peer>());
-                Box::pin(async move {
-                    Ok(match (proxy, peer) {
-                        (Some(proxy), Some(peer)) => proxy.forward(request, &peer).await,
-                        _ => said(
-                            StatusCode::NOT_FOUND,
-                            "no such path here, and no [backend] to forward to",
-                        ),
-                    })
-                })
-            }
+fn fork(contract: Arc<Contract>, proxy: Option<Arc<Proxy>>) -> impl Serves<Incoming> {
+    tower::service_fn(move |mut request: Request<Incoming>| {
+        if let Some(call) = Call::of(request.uri().path()) {
+            let contract = Arc::clone(&contract);
+            // In a box of its own, so that a proxied request needs less room.
+            let answer = async move { Ok(contract.answer(call, request).await) };
+            return Either::Left(answer.boxed());
         }
-    }
+        let (proxy, peer) = (proxy.clone(), request.extensions_mut().remove::<Peer>());
+        Either::Right(async move {
+            Ok(match (proxy, peer) {
+                (Some(proxy), Some(peer)) => proxy.forward(request, &peer).await,
+                _ => said(
+                    StatusCode::NOT_FOUND,
+                    "no such path here, and no [backend] to forward to",
+                ),
+            })
+        })
+    })
 }

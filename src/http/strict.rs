@@ -8,56 +8,33 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures_util::future::{Either, Ready, ready as at_once};
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::contract::{Call, refusal};
+use super::answers::{closing, refusal, said};
+use super::contract::Call;
 use super::framing::{Fault, Framer};
+use super::ration::{Frames, PREFACE};
 
-/// What HTTP/2 begins with. Source: RFC 9113, section 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most bytes of words before an answer that wait to be written; a backend that says more is not heard.
 const MAX_WORDS: usize = 16 * 1024;
-
-/// What a connection may begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
-    /// HTTP/1 only.
-    Http1,
-    /// HTTP/2 only.
-    Http2,
-    /// Either; the first bytes decide.
-    Either,
-}
 
 /// How far the request at hand has come: what the reader of a connection's bytes and those who answer its requests tell each
 /// other. One for each HTTP/1 connection; its requests carry it as an extension. Clones are of the same connection.
 #[derive(Clone, Default)]
-pub struct Wire(Arc<Shared>);
+pub struct Wire(Arc<Mutex<Shared>>);
 
 #[derive(Default)]
 struct Shared {
-    stage: AtomicU8,
-    is_of_server: AtomicBool,
-    has_extensions: AtomicBool,
-    has_fault: AtomicBool,
-    has_words: AtomicBool,
-    has_reader: AtomicBool,
-    rest: Mutex<Rest>,
-}
-
-/// What is needed rarely.
-#[derive(Default)]
-struct Rest {
+    stage: Stage,
+    is_of_server: bool,
+    has_extensions: bool,
     fault: Option<Fault>,
     words: VecDeque<Bytes>,
     /// Waits for the answer, with bytes at hand that follow the request.
@@ -66,79 +43,56 @@ struct Rest {
     task: Option<Waker>,
 }
 
-/// Being read.
-const READ: u8 = 0;
-/// Being answered.
-const CALLED: u8 = 1;
-/// Its answer is being written.
-const ANSWERED: u8 = 2;
-/// The connection is none of HTTP any more.
-const SWITCHED: u8 = 3;
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Read,
+    Called,
+    /// Its answer is being written.
+    Answered,
+    /// The connection is none of HTTP any more.
+    Switched,
+}
 
 impl Wire {
-    fn stage(&self) -> u8 {
-        self.0.stage.load(Ordering::Acquire)
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, stage: u8) {
-        self.0.stage.store(stage, Ordering::Release);
-    }
-
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        self.0.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stage(&self) -> Stage {
+        self.shared().stage
     }
 
     fn begin(&self) {
-        self.enter(READ);
-        self.note(&Framer::new(0));
-        if self.0.has_words.swap(false, Ordering::AcqRel) {
-            self.rest().words.clear();
-        }
+        let mut shared = self.shared();
+        shared.stage = Stage::Read;
+        (shared.is_of_server, shared.has_extensions) = (false, false);
+        shared.words.clear();
+    }
+
+    fn call(&self) {
+        self.shared().stage = Stage::Called;
     }
 
     fn note(&self, framer: &Framer) {
-        let notes = &self.0;
-        notes.is_of_server.store(framer.is_of_server(), Ordering::Release);
-        notes
-            .has_extensions
-            .store(framer.has_extensions(), Ordering::Release);
-    }
-
-    fn fault(&self) -> Option<Fault> {
-        if self.0.has_fault.load(Ordering::Acquire) {
-            self.rest().fault
-        } else {
-            None
-        }
-    }
-
-    fn refuse(&self, fault: Fault) {
-        self.rest().fault = Some(fault);
-        self.0.has_fault.store(true, Ordering::Release);
+        let mut shared = self.shared();
+        (shared.is_of_server, shared.has_extensions) = (framer.is_of_server(), framer.has_extensions());
     }
 
     fn answered(&self, status: StatusCode) {
-        self.enter(if status == StatusCode::SWITCHING_PROTOCOLS {
-            SWITCHED
-        } else {
-            ANSWERED
-        });
-        if self.0.has_reader.swap(false, Ordering::AcqRel)
-            && let Some(reader) = self.rest().reader.take()
-        {
+        let mut shared = self.shared();
+        shared.stage = match status {
+            StatusCode::SWITCHING_PROTOCOLS => Stage::Switched,
+            _ => Stage::Answered,
+        };
+        if let Some(reader) = shared.reader.take() {
             reader.wake();
         }
     }
 
-    /// Wakes the connection's task when there is more to read.
-    fn awaits_answer(&self, cx: &Context<'_>) {
-        self.rest().reader = Some(cx.waker().clone());
-        self.0.has_reader.store(true, Ordering::Release);
-    }
-
     /// Learns which task is to be woken by a word.
     fn is_answered_in(&self, cx: &Context<'_>) {
-        let task = &mut self.rest().task;
+        let task = &mut self.shared().task;
         // It is the same one from a connection's beginning to its end.
         if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             *task = Some(cx.waker().clone());
@@ -148,47 +102,38 @@ impl Wire {
     /// Whether the request asks about the server, by a target that names a host and no path.
     #[must_use]
     pub fn is_of_server(&self) -> bool {
-        self.0.is_of_server.load(Ordering::Acquire)
+        self.shared().is_of_server
     }
 
     /// Whether a chunk of the request had an extension, as far as it has been read. They are legal and mean nothing;
     /// readers have differed about where they end.
     #[must_use]
     pub fn has_chunk_extensions(&self) -> bool {
-        self.0.has_extensions.load(Ordering::Acquire)
+        self.shared().has_extensions
     }
 
     /// Writes a whole head of an answer before the answer, unless the answer itself has begun or too many wait already.
     /// Source: RFC 9110, section 15.2.
     pub fn say_first(&self, word: Bytes) {
-        let mut rest = self.rest();
-        let waiting: usize = rest.words.iter().map(Bytes::len).sum();
-        if self.stage() != CALLED || waiting.saturating_add(word.len()) > MAX_WORDS {
+        let mut shared = self.shared();
+        let waiting: usize = shared.words.iter().map(Bytes::len).sum();
+        if shared.stage != Stage::Called || waiting.saturating_add(word.len()) > MAX_WORDS {
             tracing::debug!("an answer before the answer came too late, or was one too many");
             return;
         }
-        rest.words.push_back(word);
-        self.0.has_words.store(true, Ordering::Release);
-        if let Some(task) = &rest.task {
+        shared.words.push_back(word);
+        if let Some(task) = &shared.task {
             task.wake_by_ref();
         }
-    }
-
-    fn next_word(&self) -> Option<Bytes> {
-        if !self.0.has_words.load(Ordering::Acquire) {
-            return None;
-        }
-        let mut rest = self.rest();
-        let word = rest.words.pop_front();
-        self.0.has_words.store(!rest.words.is_empty(), Ordering::Release);
-        word
     }
 }
 
 /// What is done with the bytes that come.
 enum Reading {
-    Undecided,
-    /// They pass as they are.
+    Undecided(Frames),
+    /// They pass as they are, and are counted.
+    Http2(Frames),
+    /// They pass as they are, and are none of HTTP.
     Unread,
     Framed(Framer),
     /// The stand-in of a head with a fault is the last that passes.
@@ -216,17 +161,16 @@ pin_project! {
 }
 
 impl<T> Strict<T> {
-    /// Reads over `io` heads of at most `max_head` bytes.
+    /// Reads over `io` heads of at most `max_head` bytes, or frames, where the connection may begin with HTTP/2.
     #[must_use]
-    pub fn new(io: T, opening: Opening, max_head: usize, wire: Wire) -> Self {
+    pub fn new(io: T, http2: Option<Frames>, max_head: usize, wire: Wire) -> Self {
         Self {
             io,
             wire,
             max_head,
-            reading: match opening {
-                Opening::Http1 => Reading::Framed(Framer::new(max_head)),
-                Opening::Http2 => Reading::Unread,
-                Opening::Either => Reading::Undecided,
+            reading: match http2 {
+                None => Reading::Framed(Framer::new(max_head)),
+                Some(frames) => Reading::Undecided(frames),
             },
             held: BytesMut::new(),
             passable: 0,
@@ -258,17 +202,28 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                     *this.passable = this.held.len();
                     continue;
                 }
+                Reading::Http2(frames) => {
+                    let before = buf.filled().len();
+                    if this.held.is_empty() {
+                        ready!(this.io.poll_read(cx, buf))?;
+                        frames.came(buf.filled().get(before..).unwrap_or_default())?;
+                        return Poll::Ready(Ok(()));
+                    }
+                    frames.came(this.held)?;
+                    *this.passable = this.held.len();
+                    continue;
+                }
                 // The answer is made at once, and closes the connection.
                 Reading::StoodIn => return Poll::Pending,
                 Reading::Failed(fault) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, *fault)));
                 }
                 Reading::Framed(framer) if framer.is_ended() => match this.wire.stage() {
-                    SWITCHED => {
+                    Stage::Switched => {
                         *this.reading = Reading::Unread;
                         continue;
                     }
-                    ANSWERED => {
+                    Stage::Answered => {
                         framer.begin();
                         this.wire.begin();
                         if !this.held.is_empty() {
@@ -276,15 +231,15 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                             continue;
                         }
                     }
-                    _ => {
+                    Stage::Read | Stage::Called => {
                         if !this.held.is_empty() {
-                            this.wire.awaits_answer(cx);
+                            this.wire.shared().reader = Some(cx.waker().clone());
                             return Poll::Pending;
                         }
                         // Nothing is owed now, but the caller's going away is to be seen.
                     }
                 },
-                Reading::Framed(_) | Reading::Undecided => {}
+                Reading::Framed(_) | Reading::Undecided(_) => {}
             }
             let before = buf.filled().len();
             ready!(this.io.as_mut().poll_read(cx, buf))?;
@@ -326,12 +281,14 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
 
 /// Looks at the bytes that are held.
 fn look(reading: &mut Reading, max_head: usize, held: &mut BytesMut, passable: &mut usize, wire: &Wire) {
-    if matches!(reading, Reading::Undecided) {
+    if matches!(reading, Reading::Undecided(_)) {
         let count = held.len().min(PREFACE.len());
         if held.get(..count) != PREFACE.get(..count) {
             *reading = Reading::Framed(Framer::new(max_head));
-        } else if count == PREFACE.len() {
-            *reading = Reading::Unread;
+        } else if count == PREFACE.len()
+            && let Reading::Undecided(frames) = std::mem::replace(reading, Reading::Unread)
+        {
+            *reading = Reading::Http2(frames);
         }
     }
     if let Reading::Framed(framer) = reading
@@ -353,7 +310,7 @@ fn refuse(fault: Fault, reading: &mut Reading, held: &mut BytesMut, passable: &m
         let stand_in = framer.stand_in(held, fault);
         *held = BytesMut::from(stand_in.as_slice());
         *passable = held.len();
-        wire.refuse(fault);
+        wire.shared().fault = Some(fault);
         *reading = Reading::StoodIn;
     } else {
         *reading = Reading::Failed(fault);
@@ -373,7 +330,11 @@ impl<T: AsyncWrite> Strict<T> {
                 this.word.advance(count);
                 continue;
             }
-            match this.is_clean.then(|| this.wire.next_word()).flatten() {
+            match this
+                .is_clean
+                .then(|| this.wire.shared().words.pop_front())
+                .flatten()
+            {
                 Some(word) => *this.word = word,
                 None => return Poll::Ready(Ok(())),
             }
@@ -407,7 +368,7 @@ impl<T: AsyncWrite> AsyncWrite for Strict<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The library flushes when it has nothing more to write; what it still has to say to a request that is being
         // answered is that answer, from its first byte.
-        if self.wire.stage() == CALLED {
+        if self.wire.stage() == Stage::Called {
             *self.as_mut().project().is_clean = true;
         }
         ready!(self.as_mut().poll_words(cx))?;
@@ -419,96 +380,45 @@ impl<T: AsyncWrite> AsyncWrite for Strict<T> {
     }
 }
 
-/// A service that is called for requests without a fault only, and whose answers the connection's reader learns of.
-#[derive(Clone)]
-pub struct Framed<S> {
-    inner: S,
-    wire: Wire,
-}
-
-impl<S> Framed<S> {
-    /// The requests of one connection to `inner`.
-    #[must_use]
-    pub fn new(inner: S, wire: Wire) -> Self {
-        Self { inner, wire }
-    }
-}
-
-impl<S, I, B> tower::Service<Request<I>> for Framed<S>
-where
-    S: tower::Service<Request<I>, Response = Response<B>, Error = Infallible>,
-    B: From<Bytes>,
-{
-    type Response = Response<B>;
-    type Error = Infallible;
-    type Future = Either<Ready<Result<Response<B>, Infallible>>, Answering<S::Future>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<I>) -> Self::Future {
-        if let Some(fault) = self.wire.fault() {
-            return Either::Left(at_once(Ok(refused(&request, fault).map(B::from))));
+impl Wire {
+    /// Has a request of this connection answered by `service`, unless it has a fault, and has the connection's reader learn
+    /// of the answer.
+    pub(super) async fn answer<I, B: From<Bytes>>(
+        self,
+        mut request: Request<I>,
+        mut service: impl tower::Service<Request<I>, Response = Response<B>, Error = Infallible>,
+    ) -> Result<Response<B>, Infallible> {
+        let fault = self.shared().fault;
+        if let Some(fault) = fault {
+            return Ok(refused(&request, fault));
         }
-        let wire = (request.version() < Version::HTTP_2).then(|| {
-            self.wire.enter(CALLED);
-            request.extensions_mut().insert(self.wire.clone());
-            self.wire.clone()
+        if request.version() == Version::HTTP_2 {
+            return service.call(request).await;
+        }
+        self.call();
+        request.extensions_mut().insert(self.clone());
+        let mut answer = pin!(service.call(request));
+        let answer = std::future::poll_fn(|cx| {
+            let answer = answer.as_mut().poll(cx);
+            if answer.is_pending() {
+                self.is_answered_in(cx);
+            }
+            answer
         });
-        Either::Right(Answering {
-            answer: self.inner.call(request),
-            wire,
-        })
+        let response = answer.await?;
+        self.answered(response.status());
+        Ok(response)
     }
 }
 
 /// The answer to a request with a fault, in the contract's terms on the contract's paths.
-fn refused<I>(request: &Request<I>, fault: Fault) -> Response<Bytes> {
+fn refused<I, B: From<Bytes>>(request: &Request<I>, fault: Fault) -> Response<B> {
     tracing::debug!(method = %request.method(), path = request.uri().path(), %fault, "a request was refused");
     let (status, text) = (fault.status(), fault.to_string());
-    let mut response = match Call::of(request.uri().path()) {
+    closing(match Call::of(request.uri().path()) {
         Some(_) => refusal(status, request.headers(), &text),
-        None => {
-            let mut response = Response::new(Bytes::from(format!("payout-sidecar: {text}\n")));
-            *response.status_mut() = status;
-            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, plain);
-            response
-        }
-    };
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(CONNECTION, close);
-    response
-}
-
-pin_project! {
-    /// An answer that is being made.
-    pub struct Answering<F> {
-        #[pin]
-        answer: F,
-        wire: Option<Wire>,
-    }
-}
-
-impl<F, B> Future for Answering<F>
-where
-    F: Future<Output = Result<Response<B>, Infallible>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let answer = this.answer.poll(cx);
-        if let Some(wire) = this.wire {
-            match &answer {
-                Poll::Ready(Ok(response)) => wire.answered(response.status()),
-                Poll::Ready(Err(never)) => match *never {},
-                Poll::Pending => wire.is_answered_in(cx),
-            }
-        }
-        answer
-    }
+        None => said(status, &text),
+    })
 }
 
 #[cfg(test)]

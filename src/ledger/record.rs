@@ -1,275 +1,173 @@
-//! The stored form of an order: JSON with a format number, checked when it is written and when it is read.
+//! The stored form of an order: two JSON texts, each with the format number, checked when they are read.
+//!
+//! The first claim's part is written once and never again; the other part with each change. Both begin with the same words,
+//! `{"format":3,"order":{"claim":N,`, where `N` is the claim's random number, and the latter goes on with `"version":"…",`: a
+//! part is read, and replaced, beside its own claim's other part only.
 
-use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::payout::ports::StoreError;
-use crate::rules::encoding::Encoding;
-use crate::rules::json::{Writer, key};
-use crate::rules::limits::{Charge, Counter};
-use crate::rules::order::{
-    Absence, Before, Change, Destination, Following, Order, Pending, Refused, State, Succeeded, Unknown,
-};
-use crate::rules::outcome::Refusal;
-use crate::rules::term::{Moment, OrderKey};
-use crate::rules::wechat::Product;
+use crate::rules::limits::Charge;
+use crate::rules::order::{Change, Order, Pinned, State, Version};
+use crate::rules::term::{LedgerTime, Moment, OrderKey};
 
 /// The format that is written. A reader refuses any other one: a record that is not understood decides nothing.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
-/// Room for a record without a long history, so that it is written without being moved.
-const USUAL_BYTES: usize = 2048;
+/// Room for a part without a long history, so that it is written without being moved.
+const USUAL_BYTES: usize = 1024;
 
-#[derive(Deserialize)]
-struct Read {
-    order: Order,
-}
-
-#[derive(Deserialize)]
-struct Format {
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part<T> {
+    #[serde(deserialize_with = "known")]
     format: u8,
+    order: T,
 }
 
-/// The record's text. Each part is taken apart whole, so that a new field cannot be left out of it.
-#[must_use]
-pub fn encode(order: &Order) -> String {
-    let mut record = Writer::with_capacity(USUAL_BYTES);
-    record.object(|record| {
-        record.key(key!("format")).number(FORMAT);
-        record.key(key!("order"));
-        write_order(record, order);
-    });
-    record.into_text()
-}
-
-fn write_order(out: &mut Writer, order: &Order) {
-    let Order {
-        key: OrderKey { mch_id, order_no },
-        version,
-        wx_app_id,
-        user_id,
-        amount,
-        openid,
-        trade_record_id,
-        upstream,
-        encoding,
-        parameters,
-        charges,
-        returned,
-        created_at,
-        attempted_at,
-        doubt_since,
-        changed_at,
-        attempts,
-        state,
-        upstream_status,
-        history,
-    } = order;
-    out.object(|out| {
-        out.key(key!("key")).object(|out| {
-            out.key(key!("mchId")).text(mch_id.as_str());
-            out.key(key!("orderNo")).text(order_no.as_str());
-        });
-        out.key(key!("version")).text(&version.text());
-        out.key(key!("wxAppId")).text(wx_app_id.as_str());
-        out.key(key!("userId")).text(user_id.as_str());
-        out.key(key!("amount")).number(amount.get());
-        out.key(key!("openid")).text(openid.as_str());
-        out.key(key!("tradeRecordId")).number(trade_record_id.0);
-        out.key(key!("upstream"));
-        match upstream {
-            Destination::Wechat(product) => out.object(|out| {
-                out.key(key!("wechat")).text(match product {
-                    Product::Redpack => "redpack",
-                    Product::MiniProgramRedpack => "mini-program-redpack",
-                    Product::Transfer => "transfer",
-                });
-            }),
-            Destination::TransferBill => out.text("transfer-bill"),
-            Destination::Handler(id) => out.object(|out| {
-                out.key(key!("handler")).text(id.as_str());
-            }),
-        }
-        out.key(key!("encoding")).text(match encoding {
-            Encoding::Json => "json",
-            Encoding::Xml => "xml",
-        });
-        out.key(key!("parameters")).fields(parameters);
-        if !charges.is_empty() {
-            out.key(key!("charges"))
-                .array(|out| charges.iter().for_each(|charge| write_charge(out, charge)));
-        }
-        if !returned.is_empty() {
-            out.key(key!("returned"))
-                .array(|out| returned.iter().for_each(|charge| write_charge(out, charge)));
-        }
-        write_moment(out.key(key!("createdAt")), *created_at);
-        write_moment(out.key(key!("attemptedAt")), *attempted_at);
-        write_moment(out.key(key!("doubtSince")), *doubt_since);
-        out.key(key!("changedAt")).number(changed_at.0);
-        out.key(key!("attempts")).number(*attempts);
-        out.key(key!("state")).object(|out| write_state(out, state));
-        if let Some(status) = upstream_status {
-            out.key(key!("upstreamStatus")).text(status);
-        }
-        out.key(key!("history"))
-            .array(|out| history.iter().for_each(|change| write_change(out, change)));
-    });
-}
-
-fn write_moment(out: &mut Writer, Moment { wall, ledger }: Moment) {
-    out.array(|out| {
-        out.number(wall.0);
-        out.number(ledger.0);
-    });
-}
-
-fn write_charge(out: &mut Writer, charge: &Charge) {
-    let Charge {
-        counter,
-        name,
-        amount,
-        limit,
-    } = charge;
-    out.object(|out| {
-        out.key(key!("counter")).text(match counter {
-            Counter::UserFen => "user-fen",
-            Counter::MerchantFen => "merchant-fen",
-            Counter::UserPayouts => "user-payouts",
-        });
-        out.key(key!("name")).text(name);
-        out.key(key!("amount")).number(*amount);
-        out.key(key!("limit")).number(*limit);
-    });
-}
-
-fn write_state(out: &mut Writer, state: &State) {
-    match state {
-        State::Pending(Pending { lease_ms, before }) => out.key(key!("pending")).object(|out| {
-            out.key(key!("leaseMs")).number(*lease_ms);
-            out.key(key!("before"));
-            match before {
-                Before::Fresh => out.text("fresh"),
-                Before::Refused(refused) => {
-                    out.object(|out| write_refused(out.key(key!("refused")), refused))
-                }
-                Before::Unknown(unknown) => {
-                    out.object(|out| write_unknown(out.key(key!("unknown")), unknown))
-                }
-            }
-        }),
-        State::Unknown(unknown) => write_unknown(out.key(key!("unknown")), unknown),
-        State::Succeeded(Succeeded {
-            at,
-            fields,
-            following,
-        }) => out.key(key!("succeeded")).object(|out| {
-            out.key(key!("at")).number(at.0);
-            out.key(key!("fields")).fields(fields);
-            if let Some(Following {
-                next_query_at,
-                queries,
-            }) = following
-            {
-                out.key(key!("following")).object(|out| {
-                    out.key(key!("nextQueryAt")).number(next_query_at.0);
-                    out.key(key!("queries")).number(*queries);
-                });
-            }
-        }),
-        State::Refused(refused) => write_refused(out.key(key!("refused")), refused),
+fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    match u8::deserialize(deserializer)? {
+        FORMAT => Ok(FORMAT),
+        other => Err(D::Error::custom(format_args!("unknown format {other}"))),
     }
 }
 
-fn write_unknown(out: &mut Writer, unknown: &Unknown) {
-    let Unknown {
-        since,
-        why,
-        next_query_at,
-        queries,
-        absence,
-    } = unknown;
-    out.object(|out| {
-        out.key(key!("since")).number(since.0);
-        out.key(key!("why")).text(why);
-        out.key(key!("nextQueryAt")).number(next_query_at.0);
-        out.key(key!("queries")).number(*queries);
-        if let Some(Absence { since, heard_at }) = absence {
-            out.key(key!("absence")).object(|out| {
-                out.key(key!("since")).number(since.0);
-                out.key(key!("heardAt")).number(heard_at.0);
-            });
-        }
-    });
+/// What changes, as it is read; [`Order`] is how it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Changing {
+    claim: u64,
+    version: Version,
+    #[serde(default)]
+    charges: Vec<Charge>,
+    #[serde(default)]
+    returned: Vec<Charge>,
+    attempted_at: Moment,
+    doubt_since: Moment,
+    changed_at: LedgerTime,
+    attempts: u32,
+    state: State,
+    upstream_status: Option<String>,
+    history: Vec<Change>,
 }
 
-fn write_refused(out: &mut Writer, refused: &Refused) {
-    let Refused {
-        at,
-        refusal: Refusal { code, text, burnt },
-    } = refused;
-    out.object(|out| {
-        out.key(key!("at")).number(at.0);
-        out.key(key!("refusal")).object(|out| {
-            out.key(key!("code")).text(code);
-            out.key(key!("text")).text(text);
-            out.key(key!("burnt")).boolean(*burnt);
-        });
-    });
-}
-
-fn write_change(out: &mut Writer, change: &Change) {
-    let Change { at, state, why } = change;
-    out.object(|out| {
-        out.key(key!("at")).number(at.0);
-        out.key(key!("state")).text(state.as_str());
-        out.key(key!("why")).text(why);
-    });
-}
-
-/// The order of a record's text, which must be the order that was asked for.
+/// A record's two parts: what its claim pins, and what changes.
 ///
 /// # Errors
-/// When the record is damaged, of another format or another order's, then [`StoreError`]; it is left as it is.
-pub fn decode(text: &[u8], key: &OrderKey) -> Result<Order, StoreError> {
-    let damaged = |why: String| StoreError {
-        unsure: false,
-        text: format!(
-            "the record of {key} {why}: it was left as it is, and decides nothing until a person has looked at it"
-        ),
-    };
-    match serde_json::from_slice::<Format>(text) {
-        Ok(Format { format: FORMAT }) => {}
-        Ok(Format { format }) => return Err(damaged(format!("has the unknown format {format}"))),
-        Err(error) => return Err(damaged(format!("cannot be read ({error})"))),
+/// When it cannot be written, then [`StoreError`]; nothing was.
+pub fn encode(order: &Order) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+    Ok((written(&order.key, &*order.pinned)?, written(&order.key, order)?))
+}
+
+/// The part that changes, for a record that is replaced by its next version.
+///
+/// # Errors
+/// When the change is of something that is pinned, or cannot be written, then [`StoreError`]; nothing was.
+pub fn encode_change(previous: &Order, next: &Order) -> Result<Vec<u8>, StoreError> {
+    let key = &previous.key;
+    if previous.pinned != next.pinned {
+        return Err(refused(format!(
+            "a change of {key} would change what its claim has pinned: it was not written. This is a mistake in this program"
+        )));
     }
-    let read: Read =
-        serde_json::from_slice(text).map_err(|error| damaged(format!("cannot be read ({error})")))?;
-    if read.order.key != *key {
-        return Err(damaged(format!("says that it is {}'s", read.order.key)));
+    written(key, next)
+}
+
+fn written(key: &OrderKey, order: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    let mut text = Vec::with_capacity(USUAL_BYTES);
+    let format = FORMAT;
+    serde_json::to_writer(&mut text, &Part { format, order })
+        .map_err(|error| refused(format!("the record of {key} cannot be written: {error}")))?;
+    Ok(text)
+}
+
+/// The order of a record, of its pinned part and the changing one, which must be the order that was asked for.
+///
+/// # Errors
+/// When a part is damaged, of another format, of another claim or another order's, then [`StoreError`]; both are left as
+/// they are.
+pub fn decode((pinned, changing): (&[u8], &[u8]), key: &OrderKey) -> Result<Order, StoreError> {
+    let pinned: Pinned = part(pinned, key, "pinned")?;
+    let changing: Changing = part(changing, key, "changing")?;
+    if pinned.key != *key {
+        return Err(damaged(key, &format!("says that it is {}'s", pinned.key)));
     }
+    if pinned.claim != changing.claim {
+        return Err(damaged(key, "has parts of two claims"));
+    }
+    Ok(Order {
+        pinned: pinned.into(),
+        version: changing.version,
+        charges: changing.charges,
+        returned: changing.returned,
+        attempted_at: changing.attempted_at,
+        doubt_since: changing.doubt_since,
+        changed_at: changing.changed_at,
+        attempts: changing.attempts,
+        state: changing.state,
+        upstream_status: changing.upstream_status,
+        history: changing.history,
+    })
+}
+
+fn part<T: DeserializeOwned>(text: &[u8], key: &OrderKey, which: &str) -> Result<T, StoreError> {
+    let read: Result<Part<T>, _> = serde_json::from_slice(text);
+    let read = read.map_err(|error| damaged(key, &format!("cannot be read (its {which} part: {error})")))?;
     Ok(read.order)
+}
+
+/// A record that contradicts itself.
+pub(super) fn damaged(key: &OrderKey, why: &str) -> StoreError {
+    refused(format!(
+        "the record of {key} {why}: it was left as it is, and decides nothing until a person has looked at it"
+    ))
+}
+
+fn refused(text: String) -> StoreError {
+    StoreError { unsure: false, text }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::ledger::samples::{self, order, settled};
-    use crate::rules::term::UserId;
+    use crate::rules::term::{Fen, UserId};
 
-    /// Records of every shape, as they are written; they must be readable for ever: see the retention of 400 days.
-    const OLD: &str = include_str!("../../tests/data/records-2.jsonl");
+    /// Records of every shape, as they are written, each in two lines; they must be readable for ever: see the retention of
+    /// 400 days.
+    const OLD: &str = include_str!("../../tests/data/records-3.jsonl");
+
+    fn written(order: &Order) -> [String; 2] {
+        let (pinned, changing) = encode(order).unwrap();
+        [pinned, changing].map(|text| String::from_utf8(text).unwrap())
+    }
+
+    fn read([pinned, changing]: [&str; 2], key: &OrderKey) -> Result<Order, StoreError> {
+        decode((pinned.as_bytes(), changing.as_bytes()), key)
+    }
+
+    fn read_again(order: &Order) -> Order {
+        let written = written(order);
+        read(written.each_ref().map(String::as_str), &order.key)
+            .unwrap_or_else(|error| panic!("{error}: {written:?}"))
+    }
 
     #[test]
     fn every_shape_is_written_and_read_as_it_always_was() {
         let shapes = samples::every_shape();
-        assert_eq!(OLD.lines().count(), shapes.len());
-        for (order, old) in shapes.iter().zip(OLD.lines()) {
+        let old: Vec<&str> = OLD.lines().collect();
+        let (old, rest) = old.as_chunks::<2>();
+        assert_eq!((old.len(), rest.len()), (shapes.len(), 0));
+        for (order, old) in shapes.iter().zip(old) {
             assert_eq!(
-                encode(order),
-                old,
+                written(order),
+                *old,
                 "what is written has changed: raise the format number"
             );
-            assert_eq!(decode(old.as_bytes(), &order.key).unwrap(), *order);
+            assert_eq!(read(*old, &order.key).unwrap(), *order);
         }
     }
 
@@ -278,8 +176,7 @@ mod tests {
         let bill = samples::bill("A1", 100);
         assert!(bill.due_at().is_some(), "an accepted bill is followed");
         for order in [order("A1", 100), settled(&order("A1", 100)), bill] {
-            let text = encode(&order);
-            assert_eq!(decode(text.as_bytes(), &order.key).unwrap(), order, "{text}");
+            assert_eq!(read_again(&order), order);
         }
     }
 
@@ -289,33 +186,38 @@ mod tests {
             text in ".*", number in proptest::num::i64::ANY, count in proptest::num::u32::ANY, shape in 0usize..8,
         ) {
             let mut order = samples::every_shape().remove(shape);
-            order.trade_record_id.0 = number;
-            order.created_at.wall.0 = number;
+            let pinned = Arc::make_mut(&mut order.pinned);
+            pinned.claim = number.unsigned_abs();
+            pinned.trade_record_id.0 = number;
+            pinned.created_at.wall.0 = number;
+            pinned.user_id = UserId::parse(&text).unwrap_or(pinned.user_id.clone());
+            pinned.parameters.set("x", text.clone());
             order.doubt_since.ledger.0 = number;
             order.attempts = count;
             order.upstream_status = Some(text.clone());
             order.history.first_mut().into_iter().for_each(|change| change.why.clone_from(&text));
-            order.user_id = UserId::parse(&text).unwrap_or(order.user_id);
             match &mut order.state {
                 State::Unknown(unknown) => unknown.why = text,
                 State::Succeeded(succeeded) => succeeded.fields.set("x", text),
                 State::Refused(refused) => refused.refusal.text = text,
                 State::Pending(pending) => pending.lease_ms = number.unsigned_abs(),
             }
-            proptest::prop_assert_eq!(decode(encode(&order).as_bytes(), &order.key).unwrap(), order);
+            proptest::prop_assert_eq!(read_again(&order), order);
         }
     }
 
     /// A record as it is written. It must be readable for ever: see the retention of 400 days.
     #[test]
     fn an_old_record_is_still_read() {
-        let text = include_str!("../../tests/data/record-2.json").trim_end();
-        let key = order("A1", 100).key;
-        let order = decode(text.as_bytes(), &key).unwrap();
+        let lines: Vec<&str> = include_str!("../../tests/data/record-3.jsonl").lines().collect();
+        let [pinned, changing] = lines.as_slice() else {
+            panic!("{lines:?}")
+        };
+        let order = read([pinned, changing], &order("A1", 100).key).unwrap();
         assert_eq!(order, settled(&samples::order("A1", 100)));
         assert_eq!(
-            encode(&order),
-            text,
+            written(&order),
+            [*pinned, *changing],
             "what is written has changed: raise the format number"
         );
     }
@@ -323,19 +225,31 @@ mod tests {
     #[test]
     fn what_is_damaged_is_refused_and_not_guessed() {
         let order = order("A1", 100);
-        let text = encode(&order);
+        let whole = written(&order);
+        let [pinned, changing] = whole.each_ref().map(String::as_str);
+        let replaced = |which: &str, from: &str, to: &str| {
+            assert!(which.contains(from), "{from} is not in {which}");
+            which.replace(from, to)
+        };
+        let in_pinned = |from, to, says| ([replaced(pinned, from, to), changing.to_owned()], says);
+        let in_changing = |from, to, says| ([pinned.to_owned(), replaced(changing, from, to)], says);
+        let half = |text: &str| text.get(..text.len() / 2).unwrap().to_owned();
         for (damaged, says) in [
-            (text.replace("\"format\":2", "\"format\":1"), "unknown format 1"),
-            (text.replace("\"amount\":100", "\"amount\":0"), "cannot be read"),
-            (text.replace("A1", "A2"), "says that it is"),
-            (
-                text.replace("\"attempts\":1", "\"attempts\":1,\"new\":1"),
-                "cannot be read",
-            ),
-            (text.get(..text.len() / 2).unwrap().to_owned(), "cannot be read"),
-            (String::new(), "cannot be read"),
+            in_pinned("\"format\":3", "\"format\":2", "unknown format 2"),
+            in_changing("\"format\":3", "\"format\":2", "unknown format 2"),
+            in_pinned("\"amount\":100", "\"amount\":0", "cannot be read"),
+            in_pinned("A1", "A2", "says that it is"),
+            in_pinned("\"claim\":1,", "\"claim\":2,", "parts of two claims"),
+            in_changing("\"claim\":1,", "\"claim\":2,", "parts of two claims"),
+            in_changing("\"attempts\":1", "\"attempts\":1,\"new\":1", "cannot be read"),
+            in_pinned("\"encoding\"", "\"new\":1,\"encoding\"", "cannot be read"),
+            ([half(pinned), changing.to_owned()], "cannot be read"),
+            ([pinned.to_owned(), half(changing)], "cannot be read"),
+            ([String::new(), changing.to_owned()], "cannot be read"),
+            ([pinned.to_owned(), String::new()], "cannot be read"),
+            ([changing.to_owned(), pinned.to_owned()], "cannot be read"),
         ] {
-            let error = decode(damaged.as_bytes(), &order.key).unwrap_err();
+            let error = read(damaged.each_ref().map(String::as_str), &order.key).unwrap_err();
             assert!(
                 error.text.contains(says) && error.text.contains(&order.key.to_string()),
                 "{error}"
@@ -346,6 +260,37 @@ mod tests {
             why: "x".into(),
             ..changed.history.first().unwrap().clone()
         });
-        assert_ne!(encode(&changed), text);
+        assert_ne!(written(&changed)[1], changing);
+    }
+
+    /// What the scripts in Redis compare.
+    #[test]
+    fn both_parts_begin_with_the_format_and_the_claim_and_one_goes_on_with_the_version() {
+        for order in samples::every_shape() {
+            let begin = format!("{{\"format\":3,\"order\":{{\"claim\":{},", order.claim);
+            let [pinned, changing] = written(&order);
+            assert!(pinned.starts_with(&begin), "{pinned}");
+            let version = format!("{begin}\"version\":\"{}\",", order.version);
+            assert!(changing.starts_with(&version), "{changing}");
+        }
+    }
+
+    #[test]
+    fn a_change_neither_holds_nor_changes_what_is_pinned() {
+        let first = order("A1", 100);
+        let next = settled(&first);
+        let [pinned, changing] = written(&next);
+        assert_eq!(pinned, written(&first)[0]);
+        for parameter in ["备注", "oX12", "user-1"] {
+            assert!(
+                pinned.contains(parameter) && !changing.contains(parameter),
+                "{changing}"
+            );
+        }
+        assert_eq!(encode_change(&first, &next).unwrap(), changing.as_bytes());
+        let mut other = next.clone();
+        Arc::make_mut(&mut other.pinned).amount = Fen::new(101).unwrap();
+        let error = encode_change(&first, &other).unwrap_err();
+        assert!(!error.unsure && error.text.contains("was not written"), "{error}");
     }
 }

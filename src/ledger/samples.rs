@@ -8,7 +8,8 @@ use crate::rules::limits::{Charge, Counter};
 use crate::rules::order::step::{Event, Policy, Step, step};
 use crate::rules::order::tests::{at_handler, claimed};
 use crate::rules::order::{
-    Absence, Before, Destination, Following, Order, Pending, Refused, State, Succeeded, Unknown, Version,
+    Absence, Before, Destination, Following, Order, Pending, Pinned, Refused, State, Succeeded, Unknown,
+    Version,
 };
 use crate::rules::outcome::{Evidence, Refusal};
 use crate::rules::term::{Fen, LedgerTime, Millis, OrderNo, TradeRecordId};
@@ -16,18 +17,23 @@ use crate::rules::wechat::Product;
 
 pub(super) fn order(no: &str, amount: i64) -> Order {
     let mut order = claimed(at_handler());
-    order.key.order_no = OrderNo::parse(no).unwrap();
-    order.amount = Fen::new(amount).unwrap();
-    let parameters = Arc::make_mut(&mut order.parameters);
-    parameters.set("remark", "备注\r\n\"]]>");
-    parameters.set_number("amount", amount);
+    let pinned = pinned(&mut order);
+    pinned.key.order_no = OrderNo::parse(no).unwrap();
+    pinned.amount = Fen::new(amount).unwrap();
+    pinned.parameters.set("remark", "备注\r\n\"]]>");
+    pinned.parameters.set_number("amount", amount);
     order
+}
+
+/// What the order's claim has pinned, to make the order as if it had been claimed otherwise.
+pub(super) fn pinned(order: &mut Order) -> &mut Pinned {
+    Arc::make_mut(&mut order.pinned)
 }
 
 /// An accepted v3 bill that waits for its user.
 pub(super) fn bill(no: &str, amount: i64) -> Order {
     let mut order = order(no, amount);
-    order.upstream = Destination::TransferBill;
+    pinned(&mut order).upstream = Destination::TransferBill;
     let event = Event::Attempted {
         version: order.version,
         evidence: Evidence::Opened {
@@ -128,19 +134,25 @@ pub(super) fn every_shape() -> Vec<Order> {
             number: u64::MAX,
             seal: 0xFEDC_BA98_7654_3210,
         };
-        order.trade_record_id = TradeRecordId(i64::MIN);
         order.state = state;
-        order.upstream = upstream;
-        order.parameters = Arc::new(fields.clone());
+        let pinned = pinned(&mut order);
+        pinned.claim = u64::MAX - nth as u64;
+        pinned.trade_record_id = TradeRecordId(i64::MIN);
+        pinned.upstream = upstream;
+        pinned.parameters = fields.clone();
+        if nth % 2 == 1 {
+            pinned.encoding = Encoding::Xml;
+        }
+        if nth == 7 {
+            pinned.parameters = Fields::new();
+        }
         order.charges = counters.into_iter().take(nth % 4).map(charge).collect();
         order.returned = counters.into_iter().take(nth % 3).map(charge).collect();
         if nth % 2 == 1 {
-            order.encoding = Encoding::Xml;
             order.upstream_status = Some("WAIT_USER_CONFIRM".into());
         }
         if nth == 7 {
             order.history.clear();
-            order.parameters = Arc::default();
         }
         order
     };

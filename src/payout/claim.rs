@@ -1,5 +1,6 @@
 //! The key that opens an attempt: proof that the order is recorded as pending, by this process, until a moment.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -41,13 +42,19 @@ impl Claim {
         &self.order
     }
 
-    /// Whether an attempt that takes at most `longest` and begins now ends before anybody else may take the lease for
-    /// over. A process that was held up between claim and sending must not send: by then another one may have settled the
-    /// order. Both clocks are asked, since a machine that was suspended stops its monotonic one.
-    #[must_use]
-    pub fn is_good(&self, clock: &dyn Clock, longest: Duration) -> bool {
-        let by_wall = clock.now().since(self.order.attempted_at.wall);
-        let passed = std::cmp::max(clock.passed().saturating_sub(self.begun), by_wall);
-        passed.saturating_add(longest) <= self.lease
+    /// Tells, whenever it is asked, whether an attempt that takes at most `longest` and begins now ends before anybody else
+    /// may take the lease for over. A process that was held up between claim and sending must not send: by then another one
+    /// may have settled the order. Both clocks are asked, since a machine that was suspended stops its monotonic one.
+    pub fn lease(
+        &self,
+        clock: &Arc<dyn Clock>,
+        longest: Duration,
+    ) -> impl Fn() -> bool + Clone + Send + use<> {
+        let (begun, by_wall, lease) = (self.begun, self.order.attempted_at.wall, self.lease);
+        let clock = Arc::clone(clock);
+        move || {
+            let passed = std::cmp::max(clock.passed().saturating_sub(begun), clock.now().since(by_wall));
+            passed.saturating_add(longest) <= lease
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::rules::order::{Destination, Order, State};
 use crate::rules::outcome::Found;
 use crate::rules::term::OrderKey;
 use crate::rules::wechat::v3::answer::Notification;
+use crate::telemetry::otlp::server::learn_order;
 
 /// How often the record may change under a notification before its sender is asked to come again.
 const MAX_TURNS: usize = 8;
@@ -57,6 +58,7 @@ impl Payouts {
 
     async fn told(&self, notification: &Notification, policy: Policy) -> Result<(), NoticeError> {
         let key = &notification.key;
+        learn_order(key);
         for _turn in 0..MAX_TURNS {
             let order = self.inner.ledger.get(key).await?;
             let order = order.ok_or_else(|| NoticeError::NoSuchOrder(key.clone()))?;

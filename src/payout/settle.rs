@@ -13,6 +13,7 @@ use crate::rules::order::{Order, State};
 use crate::rules::outcome::{Finding, Found};
 use crate::rules::pace::{BILL_LIFE, QUERY_WINDOW};
 use crate::rules::term::{MchId, OrderKey};
+use crate::telemetry::otlp::background::settling;
 
 /// The pause between two looks for orders that are due.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -74,7 +75,7 @@ impl Payouts {
 
     async fn settle_one(&self, key: OrderKey) {
         let begun = Instant::now();
-        if let Err(error) = self.try_settle(&key).await {
+        if let Err(error) = settling(&key, self.try_settle(&key)).await {
             tracing::warn!(order = %key, %error, "an unsettled order could not be settled");
         }
         tracing::debug!(order = %key, took_ms = begun.elapsed().as_millis(), "an unsettled order was looked at");

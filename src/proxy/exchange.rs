@@ -14,6 +14,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::headers::clean_trailers;
 use super::line::Line;
 use crate::alarm::Alarm;
 use crate::door::overload::Place;
@@ -30,13 +31,8 @@ pub struct Patience {
     pub caller: Duration,
 }
 
-/// One request and its answer. Clones are of the same exchange.
-#[derive(Clone)]
+/// One request and its answer.
 pub(super) struct Exchange {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     begun: Instant,
     /// In milliseconds since it began.
     moved: AtomicU64,
@@ -47,33 +43,30 @@ struct Shared {
 }
 
 impl Exchange {
-    pub(super) fn begin() -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                begun: Instant::now(),
-                moved: AtomicU64::new(0),
-                awaits_caller: AtomicBool::new(false),
-                uploaded: AtomicBool::new(false),
-                upload_ended: Notify::new(),
-            }),
-        }
+    pub(super) fn begin() -> Arc<Self> {
+        Arc::new(Self {
+            begun: Instant::now(),
+            moved: AtomicU64::new(0),
+            awaits_caller: AtomicBool::new(false),
+            uploaded: AtomicBool::new(false),
+            upload_ended: Notify::new(),
+        })
     }
 
     fn moved(&self) {
-        let passed = self.shared.begun.elapsed().as_millis();
-        self.shared
-            .moved
+        let passed = self.begun.elapsed().as_millis();
+        self.moved
             .store(u64::try_from(passed).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn last_moved(&self) -> Instant {
-        let moved = Duration::from_millis(self.shared.moved.load(Ordering::Relaxed));
-        self.shared.begun.checked_add(moved).unwrap_or(self.shared.begun)
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        self.begun.checked_add(moved).unwrap_or(self.begun)
     }
 
     /// When it has stood still for so long because of the backend.
     fn deadline(&self, patience: Duration) -> Option<Instant> {
-        let since = if self.shared.awaits_caller.load(Ordering::Relaxed) {
+        let since = if self.awaits_caller.load(Ordering::Relaxed) {
             Instant::now()
         } else {
             self.last_moved()
@@ -93,8 +86,8 @@ impl Exchange {
 
     async fn uploaded(&self) {
         // There is one waiter at most, so that a permit is never somebody else's.
-        while !self.shared.uploaded.load(Ordering::Acquire) {
-            self.shared.upload_ended.notified().await;
+        while !self.uploaded.load(Ordering::Acquire) {
+            self.upload_ended.notified().await;
         }
     }
 }
@@ -123,21 +116,26 @@ pin_project! {
 }
 
 struct Guard {
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
     _place: Option<Place>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let shared = &self.exchange.shared;
-        shared.awaits_caller.store(false, Ordering::Relaxed);
-        shared.uploaded.store(true, Ordering::Release);
-        shared.upload_ended.notify_one();
+        let exchange = &self.exchange;
+        exchange.awaits_caller.store(false, Ordering::Relaxed);
+        exchange.uploaded.store(true, Ordering::Release);
+        exchange.upload_ended.notify_one();
     }
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming, exchange: Exchange, place: Option<Place>, patience: Duration) -> Self {
+    pub(super) fn new(
+        body: Incoming,
+        exchange: Arc<Exchange>,
+        place: Option<Place>,
+        patience: Duration,
+    ) -> Self {
         Self {
             body,
             guard: Guard {
@@ -162,7 +160,6 @@ impl hyper::body::Body for Upload {
         let exchange = &this.guard.exchange;
         let polled = this.body.poll_frame(cx);
         exchange
-            .shared
             .awaits_caller
             .store(polled.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(frame) = polled {
@@ -205,22 +202,24 @@ pin_project! {
         ending: Ending,
         patience: Option<Duration>,
         alarm: Alarm,
+        // Given back when the body has been sent or dropped.
+        _place: Option<Place>,
     }
 }
 
 /// Ends the exchange when the answer is over.
 struct Ending {
-    exchange: Exchange,
-    line: Option<Line>,
+    exchange: Arc<Exchange>,
+    line: Option<Arc<Line>>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
         let Some(line) = self.line.take() else { return };
-        if self.exchange.shared.uploaded.load(Ordering::Acquire) {
+        if self.exchange.uploaded.load(Ordering::Acquire) {
             return;
         }
-        let exchange = self.exchange.clone();
+        let exchange = Arc::clone(&self.exchange);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return line.cut();
         };
@@ -236,8 +235,8 @@ impl Drop for Ending {
 impl Download {
     pub(super) fn new(
         body: Incoming,
-        exchange: Exchange,
-        line: Option<Line>,
+        exchange: Arc<Exchange>,
+        line: Option<Arc<Line>>,
         patience: Option<Duration>,
     ) -> Self {
         if !body.is_end_stream() {
@@ -248,7 +247,12 @@ impl Download {
             ending: Ending { exchange, line },
             patience,
             alarm: Alarm::default(),
+            _place: None,
         }
+    }
+
+    pub(super) fn hold(&mut self, place: Place) {
+        self._place = Some(place);
     }
 }
 
@@ -269,7 +273,13 @@ impl hyper::body::Body for Download {
                 exchange.moved();
             }
             let kept = |data| if is_last { data } else { unpinned(data) };
-            return Poll::Ready(frame.map(|frame| Ok(frame?.map_data(kept))));
+            return Poll::Ready(frame.map(|frame| {
+                let mut frame = frame?.map_data(kept);
+                if let Some(trailers) = frame.trailers_mut() {
+                    clean_trailers(trailers);
+                }
+                Ok(frame)
+            }));
         }
         let Some(patience) = *this.patience else {
             return Poll::Pending;
@@ -330,12 +340,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_sends_nothing_is_not_the_backends_fault() {
         let exchange = Exchange::begin();
-        exchange.shared.awaits_caller.store(true, Ordering::Relaxed);
+        exchange.awaits_caller.store(true, Ordering::Relaxed);
         let sending = exchange.clone();
         drop(tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(600)).await;
             sending.moved();
-            sending.shared.awaits_caller.store(false, Ordering::Relaxed);
+            sending.awaits_caller.store(false, Ordering::Relaxed);
         }));
         assert_eq!(still_after(&exchange).await, 660);
     }

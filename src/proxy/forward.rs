@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -17,13 +17,14 @@ use super::line::Line;
 use super::target::{self, TargetError};
 use super::upgrade::{self, Tunnel, Tunnels};
 use super::{headers, interim};
-use crate::door::overload::{Place, retry_later};
+use crate::door::overload::Place;
+use crate::http::answers::{closing, said};
 use crate::http::strict::Wire;
 use crate::peer::Peer;
-use crate::telemetry::context::{random_ids, shown};
+use crate::telemetry::context::shown;
 use crate::telemetry::log::chain;
 use crate::telemetry::otlp::server::Begun;
-use crate::telemetry::trace::{self, Ids};
+use crate::telemetry::trace;
 
 /// Forwards requests to one backend. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -56,28 +57,6 @@ struct Asked {
     tunnel: Tunnel,
 }
 
-/// Why a request is answered here.
-enum Stopped {
-    /// It cannot be forwarded faithfully.
-    Target(TargetError),
-    /// There are too many upgraded connections.
-    Upgrades,
-}
-
-impl From<TargetError> for Stopped {
-    fn from(error: TargetError) -> Self {
-        Self::Target(error)
-    }
-}
-
-/// What becomes of a request.
-enum Prepared {
-    /// It goes to the backend.
-    Goes(Expected),
-    /// It has made all its hops.
-    EndsHere,
-}
-
 /// What the caller expects of the answer.
 struct Expected {
     upgrade: Option<Asked>,
@@ -106,32 +85,27 @@ impl Proxy {
     /// # Cancel safety
     /// Dropping the future cuts the exchange with the backend, which is what a caller that hangs up wants.
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let ids = random_ids();
-        let id = trace::identify(request.headers(), ids);
+        let id = trace::identify(request.headers());
         // The upload holds the place as well: an answer may be over before it.
         let place = request.extensions().get::<Place>().cloned();
-        let expected = match self.prepare(&mut request, peer, ids, &id) {
-            Ok(Prepared::Goes(expected)) => expected,
+        let expected = match self.prepare(&mut request, peer, &id) {
+            Ok(Some(expected)) => expected,
             // The answer of an intermediary that is asked about itself. Source: RFC 9110, section 9.3.7.
-            Ok(Prepared::EndsHere) => return Response::new(Body::empty()),
-            Err(Stopped::Upgrades) => {
-                tracing::debug!(request_id = shown(&id), "an upgrade too many was refused");
-                let text = "too many upgraded connections at the same time";
-                return retry_later(said(StatusCode::SERVICE_UNAVAILABLE, text));
-            }
-            Err(Stopped::Target(error)) => {
+            Ok(None) => return Response::new(Body::empty()),
+            Err(error) => {
                 tracing::debug!(request_id = shown(&id), %error, "a request was not forwarded");
-                let mut response = said(error.status(), &error.to_string());
-                // What else such a caller sends on this connection is not worth guessing at.
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
-                return response;
+                let response = said(error.status(), &error.to_string());
+                return if error == TargetError::Upgrades {
+                    response
+                } else {
+                    closing(response)
+                };
             }
         };
         let method = request.method().clone();
         let exchange = Exchange::begin();
-        let request = request.map(|body| Upload::new(body, exchange.clone(), place, self.patience.caller));
+        let request =
+            request.map(|body| Upload::new(body, Arc::clone(&exchange), place, self.patience.caller));
         tokio::select! {
             // An answer that is there counts, however late.
             biased;
@@ -149,14 +123,13 @@ impl Proxy {
         said(StatusCode::GATEWAY_TIMEOUT, &text)
     }
 
-    /// Makes the caller's request one to the backend.
+    /// Makes the caller's request one to the backend; `None` where it has made all its hops.
     fn prepare(
         &self,
         request: &mut Request<Incoming>,
         peer: &Peer,
-        ids: Ids,
         id: &HeaderValue,
-    ) -> Result<Prepared, Stopped> {
+    ) -> Result<Option<Expected>, TargetError> {
         target::check_scheme(request.uri(), request.version(), peer)?;
         let host = target::check(
             request.method(),
@@ -174,15 +147,15 @@ impl Proxy {
         let uri = uri.ok_or(TargetError::NoPath)?;
         match headers::count_hop(&request.method().clone(), request.headers_mut()) {
             Hops::Left => {}
-            Hops::Over => return Ok(Prepared::EndsHere),
-            Hops::Unreadable => return Err(TargetError::MaxForwards.into()),
+            Hops::Over => return Ok(None),
+            Hops::Unreadable => return Err(TargetError::MaxForwards),
         }
         let version = request.version();
         let upgrade = match upgrade::wanted(request) {
             Some(protocol) => Some(Asked {
                 protocol,
                 caller: hyper::upgrade::on(&mut *request),
-                tunnel: self.tunnels.open().ok_or(Stopped::Upgrades)?,
+                tunnel: self.tunnels.open().ok_or(TargetError::Upgrades)?,
             }),
             None => None,
         };
@@ -212,7 +185,7 @@ impl Proxy {
         headers.insert(trace::X_REQUEST_ID, id.clone());
         match begun {
             Some(begun) => drop(begun.go_on(headers)),
-            None => drop(trace::continue_trace(headers, ids)),
+            None => drop(trace::continue_trace(headers)),
         }
         if is_chunked {
             // The client leaves the body of a GET out unless it is told of it.
@@ -228,7 +201,7 @@ impl Proxy {
         }
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        Ok(Prepared::Goes(Expected {
+        Ok(Some(Expected {
             upgrade,
             takes_trailers,
         }))
@@ -239,7 +212,7 @@ impl Proxy {
         &self,
         mut response: Response<Incoming>,
         expected: Expected,
-        exchange: Exchange,
+        exchange: Arc<Exchange>,
         id: &HeaderValue,
     ) -> Response<Body> {
         let status = response.status();
@@ -277,7 +250,7 @@ impl Proxy {
             .patience
             .backend
             .filter(|_| !is_event_stream(response.headers()));
-        let line = response.extensions_mut().remove::<Line>();
+        let line = response.extensions_mut().remove::<Arc<Line>>();
         response.map(|body| Body::stream(Download::new(body, exchange, line, patience)))
     }
 
@@ -338,16 +311,6 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
         .unwrap_or_default();
     let media = media.split(|byte| *byte == b';').next().unwrap_or_default();
     media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-}
-
-/// An answer of our own to a proxied request.
-#[must_use]
-pub fn said(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Body::full(format!("payout-sidecar: {text}\n")));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    response
 }
 
 fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {

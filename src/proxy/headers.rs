@@ -50,11 +50,8 @@ fn clean_announcement(headers: &mut HeaderMap) {
     if !headers.contains_key(header::TRAILER) {
         return;
     }
-    let names: Vec<String> = headers
-        .get_all(header::TRAILER)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    let names: Vec<String> = elements(headers, header::TRAILER)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| is_trailer(name.as_str()))
         .map(|name| name.as_str().to_owned())
         .collect();
@@ -67,11 +64,15 @@ fn clean_announcement(headers: &mut HeaderMap) {
 /// Whether the sender of a request takes trailers. Source: RFC 9110, section 10.1.4.
 #[must_use]
 pub fn takes_trailers(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::TE)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    elements(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// The elements of a list, which may have several lines. Source: RFC 9110, section 5.6.1.
+pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
 }
 
 /// Asks the backend for trailers, whose receiver takes them. Called after [`clean_request`].
@@ -115,21 +116,12 @@ pub fn count_hop(method: &Method, headers: &mut HeaderMap) -> Hops {
         return Hops::Left;
     }
     let mut given = headers.get_all(header::MAX_FORWARDS).iter();
-    let (Some(first), None) = (given.next(), given.next()) else {
-        return if headers.contains_key(header::MAX_FORWARDS) {
-            Hops::Unreadable
-        } else {
-            Hops::Left
-        };
+    let hops = match (given.next(), given.next()) {
+        (None, _) => return Hops::Left,
+        (Some(only), None) => digits(only.as_bytes()),
+        (Some(_), Some(_)) => None,
     };
-    let hops = first
-        .to_str()
-        .ok()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    match hops
-        .and_then(|text| text.parse::<u64>().ok())
-        .map(|hops| hops.checked_sub(1))
-    {
+    match hops.map(|hops| hops.checked_sub(1)) {
         None => Hops::Unreadable,
         Some(None) => Hops::Over,
         Some(Some(left)) => {
@@ -137,6 +129,17 @@ pub fn count_hop(method: &Method, headers: &mut HeaderMap) -> Hops {
             Hops::Left
         }
     }
+}
+
+/// A number of digits and nothing else; `None` where it has none, or more than 64 bits.
+#[must_use]
+pub fn digits(text: &[u8]) -> Option<u64> {
+    // The library's own reader takes a sign.
+    let text = std::str::from_utf8(text).ok()?;
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// Makes the length of an answer's body certain: a transfer coding wins over a length, several equal lengths are one.
@@ -152,29 +155,21 @@ pub fn settle_length(status: StatusCode, headers: &mut HeaderMap) -> Result<(), 
         }
         headers.remove(header::CONTENT_LENGTH);
     }
-    let mut lengths = headers
-        .get_all(header::CONTENT_LENGTH)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii);
+    let mut lengths = elements(headers, header::CONTENT_LENGTH);
     let Some(first) = lengths.next() else {
         return Ok(());
-    };
-    let number = |length: &[u8]| {
-        let text = std::str::from_utf8(length).ok();
-        let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        text.and_then(|text| text.parse::<u64>().ok())
     };
     let mut is_plain = first == b"0" || !first.starts_with(b"0");
     let is_same = |first: &u64| {
         lengths.all(|other| {
             is_plain = false;
-            number(other) == Some(*first)
+            digits(other) == Some(*first)
         })
     };
-    let Some(length) = number(first).filter(is_same) else {
+    let Some(length) = digits(first).filter(is_same) else {
         return Err("its Content-Length is none, or several");
     };
+    drop(lengths);
     if status == StatusCode::NO_CONTENT {
         headers.remove(header::CONTENT_LENGTH);
     } else if !is_plain {
@@ -222,10 +217,8 @@ fn remove(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     let names = headers.keys().filter(|name| goes(name.as_str()));
     let mut going: Vec<HeaderName> = names.cloned().collect();
     if going.contains(&header::CONNECTION) {
-        let values = headers.get_all(header::CONNECTION).iter();
-        let named = values
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        let named = elements(headers, header::CONNECTION)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
             // Where a message ends and whom it is for is no caller's to strip.
             .filter(|name| name != header::CONTENT_LENGTH && name != header::HOST);
         going.extend(named);

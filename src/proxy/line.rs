@@ -1,6 +1,6 @@
-//! A connection to the backend that can be cut from outside, wherever hyper waits. hyper's own client gives it up only when
-//! it is polled for what it is not waiting for: a backend that has answered and reads no more of the upload would keep it for
-//! ever.
+//! A connection that can be cut from outside, wherever hyper waits. hyper's own client gives it up only when it is polled for
+//! what it is not waiting for: a backend that has answered and reads no more of the upload would keep it for ever. And it
+//! writes to its end before what it holds of a request that nobody waits for any more, however late the other side takes it.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{MapOk, TryFutureExt as _};
 use futures_util::task::AtomicWaker;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -17,13 +17,9 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 
-/// Cuts one connection to the backend. It is among the extensions of each answer that came over it.
-#[derive(Clone)]
-pub(super) struct Line {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
+/// Cuts one connection. It is among the extensions of each answer that came over it.
+#[derive(Default)]
+pub(crate) struct Line {
     is_cut: AtomicBool,
     // Of the task that reads and writes, which is one.
     task: AtomicWaker,
@@ -31,14 +27,14 @@ struct Shared {
 
 impl Line {
     /// Ends the connection by an error.
-    pub(super) fn cut(&self) {
-        self.shared.is_cut.store(true, Ordering::Release);
-        self.shared.task.wake();
+    pub(crate) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
+        self.task.wake();
     }
 
     /// An error once it is cut.
     fn check(&self) -> io::Result<()> {
-        if self.shared.is_cut.load(Ordering::Acquire) {
+        if self.is_cut.load(Ordering::Acquire) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "the exchange is over",
@@ -58,55 +54,62 @@ pub(super) struct Lines {
 impl tower::Service<Uri> for Lines {
     type Response = OnLine;
     type Error = <HttpConnector as tower::Service<Uri>>::Error;
-    type Future = BoxFuture<'static, Result<OnLine, Self::Error>>;
+    type Future = MapOk<<HttpConnector as tower::Service<Uri>>::Future, fn(TokioIo<TcpStream>) -> OnLine>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         tower::Service::poll_ready(&mut self.connector, cx)
     }
 
     fn call(&mut self, _pool: Uri) -> Self::Future {
-        let connecting = tower::Service::call(&mut self.connector, self.to.clone());
-        Box::pin(async move {
-            let line = Line {
-                shared: Arc::new(Shared {
-                    is_cut: AtomicBool::new(false),
-                    task: AtomicWaker::new(),
-                }),
-            };
-            Ok(OnLine {
-                stream: connecting.await?,
-                line,
-            })
-        })
+        tower::Service::call(&mut self.connector, self.to.clone()).map_ok(OnLine::new)
     }
 }
 
 pin_project! {
     /// A connection and what cuts it.
-    pub struct OnLine {
+    pub struct OnLine<S = TokioIo<TcpStream>> {
         #[pin]
-        stream: TokioIo<TcpStream>,
-        line: Line,
+        stream: S,
+        line: Arc<Line>,
+        says_farewell: bool,
     }
 }
 
-impl Connection for OnLine {
+impl<S> OnLine<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            line: Arc::default(),
+            says_farewell: true,
+        }
+    }
+
+    /// One that is closed by dropping it only.
+    pub(crate) fn without_farewell(stream: S) -> Self {
+        Self {
+            says_farewell: false,
+            ..Self::new(stream)
+        }
+    }
+}
+
+impl<S> Connection for OnLine<S> {
     fn connected(&self) -> Connected {
-        self.stream.connected().extra(self.line.clone())
+        Connected::new().extra(Arc::clone(&self.line))
     }
 }
 
-impl Read for OnLine {
+impl<S: Read> Read for OnLine<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         // The task that reads is the one that writes, and it waits for something to read whatever else it waits for.
-        this.line.shared.task.register(cx.waker());
+        this.line.task.register(cx.waker());
         this.line.check()?;
         this.stream.poll_read(cx, buf)
     }
 }
 
-impl Write for OnLine {
+impl<S: Write> Write for OnLine<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
         this.line.check()?;
@@ -114,11 +117,19 @@ impl Write for OnLine {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_flush(cx)
+        let this = self.project();
+        this.line.check()?;
+        this.stream.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_shutdown(cx)
+        let this = self.project();
+        this.line.check()?;
+        if *this.says_farewell {
+            this.stream.poll_shutdown(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -19,7 +19,7 @@ pub mod headers;
 
 mod interim;
 
-mod line;
+pub(crate) mod line;
 
 pub mod target;
 
@@ -28,7 +28,7 @@ mod upgrade;
 mod websocket;
 
 pub use self::backend::BackendError;
-pub use self::forward::{Proxy, Settings, said};
+pub use self::forward::{Proxy, Settings};
 pub use self::upgrade::Tunnels;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Uri, Version};
 
+use super::headers::digits;
 use crate::peer::Peer;
 use crate::rules::path::may_be_a_call;
 
@@ -51,6 +52,9 @@ pub enum TargetError {
         "the path or the query holds the name of a payout call, which is served at its own path only: nothing else that holds it is forwarded"
     )]
     Disguised,
+    /// There is no place for another tunnel.
+    #[error("too many upgraded connections at the same time")]
+    Upgrades,
 }
 
 impl TargetError {
@@ -70,6 +74,7 @@ impl TargetError {
             Self::Scheme => StatusCode::MISDIRECTED_REQUEST,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Disguised => StatusCode::NOT_FOUND,
+            Self::Upgrades => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -135,7 +140,7 @@ pub fn check_message(
             return Err(TargetError::Target);
         }
         let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-        let is_length = |length: &HeaderValue| is_number(length.as_bytes());
+        let is_length = |length: &HeaderValue| digits(length.as_bytes()).is_some();
         if !lengths.next().is_none_or(is_length) || lengths.next().is_some() {
             return Err(TargetError::Length);
         }
@@ -215,9 +220,7 @@ fn is_host(host: &[u8]) -> bool {
     };
     let is_port = match port {
         [] | [b':'] => true,
-        [b':', digits @ ..] => {
-            is_number(digits) && std::str::from_utf8(digits).is_ok_and(|port| port.parse::<u16>().is_ok())
-        }
+        [b':', port @ ..] => digits(port).is_some_and(|port| u16::try_from(port).is_ok()),
         _ => false,
     };
     let is_encoded = |after: &[u8]| matches!(after, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit());
@@ -230,10 +233,6 @@ fn is_host(host: &[u8]) -> bool {
 /// Whether a host's name has such a character. The comma is none: it would be a list to some.
 fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&byte)
-}
-
-fn is_number(digits: &[u8]) -> bool {
-    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use super::headers::elements;
 use super::websocket::{Frames, going_away};
 use crate::http::drain::{Drain, Phase};
 
@@ -23,12 +24,8 @@ const CARRIERS: [&str; 5] = ["h2", "h2c", "http", "spdy", "tls"];
 pub(super) fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
     let mut protocols = request.headers().get_all(UPGRADE).iter();
     let protocol = protocols.next().filter(|_| protocols.next().is_none())?;
-    let asks = request
-        .headers()
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    let mut options = elements(request.headers(), CONNECTION);
+    let asks = options.any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     (asks && request.version() == Version::HTTP_11 && is_tunnelled(protocol)).then(|| protocol.clone())
 }
 
@@ -161,7 +158,7 @@ async fn copy(
     close: Vec<u8>,
     drain: &Drain,
 ) -> io::Result<()> {
-    let mut frames = Frames::new();
+    let mut frames = Frames::default();
     let mut buffer = vec![0; BUFFER];
     while drain.phase() < Phase::Draining || frames.has_closed() {
         let read = tokio::select! {

@@ -2,44 +2,21 @@
 //! looked at. Source: RFC 6455, sections 5.2 and 7.4.1.
 
 /// What is read of a direction.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Frames {
-    at: At,
+    /// What has come of a frame's head.
+    head: Vec<u8>,
+    /// So many bytes of mask and payload are to come.
+    payload: u64,
     /// The frame that is being read is a close frame.
     is_close: bool,
     has_closed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    Between,
-    /// The second byte comes next.
-    Length,
-    /// So many bytes of an extended length are to come; what was read of it; whether a mask follows.
-    Extended {
-        left: u8,
-        length: u64,
-        is_masked: bool,
-    },
-    /// So many bytes of mask and payload are to come.
-    Payload(u64),
-}
-
-/// The bytes of a mask.
-const MASK: u64 = 4;
-
 impl Frames {
-    pub(super) fn new() -> Self {
-        Self {
-            at: At::Between,
-            is_close: false,
-            has_closed: false,
-        }
-    }
-
     /// Whether the next byte begins a frame.
     pub(super) fn is_between(&self) -> bool {
-        self.at == At::Between
+        self.head.is_empty() && self.payload == 0
     }
 
     /// Whether a close frame was seen to its end: no other frame may follow.
@@ -68,68 +45,40 @@ impl Frames {
     /// Reads one byte of a head, or what there is of a payload. Returns what follows.
     fn step<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         const CLOSE: u8 = 8;
-        let Some((&first, rest)) = bytes.split_first() else {
-            return bytes;
+        let step = if self.payload == 0 {
+            self.head.extend(bytes.first());
+            if let Some(payload) = payload(&self.head) {
+                self.is_close = self.head.first().is_some_and(|first| first & 0x0f == CLOSE);
+                self.payload = payload;
+                self.head.clear();
+            }
+            1
+        } else {
+            let step = usize::try_from(self.payload)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
+            self.payload = self
+                .payload
+                .saturating_sub(u64::try_from(step).unwrap_or(u64::MAX));
+            step
         };
-        match self.at {
-            At::Between => {
-                self.is_close = first & 0x0f == CLOSE;
-                self.at = At::Length;
-                rest
-            }
-            At::Length => {
-                let is_masked = first & 0x80 != 0;
-                let extended = |left| At::Extended {
-                    left,
-                    length: 0,
-                    is_masked,
-                };
-                match first & 0x7f {
-                    126 => self.at = extended(2),
-                    127 => self.at = extended(8),
-                    length => self.begin_payload(u64::from(length), is_masked),
-                }
-                rest
-            }
-            At::Extended {
-                left,
-                length,
-                is_masked,
-            } => {
-                let length = (length << 8) | u64::from(first);
-                match left.saturating_sub(1) {
-                    0 => self.begin_payload(length, is_masked),
-                    left => {
-                        self.at = At::Extended {
-                            left,
-                            length,
-                            is_masked,
-                        };
-                    }
-                }
-                rest
-            }
-            At::Payload(left) => {
-                let step = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-                self.await_payload(left.saturating_sub(u64::try_from(step).unwrap_or(u64::MAX)));
-                bytes.get(step..).unwrap_or_default()
-            }
-        }
+        self.has_closed |= self.is_close && self.is_between();
+        bytes.get(step..).unwrap_or_default()
     }
+}
 
-    fn begin_payload(&mut self, length: u64, is_masked: bool) {
-        self.await_payload(length.saturating_add(if is_masked { MASK } else { 0 }));
-    }
-
-    fn await_payload(&mut self, left: u64) {
-        self.at = match left {
-            0 => {
-                self.has_closed |= self.is_close;
-                At::Between
-            }
-            left => At::Payload(left),
-        };
-    }
+/// How many bytes follow a head, its mask among them; `None` where it is not whole yet.
+fn payload(head: &[u8]) -> Option<u64> {
+    const MASK: u64 = 4;
+    let [_, second, extended @ ..] = head else {
+        return None;
+    };
+    let length = match second & 0x7f {
+        126 => u64::from(u16::from_be_bytes(extended.try_into().ok()?)),
+        127 => u64::from_be_bytes(extended.try_into().ok()?),
+        length => u64::from(length),
+    };
+    Some(length.saturating_add(if second & 0x80 == 0 { 0 } else { MASK }))
 }
 
 /// A close frame that says 1001, "going away". Towards a server it must be masked, by a key that the peer cannot guess.
@@ -188,7 +137,7 @@ mod tests {
             let all = each.concat();
             let mut ends: Vec<usize> = each.iter().scan(0, |end, frame| { *end += frame.len(); Some(*end) }).collect();
             ends.insert(0, 0);
-            let (mut reader, mut read) = (Frames::new(), 0);
+            let (mut reader, mut read) = (Frames::default(), 0);
             for piece in pieces {
                 let piece = &all[read..(read + piece).min(all.len())];
                 reader.read(piece);
@@ -204,7 +153,7 @@ mod tests {
     #[test]
     fn a_close_frame_is_seen_when_it_is_over() {
         for mask in [false, true] {
-            let mut reader = Frames::new();
+            let mut reader = Frames::default();
             reader.read(&frame(1, 300, mask));
             let close = frame(8, 2, mask);
             reader.read(&close[..close.len() - 1]);
@@ -212,7 +161,7 @@ mod tests {
             reader.read(&close[close.len() - 1..]);
             assert!(reader.has_closed() && reader.is_between());
         }
-        let mut reader = Frames::new();
+        let mut reader = Frames::default();
         reader.read(&[0x88, 0]);
         assert!(reader.has_closed(), "one without a code");
     }
@@ -220,7 +169,7 @@ mod tests {
     #[test]
     fn going_away_is_a_close_frame() {
         for mask in [None, Some([9, 8, 7, 6])] {
-            let mut reader = Frames::new();
+            let mut reader = Frames::default();
             reader.read(&going_away(mask));
             assert!(reader.has_closed() && reader.is_between());
         }

@@ -5,7 +5,7 @@ use super::xml::{Nested, NotXml};
 use super::{json, xml};
 
 /// One of the contract's two encodings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// One flat JSON object.

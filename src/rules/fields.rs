@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 
 use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// The most fields one message may have. The contract knows 17; a message with more than this is not a mistake.
@@ -116,8 +117,7 @@ impl<'a> Fields<'a> {
 
     /// Sets a number under one of our own names; an earlier value of the name is replaced.
     pub fn set_number(&mut self, name: &'static str, number: i64) {
-        let mut digits = itoa::Buffer::new();
-        self.put(name, Value::Raw(Cow::Owned(digits.format(number).to_owned())));
+        self.put(name, Value::Raw(Cow::Owned(number.to_string())));
     }
 
     fn put(&mut self, name: &'static str, value: Value<'a>) {
@@ -188,6 +188,25 @@ impl<'a> Fields<'a> {
         Fields {
             entries: self.entries.into_iter().map(own).collect(),
         }
+    }
+}
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Raw(token) => {
+                let token: &RawValue = serde_json::from_str(token).map_err(S::Error::custom)?;
+                token.serialize(serializer)
+            }
+        }
+    }
+}
+
+/// As a JSON object: texts as strings, tokens as they were written.
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
     }
 }
 

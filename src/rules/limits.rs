@@ -20,7 +20,7 @@ pub struct Limits {
 }
 
 /// Which sum a charge goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Counter {
     /// Fen of one user on one day.
@@ -32,7 +32,7 @@ pub enum Counter {
 }
 
 /// One sum that a claim adds to, atomically with the claim, unless it would pass its limit.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Charge {
     /// Which sum.

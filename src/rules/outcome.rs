@@ -82,7 +82,7 @@ pub enum Verdict {
 }
 
 /// A refusal as it is kept and answered.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
     /// `errCode`.

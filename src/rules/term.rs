@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Why a text or a number is not the term it was meant to be: a rule in words, e.g. `must be 1 to 32 letters or digits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +51,7 @@ macro_rules! text_term {
     };
 }
 
-/// Makes a term printable as it is: for those that may appear in logs in full.
+/// Makes a term printable and serialisable as it is: for those that may appear in logs in full.
 macro_rules! printable {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -64,10 +64,15 @@ macro_rules! printable {
                 fmt::Debug::fmt(&*self.0, f)
             }
         }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
     )*};
 }
 
-/// Makes a term print shortened only (`oX12…9f`), also in `Debug`: for those that name a person.
+/// Makes a term print shortened only (`oX12…9f`), also in `Debug`, and not serialise by itself: for those that name a person.
 macro_rules! redacted {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -78,6 +83,11 @@ macro_rules! redacted {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&crate::redact::shorten(&self.0))
+            }
+        }
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
             }
         }
     )*};
@@ -135,7 +145,7 @@ fn within(text: &str, max: usize, allowed: impl Fn(u8) -> bool) -> bool {
 }
 
 /// An amount in fen (分, 1/100 yuan): 1 to 2147483647. There is no arithmetic on it but [`Fen::get`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "i64")]
 pub struct Fen(i32);
 
@@ -175,11 +185,11 @@ impl fmt::Display for Fen {
 }
 
 /// The platform's own record id (`tradeRecordId`, int64). It is passed on, never interpreted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TradeRecordId(pub i64);
 
 /// What makes an order one order: the number is unique within a merchant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderKey {
     /// The merchant.
@@ -195,7 +205,7 @@ impl fmt::Display for OrderKey {
 }
 
 /// A moment on the wall clock in milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Millis(pub i64);
 
@@ -222,7 +232,7 @@ impl Millis {
 ///
 /// It is kept in the ledger and advanced by what each process sees pass by its monotonic clock. So it never runs faster than
 /// time does, whatever the wall clocks do, and no step of a clock moves it. It falls behind while nobody has the ledger open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LedgerTime(pub i64);
 
 impl LedgerTime {
@@ -241,8 +251,8 @@ impl LedgerTime {
 
 /// One moment by both clocks: the wall's, which people and WeChat's calendar days go by and which may step, and the
 /// ledger's, which ages are counted by. Written as `[wall, ledger]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "(i64, i64)")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(i64, i64)", into = "(i64, i64)")]
 pub struct Moment {
     /// Milliseconds since 1970, by the wall clock of whoever noted the moment.
     pub wall: Millis,
@@ -256,6 +266,12 @@ impl From<(i64, i64)> for Moment {
             wall: Millis(wall),
             ledger: LedgerTime(ledger),
         }
+    }
+}
+
+impl From<Moment> for (i64, i64) {
+    fn from(Moment { wall, ledger }: Moment) -> Self {
+        (wall.0, ledger.0)
     }
 }
 

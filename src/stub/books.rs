@@ -28,6 +28,13 @@ pub struct Payment {
     pub parameters: BTreeMap<String, String>,
 }
 
+impl Payment {
+    /// The amount as it is told, or another one.
+    pub(super) fn told_amount(&self, wrong: bool) -> String {
+        self.amount.saturating_add(i64::from(wrong)).to_string()
+    }
+}
+
 /// A request for a payment or a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,7 +59,7 @@ pub struct Books {
 }
 
 /// A notification as it was posted: where to, its headers, its body.
-pub(super) type Posted = (String, http::HeaderMap, String);
+pub(super) type Posted = (String, Vec<(&'static str, String)>, String);
 
 /// What became of a request to pay once per order number.
 pub(super) enum Paid {

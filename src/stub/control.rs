@@ -1,67 +1,88 @@
 //! The stub's own paths, and the echo that stands in for a customer's backend.
 
-use bytes::Bytes;
-use http::request::Parts;
-use http::{Method, Response, StatusCode};
-use serde_json::json;
+use std::sync::Arc;
 
-use super::World;
+use axum::extract::{Query, Request, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::books::{Asked, Payment};
+use super::faults::Faults;
 use super::serve::pairs;
-use super::wire::{Body, full};
+use super::{World, wechat_v3};
 
-pub(super) fn answer(
-    method: &Method,
-    path: &str,
-    query: &str,
-    body: &Bytes,
-    world: &World,
-) -> Response<Body> {
-    let json = |value: serde_json::Value| full(StatusCode::OK, "application/json", value.to_string());
-    let said = |status, text: &str| full(status, "text/plain", format!("{text}\n"));
-    match (method.as_str(), path) {
-        ("GET", "payments") => json(json!(world.books().payments())),
-        ("GET", "requests") => json(json!(world.books().requests())),
-        ("POST", "faults") => match String::from_utf8_lossy(body).parse() {
-            Ok(faults) => {
-                *world.faults() = faults;
-                said(StatusCode::OK, "ok")
-            }
-            Err(error) => said(StatusCode::BAD_REQUEST, &error),
-        },
-        ("POST", "status") => match (given(query, "order"), given(query, "status")) {
-            (Some(order), Some(status)) => {
-                world.books().set_status(order, status);
-                said(StatusCode::OK, "ok")
-            }
-            _ => said(StatusCode::BAD_REQUEST, "write ?order=NO&status=WORD"),
-        },
-        ("POST", "rotate") => match world.v3.rotate() {
-            Ok(()) => said(StatusCode::OK, "ok"),
-            Err(why) => said(StatusCode::INTERNAL_SERVER_ERROR, &why),
-        },
-        _ => said(
-            StatusCode::NOT_FOUND,
-            "GET payments, GET requests, POST faults, POST status, POST notify, POST rotate",
-        ),
-    }
+/// What is told: `Err` where it could not be done.
+type Told = Result<String, (StatusCode, String)>;
+
+/// What is under `/_stub`.
+pub(super) fn router() -> Router<Arc<World>> {
+    Router::new()
+        .route("/payments", get(payments))
+        .route("/requests", get(requests))
+        .route("/faults", post(faults))
+        .route("/status", post(status))
+        .route("/notify", post(notify))
+        .route("/rotate", post(rotate))
 }
 
-/// A parameter of a query, where no value needs escaping.
-pub(super) fn given<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(n, _)| *n == name)
-        .map(|(_, value)| value)
+async fn payments(State(world): State<Arc<World>>) -> Json<Vec<Payment>> {
+    Json(world.books().payments().to_vec())
+}
+
+async fn requests(State(world): State<Arc<World>>) -> Json<Vec<Asked>> {
+    Json(world.books().requests().to_vec())
+}
+
+async fn faults(State(world): State<Arc<World>>, spec: String) -> Told {
+    let faults: Faults = spec.parse().map_err(refused)?;
+    *world.faults() = faults;
+    Ok("ok\n".to_owned())
+}
+
+#[derive(Deserialize)]
+struct Status {
+    order: String,
+    status: String,
+}
+
+async fn status(State(world): State<Arc<World>>, Query(said): Query<Status>) -> Told {
+    world.books().set_status(&said.order, &said.status);
+    Ok("ok\n".to_owned())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Notify {
+    order: String,
+    how: String,
+}
+
+async fn notify(State(world): State<Arc<World>>, Query(asked): Query<Notify>) -> Told {
+    let status = wechat_v3::notify(&world, &asked.order, &asked.how).await;
+    Ok(format!("{}\n", status.map_err(refused)?))
+}
+
+async fn rotate(State(world): State<Arc<World>>) -> Told {
+    world.v3.rotate().map_err(refused)?;
+    Ok("ok\n".to_owned())
+}
+
+fn refused(why: impl std::fmt::Display) -> (StatusCode, String) {
+    (StatusCode::BAD_REQUEST, format!("{why}\n"))
 }
 
 /// What was asked for, as the backend saw it.
-pub(super) fn echo(head: &Parts, body: &Bytes) -> Response<Body> {
-    let seen = json!({
+pub(super) async fn echo(request: Request) -> Result<Json<Value>, StatusCode> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| StatusCode::BAD_REQUEST)?;
+    Ok(Json(json!({
         "method": head.method.as_str(),
         "path": head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
         "headers": pairs(&head.headers),
-        "bodyBytes": body.len(),
-    });
-    full(StatusCode::OK, "application/json", seen.to_string())
+        "bodyBytes": body.to_bytes().len(),
+    })))
 }

@@ -31,6 +31,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::wechat_v3::Spoilt;
 
 /// All faults.
@@ -43,34 +45,34 @@ pub struct Faults {
 struct Rule {
     call: String,
     prefix: String,
-    action: Action,
+    fault: Fault,
     times: Option<u32>,
 }
 
 /// One thing that goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) action: Action,
+    /// The payment is made before (`…-after`).
+    pub(super) pays_first: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Delay(Duration),
-    Reset(Moment),
-    Hang(Moment),
-    Status(Moment, u16),
-    Error(Moment, String),
+    Reset,
+    Hang,
+    Status(StatusCode),
+    Error(String),
     FailOuter(String),
-    Garbage(Moment),
-    Empty(Moment),
+    Garbage,
+    Empty,
     Truncate,
     Late(Duration),
     Redirect,
     Spoilt(Spoilt),
     Forged(String),
     WrongAmount,
-}
-
-/// Before or after the payment is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
-    Before,
-    After,
 }
 
 /// The calls that pay.
@@ -87,17 +89,17 @@ const OTHERS: [&str; 2] = ["cancel-bill", "certificates"];
 
 impl Faults {
     /// What goes wrong with this call: how long it waits, and what then. Counts the times down.
-    pub(super) fn take(&mut self, call: &str, order_no: &str) -> (Duration, Option<Action>) {
+    pub(super) fn take(&mut self, call: &str, order_no: &str) -> (Duration, Option<Fault>) {
         let mut delay = Duration::ZERO;
         for rule in &mut self.rules {
             if rule.times == Some(0) || !rule.matches(call, order_no) {
                 continue;
             }
             rule.times = rule.times.map(|times| times.saturating_sub(1));
-            if let Action::Delay(more) = &rule.action {
+            if let Action::Delay(more) = &rule.fault.action {
                 delay = delay.saturating_add(*more);
             } else {
-                return (delay, Some(rule.action.clone()));
+                return (delay, Some(rule.fault.clone()));
             }
         }
         (delay, None)
@@ -142,49 +144,33 @@ fn rule(text: &str) -> Result<Rule, String> {
         return Err(format!("{call:?} is no call"));
     }
     let (what, times) = match what.rsplit_once('*') {
-        Some((what, times)) => (
-            what,
-            Some(
-                times
-                    .parse()
-                    .map_err(|_| format!("{times:?} is no number of times"))?,
-            ),
-        ),
+        Some((what, times)) => {
+            let times = times.parse().map_err(|error| format!("{times:?}: {error}"))?;
+            (what, Some(times))
+        }
         None => (what, None),
     };
     let (name, argument) = what.split_once(':').unwrap_or((what, ""));
-    let span = || humantime::parse_duration(argument).map_err(|error| format!("{text:?}: {error}"));
-    let status = || {
-        argument
-            .parse()
-            .map_err(|_| format!("{text:?}: {argument:?} is no HTTP status"))
+    let wrong = |error: &dyn std::fmt::Display| format!("{text:?}: {error}");
+    let span = || humantime::parse_duration(argument).map_err(|error| wrong(&error));
+    let code = || match argument {
+        "" => Err(wrong(&"a code is missing")),
+        code => Ok(code.to_owned()),
     };
-    let code = || {
-        if argument.is_empty() {
-            Err(format!("{text:?}: a code is missing"))
-        } else {
-            Ok(argument.to_owned())
-        }
-    };
+    let pays_first = name.ends_with("-after");
     let action = match name {
         "delay" => Action::Delay(span()?),
-        "reset-before" => Action::Reset(Moment::Before),
-        "reset-after" => Action::Reset(Moment::After),
-        "hang-before" => Action::Hang(Moment::Before),
-        "hang-after" => Action::Hang(Moment::After),
-        "status" => Action::Status(Moment::Before, status()?),
-        "status-after" => Action::Status(Moment::After, status()?),
-        "error" => Action::Error(Moment::Before, code()?),
-        "error-after" => Action::Error(Moment::After, code()?),
+        "reset-before" | "reset-after" => Action::Reset,
+        "hang-before" | "hang-after" => Action::Hang,
+        "status" | "status-after" => Action::Status(argument.parse().map_err(|error| wrong(&error))?),
+        "error" | "error-after" => Action::Error(code()?),
         "fail-outer" => Action::FailOuter(argument.to_owned()),
-        "garbage" => Action::Garbage(Moment::Before),
-        "garbage-after" => Action::Garbage(Moment::After),
-        "empty" => Action::Empty(Moment::Before),
-        "empty-after" => Action::Empty(Moment::After),
+        "garbage" | "garbage-after" => Action::Garbage,
+        "empty" | "empty-after" => Action::Empty,
         "truncate-after" => Action::Truncate,
         "late" => Action::Late(span()?),
         "redirect" => Action::Redirect,
-        "spoilt" => Action::Spoilt(spoilt(argument)?),
+        "spoilt" => Action::Spoilt(Spoilt::of(argument).map_err(|error| wrong(&error))?),
         "forged" => Action::Forged(code()?),
         "wrong-amount" => Action::WrongAmount,
         _ => return Err(format!("{name:?} is no action")),
@@ -192,20 +178,8 @@ fn rule(text: &str) -> Result<Rule, String> {
     Ok(Rule {
         call: call.to_owned(),
         prefix: prefix.to_owned(),
-        action,
+        fault: Fault { action, pays_first },
         times,
-    })
-}
-
-fn spoilt(how: &str) -> Result<Spoilt, String> {
-    Ok(match how {
-        "signature" => Spoilt::Signature,
-        "serial" => Spoilt::Serial,
-        "stale" => Spoilt::Stale,
-        "absent" => Spoilt::Absent,
-        "probe" => Spoilt::Probe,
-        "body" => Spoilt::Body,
-        _ => return Err(format!("{how:?} is no way to spoil a signature")),
     })
 }
 
@@ -218,7 +192,8 @@ mod tests {
         let mut faults: Faults = "pay/A=delay:1s*1;sendredpack/A=error-after:SYSTEMERROR*2;query=hang-before"
             .parse()
             .unwrap();
-        let error = Some(Action::Error(Moment::After, "SYSTEMERROR".into()));
+        let fault = |action, pays_first| Some(Fault { action, pays_first });
+        let error = fault(Action::Error("SYSTEMERROR".into()), true);
         assert_eq!(
             faults.take("sendredpack", "A1"),
             (Duration::from_secs(1), error.clone())
@@ -228,7 +203,7 @@ mod tests {
         assert_eq!(faults.take("sendredpack", "A3"), (Duration::ZERO, None));
         assert_eq!(
             faults.take("gethbinfo", "A3"),
-            (Duration::ZERO, Some(Action::Hang(Moment::Before)))
+            (Duration::ZERO, fault(Action::Hang, false))
         );
     }
 

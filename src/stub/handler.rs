@@ -1,13 +1,12 @@
 //! A customer's handler: takes the normalised request, pays, and answers in the request's encoding.
 
-use http::Response;
+use axum::response::Response;
 
 use super::books::{Paid, Payment};
 use super::serve::Call;
-use super::wire::Body;
 use super::{HandlerKind, World};
 
-pub(super) fn failure(call: &Call, code: &str, text: &str) -> Response<Body> {
+pub(super) fn failure(call: &Call, code: &str, text: &str) -> Response {
     call.respond(&[
         ("returnCode", "SUCCESS"),
         ("resultCode", "FAIL"),
@@ -17,7 +16,7 @@ pub(super) fn failure(call: &Call, code: &str, text: &str) -> Response<Body> {
     ])
 }
 
-pub(super) fn answer(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
+pub(super) fn answer(call: &Call, world: &World, wrong_amount: bool) -> Response {
     if call.name == "status" {
         return status(call, world, wrong_amount);
     }
@@ -44,12 +43,7 @@ pub(super) fn answer(call: &Call, world: &World, wrong_amount: bool) -> Response
     let Paid::Once(payment) = paid else {
         return failure(call, "PARAM_ERROR", "the number is known with other parameters");
     };
-    let amount = if wrong_amount {
-        payment.amount.saturating_add(1)
-    } else {
-        payment.amount
-    }
-    .to_string();
+    let amount = payment.told_amount(wrong_amount);
     call.respond(&[
         ("returnCode", "SUCCESS"),
         ("resultCode", "SUCCESS"),
@@ -61,17 +55,12 @@ pub(super) fn answer(call: &Call, world: &World, wrong_amount: bool) -> Response
     ])
 }
 
-fn status(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
+fn status(call: &Call, world: &World, wrong_amount: bool) -> Response {
     let books = world.books();
     let Some(payment) = books.find(call.field("mchId"), &call.order_no) else {
         return failure(call, "NOT_FOUND", "no such order");
     };
-    let amount = if wrong_amount {
-        payment.amount.saturating_add(1)
-    } else {
-        payment.amount
-    }
-    .to_string();
+    let amount = payment.told_amount(wrong_amount);
     call.respond(&[
         ("returnCode", "SUCCESS"),
         ("resultCode", "SUCCESS"),

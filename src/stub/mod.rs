@@ -42,7 +42,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::books::Books;
 pub use self::faults::Faults;
@@ -96,6 +96,9 @@ impl Options {
     }
 }
 
+/// Why something could not be made or sent.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why the stub did not start.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant says it in its text")]
@@ -106,7 +109,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     #[error("the stub's certificates cannot be made: {0}")]
-    Certificates(String),
+    Certificates(Failure),
 }
 
 /// What all connections share.
@@ -141,7 +144,7 @@ pub struct Stub {
     pki: Pki,
     addr: SocketAddr,
     tls_addr: Option<SocketAddr>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Stub {
@@ -201,7 +204,7 @@ impl Stub {
     ///
     /// # Errors
     /// When it cannot be made, then why.
-    pub fn client_certificate(&self, mch_id: &str) -> Result<(String, String), String> {
+    pub fn client_certificate(&self, mch_id: &str) -> Result<(String, String), Failure> {
         self.pki.client(mch_id)
     }
 
@@ -209,7 +212,7 @@ impl Stub {
     ///
     /// # Errors
     /// When they cannot be made, then why.
-    pub fn bill_keys(&self, mch_id: &str) -> Result<BillKeys, String> {
+    pub fn bill_keys(&self, mch_id: &str) -> Result<BillKeys, Failure> {
         self.world.v3.merchant(&self.pki, mch_id)
     }
 
@@ -219,14 +222,15 @@ impl Stub {
     /// # Errors
     /// When there is no such bill or its `notify_url` cannot be reached, then why.
     pub async fn notify(&self, order_no: &str, how: &str) -> Result<u16, String> {
-        wechat_v3::notify(&self.world, order_no, how).await
+        let sent = wechat_v3::notify(&self.world, order_no, how).await;
+        sent.map_err(|error| error.to_string())
     }
 
     /// Replaces the platform certificate that v3 answers are signed with.
     ///
     /// # Errors
     /// When it cannot be made, then why.
-    pub fn rotate_platform_certificate(&self) -> Result<(), String> {
+    pub fn rotate_platform_certificate(&self) -> Result<(), Failure> {
         self.world.v3.rotate()
     }
 
@@ -261,15 +265,16 @@ impl Stub {
     ///
     /// # Errors
     /// When a file cannot be written, then the error.
-    pub fn write_pki(&self, dir: &Path, mch_ids: &[&str]) -> std::io::Result<()> {
-        private::create_directories(dir)?;
-        private::replace(&dir.join("stub-ca.crt"), self.ca_pem().as_bytes())?;
+    pub fn write_pki(&self, dir: &Path, mch_ids: &[impl AsRef<str>]) -> std::io::Result<()> {
+        write(dir, &[("stub-ca.crt", self.ca_pem())])?;
         for mch_id in mch_ids {
-            let (cert, key) = self.client_certificate(mch_id).map_err(std::io::Error::other)?;
-            let folder = dir.join(mch_id);
-            private::create_directories(&folder)?;
-            private::replace(&folder.join("apiclient_cert.pem"), cert.as_bytes())?;
-            private::replace(&folder.join("apiclient_key.pem"), key.as_bytes())?;
+            let (cert, key) = self
+                .client_certificate(mch_id.as_ref())
+                .map_err(std::io::Error::other)?;
+            write(
+                &dir.join(mch_id.as_ref()),
+                &[("apiclient_cert.pem", &cert), ("apiclient_key.pem", &key)],
+            )?;
         }
         Ok(())
     }
@@ -279,36 +284,35 @@ impl Stub {
     ///
     /// # Errors
     /// When a key cannot be made or a file cannot be written, then the error.
-    pub fn write_v3(&self, dir: &Path, mch_ids: &[&str]) -> std::io::Result<()> {
+    pub fn write_v3(&self, dir: &Path, mch_ids: &[impl AsRef<str>]) -> std::io::Result<()> {
         for mch_id in mch_ids {
-            let keys = self.bill_keys(mch_id).map_err(std::io::Error::other)?;
-            let folder = dir.join(mch_id).join("v3");
-            private::create_directories(&folder)?;
-            for (name, text) in [
-                ("apiclient_cert.pem", keys.cert_pem.as_str()),
-                ("apiclient_key.pem", &keys.key_pem),
-                ("apiv3-key", APIV3_KEY),
-                ("wechatpay_pub_key.pem", &keys.public_key_pem),
-            ] {
-                private::replace(&folder.join(name), text.as_bytes())?;
-            }
+            let keys = self.bill_keys(mch_id.as_ref()).map_err(std::io::Error::other)?;
+            write(
+                &dir.join(mch_id.as_ref()).join("v3"),
+                &[
+                    ("apiclient_cert.pem", &keys.cert_pem),
+                    ("apiclient_key.pem", &keys.key_pem),
+                    ("apiv3-key", APIV3_KEY),
+                    ("wechatpay_pub_key.pem", &keys.public_key_pem),
+                ],
+            )?;
         }
         Ok(())
     }
 
     /// Stops listening. Connections that are open are cut.
-    pub async fn shutdown(mut self) {
-        for task in std::mem::take(&mut self.tasks) {
+    pub async fn shutdown(self) {
+        for task in self.tasks {
             task.abort();
             let _ended = task.await.is_ok();
         }
     }
 }
 
-impl Drop for Stub {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+fn write(folder: &Path, files: &[(&str, &str)]) -> std::io::Result<()> {
+    private::create_directories(folder)?;
+    for (name, text) in files {
+        private::replace(&folder.join(name), text.as_bytes())?;
     }
+    Ok(())
 }

@@ -12,6 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio_rustls::TlsAcceptor;
 
+use super::Failure;
+
 pub(super) struct Pki {
     ca_pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -20,14 +22,14 @@ pub(super) struct Pki {
 }
 
 impl Pki {
-    pub(super) fn make() -> Result<Self, String> {
-        let ca_key = KeyPair::generate().map_err(|error| error.to_string())?;
-        let mut ca = CertificateParams::new(Vec::new()).map_err(|error| error.to_string())?;
+    pub(super) fn make() -> Result<Self, Failure> {
+        let ca_key = KeyPair::generate()?;
+        let mut ca = CertificateParams::new(Vec::new())?;
         ca.distinguished_name
             .push(DnType::CommonName, "payout-sidecar stub CA");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let ca_pem = ca.self_signed(&ca_key).map_err(|error| error.to_string())?.pem();
+        let ca_pem = ca.self_signed(&ca_key)?.pem();
         let issuer = Issuer::new(ca, ca_key);
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         let (server_pem, server_key) =
@@ -44,7 +46,7 @@ impl Pki {
         &self.ca_pem
     }
 
-    pub(super) fn client(&self, name: &str) -> Result<(String, String), String> {
+    pub(super) fn client(&self, name: &str) -> Result<(String, String), Failure> {
         leaf(
             &self.issuer,
             Vec::new(),
@@ -54,33 +56,26 @@ impl Pki {
     }
 
     /// A certificate of this CA over somebody's key, PEM.
-    pub(super) fn signed(&self, params: CertificateParams, key: &KeyPair) -> Result<String, String> {
-        let cert = params
-            .signed_by(key, &self.issuer)
-            .map_err(|error| error.to_string())?;
+    pub(super) fn signed(&self, params: CertificateParams, key: &KeyPair) -> Result<String, Failure> {
+        let cert = params.signed_by(key, &self.issuer)?;
         Ok(cert.pem())
     }
 
     /// Accepts TLS, and takes a client certificate where one is given; who needs one is decided per call.
-    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, String> {
+    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, Failure> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).map_err(|error| error.to_string())?;
-        roots.add(ca).map_err(|error| error.to_string())?;
+        let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes())?;
+        roots.add(ca)?;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .allow_unauthenticated()
-            .build()
-            .map_err(|error| error.to_string())?;
-        let chain =
-            CertificateDer::from_pem_slice(self.server_pem.as_bytes()).map_err(|error| error.to_string())?;
-        let key =
-            PrivateKeyDer::from_pem_slice(self.server_key.as_bytes()).map_err(|error| error.to_string())?;
+            .build()?;
+        let chain = CertificateDer::from_pem_slice(self.server_pem.as_bytes())?;
+        let key = PrivateKeyDer::from_pem_slice(self.server_key.as_bytes())?;
         let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
+            .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![chain], key)
-            .map_err(|error| error.to_string())?;
+            .with_single_cert(vec![chain], key)?;
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
@@ -90,14 +85,12 @@ fn leaf(
     names: Vec<String>,
     common_name: &str,
     usage: ExtendedKeyUsagePurpose,
-) -> Result<(String, String), String> {
-    let key = KeyPair::generate().map_err(|error| error.to_string())?;
-    let mut params = CertificateParams::new(names).map_err(|error| error.to_string())?;
+) -> Result<(String, String), Failure> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.extended_key_usages = vec![usage];
-    let cert = params
-        .signed_by(&key, issuer)
-        .map_err(|error| error.to_string())?;
+    let cert = params.signed_by(&key, issuer)?;
     Ok((cert.pem(), key.serialize_pem()))
 }
 

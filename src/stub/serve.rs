@@ -1,27 +1,46 @@
-//! The stub's listeners: plain and TLS, and the fork to what it stands in for.
+//! The stub's listeners: plain and TLS, and the routes to what it stands in for.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
+use axum::extract::{RawPathParams, Request, State};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
+use futures_util::StreamExt as _;
+use futures_util::stream::{iter, once};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use socket2::Socket;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
+use tower::Layer as _;
 
-use super::faults::{Action, Moment};
+use super::faults::{Action, Fault};
 use super::wechat_v3::{self, Asker, Spoilt};
-use super::wire::{Body, Map, full, half};
+use super::wire::{self, Map};
 use super::{StartError, World, control, handler, pki, wechat_v2};
 
-/// The connection is cut without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("cut on purpose")]
-struct Cut;
+/// Who has connected.
+#[derive(Clone)]
+pub(super) enum Peer {
+    /// Somebody, on the plain port.
+    Plain,
+    /// On the TLS port; the client certificate's name, if there is one.
+    Tls(Option<String>),
+}
 
 /// A call, read and taken apart.
 pub(super) struct Call {
@@ -29,8 +48,7 @@ pub(super) struct Call {
     pub(super) fields: Map,
     pub(super) order_no: String,
     pub(super) is_json: bool,
-    /// `None` on the plain port; on the TLS port the client certificate's name, if there is one.
-    pub(super) peer: Option<Option<String>>,
+    pub(super) peer: Peer,
     /// Who asks, in v3.
     pub(super) asker: Option<Asker>,
 }
@@ -39,10 +57,11 @@ pub(super) async fn listen(
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     world: Arc<World>,
-) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
+) -> Result<(SocketAddr, AbortOnDropHandle<()>), StartError> {
     let failed = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
+    let router = router(Arc::clone(&world));
     let task = tokio::spawn(async move {
         // Dropped with this task, and the connections with it.
         let mut connections = JoinSet::new();
@@ -50,27 +69,24 @@ pub(super) async fn listen(
             let Ok((stream, _)) = listener.accept().await else {
                 continue;
             };
-            world
-                .connections
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            world.connections.fetch_add(1, Ordering::Relaxed);
             while connections.try_join_next().is_some() {}
-            connections.spawn(connection(stream, tls.clone(), Arc::clone(&world)));
+            connections.spawn(connection(stream, tls.clone(), router.clone()));
         }
     });
-    Ok((bound, task))
+    Ok((bound, AbortOnDropHandle::new(task)))
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, world: Arc<World>) {
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
     // A second handle on the socket, by which it can be reset however deep the stream is wrapped.
-    let Ok(socket) = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned() else {
+    let Ok(socket) = stream.as_fd().try_clone_to_owned().map(Socket::from) else {
         return;
     };
-    let socket = std::net::TcpStream::from(socket);
     let served = match tls {
-        None => http(TokioIo::new(stream), None, world).await,
+        None => http(stream, Peer::Plain, router).await,
         Some(acceptor) => {
             let Ok(tls) = acceptor.accept(stream).await else {
                 return;
@@ -79,125 +95,114 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, world: Arc<Worl
             let peer = certificates
                 .and_then(|chain| chain.first())
                 .and_then(|cert| pki::common_name(cert));
-            http(TokioIo::new(tls), Some(peer), world).await
+            http(tls, Peer::Tls(peer), router).await
         }
     };
-    if served.is_err()
-        && let Ok(socket) = TcpStream::from_std(socket)
-    {
+    if served.is_err() {
         // Closing then sends RST instead of FIN.
-        let _reset = socket.set_zero_linger().is_ok();
+        let _reset = socket.set_linger(Some(Duration::ZERO)).is_ok();
     }
 }
 
-async fn http<S>(
-    stream: TokioIo<S>,
-    peer: Option<Option<String>>,
-    world: Arc<World>,
-) -> Result<(), hyper::Error>
+async fn http<S>(stream: S, peer: Peer, router: Router) -> Result<(), hyper::Error>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| answer(request, peer.clone(), Arc::clone(&world)));
+    // A call goes on when its caller has gone.
     hyper::server::conn::http1::Builder::new()
         .half_close(true)
-        .serve_connection(stream, service)
+        .serve_connection(
+            TokioIo::new(stream),
+            TowerToHyperService::new(Extension(peer).layer(router)),
+        )
         .await
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    peer: Option<Option<String>>,
-    world: Arc<World>,
-) -> Result<Response<Body>, Cut> {
-    let (head, body) = request.into_parts();
-    let path = head.uri.path().to_owned();
-    let Ok(body) = body.collect().await else {
-        return Err(Cut);
-    };
-    let body = body.to_bytes();
-    if path == "/_stub/notify" && head.method == Method::POST {
-        let query = head.uri.query().unwrap_or_default();
-        let (order_no, how) = (control::given(query, "order"), control::given(query, "how"));
-        let sent = wechat_v3::notify(&world, order_no.unwrap_or_default(), how.unwrap_or_default());
-        return Ok(match sent.await {
-            Ok(status) => full(StatusCode::OK, "text/plain", format!("{status}\n")),
-            Err(why) => full(StatusCode::BAD_REQUEST, "text/plain", format!("{why}\n")),
-        });
-    }
-    if let Some(control) = path.strip_prefix("/_stub/") {
-        return Ok(control::answer(
-            &head.method,
-            control,
-            head.uri.query().unwrap_or_default(),
-            &body,
-            &world,
-        ));
-    }
-    if path.starts_with("/v3/")
-        && let Some((name, order_no)) = wechat_v3::call_of(&head.method, &path)
-    {
-        let mut call = read(name, &body, peer);
-        call.is_json = true;
-        if let Some(number) = call.fields.get("out_bill_no") {
-            call.order_no.clone_from(number);
-        } else {
-            call.order_no = order_no;
+/// The paths of everything that the stub stands in for; where nothing is, the echo.
+fn router(world: Arc<World>) -> Router {
+    let call = |name: &'static str| {
+        move |State(world): State<Arc<World>>,
+              peer: Extension<Peer>,
+              path: RawPathParams,
+              request: Request| async move {
+            let (head, body) = request.into_parts();
+            let Ok(body) = to_bytes(body, usize::MAX).await else {
+                return cut_after(Bytes::new()).into_response();
+            };
+            let call = read(name, &head, &path, &body, peer.0, &world);
+            act(call, world).await
         }
-        call.asker = Some(Asker::of(&head, &body, &world));
-        note(&call, &head.headers, &world);
-        return act(call, world).await;
-    }
-    let name = match path.as_str() {
-        "/mmpaymkttransfers/sendredpack" => "sendredpack",
-        "/mmpaymkttransfers/sendminiprogramhb" => "sendminiprogramhb",
-        "/mmpaymkttransfers/promotion/transfers" => "transfers",
-        "/mmpaymkttransfers/gethbinfo" => "gethbinfo",
-        "/mmpaymkttransfers/gettransferinfo" => "gettransferinfo",
-        "/pay/sendApiRedPack" => "send",
-        "/pay/getApiRedPacketStatus" => "status",
-        _ => return Ok(control::echo(&head, &body)),
     };
-    if head.method != Method::POST {
-        return Ok(full(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "text/plain",
-            "POST only".into(),
-        ));
-    }
-    let call = read(name, &body, peer);
-    note(&call, &head.headers, &world);
-    act(call, world).await
+    let bills = "/v3/fund-app/mch-transfer/transfer-bills";
+    Router::new()
+        .route("/mmpaymkttransfers/sendredpack", post(call("sendredpack")))
+        .route(
+            "/mmpaymkttransfers/sendminiprogramhb",
+            post(call("sendminiprogramhb")),
+        )
+        .route("/mmpaymkttransfers/promotion/transfers", post(call("transfers")))
+        .route("/mmpaymkttransfers/gethbinfo", post(call("gethbinfo")))
+        .route(
+            "/mmpaymkttransfers/gettransferinfo",
+            post(call("gettransferinfo")),
+        )
+        .route("/pay/sendApiRedPack", post(call("send")))
+        .route("/pay/getApiRedPacketStatus", post(call("status")))
+        .route("/v3/certificates", get(call("certificates")))
+        .route(bills, post(call("transfer-bills")))
+        .route(
+            &format!("{bills}/out-bill-no/{{number}}"),
+            get(call("query-bill")),
+        )
+        .route(
+            &format!("{bills}/out-bill-no/{{number}}/cancel"),
+            post(call("cancel-bill")),
+        )
+        .nest("/_stub", control::router())
+        .fallback(control::echo)
+        .with_state(world)
 }
 
-fn note(call: &Call, headers: &HeaderMap, world: &World) {
-    world.books().note(super::books::Asked {
-        endpoint: call.name.to_owned(),
-        order_no: call.order_no.clone(),
-        headers: pairs(headers),
-        fields: call.fields.clone(),
-    });
-}
-
-fn read(name: &'static str, body: &Bytes, peer: Option<Option<String>>) -> Call {
-    let is_json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+/// Takes a call apart, and notes it in the books.
+fn read(
+    name: &'static str,
+    head: &Parts,
+    path: &RawPathParams,
+    body: &Bytes,
+    peer: Peer,
+    world: &World,
+) -> Call {
+    let asker = head
+        .uri
+        .path()
+        .starts_with("/v3/")
+        .then(|| Asker::of(head, body, world));
+    let is_json = asker.is_some() || body.trim_ascii_start().first() == Some(&b'{');
     let fields = if is_json {
-        super::wire::read_json(body)
+        wire::read_json(body)
     } else {
-        super::wire::read_xml(body)
+        wire::read_xml(body)
     };
     let fields = fields.unwrap_or_default();
-    let order_no = ["mch_billno", "partner_trade_no", "mchBillno"]
+    let order_no = ["mch_billno", "partner_trade_no", "mchBillno", "out_bill_no"]
         .iter()
-        .find_map(|name| fields.get(*name));
-    Call {
+        .find_map(|name| fields.get(*name).map(String::as_str))
+        .or_else(|| path.iter().next().map(|(_, number)| number));
+    let call = Call {
         name,
-        order_no: order_no.cloned().unwrap_or_default(),
+        order_no: order_no.unwrap_or_default().to_owned(),
         fields,
         is_json,
         peer,
-        asker: None,
-    }
+        asker,
+    };
+    world.books().note(super::books::Asked {
+        endpoint: name.to_owned(),
+        order_no: call.order_no.clone(),
+        headers: pairs(&head.headers),
+        fields: call.fields.clone(),
+    });
+    call
 }
 
 pub(super) fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
@@ -209,93 +214,71 @@ pub(super) fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// Does what the call asks for, or what a fault makes of it.
-async fn act(call: Call, world: Arc<World>) -> Result<Response<Body>, Cut> {
-    let (delay, action) = world.faults().take(call.name, &call.order_no);
+async fn act(call: Call, world: Arc<World>) -> Response {
+    let (delay, fault) = world.faults().take(call.name, &call.order_no);
     tokio::time::sleep(delay).await;
-    let Some(action) = action else {
-        return Ok(normal(&call, &world, false));
+    let Some(Fault { action, pays_first }) = fault else {
+        return normal(&call, &world, false);
     };
-    let pays = |moment: Moment| {
-        if moment == Moment::After {
-            drop(normal(&call, &world, false));
-        }
-    };
-    let html = |status: u16, text: &str| {
-        full(
-            StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
-            "text/html",
-            format!("<html>{text}</html>"),
-        )
-    };
+    let paid = pays_first.then(|| normal(&call, &world, false));
+    let html = |status: StatusCode, text: &str| (status, Html(format!("<html>{text}</html>")));
     match action {
-        Action::Delay(_) => Ok(normal(&call, &world, false)),
-        Action::Reset(moment) => {
-            pays(moment);
-            Err(Cut)
-        }
-        Action::Hang(moment) => {
-            pays(moment);
-            std::future::pending().await
-        }
-        Action::Status(moment, status) => {
-            pays(moment);
-            Ok(html(status, "gateway"))
-        }
-        Action::Error(moment, code) => {
-            pays(moment);
-            Ok(failure(&call, &code, &world))
-        }
-        Action::Spoilt(how) => Ok(signed(&call, &world, how)),
-        Action::Forged(code) => Ok(match &call.asker {
+        Action::Delay(_) => normal(&call, &world, false),
+        Action::Reset => cut_after(Bytes::new()).into_response(),
+        Action::Hang => std::future::pending().await,
+        Action::Status(status) => html(status, "gateway").into_response(),
+        Action::Error(code) => failure(&call, &code, &world),
+        Action::Spoilt(how) => match &call.asker {
+            Some(asker) => wechat_v3::answer(&call, asker, &world, false, Some(how)),
+            None => normal(&call, &world, false),
+        },
+        Action::Forged(code) => match &call.asker {
             Some(asker) => wechat_v3::failure(asker, &world, &code, Some(Spoilt::Signature)),
             None => failure(&call, &code, &world),
-        }),
+        },
         Action::FailOuter(text) if call.is_wechat() => {
-            Ok(call.respond(&[("return_code", "FAIL"), ("return_msg", &text)]))
+            call.respond(&[("return_code", "FAIL"), ("return_msg", &text)])
         }
-        Action::FailOuter(text) => Ok(call.respond(&[("returnCode", "FAIL"), ("returnMsg", &text)])),
-        Action::Garbage(moment) => {
-            pays(moment);
-            Ok(html(200, "<p>this & that"))
-        }
-        Action::Empty(moment) => {
-            pays(moment);
-            Ok(full(StatusCode::OK, "text/plain", String::new()))
-        }
+        Action::FailOuter(text) => call.respond(&[("returnCode", "FAIL"), ("returnMsg", &text)]),
+        Action::Garbage => html(StatusCode::OK, "<p>this & that").into_response(),
+        Action::Empty => String::new().into_response(),
         Action::Truncate => {
-            let answer = normal(&call, &world, false);
-            let (head, body) = answer.into_parts();
-            let text = body
-                .collect()
-                .await
-                .map(|body| body.to_bytes())
-                .unwrap_or_default();
-            let media = if call.is_json {
-                "application/json"
-            } else {
-                "application/xml"
-            };
-            drop(head);
-            Ok(half(media, &String::from_utf8_lossy(&text)))
+            let answer = paid.unwrap_or_else(|| normal(&call, &world, false));
+            let (mut head, body) = answer.into_parts();
+            let mut whole = to_bytes(body, usize::MAX).await.unwrap_or_default();
+            head.headers.insert(CONTENT_LENGTH, whole.len().into());
+            whole.truncate(whole.len() / 2);
+            Response::from_parts(head, cut_after(whole))
         }
         Action::Late(pause) => {
             tokio::spawn(async move {
                 tokio::time::sleep(pause).await;
                 drop(normal(&call, &world, false));
             });
-            Err(Cut)
+            cut_after(Bytes::new()).into_response()
         }
         Action::Redirect => {
-            let mut response = html(307, "elsewhere");
-            let place = http::HeaderValue::from_static("/elsewhere");
-            response.headers_mut().insert(http::header::LOCATION, place);
-            Ok(response)
+            let place = [(LOCATION, "/elsewhere")];
+            (place, html(StatusCode::TEMPORARY_REDIRECT, "elsewhere")).into_response()
         }
-        Action::WrongAmount => Ok(normal(&call, &world, true)),
+        Action::WrongAmount => normal(&call, &world, true),
     }
 }
 
-fn normal(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
+/// These bytes, and then a broken connection; without any, nothing of an answer is sent.
+fn cut_after(bytes: Bytes) -> Body {
+    let is_empty = bytes.is_empty();
+    let cut = once(async move {
+        if !is_empty {
+            // Until then nothing has left.
+            tokio::task::yield_now().await;
+        }
+        Err(std::io::Error::other("cut on purpose"))
+    });
+    Body::from_stream(iter([Ok(bytes)]).chain(cut))
+}
+
+fn normal(call: &Call, world: &World, wrong_amount: bool) -> Response {
     if let Some(asker) = &call.asker {
         wechat_v3::answer(call, asker, world, wrong_amount, None)
     } else if call.is_wechat() {
@@ -305,15 +288,7 @@ fn normal(call: &Call, world: &World, wrong_amount: bool) -> Response<Body> {
     }
 }
 
-/// The answer with a spoilt signature, where there are signatures.
-fn signed(call: &Call, world: &World, how: Spoilt) -> Response<Body> {
-    match &call.asker {
-        Some(asker) => wechat_v3::answer(call, asker, world, false, Some(how)),
-        None => normal(call, world, false),
-    }
-}
-
-fn failure(call: &Call, code: &str, world: &World) -> Response<Body> {
+fn failure(call: &Call, code: &str, world: &World) -> Response {
     let text = "injected";
     if let Some(asker) = &call.asker {
         wechat_v3::failure(asker, world, code, None)
@@ -333,15 +308,13 @@ impl Call {
         self.fields.get(name).map_or("", String::as_str)
     }
 
-    pub(super) fn respond(&self, fields: &[(&str, &str)]) -> Response<Body> {
+    pub(super) fn respond(&self, fields: &[(&str, &str)]) -> Response {
+        let fields: BTreeMap<_, _> = fields.iter().copied().collect();
         if self.is_json {
-            full(
-                StatusCode::OK,
-                "application/json",
-                super::wire::write_json(fields),
-            )
+            Json(fields).into_response()
         } else {
-            full(StatusCode::OK, "application/xml", super::wire::write_xml(fields))
+            let text = quick_xml::se::to_string_with_root("xml", &fields).unwrap_or_default();
+            ([(CONTENT_TYPE, "application/xml")], text).into_response()
         }
     }
 }

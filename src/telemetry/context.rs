@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderValue};
 
-use super::otlp::server::{Begun, Recording};
-use super::trace::{self, Ids, TRACEPARENT, TRACESTATE, X_REQUEST_ID};
+use super::otlp::Recording;
+use super::otlp::server::Begun;
+use super::trace::{self, TRACEPARENT, TRACESTATE, X_REQUEST_ID};
 
 /// A request's id and trace.
 #[derive(Clone)]
 pub struct RequestContext {
-    request_id: HeaderValue,
+    /// `None` where no request has asked for the work.
+    request_id: Option<HeaderValue>,
     traceparent: HeaderValue,
     tracestate: Option<HeaderValue>,
     recording: Option<Arc<Recording>>,
@@ -27,21 +29,30 @@ impl RequestContext {
     /// `begun` is the trace that it was put into already, where traces are exported.
     #[must_use]
     pub fn of(headers: &mut HeaderMap, begun: Option<&Begun>) -> Self {
-        let ids = random_ids();
-        let request_id = trace::identify(headers, ids);
+        let request_id = trace::identify(headers);
         let traceparent = match begun {
             Some(begun) => begun.go_on(headers),
-            None => trace::continue_trace(headers, ids),
+            None => trace::continue_trace(headers),
         };
         Self {
-            request_id,
+            request_id: Some(request_id),
             traceparent,
             tracestate: headers.get(TRACESTATE).map(trace::own),
             recording: begun.and_then(|begun| begun.recording.clone()),
         }
     }
 
-    /// The span of the request that work is done for now, where it is exported.
+    /// The context of work that no request has asked for, under this span.
+    pub(super) fn background(traceparent: HeaderValue, recording: Option<Arc<Recording>>) -> Self {
+        Self {
+            request_id: None,
+            traceparent,
+            tracestate: None,
+            recording,
+        }
+    }
+
+    /// The span that work is done for now, where it is exported.
     #[must_use]
     pub fn recording() -> Option<Arc<Recording>> {
         CURRENT.try_with(|context| context.recording.clone()).ok()?
@@ -49,8 +60,8 @@ impl RequestContext {
 
     /// The request's id, for its answer.
     #[must_use]
-    pub fn request_id(&self) -> &HeaderValue {
-        &self.request_id
+    pub fn request_id(&self) -> Option<&HeaderValue> {
+        self.request_id.as_ref()
     }
 
     /// Does a request's work, which finds this context and logs under it.
@@ -62,10 +73,11 @@ impl RequestContext {
     /// Tells the request's id and its trace's, where work is done for a request now.
     pub fn tell<T>(tell: impl FnOnce(&str, &str) -> T) -> Option<T> {
         let told = CURRENT.try_with(|context| {
+            let request_id = context.request_id.as_ref()?;
             let trace_id = shown(&context.traceparent).get(3..35).unwrap_or_default();
-            tell(shown(&context.request_id), trace_id)
+            Some(tell(shown(request_id), trace_id))
         });
-        told.ok()
+        told.ok().flatten()
     }
 
     /// Puts the context of the request that work is done for now, if there is one, on a call that is made for it.
@@ -73,7 +85,9 @@ impl RequestContext {
         let Ok(context) = CURRENT.try_with(Clone::clone) else {
             return;
         };
-        headers.insert(X_REQUEST_ID, context.request_id);
+        if let Some(request_id) = context.request_id {
+            headers.insert(X_REQUEST_ID, request_id);
+        }
         headers.insert(TRACEPARENT, context.traceparent);
         if let Some(tracestate) = context.tracestate {
             headers.insert(TRACESTATE, tracestate);
@@ -93,12 +107,6 @@ where
             None => work.await,
         }
     }
-}
-
-/// Random ids for a request.
-#[must_use]
-pub fn random_ids() -> Ids {
-    Ids::new(rand::random())
 }
 
 /// An id, for the log.

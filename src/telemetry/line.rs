@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::{Compact, Format, Writer};
@@ -18,7 +20,6 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::context::RequestContext;
-use crate::rules::json::{self, key};
 use crate::rules::terminal;
 
 /// Room for a line with many fields, so that it is written without being moved.
@@ -38,21 +39,33 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut line = json::Writer::with_capacity(USUAL_BYTES);
-        line.object(|object| {
-            let now = jiff::Timestamp::now();
-            object.key(key!("timestamp")).displayed(format_args!("{now:.6}"));
-            object.key(key!("level")).text(event.metadata().level().as_str());
-            event.record(&mut Members(object));
-            object.key(key!("target")).text(event.metadata().target());
-            RequestContext::tell(|request_id, trace_id| {
-                object.key(key!("request_id")).text(request_id);
-                object.key(key!("trace_id")).text(trace_id);
-            });
-        });
-        writer.write_str(&terminal::json(&line.into_text()))?;
+        let mut line = Vec::with_capacity(USUAL_BYTES);
+        write(event, &mut line).map_err(|_| fmt::Error)?;
+        let line = std::str::from_utf8(&line).map_err(|_| fmt::Error)?;
+        writer.write_str(&terminal::json(line))?;
         writer.write_char('\n')
     }
+}
+
+fn write(event: &Event<'_>, line: &mut Vec<u8>) -> serde_json::Result<()> {
+    let mut serializer = serde_json::Serializer::new(line);
+    let mut object = serializer.serialize_map(None)?;
+    let now = jiff::Timestamp::now();
+    object.serialize_entry("timestamp", &format_args!("{now:.6}"))?;
+    object.serialize_entry("level", event.metadata().level().as_str())?;
+    let mut members = Members {
+        object: &mut object,
+        written: Ok(()),
+    };
+    event.record(&mut members);
+    members.written?;
+    object.serialize_entry("target", event.metadata().target())?;
+    let told = RequestContext::tell(|request_id, trace_id| {
+        object.serialize_entry("request_id", request_id)?;
+        object.serialize_entry("trace_id", trace_id)
+    });
+    told.unwrap_or(Ok(()))?;
+    object.end()
 }
 
 /// The library's text, with the request behind it.
@@ -82,23 +95,49 @@ where
 }
 
 /// An event's fields as members of an object.
-struct Members<'a>(&'a mut json::Writer);
+struct Members<'a, M: SerializeMap> {
+    object: &'a mut M,
+    written: Result<(), M::Error>,
+}
 
-impl Visit for Members<'_> {
+impl<M: SerializeMap> Members<'_, M> {
+    fn write(&mut self, field: &Field, value: &(impl Serialize + ?Sized)) {
+        if self.written.is_ok() {
+            self.written = self.object.serialize_entry(field.name(), value);
+        }
+    }
+}
+
+impl<M: SerializeMap> Visit for Members<'_, M> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.name(field.name()).displayed(format_args!("{value:?}"));
+        self.write(field, &Shown(value));
     }
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.name(field.name()).text(value);
+        self.write(field, value);
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.name(field.name()).boolean(value);
+        self.write(field, &value);
     }
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.name(field.name()).number(value);
+        self.write(field, &value);
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.name(field.name()).number(value);
+        self.write(field, &value);
+    }
+}
+
+/// Something of which one line can be made whatever it is: the library panics where a text breaks off.
+struct Shown<'a>(&'a dyn fmt::Debug);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0).or_else(|_| f.write_str("(cannot be shown)"))
+    }
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -183,6 +222,23 @@ mod tests {
         let timestamp = object["timestamp"].as_str().unwrap();
         assert!(timestamp.len() == 27 && timestamp.ends_with('Z'), "{timestamp}");
         assert!(timestamp.parse::<jiff::Timestamp>().is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_shown_to_its_end_says_so() {
+        let line = logged(Json, || {
+            struct Breaks;
+            impl fmt::Display for Breaks {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("half ")?;
+                    Err(fmt::Error)
+                }
+            }
+            tracing::info!(broken = %Breaks, after = 1, "told");
+        });
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(object["broken"], "half (cannot be shown)", "{line}");
+        assert_eq!(object["after"], 1, "{line}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing::Metadata;
+use tracing_subscriber::filter::{ParseError, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
@@ -41,7 +42,9 @@ impl Level {
 /// When the level is neither, then the parser's error.
 pub fn start(format: LogFormat, level: &str) -> Result<Level, ParseError> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
-    let filtered = tracing_subscriber::registry().with(filter);
+    let filtered = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(is_worth_a_line));
     let lines = fmt::layer().with_writer(Out);
     let started = match format {
         LogFormat::Json => filtered.with(lines.event_format(Json)).try_init(),
@@ -69,6 +72,11 @@ pub fn audit_to_stderr() {
 /// The audit is no matter of taste: it is written at any level, unless it is switched off by its own name.
 fn filter(level: &str) -> Result<Targets, ParseError> {
     format!("audit=info,{level}").parse()
+}
+
+/// The export of traces says now and then what its library would say of each batch.
+fn is_worth_a_line(event: &Metadata<'_>) -> bool {
+    !(event.target() == "opentelemetry-otlp" && event.name().starts_with("Export.Failed"))
 }
 
 /// An error with its causes, for a log line. `Display` says one level, `source` the next.

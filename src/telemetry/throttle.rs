@@ -5,12 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One kind of line.
+#[derive(Debug)]
 pub struct Throttle {
     pause: Duration,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     told: Option<Instant>,
     left_out: u64,

@@ -1,8 +1,13 @@
-//! Who a request is, across the services that it passes: `X-Request-Id`, `traceparent`, `tracestate`. Pure: fresh ids are an
-//! argument. Document: W3C Trace Context, sections 3.2 and 4.3; ecosystem.md, section 1.4.
+//! Who a request is, across the services that it passes: `X-Request-Id`, `traceparent`, `tracestate`. `traceparent` is read
+//! by OpenTelemetry's propagator. Document: W3C Trace Context, sections 3.2 and 4.3; ecosystem.md, section 1.4.
 
-use data_encoding::HEXLOWER;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::Context;
+use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 
 /// The header of a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -13,57 +18,18 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The longest request id that is kept, in bytes.
 const MAX_REQUEST_ID: usize = 128;
-/// The flags that the standard defines: sampled, and random trace id. Others must not be passed on.
-const KNOWN_FLAGS: u8 = 0b11;
-/// The flag of a trace that begins here. A backend that follows its parent's decision, as OpenTelemetry's default does,
-/// would stop tracing altogether under any other one.
-const SAMPLED: u8 = 0b01;
-
-/// Fresh ids for a request that brings none.
-#[derive(Clone, Copy, Debug)]
-pub struct Ids {
-    request: u128,
-    trace: u128,
-    span: u64,
-}
-
-impl Ids {
-    /// Ids of random bytes: two parts of eight are the request's, two the trace's, one the span's. The standard forbids
-    /// zeros: they become ones.
-    #[must_use]
-    pub fn new(random: [[u8; 8]; 5]) -> Self {
-        let [request_high, request_low, trace_high, trace_low, span] = random.map(u64::from_be_bytes);
-        let wide = |high, low| (u128::from(high) << 64) | u128::from(low);
-        Self {
-            request: wide(request_high, request_low),
-            trace: std::cmp::max(wide(trace_high, trace_low), 1),
-            span: std::cmp::max(span, 1),
-        }
-    }
-
-    /// For a trace that begins here.
-    #[must_use]
-    pub fn trace(self) -> u128 {
-        self.trace
-    }
-
-    /// For a span of ours.
-    #[must_use]
-    pub fn span(self) -> u64 {
-        self.span
-    }
-}
 
 /// A request's id: its own, where it is a sane one (1 to 128 visible ASCII characters), and a fresh one otherwise.
 #[must_use]
-pub fn identify(headers: &HeaderMap, ids: Ids) -> HeaderValue {
+pub fn identify(headers: &HeaderMap) -> HeaderValue {
     if let Some(given) = only(headers, &X_REQUEST_ID)
         && (1..=MAX_REQUEST_ID).contains(&given.len())
         && given.as_bytes().iter().all(u8::is_ascii_graphic)
     {
         return own(given);
     }
-    text(HEXLOWER.encode(&ids.request.to_be_bytes()))
+    // As long as a trace's, and as random.
+    text(RandomIdGenerator::default().new_trace_id().to_string())
 }
 
 /// A copy that is no part of the buffer which the request was read into, and which is in use as long as a part of it is kept.
@@ -72,13 +38,19 @@ pub fn own(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
-/// Continues a valid trace with a span of ours, and begins one otherwise; returns `traceparent` as it is now. `tracestate`
-/// belongs to a valid parent.
-pub fn continue_trace(headers: &mut HeaderMap, ids: Ids) -> HeaderValue {
-    let parent = Parent::of(headers);
-    let is_sampled = parent.as_ref().is_none_or(Parent::is_sampled);
-    let trace = parent.as_ref().map_or(ids.trace, |parent| parent.trace);
-    let continued = parent_header(trace, ids.span, flags(parent.as_ref(), is_sampled));
+/// Continues a valid trace with a span of ours that is exported nowhere, and begins one otherwise; returns `traceparent` as
+/// it is now. `tracestate` belongs to a valid parent.
+pub fn continue_trace(headers: &mut HeaderMap) -> HeaderValue {
+    let parent = parent(headers);
+    let ids = RandomIdGenerator::default();
+    let (trace_id, flags) = match &parent {
+        Some(parent) => (parent.trace_id(), parent.trace_flags()),
+        // A backend that follows its parent's decision, as OpenTelemetry's default does, would stop tracing altogether
+        // under any other flag.
+        None => (ids.new_trace_id(), TraceFlags::SAMPLED),
+    };
+    let span = SpanContext::new(trace_id, ids.new_span_id(), flags, false, TraceState::NONE);
+    let continued = parent_header(&span);
     go_on_as(headers, &continued, parent.is_some());
     continued
 }
@@ -91,69 +63,20 @@ pub fn go_on_as(headers: &mut HeaderMap, traceparent: &HeaderValue, has_parent: 
     headers.insert(TRACEPARENT, traceparent.clone());
 }
 
-/// The flags that are passed on, under a decision whether the trace is sampled.
-#[must_use]
-pub fn flags(parent: Option<&Parent>, is_sampled: bool) -> u8 {
-    let others = parent.map_or(0, |parent| parent.flags & KNOWN_FLAGS & !SAMPLED);
-    others | if is_sampled { SAMPLED } else { 0 }
-}
-
 /// `traceparent`, naming a span.
 #[must_use]
-pub fn parent_header(trace: u128, span: u64, flags: u8) -> HeaderValue {
-    let mut header = String::with_capacity(55);
-    header.push_str("00-");
-    HEXLOWER.encode_append(&trace.to_be_bytes(), &mut header);
-    header.push('-');
-    HEXLOWER.encode_append(&span.to_be_bytes(), &mut header);
-    header.push('-');
-    HEXLOWER.encode_append(&[flags], &mut header);
-    text(header)
+pub fn parent_header(span: &SpanContext) -> HeaderValue {
+    let (trace_id, span_id, flags) = (span.trace_id(), span.span_id(), span.trace_flags());
+    text(format!("00-{trace_id}-{span_id}-{flags:02x}"))
 }
 
-/// The span that a request comes from.
-pub struct Parent {
-    /// Its trace.
-    pub trace: u128,
-    /// Itself.
-    pub span: u64,
-    flags: u8,
-}
-
-impl Parent {
-    /// The parent that a request brings, if it is valid.
-    #[must_use]
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
-        Self::parse(only(headers, &TRACEPARENT)?.to_str().ok()?)
-    }
-
-    /// Whether it is exported, as far as its service knows.
-    #[must_use]
-    pub fn is_sampled(&self) -> bool {
-        self.flags & SAMPLED != 0
-    }
-
-    /// Version 00 exactly; of a later version, the part that it shares with 00.
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let (version, trace) = (hex(parts.next()?, 2)?, hex(parts.next()?, 32)?);
-        let (span, flags) = (hex(parts.next()?, 16)?, hex(parts.next()?, 2)?);
-        let has_more = parts.next().is_some();
-        if version == 0xFF || trace == 0 || span == 0 || (version == 0 && has_more) {
-            return None;
-        }
-        Some(Self {
-            trace,
-            span: u64::try_from(span).ok()?,
-            flags: u8::try_from(flags).ok()?,
-        })
-    }
-}
-
-/// Exactly so many lower-case hexadecimal digits.
-fn hex(part: &str, digits: usize) -> Option<u128> {
-    let is_hex = part.len() == digits && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    is_hex.then(|| u128::from_str_radix(part, 16).ok()).flatten()
+/// The span that a request comes from, if it names a valid one.
+#[must_use]
+pub fn parent(headers: &HeaderMap) -> Option<SpanContext> {
+    only(headers, &TRACEPARENT)?;
+    let read = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
+    let parent = read.span().span_context().clone();
+    parent.is_valid().then_some(parent)
 }
 
 /// The header's value where it is given once: of two, nobody knows which one is meant.
@@ -173,8 +96,19 @@ mod tests {
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-    fn ids() -> Ids {
-        Ids::new([[0xAB; 8], [0xAB; 8], [0xCD; 8], [0xCD; 8], [0xEF; 8]])
+    /// As many digits, not all of which are zeros.
+    fn is_fresh(id: &str, digits: usize) -> bool {
+        id.len() == digits
+            && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && id.bytes().any(|byte| byte != b'0')
+    }
+
+    /// Version, trace, span and flags.
+    fn parts(headers: &HeaderMap) -> [String; 4] {
+        let parts = headers["traceparent"].to_str().unwrap().split('-');
+        let parts: Vec<_> = parts.map(str::to_owned).collect();
+        assert_eq!(parts[0], "00");
+        parts.try_into().unwrap()
     }
 
     fn pass(given: &[(&str, &str)]) -> HeaderMap {
@@ -182,9 +116,9 @@ mod tests {
         for (name, value) in given {
             headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        let id = identify(&headers, ids());
+        let id = identify(&headers);
         headers.insert(X_REQUEST_ID, id);
-        continue_trace(&mut headers, ids());
+        continue_trace(&mut headers);
         for name in ["x-request-id", "traceparent"] {
             assert_eq!(headers.get_all(name).iter().count(), 1, "{name}");
         }
@@ -197,14 +131,15 @@ mod tests {
         for good in ["a", "!-1:{}\"", longest.as_str()] {
             assert_eq!(pass(&[("x-request-id", good)])["x-request-id"], good);
         }
-        let fresh = "ab".repeat(16);
+        let is_replaced =
+            |given: &[(&str, &str)]| is_fresh(pass(given)["x-request-id"].to_str().unwrap(), 32);
         let long = "a".repeat(129);
         for bad in ["", "a b", "a\tb", "caf\u{e9}", long.as_str()] {
-            assert_eq!(pass(&[("x-request-id", bad)])["x-request-id"], fresh, "{bad:?}");
+            assert!(is_replaced(&[("x-request-id", bad)]), "{bad:?}");
         }
-        assert_eq!(pass(&[])["x-request-id"], fresh);
+        assert!(is_replaced(&[]));
         let two = [("x-request-id", "a"), ("x-request-id", "b")];
-        assert_eq!(pass(&two)["x-request-id"], fresh, "two ids are none");
+        assert!(is_replaced(&two), "two ids are none");
     }
 
     #[test]
@@ -213,7 +148,7 @@ mod tests {
         for (given, flags) in [
             (format!("00-{TRACE}-{span}-01"), "01"),
             (format!("00-{TRACE}-{span}-00"), "00"),
-            (format!("00-{TRACE}-{span}-ff"), "03"),
+            (format!("00-{TRACE}-{span}-ff"), "01"),
             (format!("cc-{TRACE}-{span}-01"), "01"),
             (format!("cc-{TRACE}-{span}-09-what-comes-later"), "01"),
         ] {
@@ -222,8 +157,9 @@ mod tests {
                 ("tracestate", "a=b"),
                 ("tracestate", "c=d"),
             ]);
-            let expected = format!("00-{TRACE}-efefefefefefefef-{flags}");
-            assert_eq!(headers["traceparent"], expected, "{given}");
+            let [_, trace, own, told] = parts(&headers);
+            assert_eq!((trace.as_str(), told.as_str()), (TRACE, flags), "{given}");
+            assert!(is_fresh(&own, 16) && own != span, "{given}");
             assert_eq!(headers.get_all("tracestate").iter().count(), 2);
         }
     }
@@ -236,33 +172,24 @@ mod tests {
             String::new(),
             "00".to_owned(),
             format!("ff-{TRACE}-b7ad6b7169203331-01"),
-            format!("0-{TRACE}-b7ad6b7169203331-01"),
             format!("00-{TRACE}-b7ad6b7169203331"),
-            format!("00-{TRACE}-b7ad6b7169203331-1"),
-            format!("00-{TRACE}-b7ad6b7169203331-+1"),
             format!("00-{TRACE}-b7ad6b7169203331-01-x"),
-            format!("00-{TRACE}-b7ad6b7169203331-01-"),
             format!("cc-{TRACE}-b7ad6b7169203331-01x"),
             format!("00-{zero}-b7ad6b7169203331-01"),
             format!("00-{TRACE}-0000000000000000-01"),
             format!("00-{upper}-b7ad6b7169203331-01"),
             format!(" 00-{TRACE}-b7ad6b7169203331-01,"),
         ];
-        let begun = format!("00-{}-efefefefefefefef-01", "cd".repeat(16));
+        let is_begun = |headers: &HeaderMap| {
+            let [_, trace, own, flags] = parts(headers);
+            is_fresh(&trace, 32) && trace != TRACE && is_fresh(&own, 16) && flags == "01"
+        };
         for bad in &bad {
             let headers = pass(&[("traceparent", bad), ("tracestate", "a=b")]);
-            assert_eq!(headers["traceparent"], begun, "{bad:?}");
+            assert!(is_begun(&headers), "{bad:?}");
             assert!(!headers.contains_key("tracestate"), "{bad:?}");
         }
         let two = pass(&[("traceparent", &good), ("traceparent", &good)]);
-        assert_eq!(two["traceparent"], begun, "two parents are none");
-    }
-
-    #[test]
-    fn ids_are_never_zero() {
-        let ids = Ids::new([[0; 8]; 5]);
-        let mut headers = HeaderMap::new();
-        continue_trace(&mut headers, ids);
-        assert!(Parent::parse(headers["traceparent"].to_str().unwrap()).is_some());
+        assert!(is_begun(&two), "two parents are none");
     }
 }

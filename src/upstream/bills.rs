@@ -153,7 +153,7 @@ impl Caller {
         path: &str,
         body: String,
         serial: Option<&str>,
-        may_send: impl Fn() -> bool,
+        may_send: impl Fn() -> bool + Clone + Send + 'static,
     ) -> Result<Answer, Failure> {
         let headers = self
             .headers(method, path, &body, serial)
@@ -222,7 +222,7 @@ impl Upstream for BillUpstream {
             Err(why) => return Evidence::NeverSent { why },
         };
         let body = json::encode(&order.parameters);
-        let may_send = || claim.is_good(&*self.caller.0.clock, self.caller.0.hosts.timeout);
+        let may_send = claim.lease(&self.caller.0.clock, self.caller.0.hosts.timeout);
         let sent = self
             .caller
             .send(&Method::POST, BILLS_PATH, body, Some(&serial), may_send);

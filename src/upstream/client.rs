@@ -1,39 +1,42 @@
-//! One request, one answer, over pooled HTTP/1.1 connections, and exact knowledge of what can have been sent.
+//! One request, one answer, over hyper-util's pool of HTTP/1.1 connections, and exact knowledge of what can have been sent.
 //!
-//! The rule that everything else follows from: a request is handed to a connection once. It comes back unsent, which is
-//! [`Failure::NeverSent`] or another connection's turn, or it is gone, and then only an answer ends the doubt.
+//! The rule that everything else follows from: hyper asks for the first part of a body before it writes the first byte of its
+//! head, and asks once. So the body tells ([`Handed`]): until it was asked for, not a byte was written, and where it then
+//! refuses, none ever is; a connection that was closed under a request hands it back unasked, and another one has its turn.
+//! Once it was asked for, only an answer ends the doubt.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::error::Error as _;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::uri::PathAndQuery;
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::PATIENCE;
-use super::dial::Dialer;
+use super::dial::{Connect, Connector, TlsError, host_and_port, is_tls};
 use crate::circuit::Breaker;
+use crate::proxy::line::Line;
 use crate::telemetry::log::chain;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::upstreams::{Ended, UpstreamMeter};
 use crate::telemetry::otlp::child::OpenSpan;
 
 /// The most bytes of an answer that are read.
-const MAX_ANSWER_BYTES: usize = 256 * 1024;
+pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// How long an unused connection is kept. Shorter than the 5 s after which Node.js closes one, so that the upstream's
-/// closing and our next request seldom cross; where they do, hyper hands the request back unsent.
+/// closing and our next request seldom cross.
 const IDLE: Duration = Duration::from_secs(4);
 /// How many unused connections are kept.
 const MAX_IDLE: usize = 1024;
-
-#[cfg(test)]
-mod tests;
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -118,37 +121,123 @@ impl Watched {
     }
 }
 
-/// An open connection. Dropping it closes it at once, whatever has not been written yet.
-struct Connection {
-    /// Reads and writes. Left to itself it would close the socket only when it notices that nobody waits for it, and not
-    /// while it cannot write.
-    _task: AbortOnDropHandle<()>,
-    sender: SendRequest<Full<Bytes>>,
+/// What has become of a request, decided once: by the connection that asks for its body, or by whoever gives it up before.
+#[derive(Clone, Copy)]
+enum Handed {
+    /// A connection writes it.
+    Over,
+    /// A connection was about to, and it was too late.
+    HeldUp,
+    /// No connection has begun, and none will.
+    Never,
 }
 
-struct Idle {
-    connection: Connection,
-    since: Instant,
+/// A request's body, which is asked for before the first byte of the request is written, unless it is empty.
+struct Gate {
+    body: Full<Bytes>,
+    handed: Arc<OnceLock<Handed>>,
+    may_send: Box<dyn Fn() -> bool + Send>,
+}
+
+impl Body for Gate {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        let ask = || {
+            if (this.may_send)() {
+                Handed::Over
+            } else {
+                Handed::HeldUp
+            }
+        };
+        match this.handed.get_or_init(ask) {
+            Handed::Over => Pin::new(&mut this.body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
+            Handed::HeldUp | Handed::Never => Poll::Ready(Some(Err("it is not to be sent any more"))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request that is not answered yet. Dropped, it cuts the connection that it is on.
+struct Unanswered(Option<CaptureConnection>);
+
+impl Unanswered {
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        let Some(connection) = &self.0 else { return };
+        let mut extras = Extensions::new();
+        if let Some(connected) = &*connection.connection_metadata() {
+            connected.get_extras(&mut extras);
+        }
+        if let Some(line) = extras.get::<Arc<Line>>() {
+            line.cut();
+        }
+    }
 }
 
 /// A client of one upstream.
 pub struct Client {
-    dialer: Dialer,
+    http: legacy::Client<Connect, Gate>,
+    base: Uri,
+    /// The upstream as the operator wrote it.
+    shown: String,
     timeout: Duration,
     watched: Option<Watched>,
-    /// The one used last stands last.
-    idle: Mutex<VecDeque<Idle>>,
 }
 
 impl Client {
-    /// A client whose exchanges take at most `timeout` from the moment a connection is there.
-    #[must_use]
-    pub fn new(dialer: Dialer, timeout: Duration) -> Self {
+    /// A client of the upstream at `base`, whose path, if it has one, goes before each request's. `connect_timeout` covers
+    /// name, TCP and TLS of one connection; an exchange takes at most `timeout` from the moment one is there.
+    ///
+    /// # Errors
+    /// When `base` needs TLS, and its host is none that a certificate can be for, then [`TlsError`].
+    pub fn new(
+        base: Uri,
+        tls: rustls::ClientConfig,
+        connect_timeout: Duration,
+        timeout: Duration,
+    ) -> Result<Self, TlsError> {
+        let connector = Connector::new(&base, tls, connect_timeout, timeout)?;
+        Ok(Self::over(connector, base, timeout))
+    }
+
+    pub(super) fn over(connector: Connector, base: Uri, timeout: Duration) -> Self {
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MAX_IDLE)
+            // As it was written, with the port that it was written with.
+            .set_host(false)
+            // Only what is handed back unasked, see above.
+            .retry_canceled_requests(true)
+            // More than any head of ours: none is written before its body was asked for.
+            .http1_max_buf_size(MAX_ANSWER_BYTES)
+            .build(connector.into_service());
         Self {
-            dialer: dialer.giving_up_after(timeout),
+            http,
+            shown: base.to_string().trim_end_matches('/').to_owned(),
+            base,
             timeout,
             watched: None,
-            idle: Mutex::default(),
         }
     }
 
@@ -156,7 +245,7 @@ impl Client {
     /// `metrics`, circuit and exchanges are shown under it.
     #[must_use]
     pub fn watched(self, name: &str, metrics: Option<&Metrics>) -> Self {
-        let name = format!("{name} {}", self.dialer.target());
+        let name = format!("{name} {}", self.shown);
         let watched = match metrics {
             Some(metrics) => Watched {
                 breaker: metrics.breakers().named(&name, PATIENCE),
@@ -185,13 +274,13 @@ impl Client {
         path: &str,
         headers: &HeaderMap,
         body: Bytes,
-        may_send: impl Fn() -> bool,
+        may_send: impl Fn() -> bool + Send + 'static,
     ) -> Result<Answer, Failure> {
         self.send(&Method::POST, path, headers, body, may_send).await
     }
 
-    /// Sends one request and waits for the answer. `may_send` is asked at the last moment before the request is handed to a
-    /// connection; where it says no, nothing is sent.
+    /// Sends one request and waits for the answer. `path` is sent byte for byte. `may_send` is asked at the last moment
+    /// before a body is written; where it says no, nothing is sent. It is not asked about a request without a body.
     ///
     /// # Errors
     /// When there is no answer, then [`Failure`], which says what can have been sent.
@@ -205,26 +294,33 @@ impl Client {
         path: &str,
         headers: &HeaderMap,
         body: Bytes,
-        may_send: impl Fn() -> bool,
+        may_send: impl Fn() -> bool + Send + 'static,
     ) -> Result<Answer, Failure> {
-        let mut request = self.request(method, path, headers, body)?;
-        let Some(watched) = &self.watched else {
-            return Ok(self.exchange(request, may_send).await?);
+        let body = Gate {
+            body: Full::new(body),
+            handed: Arc::default(),
+            may_send: Box::new(may_send),
         };
-        let target = self.dialer.target();
-        let span = OpenSpan::exchange(method, path, &target.host, target.port, target.tls);
+        let mut request = self.request(method, path, headers, body).map_err(|error| {
+            Failure::NeverSent(format!("the request to {} cannot be built: {error}", self.shown))
+        })?;
+        let Some(watched) = &self.watched else {
+            return Ok(self.exchange(request).await?);
+        };
+        let (host, port) = host_and_port(&self.base);
+        let span = OpenSpan::exchange(method, path, host, port, is_tls(&self.base));
         if let Err(why) = watched.breaker.may_try() {
             watched.meter(Ended::TurnedAway, Duration::ZERO);
             if let Some(span) = span {
                 span.exchanged(Ended::TurnedAway.name(), None);
             }
-            return Err(Failure::NeverSent(format!("{}: {why}", self.dialer.target())));
+            return Err(Failure::NeverSent(format!("{}: {why}", self.shown)));
         }
         if let Some(span) = &span {
             span.pass_on(request.headers_mut());
         }
         let begun = Instant::now();
-        let exchanged = self.exchange(request, may_send).await;
+        let exchanged = self.exchange(request).await;
         watched.ended(&exchanged, begun.elapsed());
         if let Some(span) = span {
             span.exchanged(
@@ -235,51 +331,58 @@ impl Client {
         Ok(exchanged?)
     }
 
-    async fn exchange(
-        &self,
-        mut request: Request<Full<Bytes>>,
-        may_send: impl Fn() -> bool,
-    ) -> Result<Answer, Lost> {
-        // Connections that turn out to be closed hand the request back; each is tried once, then a new one is opened.
-        loop {
-            let mut connection = match self.take_idle() {
-                Some(connection) => connection,
-                // Seldom, and in a box: every exchange would otherwise have the room that dialling needs.
-                None => Box::pin(self.connect()).await.map_err(Lost::Unreachable)?,
-            };
-            if !may_send() {
-                return Err(Lost::HeldUp);
+    async fn exchange(&self, mut request: Request<Gate>) -> Result<Answer, Lost> {
+        let has_body = !request.body().is_end_stream();
+        let handed = Arc::clone(&request.body().handed);
+        let mut connected = capture_connection(&mut request);
+        let captured = connected.clone();
+        let answer = async {
+            let mut response = self.http.request(request);
+            // Dropped before the response, so that the connection is cut first.
+            let unanswered = Unanswered(Some(captured));
+            match (&mut response).await {
+                Ok(response) => {
+                    unanswered.answered();
+                    self.read(response).await.map_err(|why| (false, why))
+                }
+                Err(error) => Err((error.is_connect(), self.why(&error))),
             }
-            let exchange = tokio::time::timeout(self.timeout, async {
-                let response = connection.sender.try_send_request(request).await;
-                match response {
-                    Ok(response) => Ok(self.read(response).await),
-                    Err(error) => Err(error),
-                }
-            });
-            match exchange.await {
-                Err(_) => {
-                    let why = format!(
-                        "{} did not answer within {} ms",
-                        self.dialer.target(),
-                        self.timeout.as_millis()
-                    );
-                    return Err(Lost::Silent(why));
-                }
-                Ok(Ok(Ok(answer))) => {
-                    self.keep(connection);
-                    return Ok(answer);
-                }
-                Ok(Ok(Err(why))) => return Err(Lost::Silent(why)),
-                Ok(Err(mut refused)) => match refused.take_message() {
-                    // Handed back before its first byte was written.
-                    Some(unsent) => request = unsent,
-                    None => {
-                        let why = chain(&refused.into_error());
-                        return Err(Lost::Silent(format!("{} broke off: {why}", self.dialer.target())));
-                    }
-                },
+        };
+        let given_up = async {
+            drop(connected.wait_for_connection_metadata().await);
+            tokio::time::sleep(self.timeout).await;
+        };
+        let (is_unconnected, why) = tokio::select! {
+            biased;
+            answer = answer => match answer {
+                Ok(answer) => return Ok(answer),
+                Err(lost) => lost,
+            },
+            () = given_up => {
+                let ms = self.timeout.as_millis();
+                (false, format!("{} did not answer within {ms} ms", self.shown))
             }
+        };
+        // An empty body is never asked for: only a connection that could not be had tells that nothing was written.
+        let unasked = if has_body || is_unconnected {
+            Handed::Never
+        } else {
+            Handed::Over
+        };
+        Err(match handed.get_or_init(|| unasked) {
+            Handed::Over => Lost::Silent(why),
+            Handed::HeldUp => Lost::HeldUp,
+            Handed::Never => Lost::Unreachable(why),
+        })
+    }
+
+    /// An error's causes behind the upstream's name. The HTTP client's own word for it says nothing to the operator.
+    fn why(&self, error: &legacy::Error) -> String {
+        let cause = error.source().map_or_else(|| error.to_string(), chain);
+        if error.is_connect() {
+            format!("{} {cause}", self.shown)
+        } else {
+            format!("{} broke off: {cause}", self.shown)
         }
     }
 
@@ -288,41 +391,21 @@ impl Client {
         method: &Method,
         path: &str,
         headers: &HeaderMap,
-        body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, Failure> {
-        let target = self.dialer.target();
-        let unfit = |error: &dyn std::fmt::Display| {
-            Failure::NeverSent(format!("the request to {target} cannot be built: {error}"))
-        };
-        let uri = Uri::try_from([target.base_path.as_str(), path].concat()).map_err(|error| unfit(&error))?;
-        let host = HeaderValue::try_from(&target.authority).map_err(|error| unfit(&error))?;
+        body: Gate,
+    ) -> Result<Request<Gate>, http::Error> {
+        let mut url = self.base.clone().into_parts();
+        let host = url.authority.as_ref().map_or("", |authority| authority.as_str());
+        let host = HeaderValue::try_from(host)?;
+        let base_path = self.base.path().trim_end_matches('/');
+        url.path_and_query = Some(PathAndQuery::try_from([base_path, path].concat())?);
         let mut all = HeaderMap::with_capacity(headers.len().saturating_add(2));
         all.insert(http::header::HOST, host);
         all.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = method.clone();
-        *request.uri_mut() = uri;
+        *request.uri_mut() = Uri::from_parts(url)?;
         *request.headers_mut() = all;
         Ok(request)
-    }
-
-    async fn connect(&self) -> Result<Connection, String> {
-        let stream = self.dialer.dial().await?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(64 * 1024)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| format!("{}: {}", self.dialer.target(), chain(&error)))?;
-        let task = tokio::spawn(async move {
-            // Whoever waits on this connection is told; nobody else needs to know.
-            if let Err(error) = connection.await {
-                tracing::debug!(error = chain(&error), "an upstream connection ended");
-            }
-        });
-        Ok(Connection {
-            _task: AbortOnDropHandle::new(task),
-            sender,
-        })
     }
 
     async fn read(&self, response: Response<Incoming>) -> Result<Answer, String> {
@@ -333,8 +416,7 @@ impl Client {
             .map_err(|error| {
                 format!(
                     "{} answered HTTP {}, but not to the end: {error}",
-                    self.dialer.target(),
-                    head.status
+                    self.shown, head.status
                 )
             })?;
         Ok(Answer {
@@ -342,42 +424,5 @@ impl Client {
             headers: head.headers,
             body: body.to_bytes(),
         })
-    }
-
-    /// The connection used last is taken first, so that the others grow old and are closed.
-    fn take_idle(&self) -> Option<Connection> {
-        let now = Instant::now();
-        let mut idle = self.idle();
-        let is_old = |kept: &Idle| now.saturating_duration_since(kept.since) >= IDLE;
-        while idle.front().is_some_and(is_old) {
-            idle.pop_front();
-        }
-        // One whose answer has only just been read may need a moment until it takes the next request.
-        while let Some(at) = idle
-            .iter()
-            .map(|kept| &kept.connection.sender)
-            .rposition(|sender| sender.is_ready() || sender.is_closed())
-        {
-            let connection = idle.remove(at)?.connection;
-            if !connection.sender.is_closed() {
-                return Some(connection);
-            }
-        }
-        None
-    }
-
-    fn keep(&self, connection: Connection) {
-        if connection.sender.is_closed() {
-            return;
-        }
-        let since = Instant::now();
-        let mut idle = self.idle();
-        if idle.len() < MAX_IDLE {
-            idle.push_back(Idle { connection, since });
-        }
-    }
-
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

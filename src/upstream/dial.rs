@@ -1,20 +1,27 @@
-//! Opens one connection: name, TCP, TLS. Everything that fails here fails before a byte of a payout is written, and what a
-//! connection still holds when it is given up is delivered to nobody.
+//! Opens one connection: name, TCP, perhaps a proxy's tunnel, TLS. Everything that fails here fails before a byte of a payout
+//! is written, and what a connection still holds when it is given up is delivered to nobody.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
+use http::uri::Scheme;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt as _, service_fn};
 use zeroize::Zeroize as _;
 
-use super::target::Target;
+use crate::proxy::line::OnLine;
 use crate::secret::Secret;
+use crate::telemetry::log::chain;
 
 /// A merchant's client certificate with its key, which is wiped when this is dropped.
 #[derive(Debug)]
@@ -67,125 +74,12 @@ pub enum TlsError {
     Unusable(#[from] rustls::Error),
 }
 
-/// Opens connections to one target.
-#[derive(Clone)]
-pub struct Dialer {
-    target: Target,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
-    timeout: Duration,
-    answer_timeout: Option<Duration>,
-}
-
-/// A connection of either kind.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-impl Dialer {
-    /// Prepares a dialer. `ca_pem` replaces the public roots; `timeout` covers name, TCP and TLS of one connection.
-    ///
-    /// # Errors
-    /// When the CA, the certificate or the key cannot be used, then [`TlsError`].
-    pub fn new(
-        target: Target,
-        ca_pem: Option<&str>,
-        certificate: Option<&ClientCertificate>,
-        timeout: Duration,
-    ) -> Result<Self, TlsError> {
-        let tls = if target.tls {
-            let name = ServerName::try_from(target.host.clone())
-                .map_err(|_| rustls::Error::General(format!("{} is no host name", target.host)))?;
-            Some((
-                TlsConnector::from(Arc::new(tls_config(ca_pem, certificate)?)),
-                name,
-            ))
-        } else {
-            None
-        };
-        Ok(Self {
-            target,
-            tls,
-            timeout,
-            answer_timeout: None,
-        })
-    }
-
-    /// Lets the kernel, too, give a connection up when what was written to it is not acknowledged for so long.
-    #[must_use]
-    pub fn giving_up_after(self, answer_timeout: Duration) -> Self {
-        Self {
-            answer_timeout: Some(answer_timeout),
-            ..self
-        }
-    }
-
-    /// Offers this version of HTTP in the TLS greeting.
-    #[must_use]
-    pub fn offering(mut self, version: &str) -> Self {
-        if let Some((connector, _)) = &mut self.tls {
-            let mut config = rustls::ClientConfig::clone(connector.config());
-            config.alpn_protocols = vec![version.as_bytes().to_vec()];
-            *connector = TlsConnector::from(Arc::new(config));
-        }
-        self
-    }
-
-    /// The target.
-    #[must_use]
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// Opens a connection.
-    ///
-    /// # Errors
-    /// When the name, TCP or the TLS handshake fails or takes longer than the time-out, then what failed, in words for
-    /// the operator. Nothing of any request was written then.
-    pub async fn dial(&self) -> Result<Box<dyn Stream>, String> {
-        match tokio::time::timeout(self.timeout, self.open()).await {
-            Ok(opened) => opened,
-            Err(_) => Err(format!(
-                "{} was not connected within {} ms",
-                self.target,
-                self.timeout.as_millis()
-            )),
-        }
-    }
-
-    async fn open(&self) -> Result<Box<dyn Stream>, String> {
-        let tcp = TcpStream::connect((self.target.host.as_str(), self.target.port))
-            .await
-            .map_err(|error| format!("{} cannot be connected: {error}", self.target))?;
-        self.set_options(&tcp)
-            .map_err(|error| format!("{}: {error}", self.target))?;
-        match &self.tls {
-            None => Ok(Box::new(tcp)),
-            Some((connector, name)) => {
-                let tls = connector.connect(name.clone(), tcp).await;
-                Ok(Box::new(tls.map_err(|error| {
-                    format!("{} refused TLS: {error}", self.target)
-                })?))
-            }
-        }
-    }
-
-    fn set_options(&self, tcp: &TcpStream) -> std::io::Result<()> {
-        // One small request, one small answer: waiting for more to send only costs time.
-        tcp.set_nodelay(true)?;
-        // Closing resets: the kernel would otherwise go on sending what an abandoned request has left in its buffer, and
-        // deliver it long after "no such order" was believed. Nothing is lost by it: a connection is closed only once its
-        // answer was read, or when it is given up.
-        tcp.set_zero_linger()?;
-        // A process that stands still closes nothing; then the kernel gives up by itself.
-        #[cfg(target_os = "linux")]
-        if self.answer_timeout.is_some() {
-            socket2::SockRef::from(tcp).set_tcp_user_timeout(self.answer_timeout)?;
-        }
-        Ok(())
-    }
-}
-
-/// Roots: the given CA, else the public ones that are built in, since the image has no store. TLS 1.2 and 1.3.
-fn tls_config(
+/// How TLS is spoken to an upstream, in versions 1.2 and 1.3. `ca_pem` replaces the public roots, which are built in, since
+/// the image has no store.
+///
+/// # Errors
+/// When the CA, the certificate or the key cannot be used, then [`TlsError`].
+pub fn tls_config(
     ca_pem: Option<&str>,
     certificate: Option<&ClientCertificate>,
 ) -> Result<rustls::ClientConfig, TlsError> {
@@ -219,52 +113,109 @@ fn tls_config(
     Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))))
 }
 
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpSocket;
+/// The host of a URL, without an address's brackets, and the port.
+#[must_use]
+pub fn host_and_port(url: &Uri) -> (&str, u16) {
+    let default = if is_tls(url) { 443 } else { 80 };
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    (host, url.port_u16().unwrap_or(default))
+}
 
-    use super::*;
+/// Whether TLS is spoken there.
+pub(super) fn is_tls(url: &Uri) -> bool {
+    url.scheme() == Some(&Scheme::HTTPS)
+}
 
-    /// What a process wrote that then stands still: nobody closes its connection.
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn the_kernel_gives_up_after_the_time_out_by_itself() {
-        let listener = TcpSocket::new_v4().unwrap();
-        // Less than what is written, which then waits in our kernel.
-        listener.set_recv_buffer_size(4096).unwrap();
-        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = listener.listen(1).unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let connect = Duration::from_secs(3);
-        let dialer = Dialer::new(Target::parse(&url).unwrap(), None, None, connect).unwrap();
-        let mut ours = dialer
-            .giving_up_after(Duration::from_millis(200))
-            .dial()
-            .await
-            .unwrap();
-        let (mut theirs, _) = listener.accept().await.unwrap();
-        let written = vec![7; 16 << 20];
-        let given_up = tokio::time::timeout(Duration::from_secs(20), ours.write_all(&written)).await;
-        assert_eq!(
-            given_up.unwrap().unwrap_err().kind(),
-            std::io::ErrorKind::TimedOut
-        );
-        let mut delivered = Vec::new();
-        let read = theirs.read_to_end(&mut delivered).await;
-        assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-        assert!(delivered.len() < written.len() / 2, "{}", delivered.len());
+/// What the HTTP client opens its connections by. Its errors are texts for the operator that follow the upstream's name.
+pub(super) type Connect = BoxCloneSyncService<Uri, Connection, BoxError>;
+
+/// Opens connections to one upstream.
+#[derive(Clone)]
+pub(super) struct Connector {
+    tcp: HttpConnector,
+    /// Asked for a tunnel to the upstream.
+    pub(super) proxy: Option<Uri>,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    timeout: Duration,
+}
+
+impl Connector {
+    /// `timeout` covers name, TCP, tunnel and TLS of one connection. The kernel, too, gives a connection up when what was
+    /// written to it is not acknowledged for `answer_timeout` (Linux).
+    pub(super) fn new(
+        base: &Uri,
+        tls: rustls::ClientConfig,
+        timeout: Duration,
+        answer_timeout: Duration,
+    ) -> Result<Self, TlsError> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        // One small request, one small answer: waiting for more to send only costs time.
+        tcp.set_nodelay(true);
+        // A process that stands still closes nothing; then the kernel gives up by itself.
+        #[cfg(target_os = "linux")]
+        tcp.set_tcp_user_timeout(Some(answer_timeout));
+        let tls = if is_tls(base) {
+            let (host, _) = host_and_port(base);
+            let name = ServerName::try_from(host.to_owned())
+                .map_err(|_| rustls::Error::General(format!("{host} is no host name")))?;
+            Some((TlsConnector::from(Arc::new(tls)), name))
+        } else {
+            None
+        };
+        Ok(Self {
+            tcp,
+            proxy: None,
+            tls,
+            timeout,
+        })
     }
 
-    #[test]
-    fn the_built_in_roots_hold_wechat_pays() {
-        let name = b"DigiCert Global Root G2";
-        let holds = webpki_roots::TLS_SERVER_ROOTS
-            .iter()
-            .any(|root| root.subject.windows(name.len()).any(|part| part == name));
-        assert!(
-            holds,
-            "without it WeChat Pay cannot be reached from an image that has no root store"
-        );
+    pub(super) fn into_service(self) -> Connect {
+        BoxCloneSyncService::new(service_fn(move |upstream| {
+            let connector = self.clone();
+            async move {
+                let timeout = connector.timeout;
+                match tokio::time::timeout(timeout, connector.open(upstream)).await {
+                    Ok(opened) => opened.map_err(BoxError::from),
+                    Err(_) => Err(format!("was not connected within {} ms", timeout.as_millis()).into()),
+                }
+            }
+        }))
+    }
+
+    pub(super) async fn open(self, upstream: Uri) -> Result<Connection, String> {
+        let unreachable = |error: &dyn std::error::Error| format!("cannot be connected: {}", chain(error));
+        let tcp = match self.proxy {
+            None => self
+                .tcp
+                .oneshot(upstream)
+                .await
+                .map_err(|error| unreachable(&error))?,
+            Some(proxy) => {
+                let tunnel = Tunnel::new(proxy, self.tcp).oneshot(upstream).await;
+                tunnel.map_err(|error| unreachable(&error))?
+            }
+        };
+        let tcp = tcp.into_inner();
+        // Closing resets: the kernel would otherwise go on sending what an abandoned request has left in its buffer, and
+        // deliver it long after "no such order" was believed. Nothing is lost by it: a connection is closed only once its
+        // answer was read, or when it is given up.
+        tcp.set_zero_linger().map_err(|error| unreachable(&error))?;
+        let stream: Box<dyn Stream> = match self.tls {
+            None => Box::new(tcp),
+            Some((tls, name)) => {
+                let tls = tls.connect(name, tcp).await;
+                Box::new(tls.map_err(|error| format!("refused TLS: {error}"))?)
+            }
+        };
+        Ok(OnLine::without_farewell(TokioIo::new(stream)))
     }
 }
+
+/// A connection of either kind. Dropped, it is reset.
+pub(super) type Connection = OnLine<TokioIo<Box<dyn Stream>>>;
+
+/// TCP, or TLS on it.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

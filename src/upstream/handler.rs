@@ -97,7 +97,7 @@ impl Upstream for HandlerUpstream {
             Ok(headers) => headers,
             Err(why) => return Evidence::NeverSent { why },
         };
-        let may_send = || claim.is_good(&*self.clock, self.longest);
+        let may_send = claim.lease(&self.clock, self.longest);
         match self
             .client
             .post(handler::SEND_PATH, &headers, Bytes::from(body), may_send)

@@ -1,14 +1,7 @@
 //! Where payouts are sent: bytes out, evidence back.
 //!
-//! [`target`] is an address from the configuration, [`dial`] opens a connection to it, [`client`] exchanges one request
-//! for one answer on pooled connections and knows exactly what can have been sent. [`wechat`] (v2), [`bills`] (v3) and
-//! [`handler`] put the rules' bodies through it.
-//!
-//! This client is written here, and not taken from a library, because the line between "nothing was sent" and "perhaps
-//! sent" is what the ledger stands on: the pooled clients at hand repeat a request on their own (reqwest cannot be told
-//! not to), and blur which error means which.
-
-pub mod target;
+//! [`dial`] opens a connection, [`client`] exchanges one request for one answer on pooled ones and knows exactly what can
+//! have been sent. [`wechat`] (v2), [`bills`] (v3) and [`handler`] put the rules' bodies through it.
 
 pub mod dial;
 
@@ -26,6 +19,9 @@ use std::time::Duration;
 
 use crate::rules::circuit::Patience;
 use crate::rules::order::Destination;
+
+#[cfg(test)]
+mod tests;
 
 /// An upstream that cannot be connected, or leaves this many requests in a row without an answer, is not tried for a while.
 const PATIENCE: Patience = Patience {

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
 
 use super::client::{Answer, Client, Failure};
-use super::dial::{ClientCertificate, Dialer, TlsError};
-use super::target::Target;
+use super::dial::{ClientCertificate, TlsError, tls_config};
 use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{OrderQuestion, Upstream};
@@ -28,9 +27,9 @@ const MAX_REQUEST_CLIENTS: usize = 16;
 #[derive(Clone)]
 pub struct Hosts {
     /// The main host.
-    pub base: Target,
+    pub base: Uri,
     /// Taken when the main one cannot be connected.
-    pub backup: Option<Target>,
+    pub backup: Option<Uri>,
     /// Replaces the public roots.
     pub ca_pem: Option<String>,
     /// Name, TCP and TLS of one connection.
@@ -146,14 +145,10 @@ impl Clients {
         metrics: Option<&Metrics>,
         certificate: Option<&ClientCertificate>,
     ) -> Result<Self, TlsError> {
-        let client = |target: &Target| {
-            let dialer = Dialer::new(
-                target.clone(),
-                hosts.ca_pem.as_deref(),
-                certificate,
-                hosts.connect_timeout,
-            )?;
-            Ok::<_, TlsError>(Client::new(dialer, hosts.timeout).watched(&hosts.name, metrics))
+        let tls = tls_config(hosts.ca_pem.as_deref(), certificate)?;
+        let client = |base: &Uri| {
+            let client = Client::new(base.clone(), tls.clone(), hosts.connect_timeout, hosts.timeout)?;
+            Ok::<_, TlsError>(client.watched(&hosts.name, metrics))
         };
         Ok(Self {
             base: client(&hosts.base)?,
@@ -161,7 +156,12 @@ impl Clients {
         })
     }
 
-    async fn post(&self, path: &str, body: &Bytes, may_send: impl Fn() -> bool) -> Result<Answer, Failure> {
+    async fn post(
+        &self,
+        path: &str,
+        body: &Bytes,
+        may_send: impl Fn() -> bool + Clone + Send + 'static,
+    ) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::with_capacity(1);
         headers.insert(
             header::CONTENT_TYPE,
@@ -177,13 +177,15 @@ impl Clients {
         path: &str,
         headers: &HeaderMap,
         body: &Bytes,
-        may_send: impl Fn() -> bool,
+        may_send: impl Fn() -> bool + Clone + Send + 'static,
     ) -> Result<Answer, Failure> {
-        let first = self.base.send(method, path, headers, body.clone(), &may_send);
+        let first = self
+            .base
+            .send(method, path, headers, body.clone(), may_send.clone());
         match (first.await, &self.backup) {
             (Err(Failure::NeverSent(why)), Some(backup)) => {
                 tracing::warn!(why, "the backup host was taken");
-                let sent = backup.send(method, path, headers, body.clone(), &may_send).await;
+                let sent = backup.send(method, path, headers, body.clone(), may_send).await;
                 sent.map_err(|failure| match failure {
                     Failure::NeverSent(also) => Failure::NeverSent(format!("{why}; {also}")),
                     Failure::MaybeSent(why) => Failure::MaybeSent(why),
@@ -208,7 +210,7 @@ impl Upstream for WechatUpstream {
             Ok(prepared) => prepared,
             Err(why) => return Evidence::NeverSent { why },
         };
-        let may_send = || claim.is_good(&*self.clock, self.hosts.timeout);
+        let may_send = claim.lease(&self.clock, self.hosts.timeout);
         match clients.post(v2::path(product), &body, may_send).await {
             Ok(answer) => v2::evidence(product, order, answer.status.as_u16(), &answer.body),
             Err(Failure::NeverSent(why)) => Evidence::NeverSent { why },

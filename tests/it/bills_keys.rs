@@ -13,7 +13,6 @@ use payout_sidecar::rules::wechat::v3::envelope::Apiv3Key;
 use payout_sidecar::rules::wechat::v3::sign::SigningKey;
 use payout_sidecar::stub::{APIV3_KEY, Options, Stub};
 use payout_sidecar::upstream::bills::{BillCredentials, BillUpstream};
-use payout_sidecar::upstream::target::Target;
 use payout_sidecar::upstream::wechat::Hosts;
 
 use crate::bills::{CERTIFICATES, PUBLIC_KEY, faults, on_files, paid};
@@ -59,7 +58,7 @@ async fn platform_certificates_are_refreshed_in_the_background() {
     let stub = Stub::start(Options::loopback()).await.unwrap();
     let keys = stub.bill_keys(MERCHANT).unwrap();
     let hosts = Hosts {
-        base: Target::parse(&format!("http://{}", stub.addr())).unwrap(),
+        base: format!("http://{}", stub.addr()).parse().unwrap(),
         backup: None,
         ca_pem: None,
         connect_timeout: Duration::from_secs(10),

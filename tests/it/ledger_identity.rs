@@ -10,7 +10,7 @@ use payout_sidecar::ledger::redis::RedisLedger;
 use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Replaced, StoreError};
 use payout_sidecar::rules::limits::{Charge, Counter, merchant_day};
 use payout_sidecar::rules::order::Order;
-use payout_sidecar::rules::term::{LedgerTime, MchId};
+use payout_sidecar::rules::term::LedgerTime;
 
 use crate::ledger::{ledger, ledger_of};
 use crate::suite;
@@ -20,9 +20,7 @@ use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstre
 use crate::support::until;
 
 fn of(mch_id: &str, no: &str) -> Order {
-    let mut order = suite::order(no, 100);
-    order.key.mch_id = MchId::parse(mch_id).unwrap();
-    order
+    suite::order_of(mch_id, no, 100, 7, *suite::BASE)
 }
 
 fn charged(no: &str) -> Order {
@@ -359,8 +357,8 @@ async fn sums_that_differ_from_the_records_are_mended() {
         orders.push(order);
     }
     // One that was refused days ago and is claimed again today.
-    let mut old = suite::order("B1", 100);
-    old.created_at = suite::moment(old.created_at.wall.0 - 3 * 86_400_000);
+    let days_ago = suite::moment(suite::BASE.wall.0 - 3 * 86_400_000);
+    let old = suite::order_of("19", "B1", 100, 7, days_ago);
     assert!(is_claimed(&ledger, &old).await);
     let mut again = old.clone();
     again.version.number += 1;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use crate::bills::PUBLIC_KEY;
 use crate::support::http::{Answer, call, request};
 use crate::support::otlp::{Collector, Does, Span};
 use crate::support::sidecar::{Encoding, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
@@ -155,7 +156,109 @@ async fn a_payout_is_told_as_a_request_with_what_was_done_for_it() {
     assert_eq!(exports[0].version, http::Version::HTTP_2);
     assert_eq!(exports[0].headers["te"], "trailers");
     stop(&mut sidecar).await;
-    assert_eq!(collector.spans().len(), 5, "the background has no traces");
+    assert_eq!(collector.spans().len(), 5, "what waits for nothing has no traces");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payout_is_told_under_its_callers_span_over_either_protocol() {
+    for (path, version) in [
+        ("", http::Version::HTTP_2),
+        ("/v1/traces", http::Version::HTTP_11),
+    ] {
+        let collector = Collector::start(Does::Takes).await;
+        let (_upstream, mut sidecar) = start(TO_HANDLER, &(url(&collector) + path), &[]).await;
+        assert_eq!(pay_under(&sidecar, "P1", Some("01")).await.code(), "SUCCESS");
+        stop(&mut sidecar).await;
+        let export = collector.exports().pop().unwrap();
+        assert_eq!((export.version, export.spans.len()), (version, 5));
+        let served = one(&export.spans, "server", "POST /pay/sendApiRedPack");
+        assert_eq!(
+            (served.trace.as_str(), served.parent.as_str(), served.flags),
+            (TRACE, CALLER, 0x301)
+        );
+        for span in export.spans.iter().filter(|span| span.id != served.id) {
+            assert_eq!(
+                (&span.trace, &span.parent),
+                (&served.trace, &served.id),
+                "{span:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_settled_is_told_with_the_query_of_its_upstream() {
+    for (to, asked) in [
+        (To::Redpack, "POST /mmpaymkttransfers/gethbinfo"),
+        (TO_HANDLER, "POST /pay/getApiRedPacketStatus"),
+    ] {
+        let collector = Collector::start(Does::Takes).await;
+        let (upstream, mut sidecar) = start(to, &url(&collector), &[]).await;
+        let sent = if to == To::Redpack { "sendredpack" } else { "send" };
+        upstream
+            .stub
+            .set_faults(format!("{sent}/LOST=reset-after").parse().unwrap());
+        assert_eq!(
+            pay_under(&sidecar, "LOST", Some("01")).await.code(),
+            "SYSTEMERROR"
+        );
+        sidecar.logged(r#""state":"succeeded""#).await;
+        stop(&mut sidecar).await;
+        let spans = collector.spans();
+        let settled: Vec<_> = spans.iter().filter(|span| span.name == "settle").collect();
+        assert!(!settled.is_empty(), "{spans:#?}");
+        for span in &settled {
+            assert_eq!(
+                (span.kind, span.parent.as_str(), span.flags),
+                ("internal", "", 0x101)
+            );
+            assert_eq!(span.attribute("payout.order"), "LOST");
+            assert_eq!(span.attribute("payout.mch_id"), MERCHANT);
+            assert_ne!(span.trace, TRACE, "a trace of its own");
+        }
+        let within = |name: &str| {
+            let mut found = spans.iter().filter(|span| span.name == name);
+            found.any(|span| settled.iter().any(|settled| span.parent == settled.id))
+        };
+        for name in ["ledger get", asked, "ledger replace"] {
+            assert!(within(name), "{name}: {spans:#?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notification_is_told_with_its_answer_and_what_was_recorded() {
+    let collector = Collector::start(Does::Takes).await;
+    let (upstream, mut sidecar) = start(PUBLIC_KEY, &url(&collector), &[]).await;
+    upstream.stub.set_faults("query=status:502".parse().unwrap());
+    assert_eq!(pay_under(&sidecar, "N1", None).await.code(), "SUCCESS");
+    upstream.stub.set_status("N1", "SUCCESS");
+    assert_eq!(upstream.stub.notify("N1", "signature").await, Ok(401));
+    assert_eq!(upstream.stub.notify("N1", "").await, Ok(204));
+    stop(&mut sidecar).await;
+    let spans = collector.spans();
+    let answered = |status: &str| {
+        let mut found = spans.iter().filter(|span| {
+            span.name == "POST /notify/bill" && span.attribute("http.response.status_code") == status
+        });
+        let one = found.next().unwrap();
+        assert_eq!(
+            (one.kind, one.attribute("http.route"), found.next().is_none()),
+            ("server", "/notify/bill", true)
+        );
+        one
+    };
+    assert_eq!(
+        answered("401").attribute("payout.order"),
+        "",
+        "it is not believed"
+    );
+    let taken = answered("204");
+    assert_eq!(taken.attribute("payout.order"), "N1");
+    for name in ["ledger get", "ledger replace"] {
+        let is_within = |span: &Span| span.name == name && span.parent == taken.id;
+        assert!(spans.iter().any(is_within), "{name}: {spans:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -314,13 +417,13 @@ async fn an_exchange_is_told_though_its_caller_is_gone_and_so_is_one_that_was_no
 async fn what_is_not_sampled_is_not_exported_and_those_behind_are_told_so() {
     for (sampler, ratio, parent, passed_on) in [
         ("", "", Some("00"), "00"),
-        ("", "", Some("02"), "02"),
+        ("", "", Some("02"), "00"),
         ("", "", None, "01"),
         ("always_on", "", Some("00"), "01"),
         ("always_off", "", Some("01"), "00"),
         ("traceidratio", "0", None, "00"),
         ("parentbased_traceidratio", "0", None, "00"),
-        ("parentbased_traceidratio", "0", Some("03"), "03"),
+        ("parentbased_traceidratio", "0", Some("03"), "01"),
         ("parentbased_always_off", "", None, "00"),
     ] {
         let collector = Collector::start(Does::Takes).await;
@@ -371,7 +474,7 @@ async fn the_environment_names_service_headers_and_collector_over_both_protocols
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", ca.as_str()),
             ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k%3Dy"),
             ("OTEL_SERVICE_NAME", "campaign-payouts"),
-            ("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=p-1"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=p-1,service.name=other"),
         ];
         let (upstream, mut sidecar) = start(To::Redpack, "", &environment).await;
         assert_eq!(pay_under(&sidecar, "W1", Some("01")).await.code(), "SUCCESS");
@@ -450,7 +553,7 @@ async fn payouts_do_not_depend_on_the_collector() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_for_a_moment_comes_again_and_what_is_rejected_is_counted() {
+async fn what_is_refused_for_a_moment_comes_again_and_what_is_rejected_is_logged() {
     let collector = Collector::start(Does::SaysGrpc(14, 2)).await;
     let (_upstream, mut sidecar) = start(TO_HANDLER, &url(&collector), &[]).await;
     pay_under(&sidecar, "A1", None).await;
@@ -463,16 +566,12 @@ async fn what_is_refused_for_a_moment_comes_again_and_what_is_rejected_is_counte
     collector.hang_up();
     collector.does(Does::Rejects(2));
     pay_under(&sidecar, "A2", None).await;
-    until("they are counted", async || {
-        counted(&sidecar).await["failed"] == 2
-    })
-    .await;
-    assert_eq!(counted(&sidecar).await["exported"], 8);
-    assert_eq!(collector.times_asked(), 4);
+    sidecar.logged(r#""rejected_spans":2"#).await;
+    assert_eq!(collector.spans().len(), 10);
     // A collector that went away and came back is found again, and that is said.
     collector.does(Does::Says(400));
     pay_under(&sidecar, "A3", None).await;
-    until("they fail", async || counted(&sidecar).await["failed"] == 7).await;
+    until("they fail", async || counted(&sidecar).await["failed"] == 5).await;
     collector.does(Does::Takes);
     pay_under(&sidecar, "A4", None).await;
     stop(&mut sidecar).await;

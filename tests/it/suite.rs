@@ -14,7 +14,7 @@ use payout_sidecar::rules::limits::{Charge, Counter};
 use payout_sidecar::rules::order::step::{Event, Policy, Step, step};
 use payout_sidecar::rules::order::{Destination, Lease, NewOrder, Order, State, StateName};
 use payout_sidecar::rules::outcome::{Class, Evidence};
-use payout_sidecar::rules::term::{Fen, HandlerId, LedgerTime, MchId, Millis, Moment, OpenId};
+use payout_sidecar::rules::term::{HandlerId, LedgerTime, MchId, Millis, Moment, OpenId};
 
 const POLICY: Policy = Policy {
     refuses_doubles: true,
@@ -22,8 +22,21 @@ const POLICY: Policy = Policy {
 };
 
 pub fn order(no: &str, amount: i64) -> Order {
+    order_of("19", no, amount, 7, *BASE)
+}
+
+pub fn order_of(mch_id: &str, no: &str, amount: i64, trade_record_id: i64, now: Moment) -> Order {
+    claim(1, mch_id, no, amount, trade_record_id, now)
+}
+
+/// A claim with this seal.
+pub fn order_by(seal: u64, no: &str, amount: i64) -> Order {
+    claim(seal, "19", no, amount, 7, *BASE)
+}
+
+fn claim(seal: u64, mch_id: &str, no: &str, amount: i64, trade_record_id: i64, now: Moment) -> Order {
     let text = format!(
-        r#"{{"wxAppId":"wx1","mchId":"19","mchBillno":"{no}","openid":"user-1","amount":{amount},"actName":"a","remark":"r","tradeRecordId":7}}"#
+        r#"{{"wxAppId":"wx1","mchId":"{mch_id}","mchBillno":"{no}","openid":"user-1","amount":{amount},"actName":"a","remark":"r","tradeRecordId":{trade_record_id}}}"#
     );
     let mut parameters = Fields::new();
     parameters.set("remark", "备注\r\n\"]]>");
@@ -36,19 +49,19 @@ pub fn order(no: &str, amount: i64) -> Order {
         charges: vec![],
     };
     let lease = Lease {
-        seal: 1,
+        seal,
         length: Duration::from_secs(30),
     };
     Order::claimed(
         &SendRequest::read(json::decode(&text).unwrap()).unwrap(),
         new,
         lease,
-        *BASE,
+        now,
     )
 }
 
 /// When the orders of this process were claimed, by both clocks: a minute ago, so that each is due.
-static BASE: LazyLock<Moment> = LazyLock::new(|| moment(SystemClock.now().0 - 60_000));
+pub static BASE: LazyLock<Moment> = LazyLock::new(|| moment(SystemClock.now().0 - 60_000));
 
 pub fn moment(ms: i64) -> Moment {
     Moment::from((ms, ms))
@@ -56,17 +69,18 @@ pub fn moment(ms: i64) -> Moment {
 
 /// A pending order that is due at this time.
 pub fn due_at(no: &str, at: LedgerTime) -> Order {
-    let mut order = order(no, 100);
+    due_of("19", no, at)
+}
+
+pub fn due_of(mch_id: &str, no: &str, at: LedgerTime) -> Order {
+    let mut order = order_of(mch_id, no, 100, 7, *BASE);
     let lease = order.due_at().unwrap().0 - order.attempted_at.ledger.0;
     order.attempted_at = moment(at.0 - lease);
     order
 }
 
 fn of_merchant(no: &str, mch_id: &str, created_ms: i64) -> Order {
-    let mut order = order(no, 100);
-    order.key.mch_id = MchId::parse(mch_id).unwrap();
-    order.created_at = moment(created_ms);
-    order
+    order_of(mch_id, no, 100, 7, moment(created_ms))
 }
 
 fn next(order: &Order, evidence: Evidence) -> Order {
@@ -144,8 +158,7 @@ async fn writes_follow_versions(ledger: &dyn Ledger) {
         matches!(ledger.insert(&first).await.unwrap(), Inserted::Done),
         "the very same claim, written again"
     );
-    let mut other = first.clone();
-    other.amount = Fen::new(101).unwrap();
+    let other = order("V1", 101);
     match ledger.insert(&other).await.unwrap() {
         Inserted::Exists(found) => assert_eq!(*found, first),
         other => panic!("{other:?}"),
@@ -401,13 +414,7 @@ async fn lists_come_newest_first(ledger: &dyn Ledger) {
 }
 
 async fn one_of_many_claims_wins(ledger: &dyn Ledger) {
-    let claims: Vec<Order> = (0..200)
-        .map(|n| {
-            let mut order = order("R1", 100);
-            order.trade_record_id.0 = n;
-            order
-        })
-        .collect();
+    let claims: Vec<Order> = (0..200).map(|n| order_of("19", "R1", 100, n, *BASE)).collect();
     let all = futures_util::future::join_all(claims.iter().map(|order| ledger.insert(order))).await;
     let won = all
         .iter()
@@ -460,7 +467,7 @@ async fn a_plain_model_agrees(ledger: &dyn Ledger) {
                 stale.version.seal ^= u64::try_from(random(2)).unwrap();
                 let mut next = stale.clone();
                 next.version.number += 1;
-                next.trade_record_id.0 += 1;
+                next.attempts += 1;
                 let expected = stale.version == stored.version;
                 assert_eq!(is_done(&ledger.replace(&stale, &next).await.unwrap()), expected);
                 if expected {

@@ -1,55 +1,64 @@
 //! `payout-sidecar demo`: the main job on embedded stores, with nothing else installed.
 //!
 //! It starts the stub upstream and a sidecar, posts what the platform would post, and shows what came back beside what
-//! should have. [`script`] is what is sent and expected, [`post`] sends it, [`table`] prints it.
+//! should have. [`script`] is what is sent and expected, [`table`] prints it.
 
-mod post;
 mod script;
 mod table;
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use anyhow::{Context as _, bail, ensure};
+use futures_util::future::select_all;
+use http::header::CONTENT_TYPE;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use super::Ending;
+use self::script::Scene;
 use super::run::Sidecar;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::http::drain::{Drain, Phase};
 use crate::identity::csv::HEADER;
+use crate::plain_client::plain_client;
 use crate::private;
+use crate::rules::fields::Fields;
 use crate::stub::{HandlerKind, Options, Stub};
 
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
 #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
-pub(super) async fn demo(once: bool) -> Ending {
-    match play(once).await {
-        Ok(0) => Ending::Done,
-        Ok(wrong) => Ending::Failed(anyhow::anyhow!("{wrong} answers were not as they should be")),
-        Err(error) => {
-            println!();
-            Ending::Failed(error)
-        }
-    }
+pub(super) async fn demo(once: bool) -> anyhow::Result<()> {
+    let wrong = play(once).await.inspect_err(|_| println!())?;
+    ensure!(wrong == 0, "{wrong} answers were not as they should be");
+    Ok(())
 }
 
 /// Plays the script, serves on until it is ended where not only `once`, and returns how many answers were wrong.
 async fn play(once: bool) -> anyhow::Result<usize> {
     // Before there is anything to leave behind.
-    let mut ended = Ended::new()?;
-    let dir = Scratch::new()?;
+    let mut ended = pin!(ended()?);
+    let dir = tempfile::Builder::new()
+        .prefix("payout-sidecar-demo-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()?;
     let (wrong, playground) = tokio::select! {
         begun = begin(dir.path()) => begun?,
-        () = ended.told() => bail!("ended before it was done"),
+        () = &mut ended => bail!("ended before it was done"),
     };
     if !once {
         playground.tell();
-        ended.told().await;
+        ended.await;
     }
     playground.end().await?;
+    dir.close().context("the demo's directory was left behind")?;
     Ok(wrong)
 }
 
@@ -108,8 +117,9 @@ async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
     );
 
     let mut rows = Vec::new();
+    let client = plain_client(TIMEOUT).map_err(anyhow::Error::from_boxed)?;
     for scene in script::scenes() {
-        let answer = post::post(main, &scene)
+        let answer = post(&client, main, &scene)
             .await
             .with_context(|| scene.title.to_owned())?;
         rows.push(table::Row::of(&scene, &answer));
@@ -132,6 +142,21 @@ async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
         serving,
     };
     Ok((wrong, playground))
+}
+
+/// Posts one scene to the sidecar, as the platform would, and returns the answer's fields.
+async fn post(
+    client: &reqwest::Client,
+    sidecar: SocketAddr,
+    scene: &Scene,
+) -> anyhow::Result<Fields<'static>> {
+    let request = client
+        .post(format!("http://{sidecar}{}", scene.path))
+        .header(CONTENT_TYPE, scene.encoding.content_type())
+        .body(scene.body.clone());
+    let answer = request.send().await?.bytes().await?;
+    let fields = scene.encoding.decode(&answer).map_err(anyhow::Error::msg);
+    Ok(fields.context("the answer's body")?.into_owned())
 }
 
 /// Writes the demo's configuration, as a customer would, and loads it.
@@ -157,49 +182,16 @@ fn random_token() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// What ends a demo: Ctrl-C, `kill`, a terminal that is closed.
-struct Ended([Signal; 3]);
-
-impl Ended {
-    fn new() -> anyhow::Result<Self> {
-        let heard = |kind| signal(kind).context("signals cannot be caught");
-        Ok(Self([
-            heard(SignalKind::interrupt())?,
-            heard(SignalKind::terminate())?,
-            heard(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn told(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-}
-
-/// A directory that goes when the demo ends.
-struct Scratch(std::path::PathBuf);
-
-impl Scratch {
-    fn new() -> anyhow::Result<Self> {
-        let name = format!("payout-sidecar-demo-{:016x}", rand::random::<u64>());
-        let path = std::env::temp_dir().join(name);
-        private::create_directory(&path).with_context(|| path.display().to_string())?;
-        Ok(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, dir = %self.0.display(), "the demo's directory was left behind");
-        }
-    }
+/// Waits for what ends a demo: Ctrl-C, `kill`, a terminal that is closed. They are caught from now on.
+fn ended() -> anyhow::Result<impl Future<Output = ()>> {
+    let kinds = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ];
+    let signals: Result<Vec<_>, _> = kinds.into_iter().map(signal).collect();
+    let mut signals = signals.context("signals cannot be caught")?;
+    Ok(async move {
+        select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
+    })
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::rules::encoding::Encoding::{self, Json, Xml};
+use crate::rules::fields::Fields;
 use crate::rules::handler::{SEND_PATH, STATUS_PATH};
 
 /// The app of every payout.
@@ -71,10 +73,10 @@ handler_url = "http://{stub}"
 pub(super) struct Scene {
     pub(super) title: &'static str,
     pub(super) path: &'static str,
-    pub(super) is_xml: bool,
+    pub(super) encoding: Encoding,
     pub(super) body: String,
-    /// Fields that the answer must have, with these values.
-    pub(super) expected: &'static [(&'static str, &'static str)],
+    /// Fields that the answer must have, each with its value.
+    pub(super) expected: &'static str,
 }
 
 struct Payout {
@@ -83,35 +85,29 @@ struct Payout {
     order_no: &'static str,
     user: &'static str,
     amount: &'static str,
+    more: &'static [(&'static str, &'static str)],
 }
 
 impl Payout {
-    fn json(&self) -> String {
-        let Self {
-            app,
-            mch_id,
-            order_no,
-            user,
-            amount,
-        } = self;
-        format!(
-            r#"{{"wxAppId":"{app}","mchId":"{mch_id}","mchBillno":"{order_no}","openid":"{user}","amount":{amount},"clientIp":"10.0.0.1","actName":"新年抽奖","remark":"恭喜中奖","tradeRecordId":1}}"#
-        )
-    }
-
-    fn xml(&self) -> String {
-        let Self {
-            app,
-            mch_id,
-            order_no,
-            user,
-            amount,
-        } = self;
-        format!(
-            "<xml><wxAppId>{app}</wxAppId><mchId>{mch_id}</mchId><mchBillno>{order_no}</mchBillno><openid>{user}</openid>\
-             <amount>{amount}</amount><clientIp>10.0.0.1</clientIp><actName><![CDATA[新年抽奖]]></actName>\
-             <remark>恭喜中奖</remark><tradeRecordId>2</tradeRecordId></xml>"
-        )
+    fn body(&self, encoding: Encoding) -> String {
+        let mut fields = Fields::new();
+        for (name, text) in [
+            ("wxAppId", self.app),
+            ("mchId", self.mch_id),
+            ("mchBillno", self.order_no),
+            ("openid", self.user),
+            ("amount", self.amount),
+            ("clientIp", "10.0.0.1"),
+            ("actName", "新年抽奖"),
+            ("remark", "恭喜中奖"),
+            ("tradeRecordId", "1"),
+        ] {
+            fields.set(name, text);
+        }
+        for (name, text) in self.more {
+            fields.set(name, *text);
+        }
+        encoding.encode_answer(&fields)
     }
 }
 
@@ -129,108 +125,94 @@ pub(super) fn scenes() -> Vec<Scene> {
         order_no,
         user,
         amount,
+        more: &[],
     };
-    let send = |title, is_xml, payout: Payout, expected| Scene {
+    let send = |title, encoding, payout: Payout, expected| Scene {
         title,
         path: SEND_PATH,
-        is_xml,
-        body: if is_xml { payout.xml() } else { payout.json() },
+        encoding,
+        body: payout.body(encoding),
         expected,
     };
     let mut transfer = pay(MERCHANT, "DEMO0008", "user-1002", "250");
     transfer.app = TRANSFER_APP;
-    let mini = pay(MERCHANT, "MINI0001", "user-1002", "150");
+    let mut mini = pay(MERCHANT, "MINI0001", "user-1002", "150");
+    mini.more = &[("notifyWay", "MINI_PROGRAM_JSAPI")];
     vec![
         send(
             "red packet (红包)",
-            false,
+            Json,
             pay(MERCHANT, "DEMO0001", "user-1001", "100"),
-            &[
-                ("resultCode", "SUCCESS"),
-                ("mchBillno", "DEMO0001"),
-                ("reOpenid", "user-1001"),
-                ("totalAmount", "100"),
-            ],
+            "resultCode=SUCCESS mchBillno=DEMO0001 reOpenid=user-1001 totalAmount=100",
         ),
         send(
             "red packet (红包)",
-            true,
+            Xml,
             pay(MERCHANT, "DEMO0002", "user-1002", "200"),
-            &[("resultCode", "SUCCESS"), ("mchBillno", "DEMO0002")],
+            "resultCode=SUCCESS mchBillno=DEMO0002",
         ),
-        Scene {
-            title: "mini-program red packet",
-            path: SEND_PATH,
-            is_xml: false,
-            body: mini
-                .json()
-                .replacen('{', "{\"notifyWay\":\"MINI_PROGRAM_JSAPI\",", 1),
-            expected: &[("resultCode", "SUCCESS"), ("mchBillno", "MINI0001")],
-        },
+        send(
+            "mini-program red packet",
+            Json,
+            mini,
+            "resultCode=SUCCESS mchBillno=MINI0001",
+        ),
         send(
             "transfer to the balance (付款到零钱)",
-            false,
+            Json,
             transfer,
-            &[
-                ("resultCode", "SUCCESS"),
-                ("partnerTradeNo", "DEMO0008"),
-                ("mchAppid", TRANSFER_APP),
-            ],
+            "resultCode=SUCCESS partnerTradeNo=DEMO0008 mchAppid=wxtransfer",
         ),
         send(
             "through the customer's handler",
-            true,
+            Xml,
             pay(HANDLER, "DEMO0003", "user-1001", "300"),
-            &[("resultCode", "SUCCESS"), ("mchBillno", "DEMO0003")],
+            "resultCode=SUCCESS mchBillno=DEMO0003",
         ),
         send(
             "the first one again: answered, not paid",
-            false,
+            Json,
             pay(MERCHANT, "DEMO0001", "user-1001", "100"),
-            &[("resultCode", "SUCCESS"), ("mchBillno", "DEMO0001")],
+            "resultCode=SUCCESS mchBillno=DEMO0001",
         ),
         send(
             "the same number, another amount",
-            false,
+            Json,
             pay(MERCHANT, "DEMO0001", "user-1001", "101"),
-            &[("resultCode", "FAIL"), ("errCode", "PARAM_ERROR")],
+            "resultCode=FAIL errCode=PARAM_ERROR",
         ),
         send(
             "over the limit: refused",
-            false,
+            Json,
             pay(MERCHANT, "DEMO0004", "user-1001", "20001"),
-            &[("resultCode", "FAIL"), ("errCode", "AMOUNT_LIMIT")],
+            "resultCode=FAIL errCode=AMOUNT_LIMIT",
         ),
         send(
             "under WeChat's minimum: refused there",
-            false,
+            Json,
             pay(MERCHANT, "DEMO0005", "user-1001", "99"),
-            &[("resultCode", "FAIL"), ("errCode", "MONEY_LIMIT")],
+            "resultCode=FAIL errCode=MONEY_LIMIT",
         ),
         send(
             "a user without an openid",
-            true,
+            Xml,
             pay(MERCHANT, "DEMO0006", "user-9999", "100"),
-            &[("resultCode", "FAIL"), ("errCode", "OPENID_ERROR")],
+            "resultCode=FAIL errCode=OPENID_ERROR",
         ),
         send(
             "an amount that is no integer",
-            false,
+            Json,
             pay(MERCHANT, "DEMO0007", "user-1001", "1.5"),
-            &[("returnCode", "FAIL"), ("errCode", "PARAM_ERROR")],
+            "returnCode=FAIL errCode=PARAM_ERROR",
         ),
         Scene {
             title: "how does the first one stand?",
             path: STATUS_PATH,
-            is_xml: false,
+            encoding: Json,
             body: format!(
                 r#"{{"wxAppId":"{APP}","mchId":"{MERCHANT}","mchBillno":"DEMO0001","tradeRecordId":"1"}}"#
             ),
-            expected: &[
-                ("resultCode", "SUCCESS"),
-                ("status", "SENT"),
-                ("totalAmount", "100"),
-            ],
+            expected: "resultCode=SUCCESS status=SENT totalAmount=100",
         },
     ]
 }

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use super::script::Scene;
+use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
 use crate::rules::terminal;
 
@@ -36,12 +37,11 @@ const ANSWER_CHARS: usize = 150;
 impl Row {
     /// Holds an answer against what was expected.
     pub(super) fn of(scene: &Scene, answer: &Fields<'_>) -> Self {
-        let missing: Vec<String> = scene
-            .expected
-            .iter()
-            .filter(|(name, value)| answer.characters(name) != Some(value))
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let is_missing = |pair: &&str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            answer.characters(name) != Some(value)
+        };
+        let missing: Vec<&str> = scene.expected.split(' ').filter(is_missing).collect();
         let shown: Vec<String> = SHOWN
             .iter()
             .filter_map(|name| answer.characters(name).map(|text| format!("{name}={text}")))
@@ -53,7 +53,10 @@ impl Row {
         }
         Self {
             title: scene.title,
-            encoding: if scene.is_xml { "XML" } else { "JSON" },
+            encoding: match scene.encoding {
+                Encoding::Json => "JSON",
+                Encoding::Xml => "XML",
+            },
             answer: text,
             is_right: missing.is_empty(),
             missing: missing.join(" "),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::{Ending, assemble};
+use super::{assemble, configuration, misconfigured};
 use crate::config::{Config, IdentitySource};
 use crate::identity::csv::Row;
 use crate::identity::mapping::{Mapping, Put};
@@ -63,28 +63,20 @@ pub(super) enum OpenidCommand {
     },
 }
 
-pub(super) async fn openid(path: &Path, command: OpenidCommand) -> Ending {
-    let config = match crate::config::load(path, crate::config::environment().into_iter()) {
-        Ok(config) => config,
-        Err(errors) => return Ending::Misconfigured(errors.into()),
-    };
-    let store = match Store::of(&config) {
-        Ok(store) => store,
-        Err(error) => return Ending::Misconfigured(error.context("[identity]")),
-    };
-    let done = match (command, store) {
+pub(super) async fn openid(path: &Path, command: OpenidCommand) -> anyhow::Result<()> {
+    let config = configuration(path)?;
+    let store = Store::of(&config).context("[identity]").map_err(misconfigured)?;
+    match (command, store) {
         (OpenidCommand::Get { app, user }, _) => get(&config, &app, &user).await,
         (OpenidCommand::Export { app }, store) => export::export(&store, app).await,
         (
             OpenidCommand::Import(_) | OpenidCommand::Set { .. } | OpenidCommand::Delete { .. },
             Store::File(file),
-        ) => {
-            return Ending::Misconfigured(anyhow::anyhow!(
-                "[identity] source = \"file\": {} is the mapping itself. Write the new version beside it and rename it over \
-                 this one; a sidecar that runs reads it within seconds. This command is for source = \"redis\"",
-                file.display()
-            ));
-        }
+        ) => Err(misconfigured(anyhow::anyhow!(
+            "[identity] source = \"file\": {} is the mapping itself. Write the new version beside it and rename it over \
+             this one; a sidecar that runs reads it within seconds. This command is for source = \"redis\"",
+            file.display()
+        ))),
         (OpenidCommand::Import(arguments), Store::Redis(mapping)) => {
             import::import(&mapping, arguments).await
         }
@@ -92,10 +84,6 @@ pub(super) async fn openid(path: &Path, command: OpenidCommand) -> Ending {
             set(&mapping, Row { app, user, openid }).await
         }
         (OpenidCommand::Delete { app, user }, Store::Redis(mapping)) => delete(&mapping, &app, &user).await,
-    };
-    match done {
-        Ok(()) => Ending::Done,
-        Err(error) => Ending::Failed(error),
     }
 }
 

@@ -159,7 +159,8 @@ async fn who_goes_first() {
         "a head that has just begun"
     );
     // Once its answer is made, it is like the others: taking it late does not buy a connection.
-    all[6].1.as_mut().unwrap().answered();
+    let busy = all[6].1.take().unwrap();
+    let _untaken = busy.answered(Response::new(()));
     assert!(matches!(all[6].0.standing(now), Standing::Goes(_)));
     // What moves stays longer than what does not.
     all[4].0.answer_taken(now);

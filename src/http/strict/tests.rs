@@ -7,6 +7,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
+use crate::http::activity::Activity;
+use crate::http::budget::Room;
+use crate::http::ration::Wider;
+use crate::http::seats::Seats;
 
 const MAX_HEAD: usize = 64 * 1024;
 
@@ -14,7 +18,7 @@ const MAX_HEAD: usize = 64 * 1024;
 type Served = Arc<Mutex<Vec<(String, Option<Vec<u8>>)>>>;
 
 /// Serves a connection as the main port does; hands out the caller's end.
-fn serve(opening: Opening) -> (DuplexStream, Served, tokio::task::JoinHandle<()>) {
+fn serve() -> (DuplexStream, Served, tokio::task::JoinHandle<()>) {
     let (caller, ours) = tokio::io::duplex(256);
     let served = Served::default();
     let all = Arc::clone(&served);
@@ -30,8 +34,8 @@ fn serve(opening: Opening) -> (DuplexStream, Served, tokio::task::JoinHandle<()>
         }
     });
     let wire = Wire::default();
-    let io = TokioIo::new(Strict::new(ours, opening, MAX_HEAD, wire.clone()));
-    let service = hyper_util::service::TowerToHyperService::new(Framed::new(service, wire));
+    let io = TokioIo::new(Strict::new(ours, None, MAX_HEAD, wire.clone()));
+    let service = hyper::service::service_fn(move |request| wire.clone().answer(request, service.clone()));
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
     let task = tokio::spawn(async move { drop(connection.await) });
     (caller, served, task)
@@ -108,7 +112,7 @@ async fn the_library_sees_the_requests_that_the_framer_sees() {
             .map(|_| PARTS[dice.roll(PARTS.len())])
             .collect();
         let (whole, fault, in_head) = framed(bytes.as_bytes());
-        let (mut caller, served, task) = serve(Opening::Http1);
+        let (mut caller, served, task) = serve();
         let told = {
             let (mut from, mut to) = tokio::io::split(&mut caller);
             let reading = async {
@@ -165,14 +169,14 @@ async fn the_library_sees_the_requests_that_the_framer_sees() {
 async fn the_bytes_behind_a_request_wait_for_its_answer() {
     let wire = Wire::default();
     let (mut caller, ours) = tokio::io::duplex(256);
-    let mut strict = Strict::new(ours, Opening::Http1, MAX_HEAD, wire.clone());
+    let mut strict = Strict::new(ours, None, MAX_HEAD, wire.clone());
     let request = b"GET /1 HTTP/1.1\r\nUpgrade: x\r\n\r\n";
     soon(caller.write_all(&[request, b"\nnot HTTP".as_slice()].concat()))
         .await
         .unwrap();
     let mut buf = vec![0; 256];
     assert_eq!(soon(strict.read(&mut buf)).await.unwrap(), request.len());
-    wire.enter(CALLED);
+    wire.call();
     assert!(futures_util::poll!(std::pin::pin!(strict.read(&mut buf))).is_pending());
     wire.answered(StatusCode::SWITCHING_PROTOCOLS);
     let read = soon(strict.read(&mut buf)).await.unwrap();
@@ -189,10 +193,10 @@ async fn the_bytes_behind_a_request_wait_for_its_answer() {
 async fn a_word_before_the_answer_never_gets_into_another_answer() {
     let wire = Wire::default();
     let (mut caller, ours) = tokio::io::duplex(4);
-    let mut strict = Strict::new(ours, Opening::Http1, MAX_HEAD, wire.clone());
+    let mut strict = Strict::new(ours, None, MAX_HEAD, wire.clone());
     let mut told = [0; 4];
     wire.say_first(Bytes::from_static(b"early"));
-    wire.enter(CALLED);
+    wire.call();
     // The answer before is still being written: the word waits until the library has flushed it.
     wire.say_first(Bytes::from_static(b"word"));
     assert_eq!(soon(strict.write(b"last")).await.unwrap(), 4);
@@ -216,14 +220,27 @@ async fn a_word_before_the_answer_never_gets_into_another_answer() {
 
 #[tokio::test]
 async fn http2_is_known_by_its_preface_and_passes_as_it_is() {
-    for (opening, sent, passes) in [
-        (Opening::Either, [PREFACE, b"\0\n\0"].concat(), 27),
-        (Opening::Http2, [PREFACE, b"\0\n\0"].concat(), 27),
-        (Opening::Either, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\n\r".to_vec(), 0),
-        (Opening::Either, b"GET / HTTP/1.1\r\n\r\n".to_vec(), 18),
+    let room = Room {
+        most: 1,
+        bytes: 0,
+        head: MAX_HEAD,
+        streams: 1,
+    };
+    for (sent, passes) in [
+        ([PREFACE, b"\0\n\0".as_slice()].concat(), 27),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\n\r".to_vec(), 0),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), 18),
     ] {
+        let activity = Activity::new(false);
+        let seat = Arc::new(Arc::new(Seats::default()).take(&activity, 0, &room).unwrap());
+        let wider = Wider {
+            seat: Arc::downgrade(&seat),
+            by: 0,
+            room,
+        };
         let (mut caller, ours) = tokio::io::duplex(256);
-        let mut strict = Strict::new(ours, opening, MAX_HEAD, Wire::default());
+        let frames = Frames::new(activity, wider);
+        let mut strict = Strict::new(ours, Some(frames), MAX_HEAD, Wire::default());
         let mut read = Vec::new();
         for byte in &sent {
             caller.write_all(&[*byte]).await.unwrap();

@@ -31,6 +31,7 @@ use self::standing::{Cure, Open, Shared, Standing};
 use self::tables::{Answer, Operation};
 use self::writer::{Message, TICK, Terms, Waiting, Writer};
 use crate::clock::Clock;
+use crate::ledger::record;
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
 use crate::rules::order::Order;
 use crate::rules::term::{LedgerTime, MchId, OrderKey};
@@ -235,17 +236,17 @@ impl Ledger for FileLedger {
     }
 
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
-        match self.write(Operation::Insert(order.clone())).await? {
+        let operation = Operation::Insert(order.clone(), record::encode(order)?);
+        match self.write(operation).await? {
             Answer::Inserted(inserted) => Ok(inserted),
             Answer::Replaced(_) | Answer::Hidden(_) => Err(mismatched()),
         }
     }
 
     async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
-        match self
-            .write(Operation::Replace(previous.version, next.clone()))
-            .await?
-        {
+        let changing = record::encode_change(previous, next)?;
+        let operation = Operation::Replace(previous.version, next.clone(), changing);
+        match self.write(operation).await? {
             Answer::Replaced(replaced) => Ok(replaced),
             Answer::Inserted(_) | Answer::Hidden(_) => Err(mismatched()),
         }

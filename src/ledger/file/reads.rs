@@ -16,8 +16,10 @@ const LIST_AT_MOST: usize = 10_000;
 /// The order's record.
 pub(super) fn get(transaction: &ReadTransaction, key: &OrderKey) -> Result<Option<Order>, StoreError> {
     let orders = transaction.open_table(ORDERS).map_err(|error| failed(&error))?;
-    let text = orders.get(&*key.to_string()).map_err(|error| failed(&error))?;
-    text.map(|text| record::decode(text.value(), key)).transpose()
+    let record = orders.get(&*key.to_string()).map_err(|error| failed(&error))?;
+    record
+        .map(|record| record::decode(record.value(), key))
+        .transpose()
 }
 
 /// What of a sum is used up.

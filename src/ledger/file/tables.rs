@@ -11,8 +11,10 @@ use crate::payout::ports::{Inserted, Replaced, StoreError};
 use crate::rules::order::{Order, Version};
 use crate::rules::term::{LedgerTime, MchId, OrderKey, OrderNo};
 
-/// `mchId:mchBillno` to the record's text.
-pub(super) const ORDERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("orders");
+/// A record: what its claim pinned, and what changes. Side by side, so that neither is ever there without the other.
+pub(super) type Stored = (&'static [u8], &'static [u8]);
+/// `mchId:mchBillno` to the record.
+pub(super) const ORDERS: TableDefinition<'_, &str, Stored> = TableDefinition::new("orders");
 /// Unsettled orders, and those that are followed, and when somebody must look at them (ledger time).
 pub(super) const DUE: TableDefinition<'_, &str, i64> = TableDefinition::new("due");
 /// Every order by the time of its first claim (ledger time).
@@ -21,7 +23,7 @@ pub(super) const LOG: TableDefinition<'_, (i64, &str), ()> = TableDefinition::ne
 pub(super) const SUMS: TableDefinition<'_, &str, (i64, i64)> = TableDefinition::new("sums");
 /// What the file is: its `kind`, the ledger's `id`, and the ledger's time `t` at the last commit.
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
-const KIND: &str = "payout-sidecar ledger 2";
+const KIND: &str = "payout-sidecar ledger 3";
 
 /// How long a sum is kept after its last change. It is a sum of one day, whatever day the wall clock says it is; a charge is
 /// given back on the day of its claim or soon after.
@@ -32,10 +34,10 @@ const CLEAR_AT_MOST: usize = 512;
 /// A place in the log.
 pub(super) type LogPlace = (i64, String);
 
-/// Something to write.
+/// Something to write. Its texts are made by whoever asks for it, and not by the one who writes.
 pub(super) enum Operation {
-    Insert(Order),
-    Replace(Version, Order),
+    Insert(Order, (Vec<u8>, Vec<u8>)),
+    Replace(Version, Order, Vec<u8>),
     Remove(Order),
     /// Hides those orders that are still due when they were found to be.
     Hide {
@@ -61,7 +63,7 @@ pub(super) fn failed(error: &dyn std::error::Error) -> StoreError {
 
 /// The tables of one write transaction.
 pub(super) struct Tables<'t> {
-    orders: Table<'t, &'static str, &'static [u8]>,
+    orders: Table<'t, &'static str, Stored>,
     due: Table<'t, &'static str, i64>,
     log: Table<'t, (i64, &'static str), ()>,
     sums: Table<'t, &'static str, (i64, i64)>,
@@ -90,16 +92,22 @@ impl<'t> Tables<'t> {
     /// an `Err` outside is the file's, and ends the transaction.
     pub(super) fn apply(&mut self, operation: &Operation) -> Result<Result<Answer, StoreError>, StoreError> {
         match operation {
-            Operation::Insert(order) => self.insert(order).map(|done| done.map(Answer::Inserted)),
-            Operation::Replace(previous, next) => self
-                .replace(*previous, next)
+            Operation::Insert(order, (pinned, changing)) => self
+                .insert(order, (pinned, changing))
+                .map(|done| done.map(Answer::Inserted)),
+            Operation::Replace(previous, next, changing) => self
+                .replace(*previous, next, changing)
                 .map(|done| done.map(Answer::Replaced)),
             Operation::Remove(order) => self.remove(order).map(|done| done.map(Answer::Replaced)),
             Operation::Hide { found, until } => self.hide(found, *until).map(|keys| Ok(Answer::Hidden(keys))),
         }
     }
 
-    fn insert(&mut self, order: &Order) -> Result<Result<Inserted, StoreError>, StoreError> {
+    fn insert(
+        &mut self,
+        order: &Order,
+        record: (&[u8], &[u8]),
+    ) -> Result<Result<Inserted, StoreError>, StoreError> {
         let stored = match self.stored(&order.key)? {
             Ok(stored) => stored,
             Err(damaged) => return Ok(Err(damaged)),
@@ -119,7 +127,7 @@ impl<'t> Tables<'t> {
         self.log
             .insert((order.created_at.ledger.0, &*order.key.to_string()), ())
             .map_err(|error| failed(&error))?;
-        self.put(order)?;
+        self.put(order, record)?;
         Ok(Ok(Inserted::Done))
     }
 
@@ -127,21 +135,31 @@ impl<'t> Tables<'t> {
         &mut self,
         previous: Version,
         next: &Order,
+        changing: &[u8],
     ) -> Result<Result<Replaced, StoreError>, StoreError> {
-        let stored = match self.stored(&next.key)? {
-            Ok(stored) => stored,
-            Err(damaged) => return Ok(Err(damaged)),
+        let (stored, pinned) = {
+            let record = self
+                .orders
+                .get(&*next.key.to_string())
+                .map_err(|error| failed(&error))?;
+            let Some(record) = record else {
+                return Ok(Ok(Replaced::Moved(None)));
+            };
+            // What is pinned stays, byte for byte.
+            let pinned = record.value().0.to_owned();
+            (record::decode(record.value(), &next.key), pinned)
         };
         match stored {
-            Some(stored) if stored == *next => Ok(Ok(Replaced::Done)),
-            Some(stored) if stored.version == previous => {
+            Err(damaged) => Ok(Err(damaged)),
+            Ok(stored) if stored == *next => Ok(Ok(Replaced::Done)),
+            Ok(stored) if stored.version == previous && stored.pinned == next.pinned => {
                 if let Some(at) = self.charge(&next.key, &Difference::between(Some(&stored), Some(next)))? {
                     return Ok(Ok(Replaced::OverLimit(at)));
                 }
-                self.put(next)?;
+                self.put(next, (&pinned, changing))?;
                 Ok(Ok(Replaced::Done))
             }
-            stored => Ok(Ok(Replaced::Moved(stored.map(Box::new)))),
+            Ok(stored) => Ok(Ok(Replaced::Moved(Some(Box::new(stored))))),
         }
     }
 
@@ -183,18 +201,19 @@ impl<'t> Tables<'t> {
 
     /// The outer error is the file's, the inner one says that the record is damaged.
     fn stored(&self, key: &OrderKey) -> Result<Result<Option<Order>, StoreError>, StoreError> {
-        let text = self
+        let record = self
             .orders
             .get(&*key.to_string())
             .map_err(|error| failed(&error))?;
-        Ok(text.map(|text| record::decode(text.value(), key)).transpose())
+        Ok(record
+            .map(|record| record::decode(record.value(), key))
+            .transpose())
     }
 
-    fn put(&mut self, order: &Order) -> Result<(), StoreError> {
+    fn put(&mut self, order: &Order, record: (&[u8], &[u8])) -> Result<(), StoreError> {
         let key = order.key.to_string();
-        let text = record::encode(order);
         self.orders
-            .insert(&*key, text.as_bytes())
+            .insert(&*key, record)
             .map_err(|error| failed(&error))?;
         match order.due_at() {
             Some(at) => self.due.insert(&*key, at.0).map_err(|error| failed(&error))?,

@@ -8,8 +8,8 @@ use redb::Database;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::ledger::samples::{order, settled};
-use crate::rules::term::Millis;
+use crate::ledger::samples::{order, pinned, settled};
+use crate::rules::term::{Fen, Millis};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);
@@ -53,7 +53,7 @@ async fn orders_are_handed_out_at_their_merchants_pace_and_to_one_only() {
     let ledger = open(&dir.path().join("payouts.redb")).unwrap();
     let of = |mch_id: &str, no: &str| {
         let mut order = order(no, 1);
-        order.key.mch_id = MchId::parse(mch_id).unwrap();
+        pinned(&mut order).key.mch_id = MchId::parse(mch_id).unwrap();
         order.attempted_at.ledger = LedgerTime(0);
         order
     };
@@ -135,6 +135,120 @@ async fn a_damaged_file_is_refused_and_left_as_it_is() {
     assert_eq!(refused, 7);
     std::fs::write(&path, &whole).unwrap();
     assert!(open(&path).is_ok());
+}
+
+/// Looks at, or changes, the record of `A1` behind the ledger's back.
+fn record_in(path: &Path, change: impl FnOnce(&[u8], &[u8]) -> Option<[Vec<u8>; 2]>) {
+    let held = DiskPlace(path.to_owned()).take().unwrap();
+    let opened = open::open(&held, path).unwrap();
+    let transaction = opened.database.begin_write().unwrap();
+    {
+        let mut orders = transaction.open_table(tables::ORDERS).unwrap();
+        let stored = redb::ReadableTable::get(&orders, "19:A1").unwrap().unwrap();
+        let changed = change(stored.value().0, stored.value().1);
+        drop(stored);
+        if let Some([pinned, changing]) = changed {
+            orders.insert("19:A1", (&*pinned, &*changing)).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_lacks_a_part_or_has_another_claims_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = order("A1", 100);
+    let mut other = first.clone();
+    pinned(&mut other).claim = 2;
+    pinned(&mut other).amount = Fen::new(101).unwrap();
+    other.version.seal = 2;
+    let (ours, our_state) = record::encode(&first).unwrap();
+    let (others, other_state) = record::encode(&other).unwrap();
+    for (case, damaged) in [
+        [ours.clone(), vec![]],
+        [vec![], our_state.clone()],
+        [ours, other_state],
+        [others, our_state],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = dir.path().join(format!("{case}.redb"));
+        let ledger = open(&path).unwrap();
+        ledger.insert(&first).await.unwrap();
+        drop(ledger);
+        record_in(&path, |_, _| Some(damaged.clone()));
+        let ledger = open(&path).unwrap();
+        for order in [&first, &other] {
+            let said = [
+                ledger.insert(order).await.map(|_| ()),
+                ledger.replace(order, &settled(order)).await.map(|_| ()),
+                ledger.remove(order).await.map(|_| ()),
+                ledger.get(&order.key).await.map(|_| ()),
+                ledger.unsettled(9).await.map(|_| ()),
+            ];
+            for said in said {
+                let error = said.unwrap_err();
+                assert!(
+                    !error.unsure && error.text.contains("decides nothing"),
+                    "{case}: {error}"
+                );
+            }
+        }
+        drop(ledger);
+        record_in(&path, |pinned, changing| {
+            assert_eq!([pinned, changing], damaged, "{case}");
+            None
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_leaves_what_is_pinned_byte_for_byte_and_changes_none_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("payouts.redb");
+    let first = order("A1", 100);
+    let ledger = open(&path).unwrap();
+    ledger.insert(&first).await.unwrap();
+    drop(ledger);
+    let mut kept = Vec::new();
+    record_in(&path, |pinned, changing| {
+        kept = [pinned, b" "].concat();
+        Some([kept.clone(), changing.to_owned()])
+    });
+    let ledger = open(&path).unwrap();
+    let mut next = first.clone();
+    next.version.number += 1;
+    next.attempts += 1;
+    let mut other = next.clone();
+    pinned(&mut other).amount = Fen::new(101).unwrap();
+    let error = ledger.replace(&first, &other).await.unwrap_err();
+    assert!(!error.unsure && error.text.contains("was not written"), "{error}");
+    assert_eq!(ledger.get(&first.key).await.unwrap(), Some(first.clone()));
+    let replaced = ledger.replace(&first, &next).await.unwrap();
+    assert!(matches!(replaced, Replaced::Done), "{replaced:?}");
+    assert_eq!(ledger.get(&first.key).await.unwrap(), Some(next));
+    drop(ledger);
+    record_in(&path, |pinned, _| {
+        assert_eq!(pinned, kept);
+        None
+    });
+}
+
+/// The version is the same, the claim is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_another_claim_of_the_same_version_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(&dir.path().join("payouts.redb")).unwrap();
+    let first = order("A1", 100);
+    ledger.insert(&first).await.unwrap();
+    let mut other = first.clone();
+    pinned(&mut other).claim = 2;
+    match ledger.replace(&other, &settled(&other)).await.unwrap() {
+        Replaced::Moved(Some(found)) => assert_eq!(*found, first),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(ledger.get(&first.key).await.unwrap(), Some(first));
 }
 
 #[test]

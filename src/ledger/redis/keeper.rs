@@ -11,10 +11,9 @@ use redis::{Cmd, Script};
 
 use super::failed;
 use super::registry::{Entry, field, make, member};
-use super::store::{Store, refused, unexpected};
+use super::store::{Store, order_of, refused, unexpected};
 use crate::clock::Clock;
 use crate::ledger::keeper::{Keeper, LedgerId, Standing};
-use crate::ledger::record;
 use crate::payout::ports::StoreError;
 use crate::redis_link::{LinkError, RedisLink};
 use crate::rules::order::Order;
@@ -241,14 +240,8 @@ impl RedisKeeper {
             mch_id: mch_id.clone(),
             order_no: order_no.clone(),
         };
-        let look = Cmd::hget(self.store.order(&key), "r");
-        let text: Option<Vec<u8>> = self
-            .store
-            .link
-            .read(&look)
-            .await
-            .map_err(|error| failed(&error))?;
-        Ok(text.and_then(|text| record::decode(&text, &key).ok()))
+        let stored = self.store.link.read(&self.store.look(&key)).await;
+        Ok(order_of(stored.map_err(|error| failed(&error))?, &key).unwrap_or_default())
     }
 
     async fn mend(&self, id: &LedgerId, found: &Found) -> Result<(), StoreError> {

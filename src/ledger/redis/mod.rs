@@ -7,7 +7,7 @@
 //!
 //! | key | type | what |
 //! |---|---|---|
-//! | `{prefix}{mchId}:order:<no>` (braces literal around the number) | hash | `v` version, `r` record |
+//! | `{prefix}{mchId}:order:<no>` (braces literal around the number) | hash | `p` what the claim pinned, `c` what changes, with the version |
 //! | `…:due` | sorted set | unsettled order numbers by when somebody must look at them (ledger's ms) |
 //! | `…:log` | sorted set | all order numbers by their first claim (ledger's ms), and `#` with the ledger's identity |
 //! | `…:sum:<name>` | number | a sum of the limits; goes after three days |
@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use redis::{Script, Value};
 
 use self::registry::{Registry, forgotten, member};
-use self::store::{Store, refused, unexpected};
+use self::store::{Store, Stored, order_of, refused, unexpected};
 use self::sums::Sums;
 use super::charges::Difference;
 use super::record;
@@ -139,14 +139,8 @@ impl RedisLedger {
 
     /// The record itself, whatever became of the ledger.
     async fn stored(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
-        let command = redis::Cmd::hget(self.store.order(key), "r");
-        let text: Option<Vec<u8>> = self
-            .store
-            .link
-            .read(&command)
-            .await
-            .map_err(|error| failed(&error))?;
-        text.map(|text| record::decode(&text, key)).transpose()
+        let stored = self.store.link.read(&self.store.look(key)).await;
+        order_of(stored.map_err(|error| failed(&error))?, key)
     }
 
     /// Why an order has no record. `None`: there never was one, or it is past its retention.
@@ -162,8 +156,8 @@ impl RedisLedger {
                 .await?;
             match (word.as_str(), rest) {
                 ("none", _) => return Ok(None),
-                ("exists", Some(text)) => return record::decode(&text, key).map(Some),
-                ("lost", what) => return Err(lost(key, what)),
+                ("exists", stored) => return order_of(stored, key),
+                ("lost", [what, ..]) => return Err(lost(key, what)),
                 ("strange", _) => {
                     if !self.registry.has_made(id, &key.mch_id).await? {
                         return Ok(None);
@@ -221,7 +215,7 @@ fn due_text(order: &Order) -> String {
     order.due_at().map_or_else(String::new, |at| at.0.to_string())
 }
 
-fn charge_arguments(charged: &[(usize, &Charge)]) -> impl Iterator<Item = String> {
+fn charge_arguments(charged: &[(usize, &Charge)]) -> impl Iterator<Item = Vec<u8>> {
     charged.iter().flat_map(|(at, charge)| {
         [
             charge.amount.to_string(),
@@ -229,6 +223,7 @@ fn charge_arguments(charged: &[(usize, &Charge)]) -> impl Iterator<Item = String
             at.to_string(),
             SUM_EXPIRY.as_millis().to_string(),
         ]
+        .map(String::into_bytes)
     })
 }
 
@@ -246,19 +241,20 @@ impl Ledger for RedisLedger {
 
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
         let identity = self.admit(order).await?;
+        let (pinned, changing) = record::encode(order)?;
         let difference = Difference::between(None, Some(order));
         let keys = self
             .store
             .keys(&order.key, difference.charged.iter().map(|(_, charge)| *charge));
-        let mut arguments = vec![
-            record::encode(order),
-            due_text(order),
-            order.key.order_no.as_str().to_owned(),
-            order.created_at.ledger.0.to_string(),
-            self.expiry(order),
-            order.version.text(),
-            identity,
-            self.oldest_record(),
+        let mut arguments: Vec<Vec<u8>> = vec![
+            pinned,
+            changing,
+            due_text(order).into(),
+            order.key.order_no.as_str().into(),
+            order.created_at.ledger.0.to_string().into(),
+            self.expiry(order).into(),
+            identity.into(),
+            self.oldest_record().into(),
         ];
         arguments.extend(charge_arguments(&difference.charged));
         let (word, rest) = self
@@ -267,14 +263,18 @@ impl Ledger for RedisLedger {
             .await?;
         match (word.as_str(), rest) {
             ("done", _) => Ok(Inserted::Done),
-            ("lost", what) => Err(lost(&order.key, what)),
-            ("exists", Some(text)) => Ok(Inserted::Exists(Box::new(record::decode(&text, &order.key)?))),
-            ("over", rest) => Ok(Inserted::OverLimit(place(rest)?)),
+            ("lost", [what, ..]) => Err(lost(&order.key, what)),
+            ("exists", stored) => match order_of(stored, &order.key)? {
+                Some(stored) => Ok(Inserted::Exists(Box::new(stored))),
+                None => Err(unexpected("exists")),
+            },
+            ("over", [at, ..]) => Ok(Inserted::OverLimit(place(at)?)),
             (word, _) => Err(unexpected(word)),
         }
     }
 
     async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
+        let changing = record::encode_change(previous, next)?;
         // What became of an order is written wherever its record still is; a new claim, only where nothing was forgotten.
         let identity = match &next.state {
             State::Pending(_) => self.admit(next).await?,
@@ -289,19 +289,19 @@ impl Ledger for RedisLedger {
         let mut keys = self.store.keys(&next.key, std::iter::empty());
         keys.push(self.store.key(&next.key.mch_id, "again"));
         keys.extend(touched.map(|charge| self.store.sum(&next.key.mch_id, &charge.name)));
-        let mut arguments = vec![
-            record::encode(next),
-            due_text(next),
-            next.key.order_no.as_str().to_owned(),
-            previous.version.text(),
-            next.version.text(),
-            self.expiry(next),
-            identity,
-            self.time().0.to_string(),
-            difference.charged.len().to_string(),
+        let mut arguments: Vec<Vec<u8>> = vec![
+            changing,
+            due_text(next).into(),
+            next.key.order_no.as_str().into(),
+            previous.version.to_string().into(),
+            self.expiry(next).into(),
+            identity.into(),
+            self.time().0.to_string().into(),
+            difference.charged.len().to_string().into(),
         ];
         arguments.extend(charge_arguments(&difference.charged));
-        arguments.extend(difference.returned.iter().map(|charge| charge.amount.to_string()));
+        let returned = difference.returned.iter();
+        arguments.extend(returned.map(|charge| charge.amount.to_string().into()));
         let (word, rest) = self
             .store
             .run(&self.scripts.replace, &keys, &arguments, self.replicas(next))
@@ -312,7 +312,7 @@ impl Ledger for RedisLedger {
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
         let difference = Difference::between(Some(order), None);
         let keys = self.store.keys(&order.key, difference.returned.iter().copied());
-        let mut arguments = vec![order.version.text(), order.key.order_no.as_str().to_owned()];
+        let mut arguments = vec![order.version.to_string(), order.key.order_no.as_str().to_owned()];
         arguments.extend(difference.returned.iter().map(|charge| charge.amount.to_string()));
         let (word, rest) = self
             .store
@@ -398,13 +398,13 @@ impl Ledger for RedisLedger {
     }
 }
 
-fn replaced(word: &str, rest: Option<Vec<u8>>, key: &OrderKey) -> Result<Replaced, StoreError> {
+fn replaced(word: &str, rest: Stored, key: &OrderKey) -> Result<Replaced, StoreError> {
     match (word, rest) {
-        ("lost", what) => Err(lost(key, what)),
+        ("lost", [what, ..]) => Err(lost(key, what)),
         ("done", _) => Ok(Replaced::Done),
         ("gone", _) => Ok(Replaced::Moved(None)),
-        ("moved", Some(text)) => Ok(Replaced::Moved(Some(Box::new(record::decode(&text, key)?)))),
-        ("over", rest) => Ok(Replaced::OverLimit(place(rest)?)),
+        ("moved", stored) => Ok(Replaced::Moved(order_of(stored, key)?.map(Box::new))),
+        ("over", [at, ..]) => Ok(Replaced::OverLimit(place(at)?)),
         (word, _) => Err(unexpected(word)),
     }
 }

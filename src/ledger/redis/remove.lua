@@ -1,8 +1,14 @@
 -- Removes one version of an order and gives its charges back. Holds no rule.
 -- KEYS: order, due, log, then one key per return. ARGV: version, order number, then per return: amount.
-local stored = redis.call('HMGET', KEYS[1], 'v', 'r')
-if not stored[1] then return {'gone'} end
-if stored[1] ~= ARGV[1] then return {'moved', stored[2]} end
+local stored = redis.call('HMGET', KEYS[1], 'p', 'c')
+if not (stored[1] or stored[2]) then return {'gone'} end
+-- Both parts of a record begin with its format and its claim; behind them, in what changes, stands the version. A record that
+-- lacks a part or has two claims' stays for a person to see.
+local claim = stored[1] and string.match(stored[1], '^[^,]*,[^,]*,')
+local begin = claim and claim .. '"version":"' .. ARGV[1] .. '",'
+if not begin or not stored[2] or string.sub(stored[2], 1, #begin) ~= begin then
+    return {'moved', stored[1], stored[2]}
+end
 -- What is not in the log was stopped before it was charged.
 local logged = redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('DEL', KEYS[1])

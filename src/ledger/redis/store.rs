@@ -1,11 +1,13 @@
 //! The keys that a ledger has in Redis, and how scripts are run on them.
 
-use redis::Script;
+use redis::{Cmd, Script, ToRedisArgs};
 
 use super::failed;
+use crate::ledger::record;
 use crate::payout::ports::StoreError;
 use crate::redis_link::{RedisLink, Replicas};
 use crate::rules::limits::Charge;
+use crate::rules::order::Order;
 use crate::rules::term::{MchId, OrderKey};
 
 /// What stands in a merchant's place where commands are tried; no merchant's number.
@@ -18,8 +20,11 @@ pub(super) struct Store {
     pub(super) prefix: String,
 }
 
-/// What a script answers: a word, and what belongs to it.
-pub(super) type Told = (String, Option<Vec<u8>>);
+/// A record as it is read: the fields `p` and `c` of its hash, each where it is there.
+pub(super) type Stored = [Option<Vec<u8>>; 2];
+
+/// What a script answers: a word, and what belongs to it, which may be a record.
+pub(super) type Told = (String, Stored);
 
 impl Store {
     /// The hash that says which ledger this is.
@@ -41,6 +46,13 @@ impl Store {
 
     pub(super) fn sum(&self, mch_id: &MchId, name: &str) -> String {
         self.tagged(mch_id.as_str(), "sum:", name)
+    }
+
+    /// Reads a record: [`Stored`].
+    pub(super) fn look(&self, key: &OrderKey) -> Cmd {
+        let mut look = redis::cmd("HMGET");
+        look.arg(self.order(key)).arg(&["p", "c"]);
+        look
     }
 
     /// The three keys of an order, and those of the sums that it touches.
@@ -73,20 +85,18 @@ impl Store {
         &self,
         script: &Script,
         keys: &[String],
-        arguments: &[String],
+        arguments: &[impl ToRedisArgs + Sync],
         replicas: Option<Replicas>,
     ) -> Result<Told, StoreError> {
-        let answer: Vec<Vec<u8>> = self
+        let answer: Vec<Option<Vec<u8>>> = self
             .link
             .script(script, keys, arguments, replicas)
             .await
             .map_err(|error| failed(&error))?;
         let mut parts = answer.into_iter();
-        let word = parts
-            .next()
-            .map(|word| String::from_utf8_lossy(&word).into_owned())
-            .unwrap_or_default();
-        Ok((word, parts.next()))
+        let mut next = || parts.next().flatten();
+        let word = String::from_utf8_lossy(&next().unwrap_or_default()).into_owned();
+        Ok((word, [next(), next()]))
     }
 
     /// Tries whatever the scripts do, in a merchant's slot or in one of their own. Returns what is forbidden, if anything is.
@@ -104,6 +114,19 @@ impl Store {
             ))),
             other => Err(unexpected(&other.join(" "))),
         }
+    }
+}
+
+/// The order of a record; `None` where there is none.
+///
+/// # Errors
+/// When it is not whole, or damaged, then [`StoreError`]; it is left as it is.
+pub(super) fn order_of(stored: Stored, key: &OrderKey) -> Result<Option<Order>, StoreError> {
+    match stored {
+        [None, None] => Ok(None),
+        [Some(pinned), Some(changing)] => record::decode((&pinned, &changing), key).map(Some),
+        [None, Some(_)] => Err(record::damaged(key, "lacks its field p")),
+        [Some(_), None] => Err(record::damaged(key, "lacks its field c")),
     }
 }
 

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Script};
 
-use super::store::{Store, refused};
+use super::store::{Store, order_of, refused};
 use super::{SUM_EXPIRY, failed};
 use crate::ledger::charges::day_of;
-use crate::ledger::record;
 use crate::payout::ports::StoreError;
 use crate::rules::day::BeijingDay;
 use crate::rules::order::Order;
@@ -198,11 +197,12 @@ impl Sums {
                 order_no: (*order_no).clone(),
             })
             .collect();
-        let looks = keys.iter().map(|key| Cmd::hget(self.store.order(key), "r"));
-        let texts = self.answers::<Option<Vec<u8>>>(looks.collect()).await?;
-        let orders = keys.iter().zip(texts);
-        let decoded = orders.map(|(key, text)| text.and_then(|text| record::decode(&text, key).ok()));
-        Ok(decoded.collect())
+        let looks = keys.iter().map(|key| self.store.look(key));
+        let stored = self.answers(looks.collect()).await?;
+        let orders = keys.iter().zip(stored);
+        Ok(orders
+            .map(|(key, stored)| order_of(stored, key).unwrap_or_default())
+            .collect())
     }
 
     async fn answers<T: redis::FromRedisValue>(&self, commands: Vec<Cmd>) -> Result<Vec<T>, StoreError> {

@@ -4,11 +4,10 @@ local refused = false
 local function tried(command, answer)
     if not refused and type(answer) == 'table' and answer['err'] then refused = {'refused', command, answer['err']} end
 end
-tried('HSET', redis.pcall('HSET', KEYS[1], 'v', '1', 'r', ''))
+tried('HSET', redis.pcall('HSET', KEYS[1], 'p', '', 'c', ''))
 tried('PERSIST', redis.pcall('PERSIST', KEYS[1]))
 tried('PEXPIRE', redis.pcall('PEXPIRE', KEYS[1], 60000))
-tried('HGET', redis.pcall('HGET', KEYS[1], 'r'))
-tried('HMGET', redis.pcall('HMGET', KEYS[1], 'v', 'r'))
+tried('HMGET', redis.pcall('HMGET', KEYS[1], 'p', 'c'))
 tried('EXISTS', redis.pcall('EXISTS', KEYS[1]))
 tried('ZADD', redis.pcall('ZADD', KEYS[2], '-inf', '#'))
 tried('PEXPIRE', redis.pcall('PEXPIRE', KEYS[2], 60000))

@@ -244,7 +244,7 @@ fn an_overdue_bill_is_asked_about_seldom() {
     );
     // One that was refused at first and accepted days later is as old as its acceptance.
     let mut late = order.clone();
-    late.created_at.wall.0 -= 5 * 86_400_000;
+    Arc::make_mut(&mut late.pinned).created_at.wall.0 -= 5 * 86_400_000;
     let soon = apply(&late, asked("WAIT_USER_CONFIRM"), later(&order, 1)).unwrap();
     assert!(soon.due_at() < Some(later(&order, 60).ledger));
     let forgotten = later(&order, 31 * 86_400);

@@ -12,8 +12,8 @@
 //! Ages are counted in time that has really passed: in the ledger's own time ([`LedgerTime`]), or in what a process has itself
 //! seen pass and hands in with the event. The wall clock is kept for people, and for WeChat's calendar days.
 //!
-//! [`Order`] is the record; [`step`](step::step) applies an event; [`repeat`] says what a repeated request may do. Stores
-//! only write what comes out of here, atomically.
+//! [`Order`] is the record: what its first claim has [`Pinned`], and what changes. [`step`](step::step) applies an event;
+//! [`repeat`] says what a repeated request may do. Stores only write what comes out of here, atomically.
 
 pub mod repeat;
 
@@ -28,11 +28,12 @@ pub(crate) mod tests;
 #[cfg(test)]
 mod worlds;
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::contract::send::SendRequest;
 use super::encoding::Encoding;
@@ -46,7 +47,7 @@ use super::wechat::Product;
 
 /// Where an order is sent; pinned by its first claim, whatever the configuration says later. It is sent, asked about and
 /// settled there and nowhere else: another upstream's "no such order" says nothing about it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Destination {
     /// WeChat Pay v2, by product; the merchant number is the order's.
@@ -69,8 +70,8 @@ impl Destination {
 }
 
 /// As operators read it: the product, or the handler's id.
-impl std::fmt::Display for Destination {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wechat(Product::Redpack) => f.write_str("WeChat Pay redpack"),
             Self::Wechat(Product::MiniProgramRedpack) => f.write_str("WeChat Pay mini-program-redpack"),
@@ -102,21 +103,18 @@ impl Version {
             seal: 0,
         }
     }
+}
 
-    /// As it is written: `number-seal`, the seal in 16 hexadecimal digits.
-    #[must_use]
-    pub fn text(self) -> String {
-        let mut text = String::with_capacity(40);
-        text.push_str(itoa::Buffer::new().format(self.number));
-        text.push('-');
-        HEXLOWER.encode_append(&self.seal.to_be_bytes(), &mut text);
-        text
+/// As it is written: `number-seal`, the seal in 16 hexadecimal digits.
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:016x}", self.number, self.seal)
     }
 }
 
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text())
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -133,21 +131,24 @@ impl TryFrom<String> for Version {
     }
 }
 
-/// One order as it is kept.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// What an order's first claim fixes for good: every later version of the record, every attempt and every question has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Order {
+pub struct Pinned {
+    /// Which claim this was: random, and the seal of the first version. Tells it from any other claim of the same number, so
+    /// that nothing of one is ever read as the other's.
+    pub claim: u64,
     /// Merchant and order number.
     pub key: OrderKey,
-    /// Which change this is. A store replaces exactly the version that a decision was about.
-    pub version: Version,
     /// The app; compared with a repeat's.
     pub wx_app_id: WxAppId,
     /// The user id; compared with a repeat's.
+    #[serde(serialize_with = "in_full")]
     pub user_id: UserId,
     /// The amount in fen; compared with a repeat's.
     pub amount: Fen,
-    /// The openid, pinned by the first claim.
+    /// The openid that is paid.
+    #[serde(serialize_with = "in_full")]
     pub openid: OpenId,
     /// The platform's record id of the first request.
     pub trade_record_id: TradeRecordId,
@@ -156,15 +157,27 @@ pub struct Order {
     /// The encoding of the first request, which a handler with `handler_format = "same"` is addressed in.
     pub encoding: Encoding,
     /// Every parameter as it is sent, in every attempt the same (specification, section 5: "parameter for parameter").
-    pub parameters: Arc<Fields<'static>>,
-    /// What was charged against limits, to be given back exactly.
-    #[serde(default)]
-    pub charges: Vec<Charge>,
-    /// What was charged and has been given back, since the order was taken for unpaid: owed again if it turns out to be paid.
-    #[serde(default)]
-    pub returned: Vec<Charge>,
+    pub parameters: Fields<'static>,
     /// When the first claim was made.
     pub created_at: Moment,
+}
+
+/// One order as it is kept. It can be read like what it has [`Pinned`]. Serialised it is what changes, and names the claim:
+/// what is pinned is written once, by itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// What the first claim fixed; shared by all versions.
+    #[serde(rename = "claim", serialize_with = "claim_of")]
+    pub(crate) pinned: Arc<Pinned>,
+    /// Which change this is. A store replaces exactly the version that a decision was about.
+    pub version: Version,
+    /// What was charged against limits, to be given back exactly.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub charges: Vec<Charge>,
+    /// What was charged and has been given back, since the order was taken for unpaid: owed again if it turns out to be paid.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub returned: Vec<Charge>,
     /// When the latest attempt began.
     pub attempted_at: Moment,
     /// When the first attempt after the last certain refusal began: WeChat's windows count from here, since whatever may have
@@ -177,14 +190,30 @@ pub struct Order {
     /// Where the order stands.
     pub state: State,
     /// WeChat's latest word on what became of an accepted order (`SENT`, `RECEIVED`, …).
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_status: Option<String>,
     /// One entry per change, oldest first; bounded by [`MAX_HISTORY`].
     pub history: Vec<Change>,
 }
 
+impl Deref for Order {
+    type Target = Pinned;
+    fn deref(&self) -> &Pinned {
+        &self.pinned
+    }
+}
+
+fn claim_of<S: Serializer>(pinned: &Arc<Pinned>, serializer: S) -> Result<S::Ok, S::Error> {
+    pinned.claim.serialize(serializer)
+}
+
+/// What names a person is not serialised by itself; a record has it in full.
+fn in_full<S: Serializer>(person: &impl AsRef<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(person.as_ref())
+}
+
 /// Where an order stands.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Being paid by somebody who holds a lease.
@@ -198,7 +227,7 @@ pub enum State {
 }
 
 /// Being paid.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pending {
     /// For how long somebody must have seen this very version of the record before the attempt counts as lost, in
@@ -209,7 +238,7 @@ pub struct Pending {
 }
 
 /// What an order was before it was claimed.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Before {
     /// There was no order.
@@ -221,7 +250,7 @@ pub enum Before {
 }
 
 /// Perhaps paid.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unknown {
     /// Since when.
@@ -234,12 +263,12 @@ pub struct Unknown {
     pub queries: u32,
     /// The upstream's "no such order", for as long as it says nothing else; begun anew with each attempt and after each
     /// silence.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub absence: Option<Absence>,
 }
 
 /// "No such order", heard again and again with nothing else in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Absence {
     /// When it was heard first. Tells one unbroken hearing from another.
@@ -249,7 +278,7 @@ pub struct Absence {
 }
 
 /// The upstream accepted the order.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Succeeded {
     /// When it was recorded.
@@ -257,12 +286,12 @@ pub struct Succeeded {
     /// The answer's own fields in the contract's names (`sendListid`, `paymentNo`, …).
     pub fields: Fields<'static>,
     /// Where the order's final state is still to come: when the upstream is asked about it.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub following: Option<Following>,
 }
 
 /// An accepted order that is followed to its final state.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Following {
     /// When the upstream is asked next.
@@ -272,7 +301,7 @@ pub struct Following {
 }
 
 /// Certainly not paid.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
     /// When it was recorded.
@@ -305,7 +334,7 @@ impl Attention {
 }
 
 /// One change of an order, for its history.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// When.
@@ -317,7 +346,7 @@ pub struct Change {
 }
 
 /// A state without its data, as it is listed and filtered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the states are documented at `State`")]
 pub enum StateName {
@@ -384,12 +413,9 @@ impl Order {
     /// The record of a first claim.
     #[must_use]
     pub fn claimed(request: &SendRequest, new: NewOrder, lease: Lease, now: Moment) -> Self {
-        Self {
+        let pinned = Pinned {
+            claim: lease.seal,
             key: request.key(),
-            version: Version {
-                number: 1,
-                seal: lease.seal,
-            },
             wx_app_id: request.wx_app_id.clone(),
             user_id: request.user_id.clone(),
             amount: request.amount,
@@ -397,10 +423,17 @@ impl Order {
             trade_record_id: request.trade_record_id,
             upstream: new.upstream,
             encoding: new.encoding,
-            parameters: Arc::new(new.parameters),
+            parameters: new.parameters,
+            created_at: now,
+        };
+        Self {
+            pinned: Arc::new(pinned),
+            version: Version {
+                number: 1,
+                seal: lease.seal,
+            },
             charges: new.charges,
             returned: Vec::new(),
-            created_at: now,
             attempted_at: now,
             doubt_since: now,
             changed_at: now.ledger,

@@ -2,9 +2,10 @@
 //! be rotated), and its merchants'. Signing, verifying and wrapping are written a second time here, from WeChat's document.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::error::KeyRejected;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPublicKey};
@@ -12,8 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use data_encoding::{HEXLOWER, HEXUPPER};
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256, RsaKeySize, SerialNumber};
-use serde_json::{Value, json};
 
+use crate::stub::Failure;
 use crate::stub::pki::Pki;
 
 /// The APIv3 key of every merchant of the stub.
@@ -44,8 +45,8 @@ pub(super) struct Signer {
 
 #[derive(Default)]
 pub(crate) struct V3Keys {
-    public: OnceLock<Result<Signer, String>>,
-    platform: Mutex<Option<std::sync::Arc<Signer>>>,
+    public: Mutex<Option<Arc<Signer>>>,
+    platform: Mutex<Option<Arc<Signer>>>,
     merchants: Mutex<BTreeMap<(String, String), Vec<u8>>>,
 }
 
@@ -60,42 +61,27 @@ impl Signer {
 }
 
 impl V3Keys {
-    pub(super) fn public(&self) -> Result<&Signer, String> {
-        let made = self.public.get_or_init(|| {
-            let key = rsa()?;
-            Ok(Signer {
-                serial: PUBLIC_KEY_ID.to_owned(),
-                pair: pair(&key)?,
-                pem: key.public_key_pem(),
-            })
-        });
-        made.as_ref().map_err(Clone::clone)
+    pub(super) fn public(&self) -> Result<Arc<Signer>, Failure> {
+        kept(&self.public, public_signer)
     }
 
     /// The platform certificate in force.
-    pub(super) fn platform(&self) -> Result<std::sync::Arc<Signer>, String> {
-        let mut platform = lock(&self.platform);
-        if let Some(signer) = &*platform {
-            return Ok(std::sync::Arc::clone(signer));
-        }
-        let signer = std::sync::Arc::new(platform_signer()?);
-        *platform = Some(std::sync::Arc::clone(&signer));
-        Ok(signer)
+    pub(super) fn platform(&self) -> Result<Arc<Signer>, Failure> {
+        kept(&self.platform, platform_signer)
     }
 
     /// Puts another platform certificate in force.
-    pub(crate) fn rotate(&self) -> Result<(), String> {
-        let signer = platform_signer()?;
-        *lock(&self.platform) = Some(std::sync::Arc::new(signer));
+    pub(crate) fn rotate(&self) -> Result<(), Failure> {
+        *lock(&self.platform) = Some(Arc::new(platform_signer()?));
         Ok(())
     }
 
     /// Makes and knows a merchant's certificate and key.
-    pub(in crate::stub) fn merchant(&self, pki: &Pki, mch_id: &str) -> Result<BillKeys, String> {
+    pub(in crate::stub) fn merchant(&self, pki: &Pki, mch_id: &str) -> Result<BillKeys, Failure> {
         let key = rsa()?;
         let serial = serial();
         let serial_no = HEXUPPER.encode(&serial);
-        let mut params = CertificateParams::new(Vec::new()).map_err(|error| error.to_string())?;
+        let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, mch_id);
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         let cert_pem = pki.signed(params, &key)?;
@@ -126,7 +112,7 @@ impl V3Keys {
 }
 
 /// Wraps a text as a `resource` or an `encrypt_certificate`.
-pub(super) fn seal(text: &str, kind: &str) -> Value {
+pub(super) fn seal(text: &str, kind: &str) -> BTreeMap<&'static str, String> {
     let nonce = HEXLOWER.encode(&rand::random::<[u8; 6]>());
     let mut sealed = text.as_bytes().to_vec();
     let key = UnboundKey::new(&AES_256_GCM, APIV3_KEY.as_bytes()).map(LessSafeKey::new);
@@ -137,24 +123,47 @@ pub(super) fn seal(text: &str, kind: &str) -> Value {
             sealed.clear();
         }
     }
-    json!({
-        "original_type": kind,
-        "algorithm": "AEAD_AES_256_GCM",
-        "ciphertext": STANDARD.encode(sealed),
-        "associated_data": kind,
-        "nonce": nonce,
+    [
+        ("original_type", kind.to_owned()),
+        ("algorithm", "AEAD_AES_256_GCM".to_owned()),
+        ("ciphertext", STANDARD.encode(sealed)),
+        ("associated_data", kind.to_owned()),
+        ("nonce", nonce),
+    ]
+    .into()
+}
+
+/// What was made before, or is made now.
+fn kept(
+    slot: &Mutex<Option<Arc<Signer>>>,
+    make: fn() -> Result<Signer, Failure>,
+) -> Result<Arc<Signer>, Failure> {
+    let mut slot = lock(slot);
+    let signer = match slot.take() {
+        Some(signer) => signer,
+        None => Arc::new(make()?),
+    };
+    Ok(Arc::clone(slot.insert(signer)))
+}
+
+fn public_signer() -> Result<Signer, Failure> {
+    let key = rsa()?;
+    Ok(Signer {
+        serial: PUBLIC_KEY_ID.to_owned(),
+        pair: pair(&key)?,
+        pem: key.public_key_pem(),
     })
 }
 
-fn platform_signer() -> Result<Signer, String> {
+fn platform_signer() -> Result<Signer, Failure> {
     let key = rsa()?;
     let serial = serial();
-    let mut params = CertificateParams::new(Vec::new()).map_err(|error| error.to_string())?;
+    let mut params = CertificateParams::new(Vec::new())?;
     params
         .distinguished_name
         .push(DnType::CommonName, "payout-sidecar stub platform");
     params.serial_number = Some(SerialNumber::from_slice(&serial));
-    let certificate = params.self_signed(&key).map_err(|error| error.to_string())?;
+    let certificate = params.self_signed(&key)?;
     Ok(Signer {
         serial: HEXUPPER.encode(&serial),
         pair: pair(&key)?,
@@ -170,12 +179,12 @@ fn serial() -> [u8; 20] {
     serial
 }
 
-fn rsa() -> Result<KeyPair, String> {
-    KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).map_err(|error| error.to_string())
+fn rsa() -> Result<KeyPair, rcgen::Error> {
+    KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)
 }
 
-fn pair(key: &KeyPair) -> Result<RsaKeyPair, String> {
-    RsaKeyPair::from_pkcs8(&key.serialize_der()).map_err(|error| error.to_string())
+fn pair(key: &KeyPair) -> Result<RsaKeyPair, KeyRejected> {
+    RsaKeyPair::from_pkcs8(&key.serialize_der())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,24 +6,26 @@ mod notify;
 
 use std::collections::BTreeMap;
 
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
 use serde_json::{Value, json};
 
-use super::World;
-use super::books::{Paid, Payment};
+use super::books::{Books, Paid, Payment};
 use super::serve::Call;
-use super::wire::{Body, full};
+use super::{Failure, World};
 use crate::clock::{Clock as _, SystemClock};
 
 pub(crate) use self::keys::V3Keys;
 pub use self::keys::{APIV3_KEY, BillKeys, PUBLIC_KEY_ID};
 pub(super) use self::notify::notify;
 
-const BILLS: &str = "/v3/fund-app/mch-transfer/transfer-bills";
-
 /// How an answer's or a notification's signature is spoilt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Spoilt {
     /// A correct one of other bytes.
     Signature,
@@ -37,6 +39,12 @@ pub(super) enum Spoilt {
     Probe,
     /// The body changed after it was signed.
     Body,
+}
+
+impl Spoilt {
+    pub(super) fn of(word: &str) -> Result<Self, serde::de::value::Error> {
+        Self::deserialize(word.into_deserializer())
+    }
 }
 
 /// A documented parameter of a bill: its name, the most characters, and whether it must be there.
@@ -53,23 +61,6 @@ const PARAMETERS: &[(&str, usize, bool)] = &[
     ("transfer_scene_report_infos", 1024, true),
     ("user_recv_style", 64, false),
 ];
-
-/// The call of a path under `/v3/`; `None`: no such call. Its name, and the order number in the path.
-pub(super) fn call_of(method: &Method, path: &str) -> Option<(&'static str, String)> {
-    if path == "/v3/certificates" && method == Method::GET {
-        return Some(("certificates", String::new()));
-    }
-    let rest = path.strip_prefix(BILLS)?;
-    if rest.is_empty() && method == Method::POST {
-        return Some(("transfer-bills", String::new()));
-    }
-    let number = rest.strip_prefix("/out-bill-no/")?;
-    match number.strip_suffix("/cancel") {
-        Some(number) if method == Method::POST => Some(("cancel-bill", number.to_owned())),
-        None if method == Method::GET => Some(("query-bill", number.to_owned())),
-        Some(_) | None => None,
-    }
-}
 
 /// Who asks, and what is wrong with the way it asks.
 pub(super) struct Asker {
@@ -130,7 +121,7 @@ pub(super) fn answer(
     world: &World,
     wrong_amount: bool,
     spoilt: Option<Spoilt>,
-) -> Response<Body> {
+) -> Response {
     let (status, body) = match asker.wrong {
         Some((status, code, text)) => (status, error(code, text)),
         None => match call.name {
@@ -144,7 +135,7 @@ pub(super) fn answer(
 }
 
 /// A failure with the status that goes with its code.
-pub(super) fn failure(asker: &Asker, world: &World, code: &str, spoilt: Option<Spoilt>) -> Response<Body> {
+pub(super) fn failure(asker: &Asker, world: &World, code: &str, spoilt: Option<Spoilt>) -> Response {
     let status = match code {
         "SIGN_ERROR" => 401,
         "NO_AUTH" | "NOT_ENOUGH" | "RULE_LIMIT" => 403,
@@ -162,68 +153,54 @@ fn error(code: &str, text: &str) -> Value {
 }
 
 /// Signs with the key that was asked for, else with the platform certificate in force.
-fn respond(
-    asker: &Asker,
-    world: &World,
-    status: u16,
-    body: &Value,
-    spoilt: Option<Spoilt>,
-) -> Response<Body> {
+fn respond(asker: &Asker, world: &World, status: u16, body: &Value, spoilt: Option<Spoilt>) -> Response {
     let text = body.to_string();
-    let headers = sign(world, asker.wants_serial == PUBLIC_KEY_ID, &text, spoilt);
+    let headers = match sign(world, asker.wants_serial == PUBLIC_KEY_ID, &text, spoilt) {
+        Ok(headers) => AppendHeaders(headers),
+        Err(why) => return (StatusCode::INTERNAL_SERVER_ERROR, why.to_string()).into_response(),
+    };
     let text = match spoilt {
         Some(Spoilt::Body) => text.replace('}', " }"),
         Some(_) | None => text,
     };
-    let mut response = full(
-        StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
-        "application/json",
-        text,
-    );
-    match headers {
-        Ok(headers) => response.headers_mut().extend(headers),
-        Err(why) => response = full(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", why),
-    }
-    response
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    (status, [(CONTENT_TYPE, "application/json")], headers, text).into_response()
 }
 
 /// The headers that sign a text.
-fn sign(world: &World, by_public_key: bool, text: &str, spoilt: Option<Spoilt>) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
+fn sign(
+    world: &World,
+    by_public_key: bool,
+    text: &str,
+    spoilt: Option<Spoilt>,
+) -> Result<Vec<(&'static str, String)>, Failure> {
     if spoilt == Some(Spoilt::Absent) {
-        return Ok(headers);
+        return Ok(Vec::new());
     }
     let back = if spoilt == Some(Spoilt::Stale) { 600 } else { 0 };
     let timestamp = now().saturating_sub(back).to_string();
     let nonce = format!("{:032x}", rand::random::<u128>());
     let message = format!("{timestamp}\n{nonce}\n{text}\n");
-    let (serial, signature) = if by_public_key {
-        let signer = world.v3.public()?;
-        (signer.serial.clone(), signer.sign(message.as_bytes()))
+    let signer = if by_public_key {
+        world.v3.public()?
     } else {
-        let signer = world.v3.platform()?;
-        (signer.serial.clone(), signer.sign(message.as_bytes()))
+        world.v3.platform()?
     };
+    let (serial, signature) = (signer.serial.clone(), signer.sign(message.as_bytes()));
     let (serial, signature) = match spoilt {
         Some(Spoilt::Signature) => (serial, world.v3.public()?.sign(b"something else")),
         Some(Spoilt::Serial) => ("5F00000000000000000000000000000000000001".to_owned(), signature),
         Some(Spoilt::Probe) => (serial, format!("WECHATPAY/SIGNTEST/{signature}")),
         Some(Spoilt::Stale | Spoilt::Absent | Spoilt::Body) | None => (serial, signature),
     };
-    for (name, value) in [
+    Ok(vec![
         ("wechatpay-timestamp", timestamp),
         ("wechatpay-nonce", nonce),
         ("wechatpay-serial", serial),
         ("wechatpay-signature", signature),
         ("wechatpay-signature-type", "WECHATPAY2-SHA256-RSA2048".to_owned()),
         ("request-id", "stub".to_owned()),
-    ] {
-        headers.insert(
-            name,
-            HeaderValue::try_from(value).map_err(|error| error.to_string())?,
-        );
-    }
-    Ok(headers)
+    ])
 }
 
 fn certificates(world: &World) -> (u16, Value) {
@@ -237,7 +214,7 @@ fn certificates(world: &World) -> (u16, Value) {
                 "encrypt_certificate": keys::seal(&platform.pem, "certificate"),
             }] }),
         ),
-        Err(why) => (500, error("SYSTEM_ERROR", &why)),
+        Err(why) => (500, error("SYSTEM_ERROR", &why.to_string())),
     }
 }
 
@@ -320,16 +297,12 @@ fn pay(call: &Call, asker: &Asker, world: &World, wrong: bool) -> (u16, Value) {
     drop(books);
     let mut bill = bill(&payment, &state);
     if wrong {
-        put(&mut bill, "out_bill_no", format!("{}X", payment.order_no));
+        bill.insert("out_bill_no", format!("{}X", payment.order_no).into());
     }
     if state == "WAIT_USER_CONFIRM" {
-        put(
-            &mut bill,
-            "package_info",
-            format!("stub-package-{}", payment.number),
-        );
+        bill.insert("package_info", format!("stub-package-{}", payment.number).into());
     }
-    (200, bill)
+    (200, json!(bill))
 }
 
 fn query(call: &Call, asker: &Asker, world: &World, wrong: bool) -> (u16, Value) {
@@ -339,7 +312,7 @@ fn query(call: &Call, asker: &Asker, world: &World, wrong: bool) -> (u16, Value)
     };
     let mut told = bill(payment, &state(&books, &call.order_no));
     describe(&mut told, payment, i64::from(wrong));
-    (200, told)
+    (200, json!(told))
 }
 
 fn cancel(call: &Call, asker: &Asker, world: &World) -> (u16, Value) {
@@ -350,51 +323,44 @@ fn cancel(call: &Call, asker: &Asker, world: &World) -> (u16, Value) {
     match &*state(&books, &call.order_no) {
         "ACCEPTED" | "PROCESSING" | "WAIT_USER_CONFIRM" => {
             books.set_status(&call.order_no, "CANCELLED");
-            (200, bill(&payment, "CANCELING"))
+            (200, json!(bill(&payment, "CANCELING")))
         }
-        word @ ("CANCELING" | "CANCELLED") => (200, bill(&payment, word)),
+        word @ ("CANCELING" | "CANCELLED") => (200, json!(bill(&payment, word))),
         _ => (400, error("INVALID_REQUEST", "当前状态不允许撤销")),
     }
 }
 
 /// What a bill is, until `/_stub/status` says otherwise.
-fn state(books: &super::books::Books, order_no: &str) -> String {
+fn state(books: &Books, order_no: &str) -> String {
     books.status(order_no).unwrap_or("WAIT_USER_CONFIRM").to_owned()
 }
 
-fn bill(payment: &Payment, state: &str) -> Value {
-    let mut bill = json!({
-        "out_bill_no": payment.order_no,
-        "transfer_bill_no": payment.number,
-        "create_time": rfc3339(&payment.paid_at),
-        "state": state,
-    });
+type Bill = BTreeMap<&'static str, Value>;
+
+fn bill(payment: &Payment, state: &str) -> Bill {
+    let mut bill = Bill::from([
+        ("out_bill_no", payment.order_no.as_str().into()),
+        ("transfer_bill_no", payment.number.as_str().into()),
+        ("create_time", rfc3339(&payment.paid_at).into()),
+        ("state", state.into()),
+    ]);
     if state == "FAIL" {
-        put(&mut bill, "fail_reason", "OVERDUE_CLOSE".to_owned());
+        bill.insert("fail_reason", "OVERDUE_CLOSE".into());
     }
     bill
 }
 
 /// What a query and a notification tell beside the state.
-fn describe(bill: &mut Value, payment: &Payment, more: i64) {
-    let parameter = |name: &str| payment.parameters.get(name).cloned().unwrap_or_default();
-    put(bill, "mch_id", payment.mch_id.clone());
-    put(bill, "appid", parameter("appid"));
-    put(bill, "openid", payment.openid.clone());
-    put(bill, "transfer_remark", parameter("transfer_remark"));
-    put(bill, "update_time", rfc3339(&payment.paid_at));
-    if let Some(object) = bill.as_object_mut() {
-        object.insert(
-            "transfer_amount".to_owned(),
-            payment.amount.saturating_add(more).into(),
-        );
-    }
-}
-
-fn put(bill: &mut Value, name: &str, text: String) {
-    if let Some(object) = bill.as_object_mut() {
-        object.insert(name.to_owned(), text.into());
-    }
+fn describe(bill: &mut Bill, payment: &Payment, more: i64) {
+    let parameter = |name: &str| payment.parameters.get(name).map_or("", String::as_str).into();
+    bill.extend([
+        ("mch_id", payment.mch_id.as_str().into()),
+        ("appid", parameter("appid")),
+        ("openid", payment.openid.as_str().into()),
+        ("transfer_remark", parameter("transfer_remark")),
+        ("update_time", rfc3339(&payment.paid_at).into()),
+        ("transfer_amount", payment.amount.saturating_add(more).into()),
+    ]);
 }
 
 fn rfc3339(beijing: &str) -> String {

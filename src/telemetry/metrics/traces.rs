@@ -11,7 +11,7 @@ struct SpanLabels {
 }
 
 /// The counters.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TraceMetrics {
     /// A collector has taken them.
     pub exported: Counter,

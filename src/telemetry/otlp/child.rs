@@ -1,49 +1,31 @@
 //! Spans within a request's: an exchange with an upstream, a call of a store. They belong to the request that work is done
 //! for now, also when it is done by a payout's task that has outlived its caller; work for nobody has none.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-use std::time::Instant;
-
 use http::{HeaderMap, Method, StatusCode};
+use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer as _};
+use opentelemetry::{KeyValue, Value};
+use opentelemetry_sdk::trace::Span;
 
-use super::server::Recording;
-use super::span::{Attributes, Kind};
 use crate::telemetry::context::RequestContext;
-use crate::telemetry::trace::TRACEPARENT;
+use crate::telemetry::trace::{self, TRACEPARENT};
 
 /// A span that has begun. Ends where it is told how, or as cancelled where it is dropped.
 pub struct OpenSpan {
-    recording: Arc<Recording>,
-    begun: Instant,
-    child: Child,
+    span: Span,
     has_ended: bool,
 }
 
-/// What is told of it.
-pub(super) struct Child {
-    pub(super) id: u64,
-    pub(super) name: Cow<'static, str>,
-    pub(super) kind: Kind,
-    pub(super) attributes: Attributes,
-    pub(super) failed: bool,
-}
-
 impl OpenSpan {
-    fn begin(make: impl FnOnce() -> (Cow<'static, str>, Kind, Attributes)) -> Option<Self> {
+    fn begin<const N: usize>(make: impl FnOnce() -> (String, SpanKind, [KeyValue; N])) -> Option<Self> {
         let recording = RequestContext::recording()?;
         let (name, kind, attributes) = make();
-        let child = Child {
-            id: recording.child_id(),
-            name,
-            kind,
-            attributes,
-            failed: false,
-        };
+        let tracer = &recording.tracer.inner;
+        let builder = tracer
+            .span_builder(name)
+            .with_kind(kind)
+            .with_attributes(attributes);
         Some(Self {
-            recording,
-            begun: Instant::now(),
-            child,
+            span: tracer.build_with_context(builder, &recording.context),
             has_ended: false,
         })
     }
@@ -53,15 +35,15 @@ impl OpenSpan {
     pub fn store(system: &'static str, store: &'static str, call: &'static str) -> Option<Self> {
         Self::begin(|| {
             let kind = if system == "redis" {
-                Kind::Client
+                SpanKind::Client
             } else {
-                Kind::Internal
+                SpanKind::Internal
             };
-            let attributes = vec![
-                ("db.system.name", system.into()),
-                ("db.operation.name", call.into()),
+            let attributes = [
+                KeyValue::new("db.system.name", system),
+                KeyValue::new("db.operation.name", call),
             ];
-            (format!("{store} {call}").into(), kind, attributes)
+            (format!("{store} {call}"), kind, attributes)
         })
     }
 
@@ -70,71 +52,62 @@ impl OpenSpan {
     pub fn exchange(method: &Method, path: &str, host: &str, port: u16, tls: bool) -> Option<Self> {
         Self::begin(|| {
             let template = template(path);
-            let attributes = vec![
-                ("http.request.method", method.as_str().to_owned().into()),
-                ("url.template", template.clone().into()),
-                ("url.scheme", if tls { "https" } else { "http" }.into()),
-                ("server.address", host.to_owned().into()),
-                ("server.port", port.into()),
+            let name = format!("{method} {template}");
+            let attributes = [
+                KeyValue::new("http.request.method", method.as_str().to_owned()),
+                KeyValue::new("url.template", template),
+                KeyValue::new("url.scheme", if tls { "https" } else { "http" }),
+                KeyValue::new("server.address", host.to_owned()),
+                KeyValue::new("server.port", i64::from(port)),
             ];
-            (format!("{method} {template}").into(), Kind::Client, attributes)
+            (name, SpanKind::Client, attributes)
         })
     }
 
     /// Names this span as the parent of what the other side does, where the other side is told of the trace at all.
     pub fn pass_on(&self, headers: &mut HeaderMap) {
         if let Some(parent) = headers.get_mut(TRACEPARENT) {
-            *parent = self.recording.traceparent(self.child.id);
+            *parent = trace::parent_header(self.span.span_context());
         }
     }
 
     /// The store's call has ended.
     pub fn called(mut self, ok: bool) {
         if !ok {
-            self.fail("unavailable".into());
+            self.fail("unavailable");
         }
         self.has_ended = true;
     }
 
     /// The exchange has ended, in one of the ways that the metrics count, with this answer's status.
     pub fn exchanged(mut self, result: &'static str, status: Option<StatusCode>) {
-        self.child.attributes.push(("payout.exchange", result.into()));
+        self.span.set_attribute(KeyValue::new("payout.exchange", result));
         match status {
             Some(status) => {
-                let code = status.as_u16().into();
-                self.child.attributes.push(("http.response.status_code", code));
+                let code = KeyValue::new("http.response.status_code", i64::from(status.as_u16()));
+                self.span.set_attribute(code);
                 if status.is_client_error() || status.is_server_error() {
-                    self.fail(status.as_str().to_owned().into());
+                    self.fail(status.as_str().to_owned());
                 }
             }
-            None => self.fail(result.into()),
+            None => self.fail(result),
         }
         self.has_ended = true;
     }
 
-    fn fail(&mut self, how: Cow<'static, str>) {
-        self.child.failed = true;
-        let how = super::span::Value::Text(how);
-        self.child.attributes.push(("error.type", how));
+    fn fail(&mut self, how: impl Into<Value>) {
+        self.span.set_attribute(KeyValue::new("error.type", how.into()));
+        self.span.set_status(Status::error(""));
     }
 }
 
 impl Drop for OpenSpan {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.fail("cancelled".into());
+            self.fail("cancelled");
         }
-        let child = Child {
-            id: self.child.id,
-            name: std::mem::take(&mut self.child.name),
-            kind: self.child.kind,
-            attributes: std::mem::take(&mut self.child.attributes),
-            failed: self.child.failed,
-        };
-        self.recording.tell(child, self.begun, Instant::now());
     }
 }
-
 /// A path as one of few: without a query, and with a name in the place of an order number.
 fn template(path: &str) -> String {
     const BEFORE_NUMBER: &str = "/out-bill-no/";

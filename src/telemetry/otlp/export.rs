@@ -1,167 +1,265 @@
-//! Takes spans from the queue in batches and exports them, in a task of its own. A collector that takes nothing costs a line
-//! in the log now and then, and the spans.
+//! How spans leave: OpenTelemetry's batches, on a thread of their own, and its exchange with the collector, which repeats
+//! what was refused for the moment. What is added here: nothing is lost uncounted, and a collector that takes nothing costs
+//! a line in the log now and then.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use async_trait::async_trait;
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{
+    ExporterBuildError, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
+};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor,
+};
+use tokio::runtime::Handle;
 
-use super::Settings;
-use super::collector::{Collector, Unusable};
-use super::proto::{Resource, request};
-use super::queue::{BATCH, Queue};
+use super::{Protocol, Settings};
 use crate::telemetry::metrics::traces::TraceMetrics;
+use crate::telemetry::throttle::Throttle;
+use crate::upstream::dial::{TlsError, tls_config};
 
-/// The longest that a span waits for its batch to be full.
-const PAUSE: Duration = Duration::from_secs(5);
-/// The pauses before a batch is sent again that may be taken then.
-const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
-/// How often a collector that does not take everything is worth a line in the log.
+/// The most spans that wait. One that finds no place is dropped.
+const CAPACITY: usize = 2048;
+/// The most spans that are exported at a time.
+const BATCH: usize = 512;
+/// How long a connection may take to open.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long an exchange may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a collector that takes nothing is worth a line in the log.
 const REMINDER: Duration = Duration::from_secs(60);
 /// How long the last export may take when the process ends.
 const LAST: Duration = Duration::from_secs(2);
 
+/// Why a collector cannot be spoken to as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    /// TLS cannot be set up.
+    #[error("TLS towards the collector cannot be set up")]
+    Tls(#[from] TlsError),
+    /// The HTTP client cannot be made.
+    #[error("the client for the collector cannot be made")]
+    Client(#[from] reqwest::Error),
+    /// The exporter cannot be made.
+    #[error("the exporter cannot be made")]
+    Exporter(#[from] ExporterBuildError),
+}
+
 /// What exports.
-pub(super) struct Export {
-    queue: Arc<Queue>,
-    collector: Collector,
-    resource: Resource,
-    counts: TraceMetrics,
-    outage: Option<Outage>,
-    failures: Reminder,
-    rejections: Reminder,
-}
-
-/// A time in which nothing was taken.
-#[derive(Default)]
-struct Outage {
-    lost: u64,
-    was_told: bool,
-}
-
-/// When something was last written to the log.
-#[derive(Default)]
-struct Reminder(Option<Instant>);
-
-impl Reminder {
-    /// Whether it may be written now.
-    fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let is_due = self
-            .0
-            .is_none_or(|told| now.saturating_duration_since(told) >= REMINDER);
-        if is_due {
-            self.0 = Some(now);
-        }
-        is_due
-    }
-}
-
-/// The task that exports.
-pub struct Exporter {
-    queue: Arc<Queue>,
-    task: JoinHandle<()>,
-}
+pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
+    /// Makes spans and exports them. Nothing is connected yet.
+    pub(super) fn begin(
+        settings: &Settings,
+        counts: &TraceMetrics,
+    ) -> Result<(SdkTracerProvider, Self), Unusable> {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let exporter = Counted {
+            inner: collector(settings)?,
+            url: settings.url.clone(),
+            counts: counts.clone(),
+            waiting: Arc::clone(&waiting),
+            reminder: Throttle::new(REMINDER),
+            lost: AtomicU64::new(0),
+        };
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(CAPACITY)
+            .with_max_export_batch_size(BATCH)
+            .build();
+        let batches = BatchSpanProcessor::builder(exporter)
+            .with_batch_config(config)
+            .build();
+        let provider = SdkTracerProvider::builder()
+            .with_resource(resource(settings))
+            .with_span_processor(Bounded {
+                inner: batches,
+                counts: counts.clone(),
+                waiting,
+            })
+            .build();
+        Ok((provider.clone(), Self(provider)))
+    }
+
     /// Exports what still waits, for at most 2 s, and ends.
     pub async fn finish(self) {
-        self.queue.close();
-        let mut task = self.task;
-        if timeout(LAST, &mut task).await.is_err() {
-            task.abort();
+        let ended = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST)).await;
+        if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("the last spans were not exported in time");
         }
     }
 }
 
-impl Export {
-    pub(super) fn new(
-        settings: &Settings,
-        queue: Arc<Queue>,
-        counts: TraceMetrics,
-    ) -> Result<Self, Unusable> {
-        Ok(Self {
-            queue,
-            collector: Collector::new(settings)?,
-            resource: settings.resource.clone(),
-            counts,
-            outage: None,
-            failures: Reminder::default(),
-            rejections: Reminder::default(),
-        })
+/// Who we are: the variable of its own, else what the attributes say, else the program's name.
+fn resource(settings: &Settings) -> Resource {
+    let resource = Resource::builder_empty()
+        .with_service_name(env!("CARGO_PKG_NAME"))
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_detectors(&[
+            Box::new(TelemetryResourceDetector),
+            Box::new(EnvResourceDetector::new()),
+        ]);
+    match &settings.service_name {
+        Some(name) => resource.with_service_name(name.clone()).build(),
+        None => resource.build(),
+    }
+}
+
+fn collector(settings: &Settings) -> Result<opentelemetry_otlp::SpanExporter, Unusable> {
+    let builder = opentelemetry_otlp::SpanExporter::builder();
+    Ok(match settings.protocol {
+        Protocol::Grpc => {
+            let grpc = builder.with_tonic().with_endpoint(&settings.url);
+            if settings.url.starts_with("https:") {
+                let tls = ClientTlsConfig::new();
+                grpc.with_tls_config(match &settings.ca_pem {
+                    Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+                    None => tls.with_webpki_roots(),
+                })
+                .build()?
+            } else {
+                grpc.build()?
+            }
+        }
+        Protocol::Http => {
+            let mut tls = tls_config(settings.ca_pem.as_deref(), None)?;
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            // Each option is spelled out: the environment's proxy is not ours, and no other host is told our traces.
+            let client = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls)
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT)
+                .timeout(TIMEOUT)
+                .build()?;
+            builder
+                .with_http()
+                .with_endpoint(&settings.url)
+                .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+                .with_http_client(OfRuntime {
+                    client,
+                    runtime: Handle::current(),
+                })
+                .build()?
+        }
+    })
+}
+
+/// A client whose connections live in the runtime, for the thread of the batches, which is outside it.
+#[derive(Debug)]
+struct OfRuntime {
+    client: reqwest::Client,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for OfRuntime {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        self.runtime
+            .spawn(async move { client.send_bytes(request).await })
+            .await?
+    }
+}
+
+/// Counts spans that find no place, which the batches would drop without a number.
+#[derive(Debug)]
+struct Bounded {
+    inner: BatchSpanProcessor,
+    counts: TraceMetrics,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl SpanProcessor for Bounded {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.inner.on_start(span, context);
     }
 
-    pub(super) fn begin(self) -> Exporter {
-        let queue = Arc::clone(&self.queue);
-        let task = tokio::spawn(self.run());
-        Exporter { queue, task }
-    }
-
-    async fn run(mut self) {
-        loop {
-            let mut is_open = self.queue.holds(1).await;
-            if is_open {
-                // A batch, or what there is by then.
-                is_open = timeout(PAUSE, self.queue.holds(BATCH)).await.unwrap_or(true);
-            }
-            loop {
-                let spans = self.queue.take();
-                if spans.is_empty() {
-                    break;
-                }
-                let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
-                let message = Bytes::from(request(&self.resource, &spans));
-                let is_full = spans.len() == BATCH;
-                drop(spans);
-                self.export(count, &message).await;
-                if is_open && !is_full {
-                    break;
-                }
-            }
-            if !is_open {
-                return;
-            }
+    fn on_end(&self, span: SpanData) {
+        let place = self
+            .waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
+                (waiting < CAPACITY).then(|| waiting.saturating_add(1))
+            });
+        match place {
+            Ok(_) => self.inner.on_end(span),
+            Err(_) => drop(self.counts.dropped.inc()),
         }
     }
 
-    async fn export(&mut self, count: u64, message: &Bytes) {
-        // One that has just refused a batch several times need not be asked as often for the next one.
-        let pauses: &[Duration] = if self.outage.is_none() { &AGAIN_AFTER } else { &[] };
-        let mut pauses = pauses.iter();
-        let refusal = loop {
-            match self.collector.send(message).await {
-                Ok(rejected) => {
-                    let rejected = std::cmp::min(rejected, count);
-                    self.counts.exported.inc_by(count.saturating_sub(rejected));
-                    self.counts.failed.inc_by(rejected);
-                    if rejected > 0 && self.rejections.is_due() {
-                        tracing::warn!(rejected, "the collector rejected spans");
-                    }
-                    if let Some(outage) = self.outage.take().filter(|outage| outage.was_told) {
-                        tracing::info!(lost = outage.lost, "traces are exported again");
-                    }
-                    return;
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// Counts what a collector has taken and what it has not.
+#[derive(Debug)]
+struct Counted {
+    inner: opentelemetry_otlp::SpanExporter,
+    url: String,
+    counts: TraceMetrics,
+    waiting: Arc<AtomicUsize>,
+    reminder: Throttle,
+    /// Since the collector last took something.
+    lost: AtomicU64,
+}
+
+impl SpanExporter for Counted {
+    /// Never fails, since whoever called would write a line about each batch.
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.waiting.fetch_sub(batch.len(), Ordering::AcqRel);
+        let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        match self.inner.export(batch).await {
+            Ok(()) => {
+                self.counts.exported.inc_by(count);
+                let lost = self.lost.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    tracing::info!(lost, "traces are exported again");
                 }
-                Err(refusal) => match pauses.next() {
-                    Some(pause) if refusal.may_pass => {
-                        tokio::select! {
-                            () = sleep(*pause) => {}
-                            () = self.queue.closed() => {}
-                        }
-                    }
-                    Some(_) | None => break refusal,
-                },
             }
-        };
-        self.counts.failed.inc_by(count);
-        let outage = self.outage.get_or_insert_default();
-        outage.lost = outage.lost.saturating_add(count);
-        if self.failures.is_due() {
-            outage.was_told = true;
-            tracing::warn!(lost = outage.lost, why = refusal.why, "spans were not exported");
+            Err(error) => {
+                self.counts.failed.inc_by(count);
+                let lost = self
+                    .lost
+                    .fetch_add(count, Ordering::Relaxed)
+                    .saturating_add(count);
+                if self.reminder.may_tell().is_some() {
+                    tracing::warn!(
+                        lost,
+                        why = format!("{}: {error}", self.url),
+                        "spans were not exported"
+                    );
+                }
+            }
         }
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
     }
 }

@@ -1,19 +1,28 @@
-//! An OTLP collector: takes traces over gRPC and HTTP, with and without TLS, and reads them by message types of its own,
-//! written down from the public `.proto` files.
+//! An OTLP collector: takes traces over gRPC and HTTP, with and without TLS. Service and messages are those that
+//! OpenTelemetry generates from its `.proto` files.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,100 +30,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
+use tonic::body::Body;
+use tower::Service as _;
 
 use super::tls::Pair;
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ExportRequest {
-    #[prost(message, repeated, tag = "1")]
-    resource_spans: Vec<ResourceSpans>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ResourceSpans {
-    #[prost(message, optional, tag = "1")]
-    resource: Option<Resource>,
-    #[prost(message, repeated, tag = "2")]
-    scope_spans: Vec<ScopeSpans>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Resource {
-    #[prost(message, repeated, tag = "1")]
-    attributes: Vec<KeyValue>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ScopeSpans {
-    #[prost(message, optional, tag = "1")]
-    scope: Option<Scope>,
-    #[prost(message, repeated, tag = "2")]
-    spans: Vec<RawSpan>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Scope {
-    #[prost(string, tag = "1")]
-    name: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct RawSpan {
-    #[prost(bytes = "vec", tag = "1")]
-    trace_id: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    span_id: Vec<u8>,
-    #[prost(bytes = "vec", tag = "4")]
-    parent_span_id: Vec<u8>,
-    #[prost(string, tag = "5")]
-    name: String,
-    #[prost(int32, tag = "6")]
-    kind: i32,
-    #[prost(fixed64, tag = "7")]
-    start_time_unix_nano: u64,
-    #[prost(fixed64, tag = "8")]
-    end_time_unix_nano: u64,
-    #[prost(message, repeated, tag = "9")]
-    attributes: Vec<KeyValue>,
-    #[prost(message, optional, tag = "15")]
-    status: Option<Status>,
-    #[prost(fixed32, tag = "16")]
-    flags: u32,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Status {
-    #[prost(int32, tag = "3")]
-    code: i32,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct KeyValue {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(message, optional, tag = "2")]
-    value: Option<AnyValue>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct AnyValue {
-    #[prost(string, optional, tag = "1")]
-    string_value: Option<String>,
-    #[prost(int64, optional, tag = "3")]
-    int_value: Option<i64>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ExportResponse {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    rejected_spans: i64,
-}
 
 /// A span, in words.
 #[derive(Clone, Debug)]
@@ -163,7 +82,7 @@ pub enum Does {
     /// Answers another HTTP status.
     Says(u16),
     /// Answers another gRPC status, so often; takes the next ones.
-    SaysGrpc(u16, usize),
+    SaysGrpc(i32, usize),
     Hangs,
 }
 
@@ -269,88 +188,87 @@ where
         .await;
 }
 
-type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
-
-async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Answer, hyper::Error> {
-    let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let is_grpc = head.headers["content-type"] == "application/grpc";
-    let message = if is_grpc {
-        assert_eq!(body[0], 0, "not compressed");
-        let length = u32::from_be_bytes(body[1..5].try_into().unwrap());
-        assert_eq!(length as usize, body.len() - 5, "one message");
-        body.slice(5..)
-    } else {
-        assert_eq!(head.headers["content-type"], "application/x-protobuf");
-        body
+async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Body>, Infallible> {
+    let headers = request.headers().clone();
+    let receiver = Receiver {
+        state: Arc::clone(&state),
+        path: request.uri().path().to_owned(),
+        version: request.version(),
+        headers: headers.clone(),
     };
-    let export = Export {
-        path: head.uri.path().to_owned(),
-        version: head.version,
-        headers: head.headers,
-        spans: read(&message),
-    };
-    let does = {
-        let mut state = state.lock().unwrap();
-        state.asked += 1;
-        let does = match state.does {
-            Does::SaysGrpc(_, 0) => Does::Takes,
-            Does::SaysGrpc(code, times) => {
-                state.does = Does::SaysGrpc(code, times - 1);
-                Does::SaysGrpc(code, times)
-            }
-            does => does,
-        };
-        if matches!(does, Does::Takes | Does::Rejects(_)) {
-            state.exports.push(export);
-        }
-        does
-    };
-    let mut response = ExportResponse::default();
-    let code = match does {
-        Does::Hangs => std::future::pending().await,
-        Does::Says(status) => {
-            let mut refusal = Response::new(Full::new(Bytes::from("no")).boxed_unsync());
-            *refusal.status_mut() = status.try_into().unwrap();
-            return Ok(refusal);
-        }
-        Does::SaysGrpc(code, _) => code,
-        Does::Takes => 0,
-        Does::Rejects(rejected_spans) => {
-            response.partial_success = Some(PartialSuccess { rejected_spans });
-            0
-        }
-    };
-    let message = response.encode_to_vec();
-    let media = HeaderValue::from_static(if is_grpc {
-        "application/grpc"
-    } else {
-        "application/x-protobuf"
-    });
-    let body = if is_grpc {
-        let mut framed = BytesMut::new();
-        framed.put_u8(0);
-        framed.put_u32(message.len() as u32);
-        framed.extend_from_slice(&message);
-        let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from(code))]);
-        let frame = if code == 0 { framed.freeze() } else { Bytes::new() };
-        let trailers = std::future::ready(Some(Ok(trailers)));
-        Full::new(frame).with_trailers(trailers).boxed_unsync()
-    } else {
-        Full::new(Bytes::from(message)).boxed_unsync()
-    };
-    let mut taken = Response::new(body);
-    taken.headers_mut().insert("content-type", media);
-    Ok(taken)
+    let does = state.lock().unwrap().does;
+    if let Does::Says(status) = does {
+        state.lock().unwrap().asked += 1;
+        let mut refusal = Response::new(Body::new(Full::new(Bytes::from("no"))));
+        *refusal.status_mut() = status.try_into().unwrap();
+        return Ok(refusal);
+    }
+    if headers["content-type"] == "application/grpc" {
+        return TraceServiceServer::new(receiver).call(request).await;
+    }
+    assert_eq!(headers["content-type"], "application/x-protobuf");
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let message = tonic::Request::new(ExportTraceServiceRequest::decode(body).unwrap());
+    let taken = receiver.export(message).await.unwrap().into_inner();
+    let mut response = Response::new(Body::new(Full::new(Bytes::from(taken.encode_to_vec()))));
+    let media = HeaderValue::from_static("application/x-protobuf");
+    response.headers_mut().insert("content-type", media);
+    Ok(response)
 }
 
-fn read(message: &[u8]) -> Vec<Span> {
-    let request = ExportRequest::decode(message).unwrap();
-    assert_eq!(
-        request.encode_to_vec(),
-        message,
-        "nothing but what is known is said"
-    );
+/// Takes one export.
+struct Receiver {
+    state: Arc<Mutex<State>>,
+    path: String,
+    version: Version,
+    headers: HeaderMap,
+}
+
+#[tonic::async_trait]
+impl TraceService for Receiver {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let export = Export {
+            path: self.path.clone(),
+            version: self.version,
+            headers: self.headers.clone(),
+            spans: read(request.into_inner()),
+        };
+        let does = {
+            let mut state = self.state.lock().unwrap();
+            state.asked += 1;
+            let does = match state.does {
+                Does::SaysGrpc(_, 0) => Does::Takes,
+                Does::SaysGrpc(code, times) => {
+                    state.does = Does::SaysGrpc(code, times - 1);
+                    Does::SaysGrpc(code, times)
+                }
+                does => does,
+            };
+            if matches!(does, Does::Takes | Does::Rejects(_)) {
+                state.exports.push(export);
+            }
+            does
+        };
+        let rejected = match does {
+            Does::Takes => 0,
+            Does::Rejects(rejected) => rejected,
+            Does::SaysGrpc(code, _) => return Err(tonic::Status::new(code.into(), "no")),
+            Does::Says(_) | Does::Hangs => std::future::pending().await,
+        };
+        let partial_success = (rejected > 0).then(|| ExportTracePartialSuccess {
+            rejected_spans: rejected,
+            error_message: String::new(),
+        });
+        Ok(tonic::Response::new(ExportTraceServiceResponse {
+            partial_success,
+        }))
+    }
+}
+
+fn read(request: ExportTraceServiceRequest) -> Vec<Span> {
     let mut all = Vec::new();
     for resource_spans in request.resource_spans {
         let resource = words(resource_spans.resource.unwrap().attributes);
@@ -367,12 +285,19 @@ fn read(message: &[u8]) -> Vec<Span> {
                     [] => String::new(),
                     parent => hex(parent, 8),
                 },
-                name: span.name,
-                kind: ["", "internal", "server", "client"][usize::try_from(span.kind).unwrap()],
+                name: span.name.clone(),
+                kind: match span.kind() {
+                    SpanKind::Internal => "internal",
+                    SpanKind::Server => "server",
+                    SpanKind::Client => "client",
+                    kind => panic!("{kind:?}"),
+                },
                 begun: span.start_time_unix_nano,
                 ended: span.end_time_unix_nano,
                 attributes: words(span.attributes),
-                failed: span.status.is_some_and(|status| status.code == 2),
+                failed: span
+                    .status
+                    .is_some_and(|status| status.code() == StatusCode::Error),
                 flags: span.flags,
             });
         }
@@ -385,11 +310,12 @@ fn words(pairs: Vec<KeyValue>) -> BTreeMap<String, String> {
     let words: BTreeMap<String, String> = pairs
         .into_iter()
         .map(|pair| {
-            let value = pair.value.unwrap();
-            let text = value
-                .string_value
-                .or(value.int_value.map(|number| number.to_string()));
-            (pair.key, text.unwrap())
+            let text = match pair.value.unwrap().value.unwrap() {
+                Value::StringValue(text) => text,
+                Value::IntValue(number) => number.to_string(),
+                value => panic!("{value:?}"),
+            };
+            (pair.key, text)
         })
         .collect();
     assert_eq!(words.len(), count, "each name is there once: {words:?}");

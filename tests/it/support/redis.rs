@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::free_port;
 
@@ -136,6 +137,24 @@ impl Redis {
         }
         let done = cli.args(command).output().expect(MISSING);
         String::from_utf8(done.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// What `MONITOR` shows of this server while something is done.
+    pub async fn seen_while(&self, done: impl AsyncFnOnce()) -> String {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+            .await
+            .unwrap();
+        let mut seen = vec![0; 5];
+        stream.write_all(b"MONITOR\r\n").await.unwrap();
+        stream.read_exact(&mut seen).await.unwrap();
+        assert_eq!(seen, b"+OK\r\n");
+        done().await;
+        // Behind all that was done.
+        self.cli(&["ECHO", "seen to its end"]);
+        while !String::from_utf8_lossy(&seen).contains("seen to its end") {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+        }
+        String::from_utf8_lossy(&seen).into_owned()
     }
 
     /// How often a command was called since the last `CONFIG RESETSTAT`.

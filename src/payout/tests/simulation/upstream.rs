@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::UPSTREAM_TIMEOUT;
 use super::store::Process;
 use super::world::{Books, Loss};
+use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{Identity, LookupError, OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
@@ -148,7 +149,8 @@ impl Upstream for At {
             let held_up = Duration::from_secs(shared.dice.roll(60));
             tokio::time::sleep(held_up).await;
         }
-        if !claim.is_good(&*self.process.clock, UPSTREAM_TIMEOUT) {
+        let clock: Arc<dyn Clock> = self.process.clock.clone();
+        if !claim.lease(&clock, UPSTREAM_TIMEOUT)() {
             return Evidence::NeverSent {
                 why: "held up".into(),
             };

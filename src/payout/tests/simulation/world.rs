@@ -283,9 +283,15 @@ impl Shared {
 
     /// The store has taken a record: a claim begins, or ends. No claim ends by a lease that has not truly passed.
     pub(super) fn written(&self, previous: Option<&Order>, next: &Order) {
+        if previous.is_some_and(|previous| previous.pinned != next.pinned) {
+            let changed = format!("{}: what its claim had pinned was changed", next.key);
+            self.broken.lock().unwrap().get_or_insert(changed);
+        }
         let mut claims = self.claims.lock().unwrap();
         if let State::Pending(pending) = &next.state {
-            claims.entry(next.version.text()).or_insert_with(Instant::now);
+            claims
+                .entry(next.version.to_string())
+                .or_insert_with(Instant::now);
             if !matches!(pending.before, Before::Unknown(_)) {
                 self.doubt(&next.key, false);
             }
@@ -300,7 +306,7 @@ impl Shared {
             .is_some_and(|change| change.why.starts_with("the lease ran out"));
         if let (true, Some(previous)) = (lapsed, previous)
             && let State::Pending(pending) = &previous.state
-            && let Some(claimed) = claims.get(&previous.version.text())
+            && let Some(claimed) = claims.get(&previous.version.to_string())
             && claimed.elapsed() < pending.lease()
         {
             let early = format!("{}: its lease was ended after {:?}", next.key, claimed.elapsed());

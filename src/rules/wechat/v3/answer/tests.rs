@@ -61,7 +61,7 @@ fn an_answer_whose_signature_is_wrong_is_unknown_whatever_it_says() {
         (404, r#"{"code":"NOT_FOUND"}"#.to_owned()),
     ] {
         assert_eq!(outcome(status, &wrong, &body), "unknown", "{status} {body}");
-        let key = order().key;
+        let key = order().key.clone();
         let found = finding(&key, None, status, &wrong, body.as_bytes()).found;
         assert!(matches!(found, Found::Unclear { .. }), "{status} {body}");
         assert!(matches!(
@@ -231,7 +231,7 @@ fn a_report_speaks_the_contracts_names() {
 
 #[test]
 fn a_withdrawal_is_taken_refused_or_unclear() {
-    let key = order().key;
+    let key = order().key.clone();
     let ask = |status, body: &str| withdrawal(&key, status, &GOOD, body.as_bytes());
     for (state, means) in [
         ("CANCELING", "moving"),
