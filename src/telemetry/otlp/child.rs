@@ -10,10 +10,7 @@ use crate::telemetry::context::RequestContext;
 use crate::telemetry::trace::{self, TRACEPARENT};
 
 /// A span that has begun. Ends where it is told how, or as cancelled where it is dropped.
-pub struct OpenSpan {
-    span: Span,
-    has_ended: bool,
-}
+pub struct OpenSpan(Span);
 
 impl OpenSpan {
     fn begin<const N: usize>(make: impl FnOnce() -> (String, SpanKind, [KeyValue; N])) -> Option<Self> {
@@ -24,10 +21,7 @@ impl OpenSpan {
             .span_builder(name)
             .with_kind(kind)
             .with_attributes(attributes);
-        Some(Self {
-            span: tracer.build_with_context(builder, &recording.context),
-            has_ended: false,
-        })
+        Some(Self(tracer.build_with_context(builder, &recording.context)))
     }
 
     /// A call of a store. `system` is what keeps it: `redis`, or the name of an embedded one, which is no call to elsewhere.
@@ -67,7 +61,7 @@ impl OpenSpan {
     /// Names this span as the parent of what the other side does, where the other side is told of the trace at all.
     pub fn pass_on(&self, headers: &mut HeaderMap) {
         if let Some(parent) = headers.get_mut(TRACEPARENT) {
-            *parent = trace::parent_header(self.span.span_context());
+            *parent = trace::parent_header(self.0.span_context());
         }
     }
 
@@ -76,38 +70,39 @@ impl OpenSpan {
         if !ok {
             self.fail("unavailable");
         }
-        self.has_ended = true;
+        self.0.end();
     }
 
     /// The exchange has ended, in one of the ways that the metrics count, with this answer's status.
     pub fn exchanged(mut self, result: &'static str, status: Option<StatusCode>) {
-        self.span.set_attribute(KeyValue::new("payout.exchange", result));
+        self.0.set_attribute(KeyValue::new("payout.exchange", result));
         match status {
             Some(status) => {
                 let code = KeyValue::new("http.response.status_code", i64::from(status.as_u16()));
-                self.span.set_attribute(code);
+                self.0.set_attribute(code);
                 if status.is_client_error() || status.is_server_error() {
                     self.fail(status.as_str().to_owned());
                 }
             }
             None => self.fail(result),
         }
-        self.has_ended = true;
+        self.0.end();
     }
 
     fn fail(&mut self, how: impl Into<Value>) {
-        self.span.set_attribute(KeyValue::new("error.type", how.into()));
-        self.span.set_status(Status::error(""));
+        self.0.set_attribute(KeyValue::new("error.type", how.into()));
+        self.0.set_status(Status::error(""));
     }
 }
 
 impl Drop for OpenSpan {
     fn drop(&mut self) {
-        if !self.has_ended {
+        if self.0.is_recording() {
             self.fail("cancelled");
         }
     }
 }
+
 /// A path as one of few: without a query, and with a name in the place of an order number.
 fn template(path: &str) -> String {
     const BEFORE_NUMBER: &str = "/out-bill-no/";

@@ -2,6 +2,7 @@
 //! what was refused for the moment. What is added here: nothing is lost uncounted, and a collector that takes nothing costs
 //! a line in the log now and then.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor,
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::Handle;
 
 use super::{Protocol, Settings};
@@ -62,14 +64,16 @@ impl Exporter {
         settings: &Settings,
         counts: &TraceMetrics,
     ) -> Result<(SdkTracerProvider, Self), Unusable> {
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let exporter = Counted {
-            inner: collector(settings)?,
+        let account = Arc::new(Account {
             url: settings.url.clone(),
             counts: counts.clone(),
-            waiting: Arc::clone(&waiting),
+            waiting: AtomicUsize::new(0),
             reminder: Throttle::new(REMINDER),
             lost: AtomicU64::new(0),
+        });
+        let exporter = Counted {
+            inner: collector(settings)?,
+            account: Arc::clone(&account),
         };
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(CAPACITY)
@@ -82,8 +86,7 @@ impl Exporter {
             .with_resource(resource(settings))
             .with_span_processor(Bounded {
                 inner: batches,
-                counts: counts.clone(),
-                waiting,
+                account,
             })
             .build();
         Ok((provider.clone(), Self(provider)))
@@ -170,12 +173,37 @@ impl HttpClient for OfRuntime {
     }
 }
 
-/// Counts spans that find no place, which the batches would drop without a number.
+/// What became of spans, for whoever exports them and for whoever finds no place for one.
+#[derive(Debug)]
+struct Account {
+    url: String,
+    counts: TraceMetrics,
+    waiting: AtomicUsize,
+    reminder: Throttle,
+    /// Since the collector last took something.
+    lost: AtomicU64,
+}
+
+impl Account {
+    fn lose(&self, result: &Counter, count: u64, why: &dyn Display) {
+        result.inc_by(count);
+        let before = self.lost.fetch_add(count, Ordering::Relaxed);
+        if self.reminder.may_tell().is_some() {
+            let why = format!("{}: {why}", self.url);
+            tracing::warn!(
+                lost = before.saturating_add(count),
+                why,
+                "spans were not exported"
+            );
+        }
+    }
+}
+
+/// Batches of which each span that finds no place is counted; they would drop it without a number.
 #[derive(Debug)]
 struct Bounded {
     inner: BatchSpanProcessor,
-    counts: TraceMetrics,
-    waiting: Arc<AtomicUsize>,
+    account: Arc<Account>,
 }
 
 impl SpanProcessor for Bounded {
@@ -184,14 +212,15 @@ impl SpanProcessor for Bounded {
     }
 
     fn on_end(&self, span: SpanData) {
-        let place = self
+        let account = &self.account;
+        let place = account
             .waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
                 (waiting < CAPACITY).then(|| waiting.saturating_add(1))
             });
         match place {
             Ok(_) => self.inner.on_end(span),
-            Err(_) => drop(self.counts.dropped.inc()),
+            Err(_) => account.lose(&account.counts.dropped, 1, &"too many wait for the collector"),
         }
     }
 
@@ -212,51 +241,26 @@ impl SpanProcessor for Bounded {
 #[derive(Debug)]
 struct Counted {
     inner: opentelemetry_otlp::SpanExporter,
-    url: String,
-    counts: TraceMetrics,
-    waiting: Arc<AtomicUsize>,
-    reminder: Throttle,
-    /// Since the collector last took something.
-    lost: AtomicU64,
+    account: Arc<Account>,
 }
 
 impl SpanExporter for Counted {
     /// Never fails, since whoever called would write a line about each batch.
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.waiting.fetch_sub(batch.len(), Ordering::AcqRel);
+        let account = &self.account;
+        account.waiting.fetch_sub(batch.len(), Ordering::AcqRel);
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         match self.inner.export(batch).await {
             Ok(()) => {
-                self.counts.exported.inc_by(count);
-                let lost = self.lost.swap(0, Ordering::Relaxed);
+                account.counts.exported.inc_by(count);
+                let lost = account.lost.swap(0, Ordering::Relaxed);
                 if lost > 0 {
                     tracing::info!(lost, "traces are exported again");
                 }
             }
-            Err(error) => {
-                self.counts.failed.inc_by(count);
-                let lost = self
-                    .lost
-                    .fetch_add(count, Ordering::Relaxed)
-                    .saturating_add(count);
-                if self.reminder.may_tell().is_some() {
-                    tracing::warn!(
-                        lost,
-                        why = format!("{}: {error}", self.url),
-                        "spans were not exported"
-                    );
-                }
-            }
+            Err(error) => account.lose(&account.counts.failed, count, &error),
         }
         Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
     }
 
     fn set_resource(&mut self, resource: &Resource) {
