@@ -162,8 +162,10 @@ async fn copy(
     let mut buffer = vec![0; BUFFER];
     while drain.phase() < Phase::Draining || frames.has_closed() {
         let read = tokio::select! {
-            read = from.read(&mut buffer) => read?,
+            // First: the other direction may have told its end already, and nothing that this end sent after that goes on.
+            biased;
             () = drain.reached(Phase::Draining), if !frames.has_closed() => break,
+            read = from.read(&mut buffer) => read?,
         };
         let bytes = buffer.get(..read).unwrap_or_default();
         frames.read(bytes);

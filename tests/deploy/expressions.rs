@@ -1,4 +1,5 @@
-//! Reads as much of a PromQL expression as is needed to say whether it speaks of metrics and labels that there are.
+//! Reads as much of a PromQL expression as is needed to say whether it speaks of metrics and labels that there are. By its own
+//! means: promql-parser 0.11 stands on bincode, which nobody maintains any more (RUSTSEC-2025-0141).
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Real Redis servers on free loopback ports, in temporary folders, killed when dropped.
+//! Real Redis servers on free loopback ports, in temporary folders, killed when dropped. Not by redis-test, whose servers do
+//! not come back on their data, stand still or ask for a password, and whose sentinels agree with one vote.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
