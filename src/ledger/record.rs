@@ -74,6 +74,14 @@ pub fn encode_change(previous: &Order, next: &Order) -> Result<Vec<u8>, StoreErr
     written(key, next)
 }
 
+/// Whether a record is this very version of its order: both parts begin as they are written for it. The scripts in Redis
+/// compare the same.
+pub(super) fn is_version((pinned, changing): (&[u8], &[u8]), order: &Order) -> bool {
+    let claim = format!("{{\"format\":{FORMAT},\"order\":{{\"claim\":{},", order.claim);
+    let version = format!("{claim}\"version\":\"{}\",", order.version);
+    pinned.starts_with(claim.as_bytes()) && changing.starts_with(version.as_bytes())
+}
+
 fn written(key: &OrderKey, order: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     let mut text = Vec::with_capacity(USUAL_BYTES);
     let format = FORMAT;
@@ -272,6 +280,14 @@ mod tests {
             assert!(pinned.starts_with(&begin), "{pinned}");
             let version = format!("{begin}\"version\":\"{}\",", order.version);
             assert!(changing.starts_with(&version), "{changing}");
+
+            let is_version = |order: &Order| is_version((pinned.as_bytes(), changing.as_bytes()), order);
+            assert!(is_version(&order));
+            let mut others = [order.clone(), order.clone(), order];
+            others[0].version.number ^= 1;
+            others[1].version.seal ^= 1;
+            Arc::make_mut(&mut others[2].pinned).claim ^= 1;
+            assert_eq!(others.each_ref().map(is_version), [false; 3]);
         }
     }
 

@@ -125,8 +125,8 @@ pub type Pace<'a> = &'a (dyn Fn(&MchId) -> Option<u32> + Sync);
 /// * Exactly the version that a decision was about is replaced: number and seal, since a claim that was never written has
 ///   the number of another one that was.
 /// * What an order's first claim has pinned is written by `insert` and never again. `replace` refuses a change of it before
-///   anything is written, and a record whose parts are missing, damaged or of two claims is an error for everybody and stays
-///   as it is.
+///   anything is written. A record whose parts are missing or of two claims is an error for everybody and stays as it is; so
+///   is a damaged one for whoever reads it.
 /// * Repeating a write whose acknowledgement was lost is harmless: where the stored record is already the very one that
 ///   is to be written, `insert` and `replace` make sure that it is durable and answer `Done`, without charging again.
 /// * A replaced record gives back the charges that it had and the new one has not, and is charged those that are new.

@@ -56,9 +56,12 @@ fn is_unseen(c: char) -> bool {
 }
 
 fn escaped(text: &str, escape: impl Fn(char) -> Option<String>) -> Cow<'_, str> {
+    if is_plain(text) {
+        return Cow::Borrowed(text);
+    }
     let mut shown = String::new();
     let mut copied = 0;
-    for at in beginnings(text.as_bytes()) {
+    for at in beginnings(text) {
         let c = text.get(at..).and_then(|rest| rest.chars().next());
         if let Some((c, number)) = c.and_then(|c| Some((c, escape(c)?))) {
             shown.push_str(text.get(copied..at).unwrap_or_default());
@@ -73,22 +76,18 @@ fn escaped(text: &str, escape: impl Fn(char) -> Option<String>) -> Cow<'_, str> 
     Cow::Owned(shown)
 }
 
-/// Where the bytes are that such a character may begin with; most of Chinese has none. Every line of the log comes through
-/// here, and nearly all of it is plain ASCII, which is told of many bytes at once.
-fn beginnings(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    const AT_ONCE: usize = 32;
-    let is_plain = |part: &[u8]| {
-        let others = part.iter().map(|byte| u8::from(byte.wrapping_sub(0x20) >= 0x5f));
-        others.fold(0, |one, other| one | other) == 0
-    };
+/// Printable ASCII and nothing else, which is told of many bytes at once: every line of the log comes through here, and nearly
+/// all of them are that.
+fn is_plain(text: &str) -> bool {
+    let others = text.bytes().map(|byte| u8::from(byte.wrapping_sub(0x20) >= 0x5f));
+    others.fold(0, |one, other| one | other) == 0
+}
+
+/// Where the bytes are that such a character may begin with; most of Chinese has none.
+fn beginnings(text: &str) -> impl Iterator<Item = usize> {
     let may_begin = |byte: u8| matches!(byte, 0..=0x1f | 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef | 0xf3);
-    let parts = bytes.chunks(AT_ONCE).zip((0_usize..).step_by(AT_ONCE));
-    parts
-        .filter(move |(part, _)| !is_plain(part))
-        .flat_map(move |(part, start)| {
-            let places = part.iter().zip(start..);
-            places.filter_map(move |(byte, at)| may_begin(*byte).then_some(at))
-        })
+    let places = text.bytes().enumerate();
+    places.filter_map(move |(at, byte)| may_begin(byte).then_some(at))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -37,6 +37,10 @@ pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 const IDLE: Duration = Duration::from_secs(4);
 /// How many unused connections are kept.
 const MAX_IDLE: usize = 1024;
+
+/// Whose connections the client's pool keeps: those to this upstream, whatever its address is. The pool hashes the name twice
+/// for each request, letter by letter.
+const POOL: &str = "u";
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -216,11 +220,12 @@ impl Client {
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Result<Self, TlsError> {
-        let connector = Connector::new(&base, tls, connect_timeout, timeout)?;
-        Ok(Self::over(connector, base, timeout))
+        let connector = Connector::new(base, tls, connect_timeout, timeout)?;
+        Ok(Self::over(connector, timeout))
     }
 
-    pub(super) fn over(connector: Connector, base: Uri, timeout: Duration) -> Self {
+    pub(super) fn over(connector: Connector, timeout: Duration) -> Self {
+        let base = connector.upstream.clone();
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -393,10 +398,12 @@ impl Client {
         headers: &HeaderMap,
         body: Gate,
     ) -> Result<Request<Gate>, http::Error> {
-        let mut url = self.base.clone().into_parts();
-        let host = url.authority.as_ref().map_or("", |authority| authority.as_str());
+        let host = self.base.authority().map_or("", |authority| authority.as_str());
         let host = HeaderValue::try_from(host)?;
         let base_path = self.base.path().trim_end_matches('/');
+        let mut url = uri::Parts::default();
+        url.scheme = Some(Scheme::HTTP);
+        url.authority = Some(Authority::from_static(POOL));
         url.path_and_query = Some(PathAndQuery::try_from([base_path, path].concat())?);
         let mut all = HeaderMap::with_capacity(headers.len().saturating_add(2));
         all.insert(http::header::HOST, host);

@@ -2,8 +2,10 @@
 //! is written, and what a connection still holds when it is given up is delivered to nobody.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::Uri;
 use http::uri::Scheme;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -15,8 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
-use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceExt as _, service_fn};
+use tower::{BoxError, Service, ServiceExt as _};
 use zeroize::Zeroize as _;
 
 use crate::proxy::line::OnLine;
@@ -126,12 +127,35 @@ pub(super) fn is_tls(url: &Uri) -> bool {
     url.scheme() == Some(&Scheme::HTTPS)
 }
 
-/// What the HTTP client opens its connections by. Its errors are texts for the operator that follow the upstream's name.
-pub(super) type Connect = BoxCloneSyncService<Uri, Connection, BoxError>;
+/// What the HTTP client opens its connections by; it is cloned for each request. Its errors are texts for the operator that
+/// follow the upstream's name.
+#[derive(Clone)]
+pub(super) struct Connect(Arc<Connector>);
+
+impl Service<Uri> for Connect {
+    type Response = Connection;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Connection, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _pool: Uri) -> Self::Future {
+        let connector = Arc::clone(&self.0);
+        Box::pin(async move {
+            let timeout = connector.timeout;
+            match tokio::time::timeout(timeout, connector.open()).await {
+                Ok(opened) => opened.map_err(BoxError::from),
+                Err(_) => Err(format!("was not connected within {} ms", timeout.as_millis()).into()),
+            }
+        })
+    }
+}
 
 /// Opens connections to one upstream.
-#[derive(Clone)]
 pub(super) struct Connector {
+    pub(super) upstream: Uri,
     tcp: HttpConnector,
     /// Asked for a tunnel to the upstream.
     pub(super) proxy: Option<Uri>,
@@ -143,7 +167,7 @@ impl Connector {
     /// `timeout` covers name, TCP, tunnel and TLS of one connection. The kernel, too, gives a connection up when what was
     /// written to it is not acknowledged for `answer_timeout` (Linux).
     pub(super) fn new(
-        base: &Uri,
+        upstream: Uri,
         tls: rustls::ClientConfig,
         timeout: Duration,
         answer_timeout: Duration,
@@ -155,8 +179,8 @@ impl Connector {
         // A process that stands still closes nothing; then the kernel gives up by itself.
         #[cfg(target_os = "linux")]
         tcp.set_tcp_user_timeout(Some(answer_timeout));
-        let tls = if is_tls(base) {
-            let (host, _) = host_and_port(base);
+        let tls = if is_tls(&upstream) {
+            let (host, _) = host_and_port(&upstream);
             let name = ServerName::try_from(host.to_owned())
                 .map_err(|_| rustls::Error::General(format!("{host} is no host name")))?;
             Some((TlsConnector::from(Arc::new(tls)), name))
@@ -164,6 +188,7 @@ impl Connector {
             None
         };
         Ok(Self {
+            upstream,
             tcp,
             proxy: None,
             tls,
@@ -172,28 +197,16 @@ impl Connector {
     }
 
     pub(super) fn into_service(self) -> Connect {
-        BoxCloneSyncService::new(service_fn(move |upstream| {
-            let connector = self.clone();
-            async move {
-                let timeout = connector.timeout;
-                match tokio::time::timeout(timeout, connector.open(upstream)).await {
-                    Ok(opened) => opened.map_err(BoxError::from),
-                    Err(_) => Err(format!("was not connected within {} ms", timeout.as_millis()).into()),
-                }
-            }
-        }))
+        Connect(Arc::new(self))
     }
 
-    pub(super) async fn open(self, upstream: Uri) -> Result<Connection, String> {
+    pub(super) async fn open(&self) -> Result<Connection, String> {
         let unreachable = |error: &dyn std::error::Error| format!("cannot be connected: {}", chain(error));
-        let tcp = match self.proxy {
-            None => self
-                .tcp
-                .oneshot(upstream)
-                .await
-                .map_err(|error| unreachable(&error))?,
+        let (tcp, upstream) = (self.tcp.clone(), self.upstream.clone());
+        let tcp = match &self.proxy {
+            None => tcp.oneshot(upstream).await.map_err(|error| unreachable(&error))?,
             Some(proxy) => {
-                let tunnel = Tunnel::new(proxy, self.tcp).oneshot(upstream).await;
+                let tunnel = Tunnel::new(proxy.clone(), tcp).oneshot(upstream).await;
                 tunnel.map_err(|error| unreachable(&error))?
             }
         };
@@ -202,10 +215,10 @@ impl Connector {
         // deliver it long after "no such order" was believed. Nothing is lost by it: a connection is closed only once its
         // answer was read, or when it is given up.
         tcp.set_zero_linger().map_err(|error| unreachable(&error))?;
-        let stream: Box<dyn Stream> = match self.tls {
+        let stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(tcp),
             Some((tls, name)) => {
-                let tls = tls.connect(name, tcp).await;
+                let tls = tls.connect(name.clone(), tcp).await;
                 Box::new(tls.map_err(|error| format!("refused TLS: {error}"))?)
             }
         };

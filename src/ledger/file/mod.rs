@@ -245,7 +245,7 @@ impl Ledger for FileLedger {
 
     async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
         let changing = record::encode_change(previous, next)?;
-        let operation = Operation::Replace(previous.version, next.clone(), changing);
+        let operation = Operation::Replace(Box::new((previous.clone(), next.clone())), changing);
         match self.write(operation).await? {
             Answer::Replaced(replaced) => Ok(replaced),
             Answer::Inserted(_) | Answer::Hidden(_) => Err(mismatched()),

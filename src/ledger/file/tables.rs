@@ -8,7 +8,7 @@ use crate::ledger::charges::Difference;
 use crate::ledger::keeper::LedgerId;
 use crate::ledger::record;
 use crate::payout::ports::{Inserted, Replaced, StoreError};
-use crate::rules::order::{Order, Version};
+use crate::rules::order::Order;
 use crate::rules::term::{LedgerTime, MchId, OrderKey, OrderNo};
 
 /// A record: what its claim pinned, and what changes. Side by side, so that neither is ever there without the other.
@@ -37,7 +37,8 @@ pub(super) type LogPlace = (i64, String);
 /// Something to write. Its texts are made by whoever asks for it, and not by the one who writes.
 pub(super) enum Operation {
     Insert(Order, (Vec<u8>, Vec<u8>)),
-    Replace(Version, Order, Vec<u8>),
+    /// The record as it is taken to be, and the next one.
+    Replace(Box<(Order, Order)>, Vec<u8>),
     Remove(Order),
     /// Hides those orders that are still due when they were found to be.
     Hide {
@@ -95,8 +96,8 @@ impl<'t> Tables<'t> {
             Operation::Insert(order, (pinned, changing)) => self
                 .insert(order, (pinned, changing))
                 .map(|done| done.map(Answer::Inserted)),
-            Operation::Replace(previous, next, changing) => self
-                .replace(*previous, next, changing)
+            Operation::Replace(change, changing) => self
+                .replace(&change.0, &change.1, changing)
                 .map(|done| done.map(Answer::Replaced)),
             Operation::Remove(order) => self.remove(order).map(|done| done.map(Answer::Replaced)),
             Operation::Hide { found, until } => self.hide(found, *until).map(|keys| Ok(Answer::Hidden(keys))),
@@ -133,11 +134,11 @@ impl<'t> Tables<'t> {
 
     fn replace(
         &mut self,
-        previous: Version,
+        previous: &Order,
         next: &Order,
         changing: &[u8],
     ) -> Result<Result<Replaced, StoreError>, StoreError> {
-        let (stored, pinned) = {
+        let pinned = {
             let record = self
                 .orders
                 .get(&*next.key.to_string())
@@ -145,22 +146,22 @@ impl<'t> Tables<'t> {
             let Some(record) = record else {
                 return Ok(Ok(Replaced::Moved(None)));
             };
-            // What is pinned stays, byte for byte.
-            let pinned = record.value().0.to_owned();
-            (record::decode(record.value(), &next.key), pinned)
-        };
-        match stored {
-            Err(damaged) => Ok(Err(damaged)),
-            Ok(stored) if stored == *next => Ok(Ok(Replaced::Done)),
-            Ok(stored) if stored.version == previous && stored.pinned == next.pinned => {
-                if let Some(at) = self.charge(&next.key, &Difference::between(Some(&stored), Some(next)))? {
-                    return Ok(Ok(Replaced::OverLimit(at)));
-                }
-                self.put(next, (&pinned, changing))?;
-                Ok(Ok(Replaced::Done))
+            let stored = record.value();
+            if stored.1 == changing && record::is_version(stored, next) {
+                return Ok(Ok(Replaced::Done));
             }
-            Ok(stored) => Ok(Ok(Replaced::Moved(Some(Box::new(stored))))),
+            if !record::is_version(stored, previous) {
+                let stored = record::decode(stored, &next.key);
+                return Ok(stored.map(|stored| Replaced::Moved(Some(Box::new(stored)))));
+            }
+            // What is pinned stays, byte for byte.
+            stored.0.to_owned()
+        };
+        if let Some(at) = self.charge(&next.key, &Difference::between(Some(previous), Some(next)))? {
+            return Ok(Ok(Replaced::OverLimit(at)));
         }
+        self.put(next, (&pinned, changing))?;
+        Ok(Ok(Replaced::Done))
     }
 
     fn remove(&mut self, order: &Order) -> Result<Result<Replaced, StoreError>, StoreError> {

@@ -156,8 +156,8 @@ async fn the_kernel_gives_up_after_the_time_out_by_itself() {
     let (listener, address) = listen_narrowly();
     let base: Uri = format!("http://{address}").parse().unwrap();
     let tls = tls_config(None, None).unwrap();
-    let connector = Connector::new(&base, tls, LONG, Duration::from_millis(200)).unwrap();
-    let mut ours = TokioIo::new(connector.open(base).await.unwrap());
+    let connector = Connector::new(base, tls, LONG, Duration::from_millis(200)).unwrap();
+    let mut ours = TokioIo::new(connector.open().await.unwrap());
     let (mut theirs, _) = listener.accept().await.unwrap();
     let written = vec![7; 16 << 20];
     let given_up = tokio::time::timeout(LONG, ours.write_all(&written)).await;
@@ -173,7 +173,7 @@ async fn an_answer_has_its_time_from_the_moment_that_a_connection_is_there() {
     let (listener, address) = listen().await;
     let base: Uri = "http://upstream.invalid:80".parse().unwrap();
     let timeout = Duration::from_millis(1000);
-    let mut connector = Connector::new(&base, tls_config(None, None).unwrap(), LONG, timeout).unwrap();
+    let mut connector = Connector::new(base, tls_config(None, None).unwrap(), LONG, timeout).unwrap();
     connector.proxy = Some(format!("http://{address}").parse().unwrap());
     let proxy = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -184,7 +184,7 @@ async fn an_answer_has_its_time_from_the_moment_that_a_connection_is_there() {
         read_to(&mut stream, b"order").await;
         stream.write_all(ANSWER).await.unwrap();
     });
-    let client = Client::over(connector, base, timeout);
+    let client = Client::over(connector, timeout);
     assert_eq!(post(&client, "order").await.unwrap().body, "ok");
     proxy.await.unwrap();
 }

@@ -420,7 +420,7 @@ async fn race(number_of_requests: usize, over_tls: bool, by_proxy: bool) {
     let scheme = if over_tls { "https" } else { "http" };
     let base: http::Uri = format!("{scheme}://{address}").parse().unwrap();
     let tls = tls_config(Some(&ca_pem), Some(&certificate)).unwrap();
-    let mut connector = Connector::new(&base, tls, super::LONG, TIMEOUT).unwrap();
+    let mut connector = Connector::new(base, tls, super::LONG, TIMEOUT).unwrap();
     if by_proxy {
         let (listener, address) = super::listen().await;
         connector.proxy = Some(format!("http://{address}").parse().unwrap());
@@ -430,7 +430,7 @@ async fn race(number_of_requests: usize, over_tls: bool, by_proxy: bool) {
     let nowhere = TcpSocket::new_v4().unwrap();
     nowhere.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let dead = super::client_of(nowhere.local_addr().unwrap(), TIMEOUT);
-    let clients = [Client::over(connector, base, TIMEOUT), dead].map(Arc::new);
+    let clients = [Client::over(connector, TIMEOUT), dead].map(Arc::new);
     let next = Arc::new(AtomicUsize::new(0));
     let senders: Vec<_> = (2..)
         .take(AT_ONCE)
