@@ -91,6 +91,11 @@ impl<S> OnLine<S> {
             ..Self::new(stream)
         }
     }
+
+    /// What cuts it.
+    pub(crate) fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
 }
 
 impl<S> Connection for OnLine<S> {

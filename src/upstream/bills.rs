@@ -153,7 +153,7 @@ impl Caller {
         path: &str,
         body: String,
         serial: Option<&str>,
-        may_send: impl Fn() -> bool + Clone + Send + 'static,
+        may_send: impl Fn() -> bool + Clone + Send + Sync + 'static,
     ) -> Result<Answer, Failure> {
         let headers = self
             .headers(method, path, &body, serial)

@@ -1,28 +1,28 @@
-//! One request, one answer, over hyper-util's pool of HTTP/1.1 connections, and exact knowledge of what can have been sent.
+//! One request, one answer, over pooled HTTP/1.1 connections, and exact knowledge of what can have been sent.
 //!
 //! The rule that everything else follows from: hyper asks for the first part of a body before it writes the first byte of its
 //! head, and asks once. So the body tells ([`Handed`]): until it was asked for, not a byte was written, and where it then
 //! refuses, none ever is; a connection that was closed under a request hands it back unasked, and another one has its turn.
 //! Once it was asked for, only an answer ends the doubt.
+//!
+//! The pool is ours, since it is short, and hyper-util's costs each payout 7,000 instructions of 225,000.
 
-use std::error::Error as _;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{self, Authority, PathAndQuery, Scheme};
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::client::conn::http1::{self, SendRequest};
 use tokio::time::Instant;
 
 use super::PATIENCE;
-use super::dial::{Connect, Connector, TlsError, host_and_port, is_tls};
+use super::dial::{Connector, TlsError, host_and_port, is_tls};
 use crate::circuit::Breaker;
 use crate::proxy::line::Line;
 use crate::telemetry::log::chain;
@@ -37,10 +37,6 @@ pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 const IDLE: Duration = Duration::from_secs(4);
 /// How many unused connections are kept.
 const MAX_IDLE: usize = 1024;
-
-/// Whose connections the client's pool keeps: those to this upstream, whatever its address is. The pool hashes the name twice
-/// for each request, letter by letter.
-const POOL: &str = "u";
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -136,11 +132,16 @@ enum Handed {
     Never,
 }
 
+/// Whether a request was handed over, and whether it may be, which is asked once.
+struct Handing<MaySend: ?Sized> {
+    handed: OnceLock<Handed>,
+    may_send: MaySend,
+}
+
 /// A request's body, which is asked for before the first byte of the request is written, unless it is empty.
 struct Gate {
     body: Full<Bytes>,
-    handed: Arc<OnceLock<Handed>>,
-    may_send: Box<dyn Fn() -> bool + Send>,
+    handing: Arc<Handing<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl Body for Gate {
@@ -153,13 +154,13 @@ impl Body for Gate {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         let ask = || {
-            if (this.may_send)() {
+            if (this.handing.may_send)() {
                 Handed::Over
             } else {
                 Handed::HeldUp
             }
         };
-        match this.handed.get_or_init(ask) {
+        match this.handing.handed.get_or_init(ask) {
             Handed::Over => Pin::new(&mut this.body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
@@ -176,36 +177,42 @@ impl Body for Gate {
     }
 }
 
-/// A request that is not answered yet. Dropped, it cuts the connection that it is on.
-struct Unanswered(Option<CaptureConnection>);
+/// An open connection. Dropped, it is reset.
+struct Connection {
+    sender: SendRequest<Gate>,
+    line: Arc<Line>,
+    was_used: bool,
+}
 
-impl Unanswered {
-    fn answered(mut self) {
-        self.0 = None;
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.line.cut();
     }
 }
 
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        let Some(connection) = &self.0 else { return };
-        let mut extras = Extensions::new();
-        if let Some(connected) = &*connection.connection_metadata() {
-            connected.get_extras(&mut extras);
-        }
-        if let Some(line) = extras.get::<Arc<Line>>() {
-            line.cut();
-        }
-    }
+/// Why a connection brought no answer.
+enum Broken {
+    /// It has handed the request back.
+    Unsent(Box<Request<Gate>>, String),
+    /// The request may be on its way.
+    Silent(String),
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
 }
 
 /// A client of one upstream.
 pub struct Client {
-    http: legacy::Client<Connect, Gate>,
-    base: Uri,
+    connector: Connector,
+    host: HeaderValue,
     /// The upstream as the operator wrote it.
     shown: String,
     timeout: Duration,
     watched: Option<Watched>,
+    /// The one used last stands last.
+    idle: Mutex<VecDeque<Idle>>,
 }
 
 impl Client {
@@ -225,24 +232,16 @@ impl Client {
     }
 
     pub(super) fn over(connector: Connector, timeout: Duration) -> Self {
-        let base = connector.upstream.clone();
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(MAX_IDLE)
-            // As it was written, with the port that it was written with.
-            .set_host(false)
-            // Only what is handed back unasked, see above.
-            .retry_canceled_requests(true)
-            // More than any head of ours: none is written before its body was asked for.
-            .http1_max_buf_size(MAX_ANSWER_BYTES)
-            .build(connector.into_service());
+        let base = &connector.upstream;
+        let authority = base.authority().map_or("", |authority| authority.as_str());
         Self {
-            http,
+            // An authority is made of visible ASCII.
+            host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
             shown: base.to_string().trim_end_matches('/').to_owned(),
-            base,
+            connector,
             timeout,
             watched: None,
+            idle: Mutex::default(),
         }
     }
 
@@ -279,7 +278,7 @@ impl Client {
         path: &str,
         headers: &HeaderMap,
         body: Bytes,
-        may_send: impl Fn() -> bool + Send + 'static,
+        may_send: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Answer, Failure> {
         self.send(&Method::POST, path, headers, body, may_send).await
     }
@@ -299,12 +298,14 @@ impl Client {
         path: &str,
         headers: &HeaderMap,
         body: Bytes,
-        may_send: impl Fn() -> bool + Send + 'static,
+        may_send: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Answer, Failure> {
         let body = Gate {
             body: Full::new(body),
-            handed: Arc::default(),
-            may_send: Box::new(may_send),
+            handing: Arc::new(Handing {
+                handed: OnceLock::new(),
+                may_send,
+            }),
         };
         let mut request = self.request(method, path, headers, body).map_err(|error| {
             Failure::NeverSent(format!("the request to {} cannot be built: {error}", self.shown))
@@ -312,8 +313,9 @@ impl Client {
         let Some(watched) = &self.watched else {
             return Ok(self.exchange(request).await?);
         };
-        let (host, port) = host_and_port(&self.base);
-        let span = OpenSpan::exchange(method, path, host, port, is_tls(&self.base));
+        let base = &self.connector.upstream;
+        let (host, port) = host_and_port(base);
+        let span = OpenSpan::exchange(method, path, host, port, is_tls(base));
         if let Err(why) = watched.breaker.may_try() {
             watched.meter(Ended::TurnedAway, Duration::ZERO);
             if let Some(span) = span {
@@ -338,57 +340,73 @@ impl Client {
 
     async fn exchange(&self, mut request: Request<Gate>) -> Result<Answer, Lost> {
         let has_body = !request.body().is_end_stream();
-        let handed = Arc::clone(&request.body().handed);
-        let mut connected = capture_connection(&mut request);
-        let captured = connected.clone();
-        let answer = async {
-            let mut response = self.http.request(request);
-            // Dropped before the response, so that the connection is cut first.
-            let unanswered = Unanswered(Some(captured));
-            match (&mut response).await {
-                Ok(response) => {
-                    unanswered.answered();
-                    self.read(response).await.map_err(|why| (false, why))
+        let handing = Arc::clone(&request.body().handing);
+        let why = loop {
+            let connection = match self.take_idle() {
+                Some(connection) => connection,
+                // Seldom, and in a box: every exchange would otherwise have the room that connecting needs.
+                None => Box::pin(self.connect()).await.map_err(Lost::Unreachable)?,
+            };
+            let was_used = connection.was_used;
+            let exchange = self.exchange_on(connection, request);
+            match tokio::time::timeout(self.timeout, exchange).await {
+                Ok(Ok((answer, connection))) => {
+                    self.keep(connection);
+                    return Ok(answer);
                 }
-                Err(error) => Err((error.is_connect(), self.why(&error))),
+                // It was closed while nobody used it.
+                Ok(Err(Broken::Unsent(unsent, _))) if was_used => request = *unsent,
+                Ok(Err(Broken::Unsent(_, why))) if !has_body => return Err(Lost::Unreachable(why)),
+                Ok(Err(Broken::Unsent(_, why) | Broken::Silent(why))) => break why,
+                Err(_) => {
+                    let ms = self.timeout.as_millis();
+                    break format!("{} did not answer within {ms} ms", self.shown);
+                }
             }
         };
-        let given_up = async {
-            drop(connected.wait_for_connection_metadata().await);
-            tokio::time::sleep(self.timeout).await;
-        };
-        let (is_unconnected, why) = tokio::select! {
-            biased;
-            answer = answer => match answer {
-                Ok(answer) => return Ok(answer),
-                Err(lost) => lost,
-            },
-            () = given_up => {
-                let ms = self.timeout.as_millis();
-                (false, format!("{} did not answer within {ms} ms", self.shown))
-            }
-        };
-        // An empty body is never asked for: only a connection that could not be had tells that nothing was written.
-        let unasked = if has_body || is_unconnected {
-            Handed::Never
-        } else {
-            Handed::Over
-        };
-        Err(match handed.get_or_init(|| unasked) {
+        // An empty body is never asked for.
+        let unasked = if has_body { Handed::Never } else { Handed::Over };
+        Err(match handing.handed.get_or_init(|| unasked) {
             Handed::Over => Lost::Silent(why),
             Handed::HeldUp => Lost::HeldUp,
             Handed::Never => Lost::Unreachable(why),
         })
     }
 
-    /// An error's causes behind the upstream's name. The HTTP client's own word for it says nothing to the operator.
-    fn why(&self, error: &legacy::Error) -> String {
-        let cause = error.source().map_or_else(|| error.to_string(), chain);
-        if error.is_connect() {
-            format!("{} {cause}", self.shown)
-        } else {
-            format!("{} broke off: {cause}", self.shown)
-        }
+    /// Hands a request to a connection, and reads its answer to the end. However this ends early, it cuts the connection first,
+    /// and only then lets go of what hyper looks at: `open` stands behind both of them, and so is dropped before.
+    async fn exchange_on(
+        &self,
+        mut connection: Connection,
+        request: Request<Gate>,
+    ) -> Result<(Answer, Connection), Broken> {
+        let mut response = pin!(connection.sender.try_send_request(request));
+        let open = connection;
+        let (head, body) = match response.as_mut().await {
+            Ok(response) => response.into_parts(),
+            Err(mut error) => {
+                let unsent = error.take_message();
+                let why = format!("{} broke off: {}", self.shown, chain(&error.into_error()));
+                return Err(match unsent {
+                    Some(unsent) => Broken::Unsent(Box::new(unsent), why),
+                    None => Broken::Silent(why),
+                });
+            }
+        };
+        let mut body = pin!(Limited::new(body, MAX_ANSWER_BYTES).collect());
+        let open = open;
+        let body = body.as_mut().await.map_err(|error| {
+            Broken::Silent(format!(
+                "{} answered HTTP {}, but not to the end: {error}",
+                self.shown, head.status
+            ))
+        })?;
+        let answer = Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        };
+        Ok((answer, open))
     }
 
     fn request(
@@ -398,38 +416,76 @@ impl Client {
         headers: &HeaderMap,
         body: Gate,
     ) -> Result<Request<Gate>, http::Error> {
-        let host = self.base.authority().map_or("", |authority| authority.as_str());
-        let host = HeaderValue::try_from(host)?;
-        let base_path = self.base.path().trim_end_matches('/');
-        let mut url = uri::Parts::default();
-        url.scheme = Some(Scheme::HTTP);
-        url.authority = Some(Authority::from_static(POOL));
-        url.path_and_query = Some(PathAndQuery::try_from([base_path, path].concat())?);
+        let base_path = self.connector.upstream.path().trim_end_matches('/');
+        let path = PathAndQuery::try_from([base_path, path].concat())?;
         let mut all = HeaderMap::with_capacity(headers.len().saturating_add(2));
-        all.insert(http::header::HOST, host);
+        all.insert(http::header::HOST, self.host.clone());
         all.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         let mut request = Request::new(body);
         *request.method_mut() = method.clone();
-        *request.uri_mut() = Uri::from_parts(url)?;
+        *request.uri_mut() = Uri::from(path);
         *request.headers_mut() = all;
         Ok(request)
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Answer, String> {
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES)
-            .collect()
+    async fn connect(&self) -> Result<Connection, String> {
+        let opened = self.connector.open().await;
+        let stream = opened.map_err(|why| format!("{} {why}", self.shown))?;
+        let line = Arc::clone(stream.line());
+        let (sender, connection) = http1::Builder::new()
+            // More than any head of ours: none is written before its body was asked for.
+            .max_buf_size(MAX_ANSWER_BYTES)
+            .handshake(stream)
             .await
-            .map_err(|error| {
-                format!(
-                    "{} answered HTTP {}, but not to the end: {error}",
-                    self.shown, head.status
-                )
-            })?;
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.to_bytes(),
+            .map_err(|error| format!("{}: {}", self.shown, chain(&error)))?;
+        tokio::spawn(async move {
+            // Whoever waits on this connection is told; nobody else needs to know.
+            if let Err(error) = connection.await {
+                tracing::debug!(error = chain(&error), "an upstream connection ended");
+            }
+        });
+        Ok(Connection {
+            sender,
+            line,
+            was_used: false,
         })
+    }
+
+    /// The connection used last is taken first, so that the others grow old and are closed.
+    fn take_idle(&self) -> Option<Connection> {
+        let now = Instant::now();
+        let mut idle = self.idle();
+        let is_old = |kept: &Idle| now.saturating_duration_since(kept.since) >= IDLE;
+        while idle.front().is_some_and(is_old) {
+            idle.pop_front();
+        }
+        // One whose answer has only just been read may need a moment until it takes the next request.
+        while let Some(at) = idle
+            .iter()
+            .map(|kept| &kept.connection.sender)
+            .rposition(|sender| sender.is_ready() || sender.is_closed())
+        {
+            let connection = idle.remove(at)?.connection;
+            if !connection.sender.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, mut connection: Connection) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        connection.was_used = true;
+        let since = Instant::now();
+        let mut idle = self.idle();
+        if idle.len() < MAX_IDLE {
+            idle.push_back(Idle { connection, since });
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

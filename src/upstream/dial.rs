@@ -2,10 +2,8 @@
 //! is written, and what a connection still holds when it is given up is delivered to nobody.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use http::Uri;
 use http::uri::Scheme;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -17,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
-use tower::{BoxError, Service, ServiceExt as _};
+use tower::ServiceExt as _;
 use zeroize::Zeroize as _;
 
 use crate::proxy::line::OnLine;
@@ -127,32 +125,6 @@ pub(super) fn is_tls(url: &Uri) -> bool {
     url.scheme() == Some(&Scheme::HTTPS)
 }
 
-/// What the HTTP client opens its connections by; it is cloned for each request. Its errors are texts for the operator that
-/// follow the upstream's name.
-#[derive(Clone)]
-pub(super) struct Connect(Arc<Connector>);
-
-impl Service<Uri> for Connect {
-    type Response = Connection;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Connection, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _pool: Uri) -> Self::Future {
-        let connector = Arc::clone(&self.0);
-        Box::pin(async move {
-            let timeout = connector.timeout;
-            match tokio::time::timeout(timeout, connector.open()).await {
-                Ok(opened) => opened.map_err(BoxError::from),
-                Err(_) => Err(format!("was not connected within {} ms", timeout.as_millis()).into()),
-            }
-        })
-    }
-}
-
 /// Opens connections to one upstream.
 pub(super) struct Connector {
     pub(super) upstream: Uri,
@@ -196,11 +168,18 @@ impl Connector {
         })
     }
 
-    pub(super) fn into_service(self) -> Connect {
-        Connect(Arc::new(self))
+    /// Opens a connection. Its errors are texts for the operator that follow the upstream's name.
+    pub(super) async fn open(&self) -> Result<Connection, String> {
+        match tokio::time::timeout(self.timeout, self.connect()).await {
+            Ok(opened) => opened,
+            Err(_) => Err(format!(
+                "was not connected within {} ms",
+                self.timeout.as_millis()
+            )),
+        }
     }
 
-    pub(super) async fn open(&self) -> Result<Connection, String> {
+    async fn connect(&self) -> Result<Connection, String> {
         let unreachable = |error: &dyn std::error::Error| format!("cannot be connected: {}", chain(error));
         let (tcp, upstream) = (self.tcp.clone(), self.upstream.clone());
         let tcp = match &self.proxy {

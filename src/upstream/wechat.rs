@@ -160,7 +160,7 @@ impl Clients {
         &self,
         path: &str,
         body: &Bytes,
-        may_send: impl Fn() -> bool + Clone + Send + 'static,
+        may_send: impl Fn() -> bool + Clone + Send + Sync + 'static,
     ) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::with_capacity(1);
         headers.insert(
@@ -177,7 +177,7 @@ impl Clients {
         path: &str,
         headers: &HeaderMap,
         body: &Bytes,
-        may_send: impl Fn() -> bool + Clone + Send + 'static,
+        may_send: impl Fn() -> bool + Clone + Send + Sync + 'static,
     ) -> Result<Answer, Failure> {
         let first = self
             .base

@@ -37,13 +37,13 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Waits until something is so, for at most 60 s.
+/// Waits until something is so, for at most 150 s: an order whose hand-out was not heard of stays hidden for 60 s.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
         assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "{what}: not within 60 s"
+            begun.elapsed() < Duration::from_secs(150),
+            "{what}: not within 150 s"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
