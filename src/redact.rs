@@ -4,10 +4,19 @@
 /// first character only, since the rule would print most of it.
 #[must_use]
 pub fn shorten(id: &str) -> String {
-    let count = id.chars().count();
-    let (head, tail) = if count > 8 { (4, 2) } else { (1, 0) };
-    let end = id.chars().skip(count.saturating_sub(tail));
-    id.chars().take(head).chain(['…']).chain(end).collect()
+    let mut chars = id.char_indices();
+    let mut begins_at = |nth| chars.nth(nth).map(|(at, _)| at);
+    // Each counts on from the one before it.
+    let (second, fifth, ninth) = (begins_at(1), begins_at(2), begins_at(3));
+    let (head, tail) = match (second, fifth, ninth) {
+        (_, Some(fifth), Some(_)) => {
+            let last_but_one = id.char_indices().nth_back(1);
+            (id.get(..fifth), last_but_one.and_then(|(at, _)| id.get(at..)))
+        }
+        (Some(second), ..) => (id.get(..second), None),
+        (None, ..) => (Some(id), None),
+    };
+    [head.unwrap_or_default(), "…", tail.unwrap_or_default()].concat()
 }
 
 #[cfg(test)]

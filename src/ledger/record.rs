@@ -142,6 +142,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::samples::{self, order, settled};
+    use crate::rules::fields::Fields;
     use crate::rules::term::{Fen, UserId};
 
     /// Records of every shape, as they are written, each in two lines; they must be readable for ever: see the retention of
@@ -199,7 +200,9 @@ mod tests {
             pinned.trade_record_id.0 = number;
             pinned.created_at.wall.0 = number;
             pinned.user_id = UserId::parse(&text).unwrap_or(pinned.user_id.clone());
-            pinned.parameters.set("x", text.clone());
+            let mut parameters = Fields::clone(&pinned.parameters);
+            parameters.set("x", text.clone());
+            pinned.parameters = parameters.into();
             order.doubt_since.ledger.0 = number;
             order.attempts = count;
             order.upstream_status = Some(text.clone());

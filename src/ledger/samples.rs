@@ -20,8 +20,10 @@ pub(super) fn order(no: &str, amount: i64) -> Order {
     let pinned = pinned(&mut order);
     pinned.key.order_no = OrderNo::parse(no).unwrap();
     pinned.amount = Fen::new(amount).unwrap();
-    pinned.parameters.set("remark", "备注\r\n\"]]>");
-    pinned.parameters.set_number("amount", amount);
+    let mut parameters = Fields::new();
+    parameters.set("remark", "备注\r\n\"]]>");
+    parameters.set_number("amount", amount);
+    pinned.parameters = parameters.into();
     order
 }
 
@@ -139,12 +141,12 @@ pub(super) fn every_shape() -> Vec<Order> {
         pinned.claim = u64::MAX - nth as u64;
         pinned.trade_record_id = TradeRecordId(i64::MIN);
         pinned.upstream = upstream;
-        pinned.parameters = fields.clone();
+        pinned.parameters = fields.clone().into();
         if nth % 2 == 1 {
             pinned.encoding = Encoding::Xml;
         }
         if nth == 7 {
-            pinned.parameters = Fields::new();
+            pinned.parameters = Fields::new().into();
         }
         order.charges = counters.into_iter().take(nth % 4).map(charge).collect();
         order.returned = counters.into_iter().take(nth % 3).map(charge).collect();

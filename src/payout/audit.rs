@@ -22,7 +22,7 @@ pub(super) fn changed(order: &Order) {
         upstream = ?order.upstream,
         upstream_status = order.upstream_status,
         attempts = order.attempts,
-        version = %order.version,
+        version = order.version.text(),
         why = change.why,
         "payout changed"
     );

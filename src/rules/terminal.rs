@@ -56,9 +56,6 @@ fn is_unseen(c: char) -> bool {
 }
 
 fn escaped(text: &str, escape: impl Fn(char) -> Option<String>) -> Cow<'_, str> {
-    if is_plain(text) {
-        return Cow::Borrowed(text);
-    }
     let mut shown = String::new();
     let mut copied = 0;
     for at in beginnings(text) {
@@ -76,22 +73,24 @@ fn escaped(text: &str, escape: impl Fn(char) -> Option<String>) -> Cow<'_, str> 
     Cow::Owned(shown)
 }
 
-/// Printable ASCII and nothing else: every line of the log comes through here, and nearly all of them are that. The compiler
-/// looks at a part of this size at once.
-fn is_plain(text: &str) -> bool {
-    let are_plain = |bytes: &[u8]| {
+/// Where the bytes are that such a character may begin with; most of Chinese has none. Every line of the log comes through
+/// here, and nearly all of it is printable ASCII, which the compiler tells of a part of this size at once. An audit line is
+/// not: `…` stands in its shortened ids.
+fn beginnings(text: &str) -> impl Iterator<Item = usize> {
+    const AT_ONCE: usize = 32;
+    let are_plain = |bytes: &[u8; AT_ONCE]| {
         let others = bytes.iter().map(|byte| u8::from(byte.wrapping_sub(0x20) >= 0x5f));
         others.fold(0, |one, other| one | other) == 0
     };
-    let (parts, rest) = text.as_bytes().as_chunks::<32>();
-    parts.iter().all(|part| are_plain(part)) && are_plain(rest)
-}
-
-/// Where the bytes are that such a character may begin with; most of Chinese has none.
-fn beginnings(text: &str) -> impl Iterator<Item = usize> {
-    let may_begin = |byte: u8| matches!(byte, 0..=0x1f | 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef | 0xf3);
-    let places = text.bytes().enumerate();
-    places.filter_map(move |(at, byte)| may_begin(byte).then_some(at))
+    let (parts, rest) = text.as_bytes().as_chunks::<AT_ONCE>();
+    let parts = parts.iter().filter(move |part| !are_plain(part));
+    let may_begin = |byte: &u8| matches!(byte, 0..=0x1f | 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef | 0xf3);
+    parts
+        .map(<[u8; AT_ONCE]>::as_slice)
+        .chain([rest])
+        .flatten()
+        .filter(move |byte| may_begin(byte))
+        .filter_map(|byte| text.as_bytes().element_offset(byte))
 }
 
 #[cfg(test)]

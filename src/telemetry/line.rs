@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use tracing::field::{Field, Visit};
@@ -24,6 +26,8 @@ use crate::rules::terminal;
 
 /// Room for a line with many fields, so that it is written without being moved.
 const USUAL_BYTES: usize = 768;
+
+const TIMESTAMP: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
 /// One JSON object.
 pub(super) struct Json;
@@ -50,8 +54,8 @@ where
 fn write(event: &Event<'_>, line: &mut Vec<u8>) -> serde_json::Result<()> {
     let mut serializer = serde_json::Serializer::new(line);
     let mut object = serializer.serialize_map(None)?;
-    let now = jiff::Timestamp::now();
-    object.serialize_entry("timestamp", &format_args!("{now:.6}"))?;
+    let now = TIMESTAMP.timestamp_to_string(&Timestamp::now());
+    object.serialize_entry("timestamp", &now)?;
     object.serialize_entry("level", event.metadata().level().as_str())?;
     let mut members = Members {
         object: &mut object,
@@ -221,7 +225,7 @@ mod tests {
         assert_eq!(object["trace_id"].as_str().map(str::len), Some(32));
         let timestamp = object["timestamp"].as_str().unwrap();
         assert!(timestamp.len() == 27 && timestamp.ends_with('Z'), "{timestamp}");
-        assert!(timestamp.parse::<jiff::Timestamp>().is_ok());
+        assert!(timestamp.parse::<Timestamp>().is_ok());
     }
 
     #[test]

@@ -16,7 +16,6 @@ use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{Notice, OrderQuestion, Upstream};
 use crate::rules::contract::send::RequestCredentials;
-use crate::rules::json;
 use crate::rules::order::Destination;
 use crate::rules::outcome::{Evidence, Finding};
 use crate::rules::term::{MchId, Millis};
@@ -221,7 +220,7 @@ impl Upstream for BillUpstream {
             // No answer could be believed: better nothing is sent.
             Err(why) => return Evidence::NeverSent { why },
         };
-        let body = json::encode(&order.parameters);
+        let body = order.parameters.json().to_owned();
         let may_send = claim.lease(&self.caller.0.clock, self.caller.0.hosts.timeout);
         let sent = self
             .caller

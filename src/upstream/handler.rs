@@ -115,7 +115,7 @@ impl Upstream for HandlerUpstream {
         }
         let encoding = self.format.encoding(question.encoding);
         let fields = handler::question(&question.key, &question.wx_app_id, question.trade_record_id);
-        let body = handler::body(&fields, credentials, encoding);
+        let body = handler::body(&fields.into(), credentials, encoding);
         let headers = match self.headers(encoding, None) {
             Ok(headers) => headers,
             Err(why) => return Finding::unclear(&why),

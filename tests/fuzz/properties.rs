@@ -5,6 +5,7 @@ use payout_sidecar::http::framing::{Fault, Framer};
 use payout_sidecar::rules::contract::send::SendRequest;
 use payout_sidecar::rules::encoding::Encoding;
 use payout_sidecar::rules::fields::Fields;
+use payout_sidecar::rules::order::parameters::Parameters;
 use payout_sidecar::rules::order::{Destination, Lease, NewOrder, Order};
 use payout_sidecar::rules::outcome::{Evidence, Finding, Found};
 use payout_sidecar::rules::term::{Fen, HandlerId, Moment, OpenId};
@@ -67,6 +68,7 @@ fn request_of(fields: Fields<'_>) {
     }
     for encoding in [Encoding::Json, Encoding::Xml] {
         if let Ok(parameters) = handler::parameters(&request, &openid, address, encoding) {
+            let parameters = Parameters::from(parameters);
             let body = handler::body(&parameters, &request.credentials, encoding);
             let read = encoding
                 .decode(body.as_bytes())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::argument::Argument;
 use super::{RedisLedger, failed};
 use crate::payout::ports::{ListFilter, Page, StoreError};
 use crate::rules::order::Order;
@@ -133,7 +134,7 @@ impl Log {
         let order = ledger.stored(&key).await?;
         if order.is_none() {
             let keys = [ledger.store.order(&key), ledger.store.key(&self.mch_id, "log")];
-            let arguments = [place.2.clone(), ledger.oldest_record()];
+            let arguments = [Argument::Text(&place.2), Argument::Number(ledger.oldest_record())];
             ledger
                 .store
                 .run(&ledger.scripts.trim, &keys, &arguments, None)

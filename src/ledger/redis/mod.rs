@@ -15,6 +15,7 @@
 //! | `…:pace` | number | how many orders were handed out in this second |
 //! | `<prefix>ledger` | hash | `id` identity, `t` the ledger's time (ms), `m:<mchId>` `making` or `made`; `lost` what was here |
 
+mod argument;
 mod due;
 mod keeper;
 mod list;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Script, Value};
 
+use self::argument::Argument;
 use self::registry::{Registry, forgotten, member};
 use self::store::{Store, Stored, order_of, refused, unexpected};
 use self::sums::Sums;
@@ -132,9 +134,12 @@ impl RedisLedger {
     }
 
     /// From when on the record of whatever is in the log must be there: what is older may be past its retention.
-    fn oldest_record(&self) -> String {
-        let retention = i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX);
-        self.registry.time().0.saturating_sub(retention).to_string()
+    fn oldest_record(&self) -> i64 {
+        self.registry.time().0.saturating_sub(self.retention_ms())
+    }
+
+    fn retention_ms(&self) -> i64 {
+        i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// The record itself, whatever became of the ledger.
@@ -147,7 +152,12 @@ impl RedisLedger {
     async fn absent(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
         let id = self.registry.open().await?;
         let keys = [self.store.order(key), self.store.key(&key.mch_id, "log")];
-        let arguments = [member(id), key.order_no.as_str().to_owned(), self.oldest_record()];
+        let member = member(id);
+        let arguments = [
+            Argument::Text(&member),
+            Argument::Text(key.order_no.as_str()),
+            Argument::Number(self.oldest_record()),
+        ];
         // A merchant whose log was begun while it was asked about is asked about once more.
         for _ in 0..2 {
             let (word, rest) = self
@@ -181,10 +191,8 @@ impl RedisLedger {
     }
 
     /// When the record may go, from now: a settled one after its retention.
-    fn expiry(&self, order: &Order) -> String {
-        order
-            .settled_at()
-            .map_or_else(String::new, |_| self.settings.retention.as_millis().to_string())
+    fn expiry(&self, order: &Order) -> Argument<'static> {
+        Argument::maybe(order.settled_at().map(|_| self.retention_ms()))
     }
 }
 
@@ -211,19 +219,19 @@ fn lost(key: &OrderKey, what: Option<Vec<u8>>) -> StoreError {
     ))
 }
 
-fn due_text(order: &Order) -> String {
-    order.due_at().map_or_else(String::new, |at| at.0.to_string())
+fn due(order: &Order) -> Argument<'static> {
+    Argument::maybe(order.due_at().map(|at| at.0))
 }
 
-fn charge_arguments(charged: &[(usize, &Charge)]) -> impl Iterator<Item = Vec<u8>> {
-    charged.iter().flat_map(|(at, charge)| {
+fn charge_arguments<'a>(charged: &[(usize, &Charge)]) -> impl Iterator<Item = Argument<'a>> {
+    let expiry_ms = i64::try_from(SUM_EXPIRY.as_millis()).unwrap_or(i64::MAX);
+    charged.iter().flat_map(move |(at, charge)| {
         [
-            charge.amount.to_string(),
-            charge.limit.to_string(),
-            at.to_string(),
-            SUM_EXPIRY.as_millis().to_string(),
+            Argument::Number(charge.amount),
+            Argument::Number(charge.limit),
+            Argument::count(*at),
+            Argument::Number(expiry_ms),
         ]
-        .map(String::into_bytes)
     })
 }
 
@@ -246,15 +254,15 @@ impl Ledger for RedisLedger {
         let keys = self
             .store
             .keys(&order.key, difference.charged.iter().map(|(_, charge)| *charge));
-        let mut arguments: Vec<Vec<u8>> = vec![
-            pinned,
-            changing,
-            due_text(order).into(),
-            order.key.order_no.as_str().into(),
-            order.created_at.ledger.0.to_string().into(),
-            self.expiry(order).into(),
-            identity.into(),
-            self.oldest_record().into(),
+        let mut arguments = vec![
+            Argument::Record(pinned),
+            Argument::Record(changing),
+            due(order),
+            Argument::Text(order.key.order_no.as_str()),
+            Argument::Number(order.created_at.ledger.0),
+            self.expiry(order),
+            Argument::Text(&identity),
+            Argument::Number(self.oldest_record()),
         ];
         arguments.extend(charge_arguments(&difference.charged));
         let (word, rest) = self
@@ -289,19 +297,20 @@ impl Ledger for RedisLedger {
         let mut keys = self.store.keys(&next.key, std::iter::empty());
         keys.push(self.store.key(&next.key.mch_id, "again"));
         keys.extend(touched.map(|charge| self.store.sum(&next.key.mch_id, &charge.name)));
-        let mut arguments: Vec<Vec<u8>> = vec![
-            changing,
-            due_text(next).into(),
-            next.key.order_no.as_str().into(),
-            previous.version.to_string().into(),
-            self.expiry(next).into(),
-            identity.into(),
-            self.time().0.to_string().into(),
-            difference.charged.len().to_string().into(),
+        let version = previous.version.text();
+        let mut arguments = vec![
+            Argument::Record(changing),
+            due(next),
+            Argument::Text(next.key.order_no.as_str()),
+            Argument::Text(&version),
+            self.expiry(next),
+            Argument::Text(&identity),
+            Argument::Number(self.time().0),
+            Argument::count(difference.charged.len()),
         ];
         arguments.extend(charge_arguments(&difference.charged));
         let returned = difference.returned.iter();
-        arguments.extend(returned.map(|charge| charge.amount.to_string().into()));
+        arguments.extend(returned.map(|charge| Argument::Number(charge.amount)));
         let (word, rest) = self
             .store
             .run(&self.scripts.replace, &keys, &arguments, self.replicas(next))
@@ -312,8 +321,13 @@ impl Ledger for RedisLedger {
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
         let difference = Difference::between(Some(order), None);
         let keys = self.store.keys(&order.key, difference.returned.iter().copied());
-        let mut arguments = vec![order.version.to_string(), order.key.order_no.as_str().to_owned()];
-        arguments.extend(difference.returned.iter().map(|charge| charge.amount.to_string()));
+        let version = order.version.text();
+        let mut arguments = vec![
+            Argument::Text(&version),
+            Argument::Text(order.key.order_no.as_str()),
+        ];
+        let returned = difference.returned.iter();
+        arguments.extend(returned.map(|charge| Argument::Number(charge.amount)));
         let (word, rest) = self
             .store
             .run(&self.scripts.remove, &keys, &arguments, None)

@@ -6,6 +6,7 @@ use crate::rules::contract::fault::Fault;
 use crate::rules::contract::send::{CLIENT_IP, FIELDS, RequestCredentials, SendRequest};
 use crate::rules::encoding::Encoding;
 use crate::rules::fields::Fields;
+use crate::rules::order::parameters::Parameters;
 use crate::rules::term::{OpenId, OrderKey, TradeRecordId, WxAppId};
 use crate::rules::text::cut;
 
@@ -62,11 +63,14 @@ pub fn parameters(
 /// The request body as it is sent. Credentials are added at the last moment; they are never part of the recorded
 /// parameters.
 #[must_use]
-pub fn body(parameters: &Fields<'static>, credentials: &RequestCredentials, encoding: Encoding) -> String {
+pub fn body(parameters: &Parameters, credentials: &RequestCredentials, encoding: Encoding) -> String {
     if credentials.is_empty() {
-        return encoding.encode(parameters).unwrap_or_default();
+        return match encoding {
+            Encoding::Json => parameters.json().to_owned(),
+            Encoding::Xml => encoding.encode(parameters).unwrap_or_default(),
+        };
     }
-    let mut fields = parameters.clone();
+    let mut fields = Fields::clone(parameters);
     for (name, secret) in [
         ("privateKey", &credentials.private_key),
         ("certKey", &credentials.cert_key),
@@ -235,7 +239,7 @@ mod tests {
 
     #[test]
     fn credentials_stand_in_the_body_only() {
-        let parameters = compose(&[], Encoding::Json).unwrap();
+        let parameters = Parameters::from(compose(&[], Encoding::Json).unwrap());
         let none = RequestCredentials::default();
         assert_eq!(
             body(&parameters, &none, Encoding::Json),

@@ -15,6 +15,8 @@
 //! [`Order`] is the record: what its first claim has [`Pinned`], and what changes. [`step`](step::step) applies an event;
 //! [`repeat`] says what a repeated request may do. Stores only write what comes out of here, atomically.
 
+pub mod parameters;
+
 pub mod repeat;
 
 pub mod step;
@@ -33,8 +35,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize, Serializer};
 
+use self::parameters::Parameters;
 use super::contract::send::SendRequest;
 use super::encoding::Encoding;
 use super::fields::Fields;
@@ -103,18 +107,26 @@ impl Version {
             seal: 0,
         }
     }
+
+    /// As it is written: `number-seal`, the seal in 16 hexadecimal digits.
+    #[must_use]
+    pub fn text(self) -> String {
+        let mut text = self.number.to_string();
+        text.push('-');
+        HEXLOWER.encode_append(&self.seal.to_be_bytes(), &mut text);
+        text
+    }
 }
 
-/// As it is written: `number-seal`, the seal in 16 hexadecimal digits.
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:016x}", self.number, self.seal)
+        f.write_str(&self.text())
     }
 }
 
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&self.text())
     }
 }
 
@@ -157,7 +169,7 @@ pub struct Pinned {
     /// The encoding of the first request, which a handler with `handler_format = "same"` is addressed in.
     pub encoding: Encoding,
     /// Every parameter as it is sent, in every attempt the same (specification, section 5: "parameter for parameter").
-    pub parameters: Fields<'static>,
+    pub parameters: Parameters,
     /// When the first claim was made.
     pub created_at: Moment,
 }
@@ -423,7 +435,7 @@ impl Order {
             trade_record_id: request.trade_record_id,
             upstream: new.upstream,
             encoding: new.encoding,
-            parameters: new.parameters,
+            parameters: new.parameters.into(),
             created_at: now,
         };
         Self {
