@@ -5,6 +5,8 @@ mod race;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -209,6 +211,51 @@ async fn an_answered_connection_is_used_again() {
     let mut stream = upstream.await.unwrap();
     drop(client);
     assert_eq!(end_of(&mut stream).await, (Some(ErrorKind::ConnectionReset), 0));
+}
+
+/// An upstream that answers each connection's first request, and counts the connections.
+async fn one_answer_each(listener: TcpListener, count: Arc<AtomicUsize>) {
+    let mut kept = Vec::new();
+    while let Ok((mut stream, _)) = listener.accept().await {
+        count.fetch_add(1, Ordering::SeqCst);
+        read_to(&mut stream, b"order").await;
+        stream.write_all(ANSWER).await.unwrap();
+        kept.push(stream);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_used_for_long_is_not_used_again() {
+    let (listener, address) = listen().await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let upstream = tokio::spawn(one_answer_each(listener, Arc::clone(&count)));
+    let client = client_of(address, LONG);
+    assert_eq!(post(&client, "order").await.unwrap().body, "ok");
+    turns().await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
+    assert_eq!(post(&client, "order").await.unwrap().body, "ok");
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    upstream.abort();
+}
+
+#[tokio::test]
+async fn an_upstream_that_closes_each_connection_at_once_is_tried_once() {
+    let (listener, address) = listen().await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let upstream = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    let client = client_of(address, LONG);
+    assert!(post(&client, "order").await.is_err());
+    turns().await;
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    upstream.abort();
 }
 
 /// Sends one request to `base`, whose `HOST` is an upstream that answers, and returns what that reads.
