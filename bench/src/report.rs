@@ -20,6 +20,8 @@ const TURN: Duration = Duration::from_millis(500);
 /// What one set-up costs.
 pub struct Cost {
     pub cpu_micros: f64,
+    /// What its Redis costs beside it.
+    pub redis_micros: f64,
     pub per_second: f64,
     /// p50, p99, p99.9 in microseconds at a third of the saturated rate, the upstream's part included.
     pub latency: [f64; 3],
@@ -144,6 +146,7 @@ struct Measured<'a> {
     at_rest: u64,
     under_load: u64,
     used: Duration,
+    redis_used: Duration,
     /// CPU microseconds a request, of each turn.
     turns: Vec<f64>,
     paid: u64,
@@ -174,6 +177,7 @@ impl<'a> Measured<'a> {
             at_rest: 0,
             under_load: 0,
             used: Duration::ZERO,
+            redis_used: Duration::ZERO,
             turns: Vec::new(),
             paid: 0,
             elapsed: Duration::ZERO,
@@ -185,10 +189,11 @@ impl<'a> Measured<'a> {
     }
 
     fn saturate(&mut self, time: Duration) -> anyhow::Result<()> {
-        let (syncs, cpu) = (syncs(self.subject), self.cpu()?);
+        let (syncs, cpu, redis) = (syncs(self.subject), self.cpu()?, self.redis_cpu()?);
         let saturated = self.ask("at saturation", Pace::Saturation, time)?;
         let used = self.cpu()?.saturating_sub(cpu);
         self.used += used;
+        self.redis_used += self.redis_cpu()?.saturating_sub(redis);
         self.turns.push(used.as_secs_f64() * 1e6 / saturated.paid as f64);
         self.paid += saturated.paid;
         self.elapsed += saturated.elapsed;
@@ -204,6 +209,7 @@ impl<'a> Measured<'a> {
         pause(Duration::from_secs(2));
         Ok(Cost {
             cpu_micros: self.used.as_secs_f64() * 1e6 / self.paid as f64,
+            redis_micros: self.redis_used.as_secs_f64() * 1e6 / self.paid as f64,
             per_second,
             latency: [0.5, 0.99, 0.999].map(|share| third.latencies.value_at_quantile(share) as f64),
             memory: [self.at_rest, self.under_load, self.memory()?],
@@ -233,6 +239,11 @@ impl<'a> Measured<'a> {
         let process = self.subject.process.as_ref();
         process.map_or(Ok(Duration::ZERO), |process| process.cpu())
     }
+
+    fn redis_cpu(&self) -> anyhow::Result<Duration> {
+        let redis = self.subject.redis.as_ref();
+        redis.map_or(Ok(Duration::ZERO), |redis| redis.process.cpu())
+    }
 }
 
 /// How often the embedded ledger has synced.
@@ -256,9 +267,9 @@ fn print(rows: &[(String, Cost)]) {
     let direct = of("direct").map_or([f64::NAN; 3], |cost| cost.latency);
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
     println!(
-        "| set-up | × floor | × nginx | CPU µs | per s | added µs p50 | p99 | p99.9 | MiB rest | load | after | per sync |"
+        "| set-up | × floor | × nginx | CPU µs | Redis µs | per s | added µs p50 | p99 | p99.9 | MiB rest | load | after | per sync |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for (name, cost) in rows {
         let added: Vec<f64> = cost
             .latency
@@ -270,10 +281,11 @@ fn print(rows: &[(String, Cost)]) {
             .payouts_per_sync
             .map_or_else(|| "–".to_owned(), |n| format!("{n:.1}"));
         println!(
-            "| {name} | {:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} | {per_sync} |",
+            "| {name} | {:.2} | {:.2} | {:.1} | {:.1} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} | {per_sync} |",
             cost.cpu_micros / floor,
             cost.cpu_micros / nginx,
             cost.cpu_micros,
+            cost.redis_micros,
             cost.per_second,
             added[0],
             added[1],

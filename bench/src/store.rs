@@ -7,7 +7,7 @@ use crate::meter::{Process, free_port, listens, until};
 
 pub struct Redis {
     pub port: u16,
-    _process: Process,
+    pub process: Process,
 }
 
 impl Redis {
@@ -29,10 +29,7 @@ impl Redis {
                 .stdout(Stdio::null()),
         )?;
         until("Redis listens", || listens(port))?;
-        Ok(Self {
-            port,
-            _process: process,
-        })
+        Ok(Self { port, process })
     }
 
     pub fn url(&self) -> String {

@@ -77,9 +77,16 @@ pub fn encode_change(previous: &Order, next: &Order) -> Result<Vec<u8>, StoreErr
 /// Whether a record is this very version of its order: both parts begin as they are written for it. The scripts in Redis
 /// compare the same.
 pub(super) fn is_version((pinned, changing): (&[u8], &[u8]), order: &Order) -> bool {
+    let (claim, version) = begins(order);
+    let goes_on = changing.strip_prefix(claim.as_bytes());
+    pinned.starts_with(claim.as_bytes()) && goes_on.is_some_and(|rest| rest.starts_with(version.as_bytes()))
+}
+
+/// How both parts of a record begin, and how the changing one goes on for this version.
+pub(super) fn begins(order: &Order) -> (String, String) {
     let claim = format!("{{\"format\":{FORMAT},\"order\":{{\"claim\":{},", order.claim);
-    let version = format!("{claim}\"version\":\"{}\",", order.version);
-    pinned.starts_with(claim.as_bytes()) && changing.starts_with(version.as_bytes())
+    let version = ["\"version\":\"", &order.version.text(), "\","].concat();
+    (claim, version)
 }
 
 fn written(key: &OrderKey, order: &impl Serialize) -> Result<Vec<u8>, StoreError> {

@@ -3,7 +3,12 @@
 -- ARGV: what the claim pins, what changes, due ms or "", order number, created ms, expiry ms or "", the ledger's identity, the
 --       ms from which on the record of whatever is in the log must be there, then per charge: amount, limit, its place, its
 --       expiry ms.
-if not redis.call('ZSCORE', KEYS[3], ARGV[7]) then return {'lost', 'merchant'} end
+-- Whether the log is the ledger's is asked by a write that changes nothing, so that this is told at once whether it may write
+-- at all. Where it may not, what is there is told all the same.
+local score = redis.pcall('ZADD', KEYS[3], 'XX', 'INCR', 0, ARGV[7])
+local forbidden = type(score) == 'table' and score.err and score
+if forbidden then score = redis.call('ZSCORE', KEYS[3], ARGV[7]) end
+if not score then return {'lost', 'merchant'} end
 local stored = redis.call('HMGET', KEYS[1], 'p', 'c')
 local is_there = stored[1] or stored[2]
 local logged = redis.call('ZSCORE', KEYS[3], ARGV[4])
@@ -21,9 +26,8 @@ for i = 4, #KEYS do
     sums[i] = tonumber(redis.call('GET', KEYS[i]) or '0') + tonumber(ARGV[at])
     if sums[i] > tonumber(ARGV[at + 1]) then return {'over', ARGV[at + 2]} end
 end
--- Whether this may write at all is seen by a write that changes nothing. The log comes last: an order that is in it has
--- everything else.
-redis.call('ZADD', KEYS[3], 'XX', '-inf', ARGV[7])
+if forbidden then return forbidden end
+-- The log comes last: an order that is in it has everything else.
 redis.call('HSET', KEYS[1], 'p', ARGV[1], 'c', ARGV[2])
 if ARGV[3] ~= '' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if ARGV[6] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[6]) end

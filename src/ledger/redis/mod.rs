@@ -297,11 +297,12 @@ impl Ledger for RedisLedger {
         let mut keys = self.store.keys(&next.key, std::iter::empty());
         keys.push(self.store.key(&next.key.mch_id, "again"));
         keys.extend(touched.map(|charge| self.store.sum(&next.key.mch_id, &charge.name)));
-        let version = previous.version.text();
+        let (claim, version) = record::begins(previous);
         let mut arguments = vec![
             Argument::Record(changing),
             due(next),
             Argument::Text(next.key.order_no.as_str()),
+            Argument::Text(&claim),
             Argument::Text(&version),
             self.expiry(next),
             Argument::Text(&identity),
@@ -321,8 +322,9 @@ impl Ledger for RedisLedger {
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
         let difference = Difference::between(Some(order), None);
         let keys = self.store.keys(&order.key, difference.returned.iter().copied());
-        let version = order.version.text();
+        let (claim, version) = record::begins(order);
         let mut arguments = vec![
+            Argument::Text(&claim),
             Argument::Text(&version),
             Argument::Text(order.key.order_no.as_str()),
         ];

@@ -1,22 +1,22 @@
 -- Removes one version of an order and gives its charges back. Holds no rule.
--- KEYS: order, due, log, then one key per return. ARGV: version, order number, then per return: amount.
+-- KEYS: order, due, log, then one key per return.
+-- ARGV: how both parts of the record begin, how the changing one goes on, order number, then per return: amount.
 local stored = redis.call('HMGET', KEYS[1], 'p', 'c')
 if not (stored[1] or stored[2]) then return {'gone'} end
 -- Both parts of a record begin with its format and its claim; behind them, in what changes, stands the version. A record that
 -- lacks a part or has two claims' stays for a person to see.
-local claim = stored[1] and string.match(stored[1], '^[^,]*,[^,]*,')
-local begin = claim and claim .. '"version":"' .. ARGV[1] .. '",'
-if not begin or not stored[2] or string.sub(stored[2], 1, #begin) ~= begin then
+local is_ours = stored[1] and stored[2] and string.find(stored[1], ARGV[1], 1, true) == 1
+if not is_ours or string.find(stored[2], ARGV[1] .. ARGV[2], 1, true) ~= 1 then
     return {'moved', stored[1], stored[2]}
 end
 -- What is not in the log was stopped before it was charged.
-local logged = redis.call('ZREM', KEYS[3], ARGV[2])
+local logged = redis.call('ZREM', KEYS[3], ARGV[3])
 redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[2], ARGV[2])
+redis.call('ZREM', KEYS[2], ARGV[3])
 if logged == 1 then
     for i = 4, #KEYS do
         local sum = tonumber(redis.call('GET', KEYS[i]) or '0')
-        local left = math.max(0, sum - tonumber(ARGV[i - 1]))
+        local left = math.max(0, sum - tonumber(ARGV[i]))
         if sum > 0 then redis.call('SET', KEYS[i], string.format('%.0f', left), 'KEEPTTL') end
     end
 end
