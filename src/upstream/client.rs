@@ -5,7 +5,7 @@
 //! refuses, none ever is; a connection that was closed under a request hands it back unasked, and another one has its turn.
 //! Once it was asked for, only an answer ends the doubt.
 //!
-//! The pool is ours, since it is short, and hyper-util's costs each payout 7,000 instructions of 225,000.
+//! The pool is ours, since it is short, and holds what cuts a connection beside it.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -339,9 +339,14 @@ impl Client {
     }
 
     async fn exchange(&self, mut request: Request<Gate>) -> Result<Answer, Lost> {
-        let has_body = !request.body().is_end_stream();
+        // What is not asked for is not sent, but an empty body is never asked for.
+        let unasked = if request.body().is_end_stream() {
+            Handed::Over
+        } else {
+            Handed::Never
+        };
         let handing = Arc::clone(&request.body().handing);
-        let why = loop {
+        let (why, unasked) = loop {
             let connection = match self.take_idle() {
                 Some(connection) => connection,
                 // Seldom, and in a box: every exchange would otherwise have the room that connecting needs.
@@ -356,16 +361,14 @@ impl Client {
                 }
                 // It was closed while nobody used it.
                 Ok(Err(Broken::Unsent(unsent, _))) if was_used => request = *unsent,
-                Ok(Err(Broken::Unsent(_, why))) if !has_body => return Err(Lost::Unreachable(why)),
-                Ok(Err(Broken::Unsent(_, why) | Broken::Silent(why))) => break why,
+                Ok(Err(Broken::Unsent(_, why))) => break (why, Handed::Never),
+                Ok(Err(Broken::Silent(why))) => break (why, unasked),
                 Err(_) => {
                     let ms = self.timeout.as_millis();
-                    break format!("{} did not answer within {ms} ms", self.shown);
+                    break (format!("{} did not answer within {ms} ms", self.shown), unasked);
                 }
             }
         };
-        // An empty body is never asked for.
-        let unasked = if has_body { Handed::Never } else { Handed::Over };
         Err(match handing.handed.get_or_init(|| unasked) {
             Handed::Over => Lost::Silent(why),
             Handed::HeldUp => Lost::HeldUp,
@@ -439,7 +442,7 @@ impl Client {
             .await
             .map_err(|error| format!("{}: {}", self.shown, chain(&error)))?;
         tokio::spawn(async move {
-            // Whoever waits on this connection is told; nobody else needs to know.
+            // The request that waits on this connection is told; nobody else needs to know.
             if let Err(error) = connection.await {
                 tracing::debug!(error = chain(&error), "an upstream connection ended");
             }

@@ -132,6 +132,28 @@ fn claimed_otherwise(no: &str) -> Order {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_full_tells_what_is_there_and_takes_nothing() {
+    let redis = Redis::start();
+    let ledger = ledger(&redis.url());
+    let first = suite::order("A1", 100);
+    assert!(matches!(ledger.insert(&first).await.unwrap(), Inserted::Done));
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    match ledger.insert(&claimed_otherwise("A1")).await.unwrap() {
+        Inserted::Exists(stored) => assert_eq!(*stored, first),
+        other => panic!("{other:?}"),
+    }
+    let second = suite::order("A2", 100);
+    let error = ledger.insert(&second).await.unwrap_err();
+    assert!(!error.unsure && error.text.contains("OOM"), "{error}");
+    let error = ledger.replace(&first, &suite::settled(&first)).await.unwrap_err();
+    assert!(!error.unsure && error.text.contains("OOM"), "{error}");
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(redis.cli(&["EXISTS", "payout:{19}:order:A2"]), "0");
+    assert_eq!(ledger.get(&first.key).await.unwrap(), Some(first));
+    assert!(matches!(ledger.insert(&second).await.unwrap(), Inserted::Done));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_lacks_a_part_or_has_another_claims_is_refused_and_left_alone() {
     let redis = Redis::start();
     let ledger = ledger(&redis.url());

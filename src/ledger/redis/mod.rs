@@ -219,7 +219,7 @@ fn lost(key: &OrderKey, what: Option<Vec<u8>>) -> StoreError {
     ))
 }
 
-fn due(order: &Order) -> Argument<'static> {
+fn due_ms(order: &Order) -> Argument<'static> {
     Argument::maybe(order.due_at().map(|at| at.0))
 }
 
@@ -257,7 +257,7 @@ impl Ledger for RedisLedger {
         let mut arguments = vec![
             Argument::Record(pinned),
             Argument::Record(changing),
-            due(order),
+            due_ms(order),
             Argument::Text(order.key.order_no.as_str()),
             Argument::Number(order.created_at.ledger.0),
             self.expiry(order),
@@ -300,7 +300,7 @@ impl Ledger for RedisLedger {
         let (claim, version) = record::begins(previous);
         let mut arguments = vec![
             Argument::Record(changing),
-            due(next),
+            due_ms(next),
             Argument::Text(next.key.order_no.as_str()),
             Argument::Text(&claim),
             Argument::Text(&version),
