@@ -78,14 +78,13 @@ pub fn encode_change(previous: &Order, next: &Order) -> Result<Vec<u8>, StoreErr
 /// compare the same.
 pub(super) fn is_version((pinned, changing): (&[u8], &[u8]), order: &Order) -> bool {
     let (claim, version) = begins(order);
-    let goes_on = changing.strip_prefix(claim.as_bytes());
-    pinned.starts_with(claim.as_bytes()) && goes_on.is_some_and(|rest| rest.starts_with(version.as_bytes()))
+    pinned.starts_with(claim.as_bytes()) && changing.starts_with(version.as_bytes())
 }
 
-/// How both parts of a record begin, and how the changing one goes on for this version.
+/// How both parts of a record begin, and how the changing one does, which goes on with its version.
 pub(super) fn begins(order: &Order) -> (String, String) {
     let claim = format!("{{\"format\":{FORMAT},\"order\":{{\"claim\":{},", order.claim);
-    let version = ["\"version\":\"", &order.version.text(), "\","].concat();
+    let version = [&claim, "\"version\":\"", &order.version.text(), "\","].concat();
     (claim, version)
 }
 

@@ -5,7 +5,7 @@
 --       expiry ms.
 -- Whether the log is the ledger's is asked by a write that changes nothing, so that this is told at once whether it may write
 -- at all. Where it may not, what is there is told all the same.
-local score = redis.pcall('ZADD', KEYS[3], 'XX', 'INCR', 0, ARGV[7])
+local score = redis.pcall('ZADD', KEYS[3], 'XX', 'INCR', '0', ARGV[7])
 local forbidden = type(score) == 'table' and score.err and score
 if forbidden then score = redis.call('ZSCORE', KEYS[3], ARGV[7]) end
 if not score then return {'lost', 'merchant'} end

@@ -289,29 +289,34 @@ impl Ledger for RedisLedger {
             State::Unknown(_) | State::Succeeded(_) | State::Refused(_) => String::new(),
         };
         let difference = Difference::between(Some(previous), Some(next));
-        let touched = difference
-            .charged
-            .iter()
-            .map(|(_, charge)| *charge)
-            .chain(difference.returned.iter().copied());
-        let mut keys = self.store.keys(&next.key, std::iter::empty());
-        keys.push(self.store.key(&next.key.mch_id, "again"));
-        keys.extend(touched.map(|charge| self.store.sum(&next.key.mch_id, &charge.name)));
+        let (mch_id, order_no) = (&next.key.mch_id, next.key.order_no.as_str());
         let (claim, version) = record::begins(previous);
+        let mut keys = vec![self.store.order(&next.key), self.store.key(mch_id, "due")];
         let mut arguments = vec![
             Argument::Record(changing),
             due_ms(next),
-            Argument::Text(next.key.order_no.as_str()),
+            Argument::Text(order_no),
             Argument::Text(&claim),
             Argument::Text(&version),
             self.expiry(next),
-            Argument::Text(&identity),
-            Argument::Number(self.time().0),
-            Argument::count(difference.charged.len()),
         ];
-        arguments.extend(charge_arguments(&difference.charged));
-        let returned = difference.returned.iter();
-        arguments.extend(returned.map(|charge| Argument::Number(charge.amount)));
+        let (charged, returned) = (&difference.charged, &difference.returned);
+        // The usual change, to a settled order, is sent without what it does not touch.
+        if !(identity.is_empty() && next.due_at().is_none() && charged.is_empty() && returned.is_empty()) {
+            keys.extend(["log", "again"].map(|what| self.store.key(mch_id, what)));
+            let touched = charged
+                .iter()
+                .map(|(_, charge)| *charge)
+                .chain(returned.iter().copied());
+            keys.extend(touched.map(|charge| self.store.sum(mch_id, &charge.name)));
+            arguments.extend([
+                Argument::Text(&identity),
+                Argument::Number(self.time().0),
+                Argument::count(charged.len()),
+            ]);
+            arguments.extend(charge_arguments(charged));
+            arguments.extend(returned.iter().map(|charge| Argument::Number(charge.amount)));
+        }
         let (word, rest) = self
             .store
             .run(&self.scripts.replace, &keys, &arguments, self.replicas(next))

@@ -1,21 +1,23 @@
 -- Replaces one version of an order by its successor, with what is charged and given back. Holds no rule.
--- KEYS: order, due, log, what was charged again, then one key per charge, then one per return.
+-- KEYS: order, due; and where the order is due again or a sum changes: log, what was charged again, then one key per charge,
+--       then one per return.
 -- ARGV: what changes, due ms or "", order number, how both parts of the record begin, how the changing one that is replaced
---       goes on, expiry ms or "", the ledger's identity where it is compared or "", now ms, how many charges, then per
+--       does, expiry ms or ""; with a log: the ledger's identity where it is compared or "", now ms, how many charges, then per
 --       charge: amount, limit, its place, its expiry ms; then per return: amount.
-if ARGV[7] ~= '' and not redis.call('ZSCORE', KEYS[3], ARGV[7]) then return {'lost', 'merchant'} end
+local log = KEYS[3]
+if log and ARGV[7] ~= '' and not redis.call('ZSCORE', log, ARGV[7]) then return {'lost', 'merchant'} end
 local stored = redis.call('HMGET', KEYS[1], 'p', 'c')
 if not (stored[1] or stored[2]) then return {'gone'} end
 -- Both parts of a record begin with its format and its claim; behind them, in what changes, stands the version. What changes is
 -- written beside its own claim's part only.
 local is_ours = stored[1] and stored[2] and string.find(stored[1], ARGV[4], 1, true) == 1
 local is_written = stored[2] == ARGV[1]
-if not is_ours or not (is_written or string.find(stored[2], ARGV[4] .. ARGV[5], 1, true) == 1) then
+if not is_ours or not (is_written or string.find(stored[2], ARGV[5], 1, true) == 1) then
     return {'moved', stored[1], stored[2]}
 end
 -- Whether this may write at all is seen by a write that changes nothing; where only the record is written, by that.
-if #KEYS > 4 or ARGV[2] ~= '' then redis.call('ZADD', KEYS[3], 'XX', '-inf', '#') end
-if not is_written then
+if log then redis.call('ZADD', log, 'XX', '-inf', '#') end
+if log and not is_written then
     local charges = tonumber(ARGV[9])
     local sums = {}
     for i = 1, charges do
