@@ -294,7 +294,7 @@ mod tests {
             assert!(is_version(&order));
             let mut others = [order.clone(), order.clone(), order];
             others[0].version.number ^= 1;
-            others[1].version.seal ^= 1;
+            others[1].version.nonce ^= 1;
             Arc::make_mut(&mut others[2].pinned).claim ^= 1;
             assert_eq!(others.each_ref().map(is_version), [false; 3]);
         }

@@ -134,7 +134,7 @@ pub(super) fn every_shape() -> Vec<Order> {
         let mut order = order(&format!("A{nth}"), 2_147_483_647);
         order.version = Version {
             number: u64::MAX,
-            seal: 0xFEDC_BA98_7654_3210,
+            nonce: 0xFEDC_BA98_7654_3210,
         };
         order.state = state;
         let pinned = pinned(&mut order);

@@ -235,7 +235,7 @@ impl Payouts {
         }
     }
 
-    /// A random number, to seal a version and to spread what would otherwise happen at once.
+    /// A random number, for a version's nonce and to spread what would otherwise happen at once.
     fn jitter(&self) -> u64 {
         self.inner.chance.number()
     }

@@ -122,7 +122,7 @@ pub type Pace<'a> = &'a (dyn Fn(&MchId) -> Option<u32> + Sync);
 /// * `insert`, `replace` and `remove` are atomic across everything that uses the store, the charges included: either
 ///   the record and all charges change, or nothing does.
 /// * When they return `Ok`, the change survives a crash of this process (and what else the store promises).
-/// * Exactly the version that a decision was about is replaced: number and seal, since a claim that was never written has
+/// * Exactly the version that a decision was about is replaced: number and nonce, since a claim that was never written has
 ///   the number of another one that was.
 /// * What an order's first claim has pinned is written by `insert` and never again. `replace` refuses a change of it before
 ///   anything is written. A record whose parts are missing or of two claims is an error for everybody and stays as it is; so

@@ -282,10 +282,10 @@ impl Payouts {
         Reply::Failed(Fault::not_sent("the ledger is out of reach"))
     }
 
-    /// A lease with a seal of its own, by which the claim can be told from every other.
+    /// A lease with a nonce of its own, by which the claim can be told from every other.
     fn lease(&self, merchant: &Merchant) -> Lease {
         Lease {
-            seal: self.inner.chance.number(),
+            nonce: self.inner.chance.number(),
             length: merchant.lease(),
         }
     }

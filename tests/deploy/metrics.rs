@@ -148,7 +148,7 @@ fn order(no: &str) -> Order {
         charges: vec![],
     };
     let lease = Lease {
-        seal: 1,
+        nonce: 1,
         length: Duration::from_secs(30),
     };
     let request = SendRequest::read(json::decode(&text).unwrap()).unwrap();

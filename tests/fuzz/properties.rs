@@ -132,7 +132,7 @@ fn order(upstream: Destination) -> Order {
         charges: vec![],
     };
     let lease = Lease {
-        seal: 1,
+        nonce: 1,
         length: std::time::Duration::from_secs(30),
     };
     Order::claimed(&request, new, lease, Moment::from((1_795_449_599_999, 0)))

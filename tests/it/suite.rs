@@ -29,12 +29,12 @@ pub fn order_of(mch_id: &str, no: &str, amount: i64, trade_record_id: i64, now: 
     claim(1, mch_id, no, amount, trade_record_id, now)
 }
 
-/// A claim with this seal.
-pub fn order_by(seal: u64, no: &str, amount: i64) -> Order {
-    claim(seal, "19", no, amount, 7, *BASE)
+/// A claim with this nonce.
+pub fn order_by(nonce: u64, no: &str, amount: i64) -> Order {
+    claim(nonce, "19", no, amount, 7, *BASE)
 }
 
-fn claim(seal: u64, mch_id: &str, no: &str, amount: i64, trade_record_id: i64, now: Moment) -> Order {
+fn claim(nonce: u64, mch_id: &str, no: &str, amount: i64, trade_record_id: i64, now: Moment) -> Order {
     let text = format!(
         r#"{{"wxAppId":"wx1","mchId":"{mch_id}","mchBillno":"{no}","openid":"user-1","amount":{amount},"actName":"a","remark":"r","tradeRecordId":{trade_record_id}}}"#
     );
@@ -49,7 +49,7 @@ fn claim(seal: u64, mch_id: &str, no: &str, amount: i64, trade_record_id: i64, n
         charges: vec![],
     };
     let lease = Lease {
-        seal,
+        nonce,
         length: Duration::from_secs(30),
     };
     Order::claimed(
@@ -165,7 +165,7 @@ async fn writes_follow_versions(ledger: &dyn Ledger) {
     }
     // A claim of another replica that was never written has the same number, and must not touch this one.
     let mut never_written = first.clone();
-    never_written.version.seal += 1;
+    never_written.version.nonce += 1;
     assert!(matches!(
         ledger.remove(&never_written).await.unwrap(),
         Replaced::Moved(Some(_))
@@ -464,7 +464,7 @@ async fn a_plain_model_agrees(ledger: &dyn Ledger) {
             }
             (2, Some(stored)) => {
                 let mut stale = stored.clone();
-                stale.version.seal ^= u64::try_from(random(2)).unwrap();
+                stale.version.nonce ^= u64::try_from(random(2)).unwrap();
                 let mut next = stale.clone();
                 next.version.number += 1;
                 next.attempts += 1;

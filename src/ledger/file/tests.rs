@@ -161,7 +161,7 @@ async fn a_record_that_lacks_a_part_or_has_another_claims_is_refused_and_left_al
     let mut other = first.clone();
     pinned(&mut other).claim = 2;
     pinned(&mut other).amount = Fen::new(101).unwrap();
-    other.version.seal = 2;
+    other.version.nonce = 2;
     let (ours, our_state) = record::encode(&first).unwrap();
     let (others, other_state) = record::encode(&other).unwrap();
     for (case, damaged) in [

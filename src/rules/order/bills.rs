@@ -200,7 +200,7 @@ fn a_failed_bill_refuses_for_good_even_after_a_doubt() {
     };
     let unknown = apply(&order, silence, order.created_at).unwrap();
     let lease = Lease {
-        seal: 9,
+        nonce: 9,
         length: Duration::from_secs(30),
     };
     let again = unknown.claimed_again(lease, vec![], later(&order, 3)).unwrap();
@@ -351,7 +351,7 @@ impl World {
                     return None;
                 }
                 let lease = Lease {
-                    seal: 2,
+                    nonce: 2,
                     length: Duration::from_secs(30),
                 };
                 world.order = order.claimed_again(lease, claim().charges, self.now);

@@ -86,7 +86,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Which change of an order a record is: the how-many-th, and a random seal that tells it from any other claim to be that.
+/// Which change of an order a record is: the how-many-th, and a random nonce that tells it from any other claim to be that.
 ///
 /// The number alone would not do: a replica whose claim was never written may believe that version 1 is its own, while
 /// another replica's claim is version 1 now.
@@ -96,24 +96,24 @@ pub struct Version {
     /// Counts the changes, from 1.
     pub number: u64,
     /// Random.
-    pub seal: u64,
+    pub nonce: u64,
 }
 
 impl Version {
-    /// The next change's version, not sealed yet.
+    /// The next change's version, without a nonce yet.
     fn next(self) -> Self {
         Self {
             number: self.number.saturating_add(1),
-            seal: 0,
+            nonce: 0,
         }
     }
 
-    /// As it is written: `number-seal`, the seal in 16 hexadecimal digits.
+    /// As it is written: `number-nonce`, the nonce in 16 hexadecimal digits.
     #[must_use]
     pub fn text(self) -> String {
         let mut text = self.number.to_string();
         text.push('-');
-        HEXLOWER.encode_append(&self.seal.to_be_bytes(), &mut text);
+        HEXLOWER.encode_append(&self.nonce.to_be_bytes(), &mut text);
         text
     }
 }
@@ -133,13 +133,13 @@ impl Serialize for Version {
 impl TryFrom<String> for Version {
     type Error = &'static str;
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let parts = text.split_once('-').and_then(|(number, seal)| {
+        let parts = text.split_once('-').and_then(|(number, nonce)| {
             Some(Self {
                 number: number.parse().ok()?,
-                seal: u64::from_str_radix(seal, 16).ok()?,
+                nonce: u64::from_str_radix(nonce, 16).ok()?,
             })
         });
-        parts.ok_or("a version is written as number-seal")
+        parts.ok_or("a version is written as number-nonce")
     }
 }
 
@@ -147,7 +147,7 @@ impl TryFrom<String> for Version {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pinned {
-    /// Which claim this was: random, and the seal of the first version. Tells it from any other claim of the same number, so
+    /// Which claim this was: random, and the nonce of the first version. Tells it from any other claim of the same number, so
     /// that nothing of one is ever read as the other's.
     pub claim: u64,
     /// Merchant and order number.
@@ -412,11 +412,11 @@ pub struct NewOrder {
     pub charges: Vec<Charge>,
 }
 
-/// A lease on an order: by which seal, and for how long.
+/// A lease on an order: by which nonce, and for how long.
 #[derive(Clone, Debug)]
 pub struct Lease {
     /// Seals the claim's version.
-    pub seal: u64,
+    pub nonce: u64,
     /// How long the attempt may take before it counts as lost.
     pub length: Duration,
 }
@@ -426,7 +426,7 @@ impl Order {
     #[must_use]
     pub fn claimed(request: &SendRequest, new: NewOrder, lease: Lease, now: Moment) -> Self {
         let pinned = Pinned {
-            claim: lease.seal,
+            claim: lease.nonce,
             key: request.key(),
             wx_app_id: request.wx_app_id.clone(),
             user_id: request.user_id.clone(),
@@ -442,7 +442,7 @@ impl Order {
             pinned: Arc::new(pinned),
             version: Version {
                 number: 1,
-                seal: lease.seal,
+                nonce: lease.nonce,
             },
             charges: new.charges,
             returned: Vec::new(),
@@ -519,7 +519,7 @@ impl Order {
         now.longest_since(self.doubt_since)
     }
 
-    /// The next version of the record in another state; whoever returns it seals it.
+    /// The next version of the record in another state; [`step`](step::step) and [`repeat`] set its nonce.
     fn become_state(&self, state: State, why: impl Into<String>, now: Moment) -> Self {
         let mut next = self.clone();
         next.version = self.version.next();

@@ -98,7 +98,7 @@ impl Order {
             next.charges = charges;
             next.returned.clear();
         }
-        next.version.seal = lease.seal;
+        next.version.nonce = lease.nonce;
         next.attempted_at = now;
         next.attempts = self.attempts.saturating_add(1);
         Some(next)

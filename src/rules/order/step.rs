@@ -77,12 +77,12 @@ pub enum Step {
     Remove,
 }
 
-/// Applies an event. `chance` is a random number: it seals the next version, and spreads the next query.
+/// Applies an event. `chance` is a random number: it is the next version's nonce, and spreads the next query.
 #[must_use]
 pub fn step(order: &Order, event: Event, policy: Policy, now: Moment, chance: u64) -> Step {
     match apply(order, event, policy, now, chance) {
         Step::Become(mut next) => {
-            next.version.seal = chance;
+            next.version.nonce = chance;
             Step::Become(next)
         }
         step @ (Step::Stay | Step::Remove) => step,

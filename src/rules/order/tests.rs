@@ -59,8 +59,8 @@ pub(crate) fn request(changes: &[(&str, &str)]) -> SendRequest {
     SendRequest::read(fields).unwrap()
 }
 
-pub(super) fn lease(seal: u64) -> Lease {
-    Lease { seal, length: LEASE }
+pub(super) fn lease(nonce: u64) -> Lease {
+    Lease { nonce, length: LEASE }
 }
 
 pub(crate) fn claimed(upstream: Destination) -> Order {
@@ -278,9 +278,9 @@ fn an_answer_after_the_lease_counts_if_it_is_an_acceptance_or_a_silence() {
 #[test]
 fn what_became_of_a_claim_that_was_never_written_says_nothing_about_another_one() {
     let mut mine = handler();
-    mine.version.seal = 1;
+    mine.version.nonce = 1;
     let mut theirs = handler();
-    theirs.version.seal = 2;
+    theirs.version.nonce = 2;
     for evidence in [
         Evidence::NeverSent { why: String::new() },
         declined(Class::Refused),
@@ -627,7 +627,7 @@ fn an_operator_settles_what_is_unknown_and_nothing_else() {
 fn a_version_is_written_and_read_back() {
     let version = Version {
         number: 12,
-        seal: 0xAB,
+        nonce: 0xAB,
     };
     assert_eq!(version.to_string(), "12-00000000000000ab");
     assert_eq!(Version::try_from(version.to_string()), Ok(version));
