@@ -4,7 +4,7 @@
 --       ms from which on the record of whatever is in the log must be there, then per charge: amount, limit, its place, its
 --       expiry ms.
 -- Whether the log is the ledger's is asked by a write that changes nothing, so that this is told at once whether it may write
--- at all. Where it may not, what is there is told all the same.
+-- at all. Where it may not, what is there is told all the same. The 0 is a text, since Redis prints a number digit by digit.
 local score = redis.pcall('ZADD', KEYS[3], 'XX', 'INCR', '0', ARGV[7])
 local forbidden = type(score) == 'table' and score.err and score
 if forbidden then score = redis.call('ZSCORE', KEYS[3], ARGV[7]) end

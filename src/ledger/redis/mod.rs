@@ -302,7 +302,9 @@ impl Ledger for RedisLedger {
         ];
         let (charged, returned) = (&difference.charged, &difference.returned);
         // The usual change, to a settled order, is sent without what it does not touch.
-        if !(identity.is_empty() && next.due_at().is_none() && charged.is_empty() && returned.is_empty()) {
+        let is_record_only =
+            identity.is_empty() && next.due_at().is_none() && charged.is_empty() && returned.is_empty();
+        if !is_record_only {
             keys.extend(["log", "again"].map(|what| self.store.key(mch_id, what)));
             let touched = charged
                 .iter()
