@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::chance::{Chance as _, SystemChance};
-use crate::rules::circuit::{Circuit, Patience, Standing};
+use payout_domain::circuit::{Circuit, Patience, Standing};
 
 /// The circuit of one upstream or store. Clones share it.
 #[derive(Clone)]

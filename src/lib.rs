@@ -29,8 +29,6 @@
     )
 )]
 
-pub mod rules;
-
 pub mod payout;
 
 pub mod ledger;
@@ -53,8 +51,6 @@ pub mod config;
 
 pub mod cli;
 
-pub mod stub;
-
 pub mod telemetry;
 
 mod alarm;
@@ -66,10 +62,6 @@ pub mod clock;
 pub mod chance;
 
 pub mod circuit;
-
-pub mod secret;
-
-pub mod redact;
 
 pub mod peer;
 

@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use crate::rules::encoding::Encoding;
+use payout_domain::encoding::Encoding;
 
 /// The `Content-Type` of a message in an encoding.
 #[must_use]

@@ -7,7 +7,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -72,6 +72,19 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     put.map_err(|error| match std::fs::remove_file(beside) {
         Ok(()) | Err(_) => error,
     })
+}
+
+/// Puts files in place below a directory, and makes the directories that are missing; see [`replace`] for each.
+///
+/// # Errors
+/// When one cannot be written; then those before it are there.
+pub fn replace_all(directory: &Path, files: &[(PathBuf, String)]) -> io::Result<()> {
+    for (name, text) in files {
+        let path = directory.join(name);
+        create_directories(path.parent().unwrap_or(directory))?;
+        replace(&path, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Makes a directory, and those above it that are missing. One that is there stays as it is.

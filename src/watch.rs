@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rules::term::Millis;
+use payout_domain::term::Millis;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);

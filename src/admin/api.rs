@@ -20,9 +20,9 @@ use super::view::{parse_moment, view};
 use crate::http::drain::Phase;
 use crate::payout::operator::SettleError;
 use crate::payout::ports::ListFilter;
-use crate::rules::order::StateName;
-use crate::rules::term::{MchId, OrderKey};
-use crate::secret::Secret;
+use payout_domain::order::StateName;
+use payout_domain::term::{MchId, OrderKey};
+use payout_domain::secret::Secret;
 
 /// How many orders a page has where the caller does not say, and at most.
 const PAGE: usize = 50;

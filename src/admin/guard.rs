@@ -17,7 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::refusal::Refusal;
-use crate::secret::Secret;
+use payout_domain::secret::Secret;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::rules::order::{Destination, Order, State};
-use crate::rules::term::Millis;
+use payout_domain::order::{Destination, Order, State};
+use payout_domain::term::Millis;
 
 /// The order's JSON.
 #[must_use]

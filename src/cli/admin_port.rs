@@ -10,7 +10,7 @@ use reqwest::{Client, RequestBuilder};
 
 use super::{configuration, misconfigured};
 use crate::plain_client::plain_client;
-use crate::secret::Secret;
+use payout_domain::secret::Secret;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::config::redacted::summary;
 use crate::http::budget::{Budget, Wanted};
 use crate::ledger::keeper::Standing;
-use crate::rules::terminal;
+use payout_domain::terminal;
 use crate::telemetry::metrics::Metrics;
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::admin_port::AdminPort;
-use crate::rules::terminal;
+use payout_domain::terminal;
 
 /// How often it is looked whether the sidecar is still there.
 const LOOK: Duration = Duration::from_millis(200);

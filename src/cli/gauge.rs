@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::payout::Payouts;
 use crate::payout::ports::StoreError;
-use crate::rules::limits::merchant_day;
-use crate::rules::order::State;
-use crate::rules::term::Millis;
+use payout_domain::limits::merchant_day;
+use payout_domain::order::State;
+use payout_domain::term::Millis;
 use crate::telemetry::metrics::Metrics;
 
 /// The pause between two looks. Alerts on ages of minutes need no more.

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use http::{Method, StatusCode};
 
 use super::admin_port::AdminPort;
-use crate::rules::terminal;
+use payout_domain::terminal;
 
 pub(super) async fn check(path: &Path, live: bool) -> anyhow::Result<()> {
     let port = AdminPort::of(path)?;

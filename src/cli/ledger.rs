@@ -10,8 +10,8 @@ use super::{assemble, configuration, misconfigured};
 use crate::clock::SystemClock;
 use crate::ledger::keeper::{Keeper, Standing};
 use crate::payout::ports::StoreError;
-use crate::rules::term::MchId;
-use crate::rules::terminal;
+use payout_domain::term::MchId;
+use payout_domain::terminal;
 use crate::telemetry::log;
 
 #[derive(Subcommand)]

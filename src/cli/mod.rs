@@ -26,7 +26,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::private;
-use crate::rules::terminal;
+use payout_domain::terminal;
 use crate::telemetry::out;
 
 /// A reverse-proxy sidecar that pays WeChat red packets (红包) and transfers (付款到零钱) once per order number.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::admin_port::AdminPort;
-use crate::rules::term::{MchId, OrderNo};
-use crate::rules::terminal;
+use payout_domain::term::{MchId, OrderNo};
+use payout_domain::terminal;
 
 #[derive(Subcommand)]
 pub(super) enum PayoutCommand {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::stub::{API_KEY, Faults, HandlerKind, Options, Stub};
+use crate::private;
+use fake_wechat::{API_KEY, Faults, HandlerKind, Options, Stub};
 
 #[derive(Args)]
 pub(super) struct StubArguments {
@@ -57,15 +58,15 @@ pub(super) async fn stub(arguments: StubArguments) -> anyhow::Result<()> {
     })
     .await?;
     if let Some(dir) = &arguments.pki {
-        stub.write_pki(dir, &names)
-            .and_then(|()| stub.write_v3(dir, &names))
-            .with_context(|| format!("--pki {}", dir.display()))?;
+        let mut files = stub.pki(&names).map_err(anyhow::Error::from_boxed)?;
+        files.extend(stub.v3_pki(&names).map_err(anyhow::Error::from_boxed)?);
+        private::replace_all(dir, &files).with_context(|| format!("--pki {}", dir.display()))?;
     }
     println!("stub upstream on http://{}", stub.addr());
     if let Some(address) = stub.tls_addr() {
         println!("           and on https://{address}");
     }
-    println!("v3 public key: {}", crate::stub::PUBLIC_KEY_ID);
+    println!("v3 public key: {}", fake_wechat::PUBLIC_KEY_ID);
     println!("payments: http://{}/_stub/payments", stub.addr());
     tokio::signal::ctrl_c().await?;
     stub.shutdown().await;

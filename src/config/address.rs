@@ -8,7 +8,7 @@ use http::Uri;
 use http::uri::Scheme;
 use ipnet::IpNet;
 
-use crate::rules::term::HandlerId;
+use payout_domain::term::HandlerId;
 use crate::upstream::dial::host_and_port;
 
 /// An address and port to listen on.

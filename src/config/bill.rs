@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use http::Uri;
 
-use crate::rules::handler::{SEND_PATH, STATUS_PATH};
-use crate::rules::route::MerchantPattern;
-use crate::rules::wechat::v3::envelope::Apiv3Key;
-use crate::rules::wechat::v3::request::{INFO_CONTENT, INFO_TYPE, Scene, is_basic};
-use crate::rules::wechat::v3::sign::{SigningKey, VerifyingKey};
+use payout_domain::handler::{SEND_PATH, STATUS_PATH};
+use payout_domain::route::MerchantPattern;
+use payout_domain::wechat::v3::envelope::Apiv3Key;
+use payout_domain::wechat::v3::request::{INFO_CONTENT, INFO_TYPE, Scene, is_basic};
+use payout_domain::wechat::v3::sign::{SigningKey, VerifyingKey};
 
 use super::BillMerchant;
 use super::address;

@@ -14,8 +14,8 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::rules::term::Millis;
-use crate::rules::wechat::v3::envelope::serial_no;
+use payout_domain::term::Millis;
+use payout_domain::wechat::v3::envelope::serial_no;
 
 /// Why a certificate and key cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::rules::term::Millis;
+use payout_domain::term::Millis;
 
 use super::Config;
 use super::errors::{ConfigErrors, Origins, Place, Problems};

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use crate::rules::route::MerchantPattern;
-use crate::rules::term::{HandlerId, Malformed, MchId, WxAppId};
-use crate::rules::wechat::Product;
-use crate::rules::xml::is_xml_char;
-use crate::secret::Secret;
+use payout_domain::route::MerchantPattern;
+use payout_domain::term::{HandlerId, Malformed, MchId, WxAppId};
+use payout_domain::wechat::Product;
+use payout_domain::xml::is_xml_char;
+use payout_domain::secret::Secret;
 
 use super::address::{self, Path};
 use super::certificate::{Certificate, CertificateError};

@@ -1,6 +1,6 @@
 //! A configuration without its secrets, for `/api/config`, and in short for `check`.
 //!
-//! A new setting does not compile before it can be serialised. A [`Secret`](crate::secret::Secret) is serialised as `[set]`, and
+//! A new setting does not compile before it can be serialised. A [`Secret`](payout_domain::secret::Secret) is serialised as `[set]`, and
 //! nothing else that holds a key can be: the fields that do are named here, one by one. What is not given is null.
 
 use std::fmt::Display;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde::{Serialize as _, Serializer};
 use serde_json::{Value, json};
 
-use crate::rules::route::MerchantPattern;
-use crate::rules::wechat::Product;
-use crate::rules::wechat::v3::request::Scene;
-use crate::rules::wechat::v3::sign::VerifyingKey;
-use crate::secret::SET;
+use payout_domain::route::MerchantPattern;
+use payout_domain::wechat::Product;
+use payout_domain::wechat::v3::request::Scene;
+use payout_domain::wechat::v3::sign::VerifyingKey;
+use payout_domain::secret::SET;
 use crate::telemetry::otlp::Settings;
 
 use super::units::{ByteSize, show};

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::rules::limits::Limits;
-use crate::rules::term::Millis;
-use crate::rules::wechat::Product;
+use payout_domain::limits::Limits;
+use payout_domain::term::Millis;
+use payout_domain::wechat::Product;
 
 use super::address::{self, Path};
 use super::certificate::Certificate;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Value;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::secret::Secret;
+use payout_domain::secret::Secret;
 
 /// A secret text, or where it is: `"text"`, `{ env = "NAME" }` or `{ file = "path" }`.
 #[derive(Debug)]

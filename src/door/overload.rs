@@ -21,7 +21,7 @@ use crate::http::answers::refusal;
 use crate::http::budget::Calls;
 use crate::http::stack::Serves;
 use crate::proxy::headers::digits;
-use crate::rules::handler::{SEND_PATH, STATUS_PATH};
+use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
 /// A place among the requests in flight; free again once every clone is dropped. Every admitted request carries its own as
 /// an extension.

@@ -11,12 +11,12 @@
 //!   contract does not know, and a handler may, both become a text.
 //! * The case of the letters of `sign` means nothing.
 
-use crate::rules::contract::fault::{ErrCode, Fault};
-use crate::rules::contract::send::FIELDS;
-use crate::rules::fields::{Fields, Value};
-use crate::rules::text::cut;
-use crate::rules::wechat::sign::{SIGN, verify_md5};
-use crate::secret::Secret;
+use payout_domain::contract::fault::{ErrCode, Fault};
+use payout_domain::contract::send::FIELDS;
+use payout_domain::fields::{Fields, Value};
+use payout_domain::text::cut;
+use payout_domain::wechat::sign::{SIGN, verify_md5};
+use payout_domain::secret::Secret;
 
 const NONCE: &str = "nonceStr";
 
@@ -85,7 +85,7 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::wechat::sign::sign_md5;
+    use payout_domain::wechat::sign::sign_md5;
 
     #[test]
     fn only_the_right_signature_over_all_fields_passes() {
@@ -180,9 +180,9 @@ mod tests {
         );
         let passed = |text: &str| {
             let text = text.replace("SIGN", &sign);
-            let mut fields = crate::rules::json::decode(&text).unwrap();
+            let mut fields = payout_domain::json::decode(&text).unwrap();
             check(&mut fields, &key).unwrap();
-            crate::rules::json::encode(&fields)
+            payout_domain::json::encode(&fields)
         };
         let one = passed(r#"{"nonceStr":"n","amount":5,"zone":"false","sign":"SIGN"}"#);
         assert_eq!(one, r#"{"amount":5,"zone":"false"}"#);

@@ -13,8 +13,8 @@ use percent_encoding::percent_decode;
 
 use crate::http::answers::refusal;
 use crate::proxy::body::Body;
-use crate::rules::handler::{SEND_PATH, STATUS_PATH};
-use crate::secret::Secret;
+use payout_domain::handler::{SEND_PATH, STATUS_PATH};
+use payout_domain::secret::Secret;
 
 /// The rule: asks for this token; without one everybody is known.
 #[expect(

@@ -5,10 +5,10 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, Heade
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::media;
-use crate::rules::contract::answer;
-use crate::rules::contract::fault::{ErrCode, Fault};
-use crate::rules::encoding::Encoding;
-use crate::rules::fields::Fields;
+use payout_domain::contract::answer;
+use payout_domain::contract::fault::{ErrCode, Fault};
+use payout_domain::encoding::Encoding;
+use payout_domain::fields::Fields;
 
 /// A refusal in the contract's terms, outside its 200.
 #[must_use]

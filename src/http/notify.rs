@@ -20,7 +20,7 @@ use crate::payout::notify::NoticeError;
 use crate::payout::ports::Notice;
 use crate::proxy::body::Body;
 use crate::proxy::target::check_message;
-use crate::rules::wechat::v3::sign::Signed;
+use payout_domain::wechat::v3::sign::Signed;
 use crate::telemetry::context::RequestContext;
 use crate::telemetry::otlp::server::learn_notified;
 

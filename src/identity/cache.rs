@@ -11,7 +11,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use crate::rules::term::OpenId;
+use payout_domain::term::OpenId;
 
 /// How many counters the keys share. An import that changes many keys drops some others with them, which costs a read.
 const COUNTERS: usize = 1024;

@@ -11,8 +11,8 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read as _, Write};
 
-use crate::rules::term::{OpenId, UserId, WxAppId};
-use crate::rules::terminal;
+use payout_domain::term::{OpenId, UserId, WxAppId};
+use payout_domain::terminal;
 
 /// What the first line must be.
 pub const HEADER: &str = "wx_app_id,user_id,openid";

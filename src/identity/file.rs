@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use super::csv::{Row, Rows};
 use crate::clock::{Clock as _, SystemClock};
 use crate::payout::ports::{Identity, LookupError};
-use crate::rules::term::{OpenId, UserId, WxAppId};
+use payout_domain::term::{OpenId, UserId, WxAppId};
 use crate::watch::{Stamp, Watch, stamp};
 
 /// How long the file must not have changed before it is read.

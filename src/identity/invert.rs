@@ -5,7 +5,7 @@
 //! that is the only one is the right one.
 
 use super::template::{Piece, Template};
-use crate::rules::term::{UserId, WxAppId};
+use payout_domain::term::{UserId, WxAppId};
 
 /// Between a key and its field. Neither id can hold it, so the two can be read as one text.
 const SEPARATOR: &str = "\0";

@@ -9,7 +9,7 @@ use super::invert::{Inverse, Reading};
 use super::mapping::{Mapping, bytes};
 use crate::redis_link::masters::masters;
 use crate::redis_link::{LinkError, dial};
-use crate::rules::term::{OpenId, WxAppId};
+use payout_domain::term::{OpenId, WxAppId};
 
 /// How many keys `SCAN` and `HSCAN` are to look at for one answer.
 const PAGE: usize = 1000;

@@ -16,7 +16,7 @@ use redis::{Cmd, Value};
 use super::csv::Row;
 use super::template::Template;
 use crate::redis_link::{LinkError, RedisLink};
-use crate::rules::term::{OpenId, UserId, WxAppId};
+use payout_domain::term::{OpenId, UserId, WxAppId};
 
 /// The mapping.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use crate::payout::ports::{Identity, LookupError};
-use crate::rules::term::{OpenId, UserId, WxAppId};
+use payout_domain::term::{OpenId, UserId, WxAppId};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::stores::{CallMeter, Store};
 use crate::telemetry::otlp::child::OpenSpan;

@@ -9,7 +9,7 @@ use super::template::Template;
 use super::tracking;
 use crate::payout::ports::{Identity, LookupError};
 use crate::redis_link::RedisLink;
-use crate::rules::term::{OpenId, UserId, WxAppId};
+use payout_domain::term::{OpenId, UserId, WxAppId};
 
 /// The identity store in Redis.
 pub struct RedisIdentity {

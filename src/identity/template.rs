@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::rules::term::{UserId, WxAppId};
+use payout_domain::term::{UserId, WxAppId};
 
 /// A key or field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

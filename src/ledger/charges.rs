@@ -1,7 +1,7 @@
 //! What a change of a record owes to the limits, and what it gives back.
 
-use crate::rules::limits::Charge;
-use crate::rules::order::Order;
+use payout_domain::limits::Charge;
+use payout_domain::order::Order;
 
 /// The charges that come with a change, each with its place in the new record, and those that are given back.
 pub struct Difference<'a> {

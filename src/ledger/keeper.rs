@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 
 use crate::payout::ports::StoreError;
-use crate::rules::term::MchId;
+use payout_domain::term::MchId;
 
 /// Names one ledger for good; random, 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]

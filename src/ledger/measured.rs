@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
-use crate::rules::order::Order;
-use crate::rules::term::{LedgerTime, MchId, OrderKey};
+use payout_domain::order::Order;
+use payout_domain::term::{LedgerTime, MchId, OrderKey};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::payouts::PayoutMetrics;
 use crate::telemetry::metrics::stores::{CallMeter, Store};

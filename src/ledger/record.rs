@@ -8,9 +8,8 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::payout::ports::StoreError;
-use crate::rules::limits::Charge;
-use crate::rules::order::{Change, Order, Pinned, State, Version};
-use crate::rules::term::{LedgerTime, Moment, OrderKey};
+use payout_domain::order::{Changing, Order, Pinned};
+use payout_domain::term::OrderKey;
 
 /// The format that is written. A reader refuses any other one: a record that is not understood decides nothing.
 const FORMAT: u8 = 3;
@@ -33,31 +32,12 @@ fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     }
 }
 
-/// What changes, as it is read; [`Order`] is how it is written.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Changing {
-    claim: u64,
-    version: Version,
-    #[serde(default)]
-    charges: Vec<Charge>,
-    #[serde(default)]
-    returned: Vec<Charge>,
-    attempted_at: Moment,
-    doubt_since: Moment,
-    changed_at: LedgerTime,
-    attempts: u32,
-    state: State,
-    upstream_status: Option<String>,
-    history: Vec<Change>,
-}
-
 /// A record's two parts: what its claim pins, and what changes.
 ///
 /// # Errors
 /// When it cannot be written, then [`StoreError`]; nothing was.
 pub fn encode(order: &Order) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
-    Ok((written(&order.key, &*order.pinned)?, written(&order.key, order)?))
+    Ok((written(&order.key, order.pinned())?, written(&order.key, order)?))
 }
 
 /// The part that changes, for a record that is replaced by its next version.
@@ -66,7 +46,7 @@ pub fn encode(order: &Order) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
 /// When the change is of something that is pinned, or cannot be written, then [`StoreError`]; nothing was.
 pub fn encode_change(previous: &Order, next: &Order) -> Result<Vec<u8>, StoreError> {
     let key = &previous.key;
-    if previous.pinned != next.pinned {
+    if previous.pinned() != next.pinned() {
         return Err(refused(format!(
             "a change of {key} would change what its claim has pinned: it was not written. This is a mistake in this program"
         )));
@@ -107,22 +87,7 @@ pub fn decode((pinned, changing): (&[u8], &[u8]), key: &OrderKey) -> Result<Orde
     if pinned.key != *key {
         return Err(damaged(key, &format!("says that it is {}'s", pinned.key)));
     }
-    if pinned.claim != changing.claim {
-        return Err(damaged(key, "has parts of two claims"));
-    }
-    Ok(Order {
-        pinned: pinned.into(),
-        version: changing.version,
-        charges: changing.charges,
-        returned: changing.returned,
-        attempted_at: changing.attempted_at,
-        doubt_since: changing.doubt_since,
-        changed_at: changing.changed_at,
-        attempts: changing.attempts,
-        state: changing.state,
-        upstream_status: changing.upstream_status,
-        history: changing.history,
-    })
+    Order::from_parts(pinned, changing).ok_or_else(|| damaged(key, "has parts of two claims"))
 }
 
 fn part<T: DeserializeOwned>(text: &[u8], key: &OrderKey, which: &str) -> Result<T, StoreError> {
@@ -144,12 +109,12 @@ fn refused(text: String) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::ledger::samples::{self, order, settled};
-    use crate::rules::fields::Fields;
-    use crate::rules::term::{Fen, UserId};
+    use payout_domain::order::fixtures::pinned_mut;
+    use payout_domain::fields::Fields;
+    use payout_domain::order::{Change, State};
+    use payout_domain::term::{Fen, UserId};
 
     /// Records of every shape, as they are written, each in two lines; they must be readable for ever: see the retention of
     /// 400 days.
@@ -201,7 +166,7 @@ mod tests {
             text in ".*", number in proptest::num::i64::ANY, count in proptest::num::u32::ANY, shape in 0usize..8,
         ) {
             let mut order = samples::every_shape().remove(shape);
-            let pinned = Arc::make_mut(&mut order.pinned);
+            let pinned = pinned_mut(&mut order);
             pinned.claim = number.unsigned_abs();
             pinned.trade_record_id.0 = number;
             pinned.created_at.wall.0 = number;
@@ -295,7 +260,7 @@ mod tests {
             let mut others = [order.clone(), order.clone(), order];
             others[0].version.number ^= 1;
             others[1].version.nonce ^= 1;
-            Arc::make_mut(&mut others[2].pinned).claim ^= 1;
+            pinned_mut(&mut others[2]).claim ^= 1;
             assert_eq!(others.each_ref().map(is_version), [false; 3]);
         }
     }
@@ -314,7 +279,7 @@ mod tests {
         }
         assert_eq!(encode_change(&first, &next).unwrap(), changing.as_bytes());
         let mut other = next.clone();
-        Arc::make_mut(&mut other.pinned).amount = Fen::new(101).unwrap();
+        pinned_mut(&mut other).amount = Fen::new(101).unwrap();
         let error = encode_change(&first, &other).unwrap_err();
         assert!(!error.unsure && error.text.contains("was not written"), "{error}");
     }

@@ -1,23 +1,21 @@
 //! Orders for the stores' own tests.
 
-use std::sync::Arc;
-
-use crate::rules::encoding::Encoding;
-use crate::rules::fields::Fields;
-use crate::rules::limits::{Charge, Counter};
-use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::tests::{at_handler, claimed};
-use crate::rules::order::{
-    Absence, Before, Destination, Following, Order, Pending, Pinned, Refused, State, Succeeded, Unknown,
+use payout_domain::encoding::Encoding;
+use payout_domain::fields::Fields;
+use payout_domain::limits::{Charge, Counter};
+use payout_domain::order::step::{Event, Policy, Step, step};
+use payout_domain::order::fixtures::{at_handler, claimed, pinned_mut};
+use payout_domain::order::{
+    Absence, Before, Destination, Following, Order, Pending, Refused, State, Succeeded, Unknown,
     Version,
 };
-use crate::rules::outcome::{Evidence, Refusal};
-use crate::rules::term::{Fen, LedgerTime, Millis, OrderNo, TradeRecordId};
-use crate::rules::wechat::Product;
+use payout_domain::outcome::{Evidence, Refusal};
+use payout_domain::term::{Fen, LedgerTime, Millis, OrderNo, TradeRecordId};
+use payout_domain::wechat::Product;
 
 pub(super) fn order(no: &str, amount: i64) -> Order {
     let mut order = claimed(at_handler());
-    let pinned = pinned(&mut order);
+    let pinned = pinned_mut(&mut order);
     pinned.key.order_no = OrderNo::parse(no).unwrap();
     pinned.amount = Fen::new(amount).unwrap();
     let mut parameters = Fields::new();
@@ -27,15 +25,10 @@ pub(super) fn order(no: &str, amount: i64) -> Order {
     order
 }
 
-/// What the order's claim has pinned, to make the order as if it had been claimed otherwise.
-pub(super) fn pinned(order: &mut Order) -> &mut Pinned {
-    Arc::make_mut(&mut order.pinned)
-}
-
 /// An accepted v3 bill that waits for its user.
 pub(super) fn bill(no: &str, amount: i64) -> Order {
     let mut order = order(no, amount);
-    pinned(&mut order).upstream = Destination::TransferBill;
+    pinned_mut(&mut order).upstream = Destination::TransferBill;
     let event = Event::Attempted {
         version: order.version,
         evidence: Evidence::Opened {
@@ -137,7 +130,7 @@ pub(super) fn every_shape() -> Vec<Order> {
             nonce: 0xFEDC_BA98_7654_3210,
         };
         order.state = state;
-        let pinned = pinned(&mut order);
+        let pinned = pinned_mut(&mut order);
         pinned.claim = u64::MAX - nth as u64;
         pinned.trade_record_id = TradeRecordId(i64::MIN);
         pinned.upstream = upstream;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::rules::order::{Order, State};
+use payout_domain::order::{Order, State};
 
 /// An order that this process has claimed. It cannot be copied, and only a successful insert or replacement makes one,
 /// so that nothing is sent without a record.

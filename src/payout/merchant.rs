@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use super::ports::Upstream;
 use super::watch::Contact;
-use crate::rules::contract::fault::Fault;
-use crate::rules::contract::send::{CLIENT_IP, RequestCredentials, SendRequest};
-use crate::rules::encoding::Encoding;
-use crate::rules::fields::Fields;
-use crate::rules::order::Destination;
-use crate::rules::order::step::Policy;
-use crate::rules::term::{HandlerId, OpenId};
-use crate::rules::wechat::Product;
-use crate::rules::{handler, wechat};
+use payout_domain::contract::fault::Fault;
+use payout_domain::contract::send::{CLIENT_IP, RequestCredentials, SendRequest};
+use payout_domain::encoding::Encoding;
+use payout_domain::fields::Fields;
+use payout_domain::order::Destination;
+use payout_domain::order::step::Policy;
+use payout_domain::term::{HandlerId, OpenId};
+use payout_domain::wechat::Product;
+use payout_domain::{handler, wechat};
 
 /// A merchant's entry.
 pub struct Merchant {

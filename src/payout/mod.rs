@@ -51,11 +51,11 @@ use self::waiters::Waiters;
 use self::watch::Watch;
 use crate::chance::Chance;
 use crate::clock::Clock;
-use crate::rules::contract::answer::Disclosure;
-use crate::rules::limits::Limits;
-use crate::rules::order::{Attention, Order};
-use crate::rules::route::{MerchantPattern, most_specific};
-use crate::rules::term::{MchId, Moment, WxAppId};
+use payout_domain::contract::answer::Disclosure;
+use payout_domain::limits::Limits;
+use payout_domain::order::{Attention, Order};
+use payout_domain::route::{MerchantPattern, most_specific};
+use payout_domain::term::{MchId, Moment, WxAppId};
 use crate::telemetry::throttle::Throttle;
 
 /// What of the configuration the flow uses; replaced as a whole on a reload.

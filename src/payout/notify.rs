@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::ports::{Notice, Replaced, StoreError};
 use super::{Payouts, audit};
-use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::{Destination, Order, State};
-use crate::rules::outcome::Found;
-use crate::rules::term::OrderKey;
-use crate::rules::wechat::v3::answer::Notification;
+use payout_domain::order::step::{Event, Policy, Step, step};
+use payout_domain::order::{Destination, Order, State};
+use payout_domain::outcome::Found;
+use payout_domain::term::OrderKey;
+use payout_domain::wechat::v3::answer::Notification;
 use crate::telemetry::otlp::server::learn_order;
 
 /// How often the record may change under a notification before its sender is asked to come again.

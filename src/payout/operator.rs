@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::ports::{ListFilter, OrderQuestion, Page, Replaced, StoreError};
 use super::{Payouts, audit};
-use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::{Attention, Destination, Order, State, StateName};
-use crate::rules::term::{MchId, OrderKey};
-use crate::rules::wechat::v3::answer::Withdrawal;
+use payout_domain::order::step::{Event, Policy, Step, step};
+use payout_domain::order::{Attention, Destination, Order, State, StateName};
+use payout_domain::term::{MchId, OrderKey};
+use payout_domain::wechat::v3::answer::Withdrawal;
 
 /// How many unsettled orders are looked at when a configuration changes.
 const STRANDED_AT_MOST: usize = 10_000;

@@ -2,12 +2,12 @@
 
 use async_trait::async_trait;
 
-use crate::rules::contract::send::RequestCredentials;
-use crate::rules::order::{Order, StateName};
-use crate::rules::outcome::{Evidence, Finding};
-use crate::rules::term::{LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
-use crate::rules::wechat::v3::answer::{Notification, Withdrawal};
-use crate::rules::wechat::v3::sign::Signed;
+use payout_domain::contract::send::RequestCredentials;
+use payout_domain::order::{Order, StateName};
+use payout_domain::outcome::{Evidence, Finding};
+use payout_domain::term::{LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
+use payout_domain::wechat::v3::answer::{Notification, Withdrawal};
+use payout_domain::wechat::v3::sign::Signed;
 
 use super::claim::Claim;
 
@@ -275,11 +275,11 @@ pub struct OrderQuestion {
     /// The app.
     pub wx_app_id: WxAppId,
     /// The platform's record id.
-    pub trade_record_id: crate::rules::term::TradeRecordId,
+    pub trade_record_id: payout_domain::term::TradeRecordId,
     /// Where the order was sent.
-    pub upstream: crate::rules::order::Destination,
+    pub upstream: payout_domain::order::Destination,
     /// The encoding that a handler with `handler_format = "same"` is addressed in.
-    pub encoding: crate::rules::encoding::Encoding,
+    pub encoding: payout_domain::encoding::Encoding,
     /// The amount and openid that the upstream's answer must agree with, where the order is on record.
-    pub expected: Option<(crate::rules::term::Fen, OpenId)>,
+    pub expected: Option<(payout_domain::term::Fen, OpenId)>,
 }

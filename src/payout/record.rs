@@ -8,11 +8,11 @@ use super::merchant::Merchant;
 use super::ports::{OrderQuestion, Replaced, StoreError};
 use super::reply::Reply;
 use super::{Payouts, audit};
-use crate::rules::contract::fault::Fault;
-use crate::rules::contract::send::RequestCredentials;
-use crate::rules::order::step::{Event, Policy, Step, step};
-use crate::rules::order::{Destination, Order, State};
-use crate::rules::outcome::{Evidence, Finding, Found};
+use payout_domain::contract::fault::Fault;
+use payout_domain::contract::send::RequestCredentials;
+use payout_domain::order::step::{Event, Policy, Step, step};
+use payout_domain::order::{Destination, Order, State};
+use payout_domain::outcome::{Evidence, Finding, Found};
 use crate::telemetry::context::carried;
 
 /// The pauses between tries to write what an attempt proved: doubled each time, up to the longest.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::rules::contract::answer::{Disclosure, failed_by, not_taken, recorded};
-use crate::rules::contract::fault::Fault;
-use crate::rules::fields::Fields;
-use crate::rules::order::Order;
-use crate::rules::term::OrderKey;
+use payout_domain::contract::answer::{Disclosure, failed_by, not_taken, recorded};
+use payout_domain::contract::fault::Fault;
+use payout_domain::fields::Fields;
+use payout_domain::order::Order;
+use payout_domain::term::OrderKey;
 
 /// The reply to a request for a payout.
 #[derive(Clone, Debug)]

@@ -13,14 +13,14 @@ use super::ports::{Inserted, OrderQuestion, Replaced, StoreError};
 use super::reply::Reply;
 use super::waiters::{Leader, Place};
 use super::{Payouts, Settings, audit};
-use crate::rules::contract::fault::Fault;
-use crate::rules::contract::send::SendRequest;
-use crate::rules::encoding::Encoding;
-use crate::rules::order::repeat::Repeat;
-use crate::rules::order::step::{Event, Policy};
-use crate::rules::order::{Lease, NewOrder, Order, State};
-use crate::rules::outcome::Evidence;
-use crate::rules::term::{Moment, OpenId};
+use payout_domain::contract::fault::Fault;
+use payout_domain::contract::send::SendRequest;
+use payout_domain::encoding::Encoding;
+use payout_domain::order::repeat::Repeat;
+use payout_domain::order::step::{Event, Policy};
+use payout_domain::order::{Lease, NewOrder, Order, State};
+use payout_domain::outcome::Evidence;
+use payout_domain::term::{Moment, OpenId};
 use crate::telemetry::context::carried;
 
 /// The pauses between looks at an order that another replica is paying.

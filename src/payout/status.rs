@@ -3,13 +3,13 @@
 
 use super::Payouts;
 use super::ports::OrderQuestion;
-use crate::rules::contract::answer::{failed_by, not_found, reported, stands};
-use crate::rules::contract::fault::Fault;
-use crate::rules::contract::status::StatusRequest;
-use crate::rules::encoding::Encoding;
-use crate::rules::fields::Fields;
-use crate::rules::order::{Order, State};
-use crate::rules::outcome::Found;
+use payout_domain::contract::answer::{failed_by, not_found, reported, stands};
+use payout_domain::contract::fault::Fault;
+use payout_domain::contract::status::StatusRequest;
+use payout_domain::encoding::Encoding;
+use payout_domain::fields::Fields;
+use payout_domain::order::{Order, State};
+use payout_domain::outcome::Found;
 
 impl Payouts {
     /// Answers how a payout stands. `asked` is the request's encoding.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::reply::Reply;
-use crate::rules::contract::send::SendRequest;
-use crate::rules::term::{Fen, OrderKey, UserId, WxAppId};
+use payout_domain::contract::send::SendRequest;
+use payout_domain::term::{Fen, OrderKey, UserId, WxAppId};
 
 /// The orders that are under way in this process.
 #[derive(Clone, Default)]

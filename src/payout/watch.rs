@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::rules::order::{Order, State, Version};
-use crate::rules::pace::LONGEST_STANDSTILL;
-use crate::rules::term::{LedgerTime, OrderKey};
+use payout_domain::order::{Order, State, Version};
+use payout_domain::pace::LONGEST_STANDSTILL;
+use payout_domain::term::{LedgerTime, OrderKey};
 
 /// How many orders are watched at once. More than these wait until some have gone.
 const AT_MOST: usize = 100_000;

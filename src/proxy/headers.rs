@@ -6,7 +6,7 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use crate::peer::Peer;
-use crate::rules::handler::is_token_header;
+use payout_domain::handler::is_token_header;
 
 const FORWARDED: &str = "forwarded";
 const X_REAL_IP: &str = "x-real-ip";

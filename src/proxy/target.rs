@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Uri, Version};
 
 use super::headers::digits;
 use crate::peer::Peer;
-use crate::rules::path::may_be_a_call;
+use payout_domain::path::may_be_a_call;
 
 /// Why a request is not forwarded, before anything is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

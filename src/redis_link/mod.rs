@@ -39,7 +39,7 @@ use self::error::classify;
 pub use self::url::RedisUrl;
 use self::url::Topology;
 use crate::circuit::Breaker;
-use crate::rules::circuit::Patience;
+use payout_domain::circuit::Patience;
 
 /// A Redis that cannot be connected, or leaves this many commands in a row without an answer, is not tried for a moment,
 /// so that a dead one costs its callers little.

@@ -7,7 +7,7 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::secret::Secret;
+use payout_domain::secret::Secret;
 
 /// The schemes that are known.
 const SCHEMES: [&str; 6] = [

@@ -22,7 +22,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::context::RequestContext;
-use crate::rules::terminal;
+use payout_domain::terminal;
 
 /// Room for a line with many fields, so that it is written without being moved.
 const USUAL_BYTES: usize = 768;

@@ -15,16 +15,16 @@ use super::wechat::{Clients, Hosts, nonce};
 use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{Notice, OrderQuestion, Upstream};
-use crate::rules::contract::send::RequestCredentials;
-use crate::rules::order::Destination;
-use crate::rules::outcome::{Evidence, Finding};
-use crate::rules::term::{MchId, Millis};
-use crate::rules::wechat::v3::answer::{self, Notification, Signature, Withdrawal};
-use crate::rules::wechat::v3::envelope::{Apiv3Key, open_notification};
-use crate::rules::wechat::v3::sign::{
+use payout_domain::contract::send::RequestCredentials;
+use payout_domain::order::Destination;
+use payout_domain::outcome::{Evidence, Finding};
+use payout_domain::term::{MchId, Millis};
+use payout_domain::wechat::v3::answer::{self, Notification, Signature, Withdrawal};
+use payout_domain::wechat::v3::envelope::{Apiv3Key, open_notification};
+use payout_domain::wechat::v3::sign::{
     SigningKey, VerifyingKey, authorization, fresh, request_message, verify,
 };
-use crate::rules::wechat::v3::{BILLS_PATH, cancel_path, query_path};
+use payout_domain::wechat::v3::{BILLS_PATH, cancel_path, query_path};
 
 /// Asked for by v3, which refuses requests without it.
 const USER_AGENT: &str = concat!("payout-sidecar/", env!("CARGO_PKG_VERSION"));

@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 use zeroize::Zeroize as _;
 
 use crate::proxy::line::OnLine;
-use crate::secret::Secret;
+use payout_domain::secret::Secret;
 use crate::telemetry::log::chain;
 
 /// A merchant's client certificate with its key, which is wiped when this is dropped.

@@ -17,8 +17,8 @@ pub mod handler;
 
 use std::time::Duration;
 
-use crate::rules::circuit::Patience;
-use crate::rules::order::Destination;
+use payout_domain::circuit::Patience;
+use payout_domain::order::Destination;
 
 #[cfg(test)]
 mod tests;

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use super::bills::Caller;
 use super::client::Failure;
-use crate::rules::term::Millis;
-use crate::rules::wechat::v3::CERTIFICATES_PATH;
-use crate::rules::wechat::v3::envelope::{Apiv3Key, PlatformCertificate, certificates};
-use crate::rules::wechat::v3::sign::{Signed, VerifyingKey, verify};
+use payout_domain::term::Millis;
+use payout_domain::wechat::v3::CERTIFICATES_PATH;
+use payout_domain::wechat::v3::envelope::{Apiv3Key, PlatformCertificate, certificates};
+use payout_domain::wechat::v3::sign::{Signed, VerifyingKey, verify};
 
 /// How old the downloaded certificates may become. WeChat lists a new one at least a day before it is used.
 const REFRESH_AFTER: Duration = Duration::from_secs(12 * 3600);

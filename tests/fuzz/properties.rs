@@ -2,19 +2,19 @@
 //! the corpus and over mutations of it in the test command, `fuzz/` under libFuzzer for as long as one likes.
 
 use payout_sidecar::http::framing::{Fault, Framer};
-use payout_sidecar::rules::contract::send::SendRequest;
-use payout_sidecar::rules::encoding::Encoding;
-use payout_sidecar::rules::fields::Fields;
-use payout_sidecar::rules::order::parameters::Parameters;
-use payout_sidecar::rules::order::{Destination, Lease, NewOrder, Order};
-use payout_sidecar::rules::outcome::{Evidence, Finding, Found};
-use payout_sidecar::rules::term::{Fen, HandlerId, Moment, OpenId};
-use payout_sidecar::rules::wechat::Product;
-use payout_sidecar::rules::wechat::v2::{self, Texts};
-use payout_sidecar::rules::wechat::v3::answer::{self as v3, Notification, Signature};
-use payout_sidecar::rules::xml::{self, Nested};
-use payout_sidecar::rules::{handler, json};
-use payout_sidecar::secret::Secret;
+use payout_domain::contract::send::SendRequest;
+use payout_domain::encoding::Encoding;
+use payout_domain::fields::Fields;
+use payout_domain::order::parameters::Parameters;
+use payout_domain::order::{Destination, Lease, NewOrder, Order};
+use payout_domain::outcome::{Evidence, Finding, Found};
+use payout_domain::term::{Fen, HandlerId, Moment, OpenId};
+use payout_domain::wechat::Product;
+use payout_domain::wechat::v2::{self, Texts};
+use payout_domain::wechat::v3::answer::{self as v3, Notification, Signature};
+use payout_domain::xml::{self, Nested};
+use payout_domain::{handler, json};
+use payout_domain::secret::Secret;
 
 /// A target's name, and what must hold.
 pub type Property = (&'static str, fn(&[u8]));

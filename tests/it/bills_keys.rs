@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use payout_sidecar::clock::SystemClock;
 use payout_sidecar::payout::ports::{OrderQuestion, Upstream as _};
-use payout_sidecar::rules::contract::send::RequestCredentials;
-use payout_sidecar::rules::order::Destination;
-use payout_sidecar::rules::outcome::Found;
-use payout_sidecar::rules::term::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
-use payout_sidecar::rules::wechat::v3::envelope::Apiv3Key;
-use payout_sidecar::rules::wechat::v3::sign::SigningKey;
-use payout_sidecar::stub::{APIV3_KEY, Options, Stub};
+use payout_domain::contract::send::RequestCredentials;
+use payout_domain::order::Destination;
+use payout_domain::outcome::Found;
+use payout_domain::term::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
+use payout_domain::wechat::v3::envelope::Apiv3Key;
+use payout_domain::wechat::v3::sign::SigningKey;
+use fake_wechat::{APIV3_KEY, Options, Stub};
 use payout_sidecar::upstream::bills::{BillCredentials, BillUpstream};
 use payout_sidecar::upstream::wechat::Hosts;
 
@@ -82,7 +82,7 @@ async fn platform_certificates_are_refreshed_in_the_background() {
         wx_app_id: WxAppId::parse(APP).unwrap(),
         trade_record_id: TradeRecordId(1),
         upstream: Destination::TransferBill,
-        encoding: payout_sidecar::rules::encoding::Encoding::Json,
+        encoding: payout_domain::encoding::Encoding::Json,
         expected: None,
     };
     let ask = async || {

@@ -131,9 +131,9 @@ async fn the_token_is_asked_for_and_goes_no_further() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_request_is_checked_over_all_its_fields() {
-    use payout_sidecar::rules::fields::Fields;
-    use payout_sidecar::rules::wechat::sign::sign_md5;
-    use payout_sidecar::secret::Secret;
+    use payout_domain::fields::Fields;
+    use payout_domain::wechat::sign::sign_md5;
+    use payout_domain::secret::Secret;
     let (upstream, sidecar) = with_access("[access]\nsign_key = \"k3y\"").await;
     let unsigned = Payout::new("D3").with("nonceStr", "n1");
     let mut fields: Fields<'static> = serde_json::from_str(&unsigned.body(Encoding::Json)).unwrap();
@@ -160,9 +160,9 @@ async fn a_signed_request_is_checked_over_all_its_fields() {
 /// A signed text that stands for two requests pays neither. Whoever has seen a signed request could send the other one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signature_fits_one_request_only() {
-    use payout_sidecar::rules::fields::Fields;
-    use payout_sidecar::rules::wechat::sign::sign_md5;
-    use payout_sidecar::secret::Secret;
+    use payout_domain::fields::Fields;
+    use payout_domain::wechat::sign::sign_md5;
+    use payout_domain::secret::Secret;
     let (upstream, sidecar) = with_access("[access]\nsign_key = \"k3y\"").await;
     let sign = |fields: &[(&str, &str)]| {
         let fields: Fields<'static> = serde_json::from_str(&Encoding::Json.write(fields)).unwrap();

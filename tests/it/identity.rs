@@ -6,7 +6,7 @@ use payout_sidecar::identity::cache::CacheSettings;
 use payout_sidecar::identity::redis::RedisIdentity;
 use payout_sidecar::payout::ports::{Identity, LookupError};
 use payout_sidecar::redis_link::{Options, RedisLink, RedisUrl};
-use payout_sidecar::rules::term::{UserId, WxAppId};
+use payout_domain::term::{UserId, WxAppId};
 
 use crate::ledger::link;
 use crate::support::redis::{Cluster, Redis, Sentinels};

@@ -7,8 +7,8 @@ use payout_sidecar::clock::{Clock, SystemClock};
 use payout_sidecar::ledger::redis::{RedisLedger, RedisSettings};
 use payout_sidecar::payout::ports::{Inserted, Ledger, Replaced};
 use payout_sidecar::redis_link::{Options, RedisLink, RedisUrl};
-use payout_sidecar::rules::order::Order;
-use payout_sidecar::rules::term::LedgerTime;
+use payout_domain::order::Order;
+use payout_domain::term::LedgerTime;
 
 use crate::suite;
 use crate::support::file_ledger;

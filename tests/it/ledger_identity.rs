@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use payout_sidecar::clock::{Clock as _, SystemClock};
 use payout_sidecar::ledger::redis::RedisLedger;
 use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Replaced, StoreError};
-use payout_sidecar::rules::limits::{Charge, Counter, merchant_day};
-use payout_sidecar::rules::order::Order;
-use payout_sidecar::rules::term::LedgerTime;
+use payout_domain::limits::{Charge, Counter, merchant_day};
+use payout_domain::order::Order;
+use payout_domain::term::LedgerTime;
 
 use crate::ledger::{ledger, ledger_of};
 use crate::suite;

@@ -15,17 +15,17 @@ use payout_sidecar::payout::claim::Claim;
 use payout_sidecar::payout::merchant::{Merchant, MerchantKind};
 use payout_sidecar::payout::ports::{Identity, Ledger, LookupError, OrderQuestion, Upstream};
 use payout_sidecar::payout::{Payouts, Settings};
-use payout_sidecar::rules::contract::answer::Disclosure;
-use payout_sidecar::rules::contract::send::{RequestCredentials, SendRequest};
-use payout_sidecar::rules::encoding::Encoding;
-use payout_sidecar::rules::fields::Fields;
-use payout_sidecar::rules::json;
-use payout_sidecar::rules::limits::Limits;
-use payout_sidecar::rules::order::State;
-use payout_sidecar::rules::order::step::Policy;
-use payout_sidecar::rules::outcome::{Class, Evidence, Finding, Found};
-use payout_sidecar::rules::route::MerchantPattern;
-use payout_sidecar::rules::term::{Millis, OpenId, OrderKey, UserId, WxAppId};
+use payout_domain::contract::answer::Disclosure;
+use payout_domain::contract::send::{RequestCredentials, SendRequest};
+use payout_domain::encoding::Encoding;
+use payout_domain::fields::Fields;
+use payout_domain::json;
+use payout_domain::limits::Limits;
+use payout_domain::order::State;
+use payout_domain::order::step::Policy;
+use payout_domain::outcome::{Class, Evidence, Finding, Found};
+use payout_domain::route::MerchantPattern;
+use payout_domain::term::{Millis, OpenId, OrderKey, UserId, WxAppId};
 use tokio::sync::Notify;
 
 use crate::support::file_ledger;
@@ -208,7 +208,7 @@ fn start(world: &Arc<World>, ledger: &Arc<dyn Ledger>) -> (Payouts, Arc<Process>
     let merchant = Merchant {
         kind: MerchantKind::Handler {
             format: None,
-            id: payout_sidecar::rules::term::HandlerId::parse("http://127.0.0.1:1").unwrap(),
+            id: payout_domain::term::HandlerId::parse("http://127.0.0.1:1").unwrap(),
             formerly: Vec::new(),
         },
         upstream: Arc::clone(&process) as _,

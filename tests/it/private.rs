@@ -1,5 +1,6 @@
 //! What others on the machine can read or have written: files and directories of every command, and the process itself.
 
+use payout_sidecar::private::replace_all;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -254,7 +255,7 @@ async fn the_process_is_neither_dumped_nor_read_by_its_own_user() {
     let user = 65534;
     let dir = tempfile::tempdir().unwrap();
     let pki = tempfile::tempdir().unwrap();
-    upstream.stub.write_pki(pki.path(), &[MERCHANT]).unwrap();
+    replace_all(pki.path(), &upstream.stub.pki(&[MERCHANT]).unwrap()).unwrap();
     let admin = crate::support::free_port();
     let text = configuration_of(&dir, &upstream, pki.path(), admin);
     std::fs::write(dir.path().join("config.toml"), text).unwrap();

@@ -1,5 +1,6 @@
 //! What a process's memory holds of secrets that were rotated away: nothing, as soon as the new ones are in force.
 
+use payout_sidecar::private::replace_all;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 
@@ -88,7 +89,7 @@ impl Secrets {
         } = self;
         format!(
             "[access]\ntoken = \"{token}\"\nsign_key = \"{sign_key}\"\n[admin]\ntoken = {{ file = \"admin-token\" }}\n{}{bill}",
-            rest.replace(payout_sidecar::stub::API_KEY, api_key)
+            rest.replace(fake_wechat::API_KEY, api_key)
         )
     }
 
@@ -104,10 +105,8 @@ impl Secrets {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_rotated_away_is_in_memory_no_more() {
     let upstream = Upstream::start(To::Redpack).await;
-    upstream
-        .stub
-        .write_v3(upstream.dir.path(), &["1900000113"])
-        .unwrap();
+    let pki = upstream.stub.v3_pki(&["1900000113"]).unwrap();
+    replace_all(upstream.dir.path(), &pki).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let v3 = upstream.dir.path().join("1900000113/v3");
     let bill = format!(
@@ -119,7 +118,7 @@ async fn what_was_rotated_away_is_in_memory_no_more() {
          {{ info_type = \"活动名称\", info_content = \"{{actName}}\" }}, \
          {{ info_type = \"奖励说明\", info_content = \"{{remark}}\" }}]\n",
         v3.display(),
-        payout_sidecar::stub::PUBLIC_KEY_ID
+        fake_wechat::PUBLIC_KEY_ID
     );
     let rest = embedded(&dir) + &upstream.configuration();
     let (first, second) = (Secrets::new("first"), Secrets::new("second"));

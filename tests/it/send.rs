@@ -480,7 +480,7 @@ async fn credentials_of_the_request_are_used_where_that_is_configured() {
     let (cert, key) = upstream.stub.client_certificate(MERCHANT).unwrap();
     for encoding in BOTH {
         let payout = Payout::new(&format!("Q{encoding:?}"))
-            .with("apiSecretKey", payout_sidecar::stub::API_KEY)
+            .with("apiSecretKey", fake_wechat::API_KEY)
             .with("certKey", &cert)
             .with("privateKey", &key);
         assert_eq!(sidecar.pay(encoding, &payout).await.code(), "SUCCESS");
@@ -488,10 +488,10 @@ async fn credentials_of_the_request_are_used_where_that_is_configured() {
     let stored = std::fs::read(sidecar.dir.path().join("payouts.redb")).unwrap();
     let stored = String::from_utf8_lossy(&stored);
     assert!(
-        !stored.contains("PRIVATE KEY") && !stored.contains(payout_sidecar::stub::API_KEY),
+        !stored.contains("PRIVATE KEY") && !stored.contains(fake_wechat::API_KEY),
         "never stored"
     );
-    assert!(!sidecar.log().contains("PRIVATE KEY") && !sidecar.log().contains(payout_sidecar::stub::API_KEY));
+    assert!(!sidecar.log().contains("PRIVATE KEY") && !sidecar.log().contains(fake_wechat::API_KEY));
 }
 
 /// The status answer carries WeChat's words in the contract's names, for both products, and what becomes of the order.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use md5::{Digest as _, Md5};
-use payout_sidecar::stub::{API_KEY, Options, Stub};
+use fake_wechat::{API_KEY, Options, Stub};
 
 use crate::support::http::call;
 

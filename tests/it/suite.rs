@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use payout_sidecar::clock::{Clock as _, SystemClock};
 use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Pace, Replaced};
-use payout_sidecar::rules::contract::send::SendRequest;
-use payout_sidecar::rules::encoding::Encoding;
-use payout_sidecar::rules::fields::Fields;
-use payout_sidecar::rules::json;
-use payout_sidecar::rules::limits::{Charge, Counter};
-use payout_sidecar::rules::order::step::{Event, Policy, Step, step};
-use payout_sidecar::rules::order::{Destination, Lease, NewOrder, Order, State, StateName};
-use payout_sidecar::rules::outcome::{Class, Evidence};
-use payout_sidecar::rules::term::{HandlerId, LedgerTime, MchId, Millis, Moment, OpenId};
+use payout_domain::contract::send::SendRequest;
+use payout_domain::encoding::Encoding;
+use payout_domain::fields::Fields;
+use payout_domain::json;
+use payout_domain::limits::{Charge, Counter};
+use payout_domain::order::step::{Event, Policy, Step, step};
+use payout_domain::order::{Destination, Lease, NewOrder, Order, State, StateName};
+use payout_domain::outcome::{Class, Evidence};
+use payout_domain::term::{HandlerId, LedgerTime, MchId, Millis, Moment, OpenId};
 
 const POLICY: Policy = Policy {
     refuses_doubles: true,

@@ -28,8 +28,8 @@ use crate::http::drain::{Drain, Phase};
 use crate::identity::csv::HEADER;
 use crate::plain_client::plain_client;
 use crate::private;
-use crate::rules::fields::Fields;
-use crate::stub::{HandlerKind, Options, Stub};
+use payout_domain::fields::Fields;
+use fake_wechat::{HandlerKind, Options, Stub};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -161,7 +161,8 @@ async fn post(
 
 /// Writes the demo's configuration, as a customer would, and loads it.
 fn configure(dir: &Path, stub: &Stub, token: &str) -> anyhow::Result<Config> {
-    stub.write_pki(dir, &[script::MERCHANT])?;
+    let pki = stub.pki(&[script::MERCHANT]).map_err(anyhow::Error::from_boxed)?;
+    private::replace_all(dir, &pki)?;
     let users = [script::APP, script::TRANSFER_APP]
         .into_iter()
         .flat_map(|app| script::USERS.map(|user| (app, user)));

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::rules::encoding::Encoding::{self, Json, Xml};
-use crate::rules::fields::Fields;
-use crate::rules::handler::{SEND_PATH, STATUS_PATH};
+use payout_domain::encoding::Encoding::{self, Json, Xml};
+use payout_domain::fields::Fields;
+use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
 /// The app of every payout.
 pub(super) const APP: &str = "wx8888888888888888";

@@ -3,9 +3,9 @@
 use std::io::IsTerminal as _;
 
 use super::script::Scene;
-use crate::rules::encoding::Encoding;
-use crate::rules::fields::Fields;
-use crate::rules::terminal;
+use payout_domain::encoding::Encoding;
+use payout_domain::fields::Fields;
+use payout_domain::terminal;
 
 /// One line of the table.
 pub(super) struct Row {

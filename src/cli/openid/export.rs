@@ -10,8 +10,8 @@ use super::Store;
 use crate::identity::csv::{HEADER, Rows, write, write_header};
 use crate::identity::listing::{Found, ListError};
 use crate::identity::mapping::Mapping;
-use crate::rules::term::WxAppId;
-use crate::rules::terminal;
+use payout_domain::term::WxAppId;
+use payout_domain::terminal;
 
 /// Of how many the key is shown that stand where a mapping should, and are none.
 const SHOWN: u64 = 20;

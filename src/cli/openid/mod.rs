@@ -17,8 +17,8 @@ use super::{assemble, configuration, misconfigured};
 use crate::config::{Config, IdentitySource};
 use crate::identity::csv::Row;
 use crate::identity::mapping::{Mapping, Put};
-use crate::rules::term::{OpenId, UserId, WxAppId};
-use crate::rules::terminal;
+use payout_domain::term::{OpenId, UserId, WxAppId};
+use payout_domain::terminal;
 use crate::telemetry::metrics::Metrics;
 
 #[derive(Subcommand)]

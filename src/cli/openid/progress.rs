@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::rules::terminal;
+use payout_domain::terminal;
 
 /// How often a line is written where nobody looks.
 const NOW_AND_THEN: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 
 use super::progress::Progress;
 use crate::private;
-use crate::rules::terminal;
+use payout_domain::terminal;
 
 /// How many are shown on the terminal: as many as somebody reads.
 const SHOWN: u64 = 100;

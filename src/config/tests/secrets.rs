@@ -11,8 +11,8 @@ use crate::config::redacted::{redacted, summary};
 use crate::config::shape::Shape;
 use crate::config::{Certificate, Config};
 use crate::redis_link::RedisUrl;
-use crate::rules::wechat::v3::envelope::Apiv3Key;
-use crate::rules::wechat::v3::sign::SigningKey;
+use payout_domain::wechat::v3::envelope::Apiv3Key;
+use payout_domain::wechat::v3::sign::SigningKey;
 
 /// A secret of 32 letters, which every kind of key takes that is a text.
 const MARK: &str = "hush0hush1hush2hush3hush4hush5hu";

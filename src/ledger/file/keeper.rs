@@ -10,7 +10,7 @@ use super::reads;
 use crate::clock::{Clock as _, SystemClock};
 use crate::ledger::keeper::{Keeper, LedgerId, Standing};
 use crate::payout::ports::StoreError;
-use crate::rules::term::LedgerTime;
+use payout_domain::term::LedgerTime;
 
 /// Keeps the ledger at a path. Nothing stays open between two calls.
 #[derive(Debug)]

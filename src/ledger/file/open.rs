@@ -15,7 +15,7 @@ use super::place::Held;
 use super::rehearsal::Rehearsal;
 use super::tables::{self, About};
 use crate::payout::ports::StoreError;
-use crate::rules::term::LedgerTime;
+use payout_domain::term::LedgerTime;
 
 /// How much of the file is kept in memory. Records are read seldom; what is written must be on disk anyway.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::payout::ports::Pace;
-use crate::rules::term::{LedgerTime, MchId, OrderKey};
+use payout_domain::term::{LedgerTime, MchId, OrderKey};
 
 const WINDOW: Duration = Duration::from_secs(1);
 

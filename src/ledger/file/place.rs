@@ -11,7 +11,7 @@ use redb::StorageBackend;
 
 use super::open::{OpenError, fill};
 use crate::private;
-use crate::rules::term::LedgerTime;
+use payout_domain::term::LedgerTime;
 
 /// How long a file may be locked before it is in use: somebody may only be looking at it.
 const LOOKED_AT: Duration = Duration::from_millis(300);

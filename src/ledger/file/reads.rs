@@ -7,8 +7,8 @@ use redb::{ReadTransaction, ReadableTable as _};
 use super::tables::{DUE, LOG, ORDERS, SUMS, failed, key_of, sum_name};
 use crate::ledger::record;
 use crate::payout::ports::{ListFilter, Page, StoreError};
-use crate::rules::order::Order;
-use crate::rules::term::{LedgerTime, MchId, OrderKey};
+use payout_domain::order::Order;
+use payout_domain::term::{LedgerTime, MchId, OrderKey};
 
 /// How many records one page of a list looks at.
 const LIST_AT_MOST: usize = 10_000;

@@ -8,8 +8,9 @@ use redb::Database;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::ledger::samples::{order, pinned, settled};
-use crate::rules::term::{Fen, Millis};
+use crate::ledger::samples::{order, settled};
+use payout_domain::order::fixtures::pinned_mut;
+use payout_domain::term::{Fen, Millis};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);
@@ -53,7 +54,7 @@ async fn orders_are_handed_out_at_their_merchants_pace_and_to_one_only() {
     let ledger = open(&dir.path().join("payouts.redb")).unwrap();
     let of = |mch_id: &str, no: &str| {
         let mut order = order(no, 1);
-        pinned(&mut order).key.mch_id = MchId::parse(mch_id).unwrap();
+        pinned_mut(&mut order).key.mch_id = MchId::parse(mch_id).unwrap();
         order.attempted_at.ledger = LedgerTime(0);
         order
     };
@@ -159,8 +160,8 @@ async fn a_record_that_lacks_a_part_or_has_another_claims_is_refused_and_left_al
     let dir = tempfile::tempdir().unwrap();
     let first = order("A1", 100);
     let mut other = first.clone();
-    pinned(&mut other).claim = 2;
-    pinned(&mut other).amount = Fen::new(101).unwrap();
+    pinned_mut(&mut other).claim = 2;
+    pinned_mut(&mut other).amount = Fen::new(101).unwrap();
     other.version.nonce = 2;
     let (ours, our_state) = record::encode(&first).unwrap();
     let (others, other_state) = record::encode(&other).unwrap();
@@ -221,7 +222,7 @@ async fn a_change_leaves_what_is_pinned_byte_for_byte_and_changes_none_of_it() {
     next.version.number += 1;
     next.attempts += 1;
     let mut other = next.clone();
-    pinned(&mut other).amount = Fen::new(101).unwrap();
+    pinned_mut(&mut other).amount = Fen::new(101).unwrap();
     let error = ledger.replace(&first, &other).await.unwrap_err();
     assert!(!error.unsure && error.text.contains("was not written"), "{error}");
     assert_eq!(ledger.get(&first.key).await.unwrap(), Some(first.clone()));
@@ -243,7 +244,7 @@ async fn a_change_of_another_claim_of_the_same_version_writes_nothing() {
     let first = order("A1", 100);
     ledger.insert(&first).await.unwrap();
     let mut other = first.clone();
-    pinned(&mut other).claim = 2;
+    pinned_mut(&mut other).claim = 2;
     match ledger.replace(&other, &settled(&other)).await.unwrap() {
         Replaced::Moved(Some(found)) => assert_eq!(*found, first),
         other => panic!("{other:?}"),

@@ -10,7 +10,7 @@ use redis::Cmd;
 use super::{RedisLedger, failed};
 use crate::payout::ports::{Pace, StoreError};
 use crate::redis_link::LinkError;
-use crate::rules::term::{LedgerTime, MchId, OrderKey, OrderNo};
+use payout_domain::term::{LedgerTime, MchId, OrderKey, OrderNo};
 
 /// How many of a merchant's orders are to be handed out, and at most how many in a second.
 #[derive(Clone, Copy, Default)]

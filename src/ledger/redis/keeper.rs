@@ -16,8 +16,8 @@ use crate::clock::Clock;
 use crate::ledger::keeper::{Keeper, LedgerId, Standing};
 use crate::payout::ports::StoreError;
 use crate::redis_link::{LinkError, RedisLink};
-use crate::rules::order::Order;
-use crate::rules::term::{LedgerTime, MchId, OrderKey, OrderNo};
+use payout_domain::order::Order;
+use payout_domain::term::{LedgerTime, MchId, OrderKey, OrderNo};
 
 static MEND_LOG: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mend.lua")));
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::argument::Argument;
 use super::{RedisLedger, failed};
 use crate::payout::ports::{ListFilter, Page, StoreError};
-use crate::rules::order::Order;
-use crate::rules::term::{MchId, OrderKey, OrderNo};
+use payout_domain::order::Order;
+use payout_domain::term::{MchId, OrderKey, OrderNo};
 
 /// How many order numbers are taken from a merchant's log at a time.
 const BITE: isize = 128;

@@ -40,9 +40,9 @@ use crate::clock::Clock;
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
 use crate::redis_link::url::Topology;
 use crate::redis_link::{LinkError, RedisLink, Replicas};
-use crate::rules::limits::Charge;
-use crate::rules::order::{Order, State};
-use crate::rules::term::{LedgerTime, MchId, OrderKey, OrderNo};
+use payout_domain::limits::Charge;
+use payout_domain::order::{Order, State};
+use payout_domain::term::{LedgerTime, MchId, OrderKey, OrderNo};
 
 pub use self::keeper::RedisKeeper;
 

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::ledger::keeper::LedgerId;
 use crate::ledger::time::Timekeeper;
 use crate::payout::ports::StoreError;
-use crate::rules::term::{LedgerTime, MchId, Moment};
+use payout_domain::term::{LedgerTime, MchId, Moment};
 
 /// What a merchant's field in the registry begins with.
 const FIELD: &str = "m:";

@@ -6,9 +6,9 @@ use super::failed;
 use crate::ledger::record;
 use crate::payout::ports::StoreError;
 use crate::redis_link::{RedisLink, Replicas};
-use crate::rules::limits::Charge;
-use crate::rules::order::Order;
-use crate::rules::term::{MchId, OrderKey};
+use payout_domain::limits::Charge;
+use payout_domain::order::Order;
+use payout_domain::term::{MchId, OrderKey};
 
 /// What stands in a merchant's place where commands are tried; no merchant's number.
 const TRIAL: &str = "try";

@@ -15,9 +15,9 @@ use super::store::{Store, order_of, refused};
 use super::{SUM_EXPIRY, failed};
 use crate::ledger::charges::day_of;
 use crate::payout::ports::StoreError;
-use crate::rules::day::BeijingDay;
-use crate::rules::order::Order;
-use crate::rules::term::{MchId, Moment, OrderKey, OrderNo};
+use payout_domain::day::BeijingDay;
+use payout_domain::order::Order;
+use payout_domain::term::{MchId, Moment, OrderKey, OrderNo};
 
 static MEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mend_sum.lua")));
 

@@ -6,14 +6,14 @@ mod world;
 use std::time::Duration;
 
 use super::reply::Reply;
-use crate::rules::contract::answer::Disclosure;
-use crate::rules::contract::send::{RequestCredentials, SendRequest};
-use crate::rules::contract::status::StatusRequest;
-use crate::rules::encoding::Encoding;
-use crate::rules::order::tests::{claimed, request};
-use crate::rules::order::{Attention, Destination, State};
-use crate::rules::outcome::Class;
-use crate::rules::term::{HandlerId, MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
+use payout_domain::contract::answer::Disclosure;
+use payout_domain::contract::send::{RequestCredentials, SendRequest};
+use payout_domain::contract::status::StatusRequest;
+use payout_domain::encoding::Encoding;
+use payout_domain::order::fixtures::{claimed, request};
+use payout_domain::order::{Attention, Destination, State};
+use payout_domain::outcome::Class;
+use payout_domain::term::{HandlerId, MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
 use world::{Deed, StoreFault, World, world};
 
 /// The code that a caller is told: `SUCCESS`, or `errCode`.
@@ -424,7 +424,7 @@ async fn a_limit_binds_the_second_claim_too() {
     world.upstream.will(&[Deed::Refuses(Class::Refused)]);
     assert_eq!(told(&world, request(&[])).await, "NOTENOUGH");
     let now = world.payouts.settings();
-    let limits = crate::rules::limits::Limits {
+    let limits = payout_domain::limits::Limits {
         max_amount: Some(99),
         ..now.limits
     };
@@ -547,7 +547,7 @@ async fn a_payout_that_the_store_forgot_is_told_unknown_and_never_not_sent() {
     let Reply::Failed(fault) = reply else {
         panic!("{reply:?}")
     };
-    assert_eq!(fault, crate::rules::contract::fault::Fault::unknown());
+    assert_eq!(fault, payout_domain::contract::fault::Fault::unknown());
     assert_eq!(world.upstream.paid(), 1);
 }
 

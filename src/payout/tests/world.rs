@@ -19,15 +19,15 @@ use crate::payout::ports::{
 };
 use crate::payout::watch::Contact;
 use crate::payout::{Payouts, Settings};
-use crate::rules::contract::answer::Disclosure;
-use crate::rules::contract::send::RequestCredentials;
-use crate::rules::fields::Fields;
-use crate::rules::limits::Limits;
-use crate::rules::order::Order;
-use crate::rules::order::step::Policy;
-use crate::rules::outcome::{Class, Evidence, Finding, Found};
-use crate::rules::route::MerchantPattern;
-use crate::rules::term::{HandlerId, LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
+use payout_domain::contract::answer::Disclosure;
+use payout_domain::contract::send::RequestCredentials;
+use payout_domain::fields::Fields;
+use payout_domain::limits::Limits;
+use payout_domain::order::Order;
+use payout_domain::order::step::Policy;
+use payout_domain::outcome::{Class, Evidence, Finding, Found};
+use payout_domain::route::MerchantPattern;
+use payout_domain::term::{HandlerId, LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
 
 /// Tokio's clock as a wall clock, so that pausing one pauses both.
 pub(super) struct PausedClock(pub(super) Instant);

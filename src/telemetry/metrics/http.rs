@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{Durations, seconds};
-use crate::rules::handler::{SEND_PATH, STATUS_PATH};
+use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
 /// What of the main port a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

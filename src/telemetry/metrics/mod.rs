@@ -32,7 +32,7 @@ use self::stores::StoreMetrics;
 use self::traces::TraceMetrics;
 use self::upstreams::UpstreamMetrics;
 use crate::circuit::{Breakers, severity};
-use crate::rules::term::Millis;
+use payout_domain::term::Millis;
 
 /// The media type of what [`Metrics::text`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -198,7 +198,7 @@ fn seconds(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::circuit::Patience;
+    use payout_domain::circuit::Patience;
 
     #[test]
     fn what_happened_is_shown() {

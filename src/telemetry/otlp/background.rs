@@ -5,7 +5,7 @@ use opentelemetry::Context;
 use opentelemetry::trace::SpanKind;
 
 use super::Tracer;
-use crate::rules::term::OrderKey;
+use payout_domain::term::OrderKey;
 use crate::telemetry::context::RequestContext;
 
 tokio::task_local! {

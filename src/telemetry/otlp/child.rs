@@ -120,8 +120,8 @@ fn template(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::term::OrderNo;
-    use crate::rules::wechat::v3;
+    use payout_domain::term::OrderNo;
+    use payout_domain::wechat::v3;
 
     #[test]
     fn a_path_tells_no_order_and_no_query() {

@@ -33,7 +33,7 @@ use super::log::chain;
 use super::metrics::Metrics;
 use super::metrics::payouts::PayoutMetrics;
 use super::trace;
-use crate::rules::term::OrderKey;
+use payout_domain::term::OrderKey;
 
 pub use self::export::Exporter;
 

@@ -9,8 +9,8 @@ use opentelemetry::{Context, KeyValue, Value};
 
 use super::{Recording, Tracer};
 use crate::peer::Peer;
-use crate::rules::fields::Fields;
-use crate::rules::term::OrderKey;
+use payout_domain::fields::Fields;
+use payout_domain::term::OrderKey;
 use crate::telemetry::context::RequestContext;
 use crate::telemetry::trace;
 

@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::client::{Answer, Client, Failure, MAX_ANSWER_BYTES};
 use super::dial::{Connector, tls_config};
-use crate::rules::term::OrderNo;
-use crate::rules::wechat::v3::{cancel_path, query_path};
+use payout_domain::term::OrderNo;
+use payout_domain::wechat::v3::{cancel_path, query_path};
 
 /// Long enough for everything that is waited for.
 const LONG: Duration = Duration::from_secs(20);

@@ -6,9 +6,9 @@ mod world;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use payout_sidecar::rules::fields::Fields;
-use payout_sidecar::rules::wechat::sign::sign_md5;
-use payout_sidecar::secret::Secret;
+use payout_domain::fields::Fields;
+use payout_domain::wechat::sign::sign_md5;
+use payout_domain::secret::Secret;
 
 use crate::support::http::{Answer, call, exchange};
 use crate::support::sidecar::{APP, BOTH, Encoding, MERCHANT, Payout, Sidecar};

@@ -2,7 +2,8 @@
 //! where the secrets are.
 
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
-use payout_sidecar::stub::{APIV3_KEY, Options, PUBLIC_KEY_ID, Stub};
+use payout_sidecar::private::replace_all;
+use fake_wechat::{APIV3_KEY, Options, PUBLIC_KEY_ID, Stub};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
@@ -69,8 +70,8 @@ impl World {
         .await
         .unwrap();
         let pki = tempfile::tempdir().unwrap();
-        stub.write_pki(pki.path(), &[MERCHANT]).unwrap();
-        stub.write_v3(pki.path(), &[BILLED]).unwrap();
+        replace_all(pki.path(), &stub.pki(&[MERCHANT]).unwrap()).unwrap();
+        replace_all(pki.path(), &stub.v3_pki(&[BILLED]).unwrap()).unwrap();
         let (cert, key) = stub.client_certificate(HAS_P12).unwrap();
         std::fs::write(pki.path().join("merchant.p12"), p12(&cert, &key)).unwrap();
         std::fs::write(pki.path().join("p12.key"), key).unwrap();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use payout_sidecar::stub::books::Books;
+use fake_wechat::books::Books;
 use tokio::task::JoinHandle;
 
 use super::http::{Answer, call, exchange, request};

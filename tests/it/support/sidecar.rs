@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use payout_sidecar::stub::{API_KEY, HandlerKind, Options, PUBLIC_KEY_ID, Stub};
+use payout_sidecar::private::replace_all;
+use fake_wechat::{API_KEY, HandlerKind, Options, PUBLIC_KEY_ID, Stub};
 use tempfile::TempDir;
 
 use super::cgroup::Cgroup;
@@ -356,9 +357,9 @@ impl Upstream {
         .await
         .unwrap();
         let dir = tempfile::tempdir().unwrap();
-        stub.write_pki(dir.path(), &[MERCHANT]).unwrap();
+        replace_all(dir.path(), &stub.pki(&[MERCHANT]).unwrap()).unwrap();
         if matches!(to, To::Bill { .. }) {
-            stub.write_v3(dir.path(), &[MERCHANT]).unwrap();
+            replace_all(dir.path(), &stub.v3_pki(&[MERCHANT]).unwrap()).unwrap();
         }
         Self { stub, dir, to }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use payout_sidecar::stub::{Faults, HandlerKind, Options, Stub};
+use fake_wechat::{Faults, HandlerKind, Options, Stub};
 
 use super::{another_address_of, at_handler, metric, on_files, pay, record, reload, stands};
 use crate::support::sidecar::{MERCHANT, Sidecar, To, Upstream, embedded};

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::rules::limits::{Charge, Counter};
+use payout_domain::limits::{Charge, Counter};
 
 /// The machine's clock, this many days off.
 struct Off(i64);
@@ -26,7 +26,7 @@ fn open_off(path: &Path, days: i64) -> FileLedger {
 fn settled_ago(ledger: &FileLedger, no: &str, ago: Duration) -> Order {
     let mut order = settled(&order(no, 1));
     let at = LedgerTime(ledger.time().0 - i64::try_from(ago.as_millis()).unwrap());
-    pinned(&mut order).created_at.ledger = at;
+    pinned_mut(&mut order).created_at.ledger = at;
     order.changed_at = at;
     order
 }
@@ -71,7 +71,7 @@ async fn a_clock_that_stands_401_days_wrong_forgets_nothing() {
                 .unwrap();
             assert_eq!(sum, i64::try_from(nth).unwrap(), "clocks {clocks:?}, start {nth}");
             let mut order = settled_ago(&ledger, &format!("A{nth}"), Duration::ZERO);
-            pinned(&mut order).created_at.wall = Off(*days).now();
+            pinned_mut(&mut order).created_at.wall = Off(*days).now();
             order.charges = vec![charge.clone()];
             ledger.insert(&order).await.unwrap();
             kept.push(order);
@@ -90,7 +90,7 @@ async fn settled_records_go_after_their_retention_and_unsettled_ones_stay() {
     let mut settled_late = settled_ago(&ledger, "A3", RETENTION + minute);
     settled_late.changed_at = ledger.time();
     let mut pending = order("A4", 1);
-    pinned(&mut pending).created_at.ledger = LedgerTime(0);
+    pinned_mut(&mut pending).created_at.ledger = LedgerTime(0);
     pending.changed_at = LedgerTime(0);
     for order in [&gone, &young, &settled_late, &pending] {
         ledger.insert(order).await.unwrap();
@@ -113,7 +113,7 @@ async fn what_is_old_is_cleared_away_behind_what_stays() {
     let mut orders: Vec<Order> = (0..600)
         .map(|n| {
             let mut order = order(&format!("P{n}"), 1);
-            pinned(&mut order).created_at.ledger = LedgerTime(n);
+            pinned_mut(&mut order).created_at.ledger = LedgerTime(n);
             order
         })
         .collect();
@@ -202,8 +202,8 @@ async fn a_list_since_a_day_goes_by_the_wall_clock_of_each_claim() {
     let ledger = open_off(&path, -401);
     let at = |ledger: &FileLedger, days: i64, no: &str| {
         let mut order = order(no, 1);
-        pinned(&mut order).created_at.wall = Off(days).now();
-        pinned(&mut order).created_at.ledger = ledger.time();
+        pinned_mut(&mut order).created_at.wall = Off(days).now();
+        pinned_mut(&mut order).created_at.ledger = ledger.time();
         order
     };
     ledger.insert(&at(&ledger, -401, "OLD")).await.unwrap();

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use super::NODE_OF_ITS_OWN;
 use super::store::Process;
 use super::world::{Books, Loss, Shared};
-use crate::rules::order::State;
-use crate::rules::pace::QUERY_WINDOW;
-use crate::rules::term::{Moment, OrderKey};
+use payout_domain::order::State;
+use payout_domain::pace::QUERY_WINDOW;
+use payout_domain::term::{Moment, OrderKey};
 
 /// What must be so in the end. `now` is the end, by the true clock.
 pub(super) fn judge(shared: &Shared, now: Moment) {

@@ -15,8 +15,8 @@ use super::world::{Shared, SkewedClock, Store};
 use crate::clock::Clock as _;
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
 use crate::payout::tests::world::{charged, due};
-use crate::rules::order::{Order, State};
-use crate::rules::term::{LedgerTime, MchId, OrderKey};
+use payout_domain::order::{Order, State};
+use payout_domain::term::{LedgerTime, MchId, OrderKey};
 
 /// One process's view of the world. Once it is dead, nothing that it called returns.
 #[derive(Clone)]

@@ -14,12 +14,12 @@ use super::world::{Books, Loss};
 use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{Identity, LookupError, OrderQuestion, Upstream};
-use crate::rules::contract::send::RequestCredentials;
-use crate::rules::fields::Fields;
-use crate::rules::order::{Before, State};
-use crate::rules::outcome::{Class, Evidence, Finding, Found, Refusal};
-use crate::rules::pace::QUERY_WINDOW;
-use crate::rules::term::{OpenId, UserId, WxAppId};
+use payout_domain::contract::send::RequestCredentials;
+use payout_domain::fields::Fields;
+use payout_domain::order::{Before, State};
+use payout_domain::outcome::{Class, Evidence, Finding, Found, Refusal};
+use payout_domain::pace::QUERY_WINDOW;
+use payout_domain::term::{OpenId, UserId, WxAppId};
 
 #[async_trait]
 impl Identity for Process {

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::payout::tests::world::PausedClock;
-use crate::rules::order::{Before, Order, State};
-use crate::rules::term::{LedgerTime, MchId, Millis, OrderKey};
+use payout_domain::order::{Before, Order, State};
+use payout_domain::term::{LedgerTime, MchId, Millis, OrderKey};
 
 /// The one source of chance of a run.
 pub(super) struct Dice(pub(super) Mutex<u64>);
@@ -283,7 +283,7 @@ impl Shared {
 
     /// The store has taken a record: a claim begins, or ends. No claim ends by a lease that has not truly passed.
     pub(super) fn written(&self, previous: Option<&Order>, next: &Order) {
-        if previous.is_some_and(|previous| previous.pinned != next.pinned) {
+        if previous.is_some_and(|previous| previous.pinned() != next.pinned()) {
             let changed = format!("{}: what its claim had pinned was changed", next.key);
             self.broken.lock().unwrap().get_or_insert(changed);
         }

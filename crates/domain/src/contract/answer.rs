@@ -1,0 +1,504 @@
+//! Answers to both requests, as fields in the contract's names. Document: specification, sections 2.3 and 2.4.
+
+use crate::contract::fault::{ErrCode, Fault};
+use crate::fields::Fields;
+use crate::order::{Destination, Order, State};
+use crate::outcome::{Finding, Found};
+use crate::term::OrderKey;
+use crate::wechat::Product;
+use crate::wechat::v3::state::BillState;
+
+/// `[answer]`: what the platform is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disclosure {
+    /// Whether answers show the openid instead of the user id that the caller sent.
+    pub reveal_openid: bool,
+}
+
+/// The request was not taken: malformed, or refused at the door. `order_no` as far as it could be read.
+#[must_use]
+pub fn not_taken(fault: &Fault, order_no: Option<&str>) -> Fields<'static> {
+    let mut fields = Fields::with_capacity(5);
+    fields.set("returnCode", "FAIL");
+    fields.set("returnMsg", fault.text.clone());
+    fields.set("errCode", fault.code.as_str());
+    fields.set("errCodeDes", fault.text.clone());
+    if let Some(order_no) = order_no {
+        fields.set("mchBillno", order_no.to_owned());
+    }
+    fields
+}
+
+/// The request was taken and did not succeed.
+#[must_use]
+pub fn failed(code: &str, text: &str, key: &OrderKey) -> Fields<'static> {
+    let mut fields = Fields::with_capacity(8);
+    fields.set("returnCode", "SUCCESS");
+    fields.set("resultCode", "FAIL");
+    fields.set("errCode", code.to_owned());
+    fields.set("errCodeDes", text.to_owned());
+    fields.set("mchBillno", key.order_no.as_str().to_owned());
+    fields.set("mchId", key.mch_id.as_str().to_owned());
+    fields
+}
+
+/// What the record says of the order: the answer to a request that paid it, and to every repeat.
+#[must_use]
+pub fn recorded(order: &Order, disclosure: Disclosure) -> Fields<'static> {
+    match &order.state {
+        State::Succeeded(succeeded) => {
+            let mut fields = succeeded_head(order, disclosure);
+            copy_new(&mut fields, &succeeded.fields);
+            fields
+        }
+        State::Refused(refused) => failed(&refused.refusal.code, &refused.refusal.text, &order.key),
+        State::Pending(_) => failed_by(&Fault::processing(), &order.key),
+        State::Unknown(_) => failed_by(&Fault::unknown(), &order.key),
+    }
+}
+
+/// The request was taken and did not succeed, for one of the contract's own reasons.
+#[must_use]
+pub fn failed_by(fault: &Fault, key: &OrderKey) -> Fields<'static> {
+    failed(fault.code.as_str(), &fault.text, key)
+}
+
+fn succeeded_head(order: &Order, disclosure: Disclosure) -> Fields<'static> {
+    let mut fields = Fields::with_capacity(12);
+    let order_no = || order.key.order_no.as_str().to_owned();
+    let mch_id = || order.key.mch_id.as_str().to_owned();
+    let app = order.wx_app_id.as_str().to_owned();
+    fields.set("returnCode", "SUCCESS");
+    fields.set("resultCode", "SUCCESS");
+    fields.set("mchBillno", order_no());
+    match order.upstream {
+        Destination::Wechat(Product::Transfer) | Destination::TransferBill => {
+            fields.set("mchAppid", app);
+            fields.set("mchid", mch_id());
+            fields.set("partnerTradeNo", order_no());
+        }
+        Destination::Wechat(Product::Redpack | Product::MiniProgramRedpack) | Destination::Handler(_) => {
+            fields.set("mchId", mch_id());
+            fields.set("wxappid", app);
+            fields.set("reOpenid", person(order, disclosure));
+            fields.set("totalAmount", order.amount.to_string());
+        }
+    }
+    fields
+}
+
+/// The user id that the caller sent, or the openid where the customer wants it shown.
+fn person(order: &Order, disclosure: Disclosure) -> String {
+    if disclosure.reveal_openid {
+        order.openid.as_str()
+    } else {
+        order.user_id.as_str()
+    }
+    .to_owned()
+}
+
+/// Adds the fields that are not there yet; all values in answers are strings.
+fn copy_new(fields: &mut Fields<'static>, more: &Fields<'static>) {
+    for (name, value) in more.iter() {
+        if fields.get(name).is_none() && !value.is_blank() {
+            let text = crate::fields::Value::Text(value.characters().to_owned().into());
+            // A name that is not there cannot be there twice, and a few dozen fields are not too many.
+            let _added = fields.push(name.to_owned().into(), text).is_ok();
+        }
+    }
+}
+
+/// The answer to a status request about an order on record. The record's state decides what is told; what the upstream said just
+/// now (`finding`, where it was asked) refines it, where the two agree. Document: specification, section 2.4.
+#[must_use]
+pub fn stands(order: &Order, finding: Option<&Finding>, disclosure: Disclosure) -> Fields<'static> {
+    match finding {
+        Some(finding) if agrees(order, &finding.found) => {
+            answered(&order.key, finding, Some(person(order, disclosure)))
+        }
+        Some(_) | None => remembered(order, disclosure),
+    }
+}
+
+/// Whether the upstream's word can be told of an order in this state: it never turns a paid order into a failed one, nor a
+/// refused one into one that is being sent.
+fn agrees(order: &Order, found: &Found) -> bool {
+    match (&order.state, found) {
+        (State::Succeeded(_) | State::Unknown(_), Found::Accepted { .. } | Found::Moving)
+        | (State::Refused(_), Found::NotPaid(_)) => true,
+        // An accepted bill may still end unpaid.
+        (State::Succeeded(_), Found::NotPaid(_)) => order.upstream == Destination::TransferBill,
+        (
+            State::Pending(_) | State::Unknown(_) | State::Succeeded(_) | State::Refused(_),
+            Found::Accepted { .. }
+            | Found::NotPaid(_)
+            | Found::Moving
+            | Found::NoSuchOrder
+            | Found::Unclear { .. },
+        ) => false,
+    }
+}
+
+/// The answer to a status request about an order that is not on record here, from what the upstream said.
+#[must_use]
+pub fn reported(key: &OrderKey, finding: &Finding, disclosure: Disclosure) -> Fields<'static> {
+    // Without a record the user id is not known, and the openid is the customer's own business.
+    let upstreams_person = finding.report.characters("openid").map(str::to_owned);
+    answered(
+        key,
+        finding,
+        upstreams_person.filter(|_| disclosure.reveal_openid),
+    )
+}
+
+/// `person` stands in the place of the upstream's `openid`, where it tells one.
+fn answered(key: &OrderKey, finding: &Finding, person: Option<String>) -> Fields<'static> {
+    let mut fields = status_head(key);
+    // A bill's report has the contract's word, which stands in its place.
+    if let (Some(status), None) = (&finding.status, finding.report.get("status")) {
+        fields.set("status", status.clone());
+    }
+    let mut report = finding.report.clone();
+    if let (Some(_), Some(person)) = (report.take("openid"), person) {
+        report.set("openid", person);
+    }
+    copy_new(&mut fields, &report);
+    fields
+}
+
+/// The answer to a status request from the record alone, where the upstream is out of reach.
+#[must_use]
+fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
+    let (status, reason) = match &order.state {
+        State::Pending(_) => return failed_by(&Fault::processing(), &order.key),
+        State::Unknown(_) => return failed_by(&Fault::unknown(), &order.key),
+        // An accepted bill is not paid before WeChat has said so.
+        State::Succeeded(_) if order.upstream == Destination::TransferBill => ("PROCESSING", None),
+        State::Succeeded(succeeded) => {
+            let transfer = is_transfer(order) || succeeded.fields.characters("paymentNo").is_some();
+            (if transfer { "SUCCESS" } else { "SENT" }, None)
+        }
+        State::Refused(refused) => (
+            "FAILED",
+            Some(format!("{}: {}", refused.refusal.code, refused.refusal.text)),
+        ),
+    };
+    let mut fields = status_head(&order.key);
+    let bill = order.upstream_status.as_deref().and_then(BillState::parse);
+    let is_refused = matches!(order.state, State::Refused(_));
+    let (status, reason) = match (&order.upstream_status, bill) {
+        (Some(word), Some(state)) if order.upstream == Destination::TransferBill && !is_refused => {
+            let says_more = (state.status() != word).then(|| word.clone());
+            (state.status(), reason.or(says_more))
+        }
+        // A word about an earlier attempt, or one that contradicts the acceptance.
+        (Some(word), _) if !is_refused && word != "FAILED" => (word.as_str(), reason),
+        (Some(_) | None, _) => (status, reason),
+    };
+    fields.set("status", status.to_owned());
+    if let Some(reason) = reason {
+        fields.set("reason", reason);
+    }
+    if is_transfer(order) {
+        fields.set("partnerTradeNo", order.key.order_no.as_str().to_owned());
+        fields.set("appid", order.wx_app_id.as_str().to_owned());
+        fields.set("openid", person(order, disclosure));
+        fields.set("paymentAmount", order.amount.to_string());
+    } else {
+        fields.set("totalAmount", order.amount.to_string());
+    }
+    fields
+}
+
+fn is_transfer(order: &Order) -> bool {
+    matches!(
+        order.upstream,
+        Destination::Wechat(Product::Transfer) | Destination::TransferBill
+    )
+}
+
+fn status_head(key: &OrderKey) -> Fields<'static> {
+    let mut fields = Fields::with_capacity(16);
+    fields.set("returnCode", "SUCCESS");
+    fields.set("resultCode", "SUCCESS");
+    fields.set("mchBillno", key.order_no.as_str().to_owned());
+    fields.set("mchId", key.mch_id.as_str().to_owned());
+    fields
+}
+
+/// The answer to a status request about an order nobody has seen.
+#[must_use]
+pub fn not_found(key: &OrderKey) -> Fields<'static> {
+    failed_by(
+        &Fault::new(ErrCode::NotFound, "订单不存在: nobody has seen this mchBillno"),
+        key,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+    use crate::order::fixtures::{at_handler, claimed, request};
+    use crate::order::{Refused, Succeeded, Unknown};
+    use crate::outcome::{Found, Refusal};
+    use crate::term::{LedgerTime, Millis};
+
+    const HIDDEN: Disclosure = Disclosure { reveal_openid: false };
+    const REVEALED: Disclosure = Disclosure { reveal_openid: true };
+
+    const REDPACK: Destination = Destination::Wechat(Product::Redpack);
+    const TRANSFER: Destination = Destination::Wechat(Product::Transfer);
+
+    fn fields(text: &str) -> Fields<'static> {
+        json::decode(text).unwrap().into_owned()
+    }
+
+    fn order(upstream: Destination, state: State) -> Order {
+        Order {
+            state,
+            ..claimed(upstream)
+        }
+    }
+
+    fn succeeded(text: &str) -> State {
+        State::Succeeded(Succeeded {
+            at: Millis(0),
+            fields: fields(text),
+            following: None,
+        })
+    }
+
+    fn refused() -> State {
+        State::Refused(Refused {
+            at: Millis(0),
+            refusal: Refusal {
+                code: "NOTENOUGH".into(),
+                text: "余额不足".into(),
+                burnt: false,
+            },
+        })
+    }
+
+    fn unknown() -> State {
+        State::Unknown(Unknown {
+            since: Millis(0),
+            why: "w".into(),
+            next_query_at: LedgerTime(0),
+            queries: 0,
+            absence: None,
+        })
+    }
+
+    fn recorded_text(upstream: Destination, state: State, disclosure: Disclosure) -> String {
+        json::encode(&recorded(&order(upstream, state), disclosure))
+    }
+
+    #[test]
+    fn what_was_not_taken_says_why_twice_and_which_order_it_was() {
+        let fault = Fault::missing("amount");
+        assert_eq!(
+            json::encode(&not_taken(&fault, Some("A1"))),
+            r#"{"returnCode":"FAIL","returnMsg":"参数格式校验错误: amount is required","errCode":"PARAM_ERROR","errCodeDes":"参数格式校验错误: amount is required","mchBillno":"A1"}"#
+        );
+        assert_eq!(not_taken(&fault, None).get("mchBillno"), None);
+    }
+
+    #[test]
+    fn a_success_has_the_products_fields() {
+        assert_eq!(
+            recorded_text(REDPACK, succeeded(r#"{"sendListid":"9"}"#), HIDDEN),
+            r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","wxappid":"wx1","reOpenid":"user-1","totalAmount":"100","sendListid":"9"}"#
+        );
+        assert_eq!(
+            recorded_text(TRANSFER, succeeded(r#"{"paymentNo":"7"}"#), HIDDEN),
+            r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchAppid":"wx1","mchid":"19","partnerTradeNo":"A1","paymentNo":"7"}"#
+        );
+    }
+
+    #[test]
+    fn the_openid_is_told_only_where_the_customer_wants_it() {
+        for (disclosure, person) in [(HIDDEN, "user-1"), (REVEALED, "oX12abcdefghijk9f")] {
+            let order = order(at_handler(), succeeded("{}"));
+            assert_eq!(recorded(&order, disclosure).characters("reOpenid"), Some(person));
+        }
+    }
+
+    /// The upstream's fields add to ours, as texts, and replace none of them.
+    #[test]
+    fn an_upstreams_fields_stand_behind_our_own() {
+        let said = r#"{"mchBillno":"A2","totalAmount":1,"paymentNo":7,"hbpackage":"","sendListid":null}"#;
+        assert_eq!(
+            recorded_text(at_handler(), succeeded(said), HIDDEN),
+            r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","wxappid":"wx1","reOpenid":"user-1","totalAmount":"100","paymentNo":"7"}"#
+        );
+    }
+
+    #[test]
+    fn what_did_not_succeed_says_so() {
+        let pending = claimed(REDPACK).state;
+        for (state, code) in [
+            (refused(), "NOTENOUGH"),
+            (pending, "PROCESSING"),
+            (unknown(), "SYSTEMERROR"),
+        ] {
+            let order = order(REDPACK, state);
+            let sent = recorded(&order, HIDDEN);
+            assert_eq!(sent.characters("returnCode"), Some("SUCCESS"));
+            assert_eq!(sent.characters("resultCode"), Some("FAIL"));
+            assert_eq!(sent.characters("errCode"), Some(code));
+            assert_eq!(sent.characters("mchBillno"), Some("A1"));
+            assert_eq!(sent.characters("mchId"), Some("19"));
+            assert!(sent.characters("errCodeDes").is_some());
+        }
+        assert_eq!(
+            json::encode(&not_found(&request(&[]).key())),
+            r#"{"returnCode":"SUCCESS","resultCode":"FAIL","errCode":"NOT_FOUND","errCodeDes":"订单不存在: nobody has seen this mchBillno","mchBillno":"A1","mchId":"19"}"#
+        );
+    }
+
+    fn finding(status: Option<&str>, report: &str) -> Finding {
+        Finding {
+            found: Found::Moving,
+            status: status.map(str::to_owned),
+            report: fields(report),
+        }
+    }
+
+    #[test]
+    fn a_status_answer_is_the_upstreams_report() {
+        let order = order(TRANSFER, unknown());
+        let said = finding(
+            Some("PROCESSING"),
+            r#"{"paymentAmount":100,"mchId":"20","desc":"","openid":"oX12abcdefghijk9f"}"#,
+        );
+        let begins = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","status":"PROCESSING","paymentAmount":"100""#;
+        let on_record = |disclosure| json::encode(&stands(&order, Some(&said), disclosure));
+        let elsewhere = |disclosure| json::encode(&reported(&order.key, &said, disclosure));
+        assert_eq!(on_record(HIDDEN), format!(r#"{begins},"openid":"user-1"}}"#));
+        assert_eq!(elsewhere(HIDDEN), format!("{begins}}}"));
+        for told in [on_record(REVEALED), elsewhere(REVEALED)] {
+            assert_eq!(told, format!(r#"{begins},"openid":"oX12abcdefghijk9f"}}"#));
+        }
+        let silent = stands(&order, Some(&finding(None, "{}")), REVEALED);
+        assert_eq!((silent.get("status"), silent.get("openid")), (None, None));
+    }
+
+    /// The record's state decides; the upstream's word refines it, and never says that what was paid failed, nor that what was
+    /// refused is being sent.
+    #[test]
+    fn the_upstreams_word_never_contradicts_the_record() {
+        let not_paid = || {
+            Found::NotPaid(Refusal {
+                code: "F".into(),
+                text: String::new(),
+                burnt: false,
+            })
+        };
+        let accepted = || Found::Accepted {
+            fields: Fields::new(),
+        };
+        let status = |upstream: &Destination, state: State, found: Found, word: &str| {
+            let finding = Finding {
+                found,
+                status: Some(word.to_owned()),
+                report: Fields::new(),
+            };
+            let told = stands(&order(upstream.clone(), state), Some(&finding), HIDDEN);
+            let told = told.characters("status").or_else(|| told.characters("errCode"));
+            told.unwrap_or_default().to_owned()
+        };
+        let paid = || succeeded("{}");
+        for (upstream, plain) in [(REDPACK, "SENT"), (TRANSFER, "SUCCESS"), (at_handler(), "SENT")] {
+            assert_eq!(status(&upstream, paid(), not_paid(), "FAILED"), plain);
+            assert_eq!(status(&upstream, paid(), Found::NoSuchOrder, "NOT_FOUND"), plain);
+            assert_eq!(status(&upstream, paid(), accepted(), "REFUND"), "REFUND");
+            assert_eq!(status(&upstream, refused(), Found::Moving, "SENDING"), "FAILED");
+            assert_eq!(status(&upstream, refused(), not_paid(), "FAILED"), "FAILED");
+            assert_eq!(status(&upstream, unknown(), Found::Moving, "SENDING"), "SENDING");
+            assert_eq!(status(&upstream, unknown(), not_paid(), "FAILED"), "SYSTEMERROR");
+            let remembers = |state, word: &str| {
+                let order = Order {
+                    upstream_status: Some(word.into()),
+                    ..order(upstream.clone(), state)
+                };
+                stands(&order, None, HIDDEN)
+                    .characters("status")
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            assert_eq!(remembers(paid(), "FAILED"), plain);
+            assert_eq!(remembers(refused(), "SENDING"), "FAILED");
+        }
+        assert_eq!(
+            status(&Destination::TransferBill, paid(), not_paid(), "FAIL"),
+            "FAIL"
+        );
+    }
+
+    #[test]
+    fn the_record_answers_in_the_upstreams_place() {
+        let told = |upstream, state| json::encode(&remembered(&order(upstream, state), HIDDEN));
+        let head = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19""#;
+        assert_eq!(
+            told(REDPACK, succeeded("{}")),
+            format!(r#"{head},"status":"SENT","totalAmount":"100"}}"#)
+        );
+        assert_eq!(
+            told(TRANSFER, succeeded("{}")),
+            format!(
+                r#"{head},"status":"SUCCESS","partnerTradeNo":"A1","appid":"wx1","openid":"user-1","paymentAmount":"100"}}"#
+            )
+        );
+        assert_eq!(
+            told(REDPACK, refused()),
+            format!(r#"{head},"status":"FAILED","reason":"NOTENOUGH: 余额不足","totalAmount":"100"}}"#)
+        );
+        // What a handler paid by is only seen by the number it gave.
+        assert!(
+            told(at_handler(), succeeded(r#"{"paymentNo":"7"}"#)).contains("\"SUCCESS\",\"totalAmount\"")
+        );
+        assert!(told(at_handler(), succeeded(r#"{"sendListid":"7"}"#)).contains("\"SENT\""));
+        let later = Order {
+            upstream_status: Some("REFUND".into()),
+            ..order(REDPACK, succeeded("{}"))
+        };
+        assert_eq!(
+            remembered(&later, HIDDEN).characters("status"),
+            Some("REFUND"),
+            "the upstream's latest word wins"
+        );
+        for (state, code) in [(unknown(), "SYSTEMERROR"), (claimed(REDPACK).state, "PROCESSING")] {
+            let told = remembered(&order(REDPACK, state), HIDDEN);
+            assert_eq!(told.characters("errCode"), Some(code));
+            assert_eq!(told.get("status"), None);
+        }
+    }
+
+    #[test]
+    fn a_bill_is_remembered_in_the_contracts_words_and_says_more_where_those_say_less() {
+        let told = |upstream, status: Option<&str>| {
+            let order = Order {
+                upstream_status: status.map(Into::into),
+                ..order(upstream, succeeded("{}"))
+            };
+            let told = remembered(&order, HIDDEN);
+            let of = |name: &str| told.characters(name).map(str::to_owned);
+            (of("status").unwrap(), of("reason"))
+        };
+        let bill = |status| told(Destination::TransferBill, status);
+        assert_eq!(
+            bill(None),
+            ("PROCESSING".into(), None),
+            "not paid before WeChat has said so"
+        );
+        assert_eq!(bill(Some("SUCCESS")), ("SUCCESS".into(), None));
+        assert_eq!(
+            bill(Some("CANCELLED")),
+            ("FAILED".into(), Some("CANCELLED".into()))
+        );
+        assert_eq!(bill(Some("A_NEW_WORD")), ("A_NEW_WORD".into(), None));
+        // The same word of another upstream is that upstream's own.
+        assert_eq!(told(REDPACK, Some("CANCELLED")), ("CANCELLED".into(), None));
+    }
+}

@@ -1,0 +1,78 @@
+//! Takes typed values out of a request's fields, and refuses by the field's name what is not of the type.
+
+use crate::contract::fault::Fault;
+use crate::fields::{Fields, Value};
+use crate::term::Malformed;
+use crate::xml::is_xml_char;
+
+/// A request that is being taken apart; what is left at the end is what the contract does not know.
+#[derive(Debug)]
+pub struct Reading<'a>(pub Fields<'a>);
+
+impl<'a> Reading<'a> {
+    /// A text; `None` where it is absent or blank.
+    ///
+    /// # Errors
+    /// When the value is no text (a JSON number, an object), then `PARAM_ERROR` by name.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, Fault> {
+        match self.0.take(name) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text.into_owned())),
+            Some(Value::Raw(_)) => Err(Fault::field(name, "must be a string")),
+        }
+    }
+
+    /// A text that must be there.
+    ///
+    /// # Errors
+    /// As [`Reading::text`], and when it is absent.
+    pub fn required(&mut self, name: &str) -> Result<String, Fault> {
+        self.text(name)?.ok_or_else(|| Fault::missing(name))
+    }
+
+    /// A text that must be there and parse as a term.
+    ///
+    /// # Errors
+    /// As [`Reading::required`], and when the term's rule is broken.
+    pub fn term<T>(&mut self, name: &str, parse: fn(&str) -> Result<T, Malformed>) -> Result<T, Fault> {
+        let text = self.required(name)?;
+        parse(&text).map_err(|rule| Fault::field(name, rule.0))
+    }
+
+    /// A text of at most `max` characters, which can be sent on as XML.
+    ///
+    /// # Errors
+    /// As [`Reading::text`], and when it is too long or holds a character that XML cannot carry.
+    pub fn words(&mut self, name: &str, max: usize) -> Result<Option<String>, Fault> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        if text.chars().count() > max {
+            return Err(Fault::field(name, &format!("must be at most {max} characters")));
+        }
+        if !text.chars().all(is_xml_char) {
+            return Err(Fault::field(name, "must not hold control characters"));
+        }
+        Ok(Some(text))
+    }
+
+    /// An integer: a JSON number without fraction and exponent, or a text of digits. `None` where it is absent.
+    ///
+    /// # Errors
+    /// When the value is anything else, or does not fit 64 bits, then `PARAM_ERROR` with `rule`.
+    pub fn integer(&mut self, name: &str, rule: &'static str) -> Result<Option<i64>, Fault> {
+        let Some(value) = self.0.take(name) else {
+            return Ok(None);
+        };
+        let digits = match &value {
+            Value::Text(text) => text.as_ref(),
+            // Only a JSON number may carry a sign; the range is checked by whoever knows it.
+            Value::Raw(token) => token.strip_prefix('-').unwrap_or(token),
+        };
+        let all_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        match value.characters().parse::<i64>() {
+            Ok(number) if all_digits => Ok(Some(number)),
+            _ => Err(Fault::field(name, rule)),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The question how a payout stands: `POST /pay/getApiRedPacketStatus`. Document: specification, section 2.4.
+
+use crate::contract::fault::Fault;
+use crate::contract::reading::Reading;
+use crate::contract::send::{RequestCredentials, read_record_id};
+use crate::fields::Fields;
+use crate::term::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
+
+/// A question how a payout stands.
+#[derive(Debug)]
+pub struct StatusRequest {
+    /// The app that the payout was made under.
+    pub wx_app_id: WxAppId,
+    /// Merchant and order number.
+    pub key: OrderKey,
+    /// `tradeRecordId`.
+    pub trade_record_id: TradeRecordId,
+    /// Credentials in the request.
+    pub credentials: RequestCredentials,
+}
+
+impl StatusRequest {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// When a required field is missing, of the wrong type or over its limit, then `PARAM_ERROR` with its name.
+    pub fn read(fields: Fields<'_>) -> Result<Self, Fault> {
+        let mut fields = Reading(fields);
+        Ok(Self {
+            wx_app_id: fields.term("wxAppId", WxAppId::parse)?,
+            key: OrderKey {
+                mch_id: fields.term("mchId", MchId::parse)?,
+                order_no: fields.term("mchBillno", OrderNo::parse)?,
+            },
+            trade_record_id: read_record_id(&mut fields)?,
+            credentials: RequestCredentials::read(&mut fields)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    #[test]
+    fn all_four_fields_are_required() {
+        let all = [
+            ("wxAppId", "\"wx1\""),
+            ("mchId", "\"19\""),
+            ("mchBillno", "\"A1\""),
+            ("tradeRecordId", "\"7\""),
+        ];
+        let body = |skip: &str| {
+            let parts: Vec<_> = all
+                .iter()
+                .filter(|(n, _)| *n != skip)
+                .map(|(n, t)| format!("\"{n}\":{t}"))
+                .collect();
+            format!("{{{}}}", parts.join(","))
+        };
+        assert!(StatusRequest::read(json::decode(&body("")).unwrap()).is_ok());
+        for (name, _) in all {
+            let text = body(name);
+            let fault = StatusRequest::read(json::decode(&text).unwrap()).unwrap_err();
+            assert_eq!(fault, Fault::missing(name));
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! An order as it is read from its record, which is in two parts: what the first claim fixed ([`Pinned`]), and what changes.
+//! How the latter is written is said where [`Order`] is.
+
+use serde::Deserialize;
+
+use super::{Change, Order, Pinned, State, Version};
+use crate::limits::Charge;
+use crate::term::{LedgerTime, Moment};
+
+/// The part of a record that changes, as it is read; [`Order`] is how it is written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Changing {
+    claim: u64,
+    version: Version,
+    #[serde(default)]
+    charges: Vec<Charge>,
+    #[serde(default)]
+    returned: Vec<Charge>,
+    attempted_at: Moment,
+    doubt_since: Moment,
+    changed_at: LedgerTime,
+    attempts: u32,
+    state: State,
+    upstream_status: Option<String>,
+    history: Vec<Change>,
+}
+
+impl Order {
+    /// The order of both parts of its record; `None` when they are of two claims.
+    #[must_use]
+    pub fn from_parts(pinned: Pinned, changing: Changing) -> Option<Self> {
+        (pinned.claim == changing.claim).then(|| Self {
+            pinned: pinned.into(),
+            version: changing.version,
+            charges: changing.charges,
+            returned: changing.returned,
+            attempted_at: changing.attempted_at,
+            doubt_since: changing.doubt_since,
+            changed_at: changing.changed_at,
+            attempts: changing.attempts,
+            state: changing.state,
+            upstream_status: changing.upstream_status,
+            history: changing.history,
+        })
+    }
+}
