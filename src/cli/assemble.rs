@@ -23,17 +23,17 @@ use crate::payout::watch::Contact;
 use crate::payout::{Payouts, Settings};
 use crate::private;
 use crate::redis_link::{self, Options, RedisLink};
-use payout_domain::contract::answer::Disclosure;
-use payout_domain::encoding::Encoding;
-use payout_domain::order::step::Policy;
-use payout_domain::route::MerchantPattern;
-use payout_domain::wechat::v2::Texts;
 use crate::telemetry::metrics::{Expiring, Metrics};
 use crate::upstream::bills::{BillCredentials, BillUpstream};
 use crate::upstream::client::Client;
 use crate::upstream::dial::{ClientCertificate, tls_config};
 use crate::upstream::handler::{HandlerFormat, HandlerUpstream};
 use crate::upstream::wechat::{Hosts, WechatUpstream};
+use payout_domain::contract::answer::Disclosure;
+use payout_domain::encoding::Encoding;
+use payout_domain::order::step::Policy;
+use payout_domain::route::MerchantPattern;
+use payout_domain::wechat::v2::Texts;
 
 /// How long a connection to a handler may take to open: it stands beside us, or close by.
 const HANDLER_CONNECT: std::time::Duration = std::time::Duration::from_secs(3);

@@ -9,8 +9,8 @@ use crate::config::Config;
 use crate::config::redacted::summary;
 use crate::http::budget::{Budget, Wanted};
 use crate::ledger::keeper::Standing;
-use payout_domain::terminal;
 use crate::telemetry::metrics::Metrics;
+use payout_domain::terminal;
 
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 pub(super) async fn check(path: &Path, connect: bool) -> anyhow::Result<()> {

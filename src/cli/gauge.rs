@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::payout::Payouts;
 use crate::payout::ports::StoreError;
+use crate::telemetry::metrics::Metrics;
 use payout_domain::limits::merchant_day;
 use payout_domain::order::State;
 use payout_domain::term::Millis;
-use crate::telemetry::metrics::Metrics;
 
 /// The pause between two looks. Alerts on ages of minutes need no more.
 const PAUSE: Duration = Duration::from_secs(15);

@@ -10,9 +10,9 @@ use super::{assemble, configuration, misconfigured};
 use crate::clock::SystemClock;
 use crate::ledger::keeper::{Keeper, Standing};
 use crate::payout::ports::StoreError;
+use crate::telemetry::log;
 use payout_domain::term::MchId;
 use payout_domain::terminal;
-use crate::telemetry::log;
 
 #[derive(Subcommand)]
 pub(super) enum LedgerCommand {

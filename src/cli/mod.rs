@@ -26,8 +26,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::private;
-use payout_domain::terminal;
 use crate::telemetry::out;
+use payout_domain::terminal;
 
 /// A reverse-proxy sidecar that pays WeChat red packets (红包) and transfers (付款到零钱) once per order number.
 #[derive(Parser)]

@@ -8,8 +8,8 @@ use http::Uri;
 use http::uri::Scheme;
 use ipnet::IpNet;
 
-use payout_domain::term::HandlerId;
 use crate::upstream::dial::host_and_port;
+use payout_domain::term::HandlerId;
 
 /// An address and port to listen on.
 pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {

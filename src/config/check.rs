@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use payout_domain::term::Millis;
 use payout_domain::secret::Secret;
+use payout_domain::term::Millis;
 
 use super::CertificateError;
 use super::address::{self, Path};

@@ -11,12 +11,12 @@ use std::time::Duration;
 use serde::{Serialize as _, Serializer};
 use serde_json::{Value, json};
 
+use crate::telemetry::otlp::Settings;
 use payout_domain::route::MerchantPattern;
+use payout_domain::secret::SET;
 use payout_domain::wechat::Product;
 use payout_domain::wechat::v3::request::Scene;
 use payout_domain::wechat::v3::sign::VerifyingKey;
-use payout_domain::secret::SET;
-use crate::telemetry::otlp::Settings;
 
 use super::units::{ByteSize, show};
 use super::{Backend, Certificate, ClientIp, Config, IdentitySource, LedgerStore, To};

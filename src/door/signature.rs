@@ -14,9 +14,9 @@
 use payout_domain::contract::fault::{ErrCode, Fault};
 use payout_domain::contract::send::FIELDS;
 use payout_domain::fields::{Fields, Value};
+use payout_domain::secret::Secret;
 use payout_domain::text::cut;
 use payout_domain::wechat::sign::{SIGN, verify_md5};
-use payout_domain::secret::Secret;
 
 const NONCE: &str = "nonceStr";
 

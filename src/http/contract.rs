@@ -16,6 +16,10 @@ use crate::door::signature;
 use crate::payout::Payouts;
 use crate::proxy::body::Body;
 use crate::proxy::target::{TargetError, check_message, names_one_host};
+use crate::telemetry::context::RequestContext;
+use crate::telemetry::log::chain;
+use crate::telemetry::otlp::server::{learn_answer, learn_order};
+use crate::telemetry::trace::X_REQUEST_ID;
 use payout_domain::contract::answer;
 use payout_domain::contract::fault::Fault;
 use payout_domain::contract::send::SendRequest;
@@ -23,12 +27,8 @@ use payout_domain::contract::status::StatusRequest;
 use payout_domain::encoding::{Encoding, EncodingError};
 use payout_domain::fields::Fields;
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
-use payout_domain::text::cut;
 use payout_domain::secret::Secret;
-use crate::telemetry::context::RequestContext;
-use crate::telemetry::log::chain;
-use crate::telemetry::otlp::server::{learn_answer, learn_order};
-use crate::telemetry::trace::X_REQUEST_ID;
+use payout_domain::text::cut;
 
 /// One of the contract's two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,9 +20,9 @@ use crate::payout::notify::NoticeError;
 use crate::payout::ports::Notice;
 use crate::proxy::body::Body;
 use crate::proxy::target::check_message;
-use payout_domain::wechat::v3::sign::Signed;
 use crate::telemetry::context::RequestContext;
 use crate::telemetry::otlp::server::learn_notified;
+use payout_domain::wechat::v3::sign::Signed;
 
 /// The most bytes of a notification: they have about 1000.
 const MAX_BODY: usize = 64 * 1024;

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use super::csv::{Row, Rows};
 use crate::clock::{Clock as _, SystemClock};
 use crate::payout::ports::{Identity, LookupError};
-use payout_domain::term::{OpenId, UserId, WxAppId};
 use crate::watch::{Stamp, Watch, stamp};
+use payout_domain::term::{OpenId, UserId, WxAppId};
 
 /// How long the file must not have changed before it is read.
 const STILL: Duration = Duration::from_millis(100);

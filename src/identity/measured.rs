@@ -6,10 +6,10 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use crate::payout::ports::{Identity, LookupError};
-use payout_domain::term::{OpenId, UserId, WxAppId};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::stores::{CallMeter, Store};
 use crate::telemetry::otlp::child::OpenSpan;
+use payout_domain::term::{OpenId, UserId, WxAppId};
 
 /// An identity store that is measured.
 pub struct Measured {

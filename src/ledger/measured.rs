@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
-use payout_domain::order::Order;
-use payout_domain::term::{LedgerTime, MchId, OrderKey};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::payouts::PayoutMetrics;
 use crate::telemetry::metrics::stores::{CallMeter, Store};
 use crate::telemetry::otlp::child::OpenSpan;
+use payout_domain::order::Order;
+use payout_domain::term::{LedgerTime, MchId, OrderKey};
 
 /// A ledger that is measured.
 pub struct Measured {

@@ -111,8 +111,8 @@ fn refused(text: String) -> StoreError {
 mod tests {
     use super::*;
     use crate::ledger::samples::{self, order, settled};
-    use payout_domain::order::fixtures::pinned_mut;
     use payout_domain::fields::Fields;
+    use payout_domain::order::fixtures::pinned_mut;
     use payout_domain::order::{Change, State};
     use payout_domain::term::{Fen, UserId};
 

@@ -3,11 +3,10 @@
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
 use payout_domain::limits::{Charge, Counter};
-use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::fixtures::{at_handler, claimed, pinned_mut};
+use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{
-    Absence, Before, Destination, Following, Order, Pending, Refused, State, Succeeded, Unknown,
-    Version,
+    Absence, Before, Destination, Following, Order, Pending, Refused, State, Succeeded, Unknown, Version,
 };
 use payout_domain::outcome::{Evidence, Refusal};
 use payout_domain::term::{Fen, LedgerTime, Millis, OrderNo, TradeRecordId};

@@ -1,7 +1,7 @@
 //! One audit line per change of a payout's state, under the log target `audit`. Document: specification, section 10.
 
-use payout_domain::redact::shorten;
 use payout_domain::order::{Order, State};
+use payout_domain::redact::shorten;
 
 /// Says that the record of an order has changed to this. Called after the store has taken the change.
 pub(super) fn changed(order: &Order) {

@@ -51,12 +51,12 @@ use self::waiters::Waiters;
 use self::watch::Watch;
 use crate::chance::Chance;
 use crate::clock::Clock;
+use crate::telemetry::throttle::Throttle;
 use payout_domain::contract::answer::Disclosure;
 use payout_domain::limits::Limits;
 use payout_domain::order::{Attention, Order};
 use payout_domain::route::{MerchantPattern, most_specific};
 use payout_domain::term::{MchId, Moment, WxAppId};
-use crate::telemetry::throttle::Throttle;
 
 /// What of the configuration the flow uses; replaced as a whole on a reload.
 pub struct Settings {

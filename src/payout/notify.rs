@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::ports::{Notice, Replaced, StoreError};
 use super::{Payouts, audit};
+use crate::telemetry::otlp::server::learn_order;
 use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{Destination, Order, State};
 use payout_domain::outcome::Found;
 use payout_domain::term::OrderKey;
 use payout_domain::wechat::v3::answer::Notification;
-use crate::telemetry::otlp::server::learn_order;
 
 /// How often the record may change under a notification before its sender is asked to come again.
 const MAX_TURNS: usize = 8;

@@ -8,12 +8,12 @@ use super::merchant::Merchant;
 use super::ports::{OrderQuestion, Replaced, StoreError};
 use super::reply::Reply;
 use super::{Payouts, audit};
+use crate::telemetry::context::carried;
 use payout_domain::contract::fault::Fault;
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{Destination, Order, State};
 use payout_domain::outcome::{Evidence, Finding, Found};
-use crate::telemetry::context::carried;
 
 /// The pauses between tries to write what an attempt proved: doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -13,6 +13,7 @@ use super::ports::{Inserted, OrderQuestion, Replaced, StoreError};
 use super::reply::Reply;
 use super::waiters::{Leader, Place};
 use super::{Payouts, Settings, audit};
+use crate::telemetry::context::carried;
 use payout_domain::contract::fault::Fault;
 use payout_domain::contract::send::SendRequest;
 use payout_domain::encoding::Encoding;
@@ -21,7 +22,6 @@ use payout_domain::order::step::{Event, Policy};
 use payout_domain::order::{Lease, NewOrder, Order, State};
 use payout_domain::outcome::Evidence;
 use payout_domain::term::{Moment, OpenId};
-use crate::telemetry::context::carried;
 
 /// The pauses between looks at an order that another replica is paying.
 const FIRST_LOOK: Duration = Duration::from_millis(20);

@@ -7,13 +7,13 @@ use tokio::time::{Instant, sleep};
 
 use super::ports::StoreError;
 use super::{Payouts, audit};
+use crate::telemetry::otlp::background::settling;
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::order::step::Policy;
 use payout_domain::order::{Order, State};
 use payout_domain::outcome::{Finding, Found};
 use payout_domain::pace::{BILL_LIFE, QUERY_WINDOW};
 use payout_domain::term::{MchId, OrderKey};
-use crate::telemetry::otlp::background::settling;
 
 /// The pause between two looks for orders that are due.
 const PAUSE: Duration = Duration::from_millis(500);

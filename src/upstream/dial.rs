@@ -19,8 +19,8 @@ use tower::ServiceExt as _;
 use zeroize::Zeroize as _;
 
 use crate::proxy::line::OnLine;
-use payout_domain::secret::Secret;
 use crate::telemetry::log::chain;
+use payout_domain::secret::Secret;
 
 /// A merchant's client certificate with its key, which is wiped when this is dropped.
 #[derive(Debug)]

@@ -12,14 +12,14 @@ use crate::clock::Clock;
 use crate::media;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{OrderQuestion, Upstream};
+use crate::telemetry::context::RequestContext;
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::encoding::Encoding;
 use payout_domain::handler;
 use payout_domain::order::Destination;
 use payout_domain::outcome::{Evidence, Finding};
-use payout_domain::term::OrderKey;
 use payout_domain::secret::Secret;
-use crate::telemetry::context::RequestContext;
+use payout_domain::term::OrderKey;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TOKEN: HeaderName = HeaderName::from_static(handler::TOKEN_HEADER);

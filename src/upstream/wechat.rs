@@ -13,12 +13,12 @@ use super::dial::{ClientCertificate, TlsError, tls_config};
 use crate::clock::Clock;
 use crate::payout::claim::Claim;
 use crate::payout::ports::{OrderQuestion, Upstream};
+use crate::telemetry::metrics::Metrics;
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::order::Destination;
 use payout_domain::outcome::{Evidence, Finding};
-use payout_domain::wechat::{Product, v2};
 use payout_domain::secret::Secret;
-use crate::telemetry::metrics::Metrics;
+use payout_domain::wechat::{Product, v2};
 
 /// How many merchants' clients that were made from credentials in requests are kept.
 const MAX_REQUEST_CLIENTS: usize = 16;

@@ -19,6 +19,7 @@
 mod properties;
 
 use std::path::Path;
+use test_support::rng::Rng;
 
 /// What mutations put in: where the readers' own rules turn.
 const WORDS: [&[u8]; 31] = [
@@ -55,43 +56,30 @@ const WORDS: [&[u8]; 31] = [
     b"3;a=b\r\nabc\r\n",
 ];
 
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % below as u64) as usize
-    }
-}
-
-fn mutate(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
-    let mut data = corpus[dice.roll(corpus.len())].clone();
-    for _ in 0..=dice.roll(4) {
-        let at = dice.roll(data.len() + 1);
-        match dice.roll(6) {
-            0 if at < data.len() => data[at] ^= 1 << dice.roll(8),
-            1 if at < data.len() => data[at] = dice.roll(256) as u8,
+fn mutate(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
+    let mut data = corpus[rng.index(corpus.len())].clone();
+    for _ in 0..=rng.index(4) {
+        let at = rng.index(data.len() + 1);
+        match rng.index(6) {
+            0 if at < data.len() => data[at] ^= 1 << rng.index(8),
+            1 if at < data.len() => data[at] = rng.index(256) as u8,
             2 => {
-                let end = (at + dice.roll(9)).min(data.len());
+                let end = (at + rng.index(9)).min(data.len());
                 data.drain(at..end);
             }
             3 => {
-                let end = (at + dice.roll(40)).min(data.len());
+                let end = (at + rng.index(40)).min(data.len());
                 let part = data[at..end].to_vec();
                 data.splice(at..at, part);
             }
             4 => {
-                let other = &corpus[dice.roll(corpus.len())];
-                let from = dice.roll(other.len() + 1);
-                let to = (from + dice.roll(60)).min(other.len());
+                let other = &corpus[rng.index(corpus.len())];
+                let from = rng.index(other.len() + 1);
+                let to = (from + rng.index(60)).min(other.len());
                 data.splice(at..at, other[from..to].iter().copied());
             }
             _ => {
-                data.splice(at..at, WORDS[dice.roll(WORDS.len())].iter().copied());
+                data.splice(at..at, WORDS[rng.index(WORDS.len())].iter().copied());
             }
         }
     }
@@ -134,9 +122,9 @@ fn hold(name: &str, runs: u64) {
     for data in &corpus {
         try_out(target, property, data);
     }
-    let mut dice = Dice(number("PAYOUT_FUZZ_SEED").unwrap_or(1));
+    let mut rng = Rng::new(number("PAYOUT_FUZZ_SEED").unwrap_or(1));
     for _ in 0..number("PAYOUT_FUZZ_RUNS").unwrap_or(runs) {
-        try_out(target, property, &mutate(&corpus, &mut dice));
+        try_out(target, property, &mutate(&corpus, &mut rng));
     }
 }
 

@@ -1,20 +1,20 @@
 //! What must hold for any bytes whatever: one function a target, from bytes to assertions. `tests/fuzz/main.rs` runs them over
 //! the corpus and over mutations of it in the test command, `fuzz/` under libFuzzer for as long as one likes.
 
-use payout_sidecar::http::framing::{Fault, Framer};
 use payout_domain::contract::send::SendRequest;
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
 use payout_domain::order::parameters::Parameters;
 use payout_domain::order::{Destination, Lease, NewOrder, Order};
 use payout_domain::outcome::{Evidence, Finding, Found};
+use payout_domain::secret::Secret;
 use payout_domain::term::{Fen, HandlerId, Moment, OpenId};
 use payout_domain::wechat::Product;
 use payout_domain::wechat::v2::{self, Texts};
 use payout_domain::wechat::v3::answer::{self as v3, Notification, Signature};
 use payout_domain::xml::{self, Nested};
 use payout_domain::{handler, json};
-use payout_domain::secret::Secret;
+use payout_sidecar::http::framing::{Fault, Framer};
 
 /// A target's name, and what must hold.
 pub type Property = (&'static str, fn(&[u8]));

@@ -2,10 +2,10 @@
 
 use std::process::{Command, Output};
 
-use crate::support::http::{Answer, exchange};
 use crate::support::sidecar::{
     ADMIN, Encoding, MERCHANT, OPERATOR, Payout, Sidecar, To, Upstream, binary, embedded,
 };
+use test_support::http::{Answer, exchange};
 
 /// A sidecar with one unknown order, `UNK1`.
 async fn with_an_unknown(admin: &str) -> (Upstream, Sidecar) {

@@ -1,7 +1,7 @@
 //! What is malformed is refused by the field's name, in the caller's encoding; nothing is sent and nothing recorded.
 
-use crate::support::http::{call, exchange, request};
 use crate::support::sidecar::{APP, BOTH, Encoding, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
+use test_support::http::{call, exchange, request};
 
 async fn start() -> (Upstream, Sidecar) {
     let upstream = Upstream::start(To::Redpack).await;

@@ -4,12 +4,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::http::{Answer, call};
-use crate::support::redis::Redis;
 use crate::support::sidecar::{
     ADMIN, APP, BOTH, Encoding, MERCHANT, OPENID, OPERATOR, Payout, Sidecar, To, Upstream, embedded, in_redis,
 };
-use crate::support::until;
+use test_support::http::{Answer, call};
+use test_support::redis::Redis;
+use test_support::until;
 
 pub const PUBLIC_KEY: To = To::Bill { certificates: false };
 pub const CERTIFICATES: To = To::Bill { certificates: true };
@@ -208,13 +208,13 @@ async fn killed_after_sending_it_is_paid_once_and_the_package_is_not_lost() {
     let address = sidecar.main;
     let body = payout.body(Encoding::Json);
     let asking = tokio::spawn(async move {
-        let request = crate::support::http::request(
+        let request = test_support::http::request(
             "POST",
             "/pay/sendApiRedPack",
             &[("Content-Type", "application/json")],
             body.as_bytes(),
         );
-        crate::support::http::exchange(address, &request).await
+        test_support::http::exchange(address, &request).await
     });
     until("it is made", async || paid(&upstream, "KILLBILL") == 1).await;
     sidecar.kill();

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use payout_sidecar::clock::SystemClock;
-use payout_sidecar::payout::ports::{OrderQuestion, Upstream as _};
+use fake_wechat::{APIV3_KEY, Options, Stub};
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::order::Destination;
 use payout_domain::outcome::Found;
 use payout_domain::term::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
 use payout_domain::wechat::v3::envelope::Apiv3Key;
 use payout_domain::wechat::v3::sign::SigningKey;
-use fake_wechat::{APIV3_KEY, Options, Stub};
+use payout_sidecar::clock::SystemClock;
+use payout_sidecar::payout::ports::{OrderQuestion, Upstream as _};
 use payout_sidecar::upstream::bills::{BillCredentials, BillUpstream};
 use payout_sidecar::upstream::wechat::Hosts;
 
 use crate::bills::{CERTIFICATES, PUBLIC_KEY, faults, on_files, paid};
 use crate::support::sidecar::{APP, Encoding, MERCHANT, Payout, Sidecar, Upstream, embedded};
-use crate::support::until;
+use test_support::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_platform_certificate_is_downloaded_when_it_is_met() {
@@ -106,7 +106,7 @@ async fn platform_certificates_are_refreshed_in_the_background() {
 async fn connect_failures_move_to_the_backup_host_and_without_one_nothing_is_sent() {
     let upstream = Upstream::start(PUBLIC_KEY).await;
     let tls = upstream.stub.tls_addr().unwrap().port();
-    let dead = crate::support::free_port();
+    let dead = test_support::free_port();
     let base = format!("base_url = \"https://localhost:{tls}\"");
     let nowhere = format!("base_url = \"https://localhost:{dead}\"");
     let backup = format!("{nowhere}\nbackup_url = \"https://localhost:{tls}\"");

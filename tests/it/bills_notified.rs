@@ -2,9 +2,9 @@
 //! however often they come.
 
 use crate::bills::{PUBLIC_KEY, on_files, shown};
-use crate::support::http::call;
 use crate::support::sidecar::{Encoding, Payout, Sidecar, Upstream};
 use crate::support::wire::{status, tell};
+use test_support::http::call;
 
 /// A sidecar whose bill has been confirmed, while every query fails: only a notification can tell.
 async fn confirmed(order_no: &str, more: &str) -> (Upstream, Sidecar) {

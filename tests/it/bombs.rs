@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::http::{exchange, request};
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
+use test_support::http::{exchange, request};
 
 /// The parts, one after the other, `n` times.
 fn many(n: usize, part: impl Fn(usize) -> String) -> String {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::http::call;
-use crate::support::redis::Redis;
 use crate::support::sidecar::{
     APP, Encoding, MERCHANT, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis,
 };
-use crate::support::until;
+use test_support::http::call;
+use test_support::redis::Redis;
+use test_support::until;
 
 async fn circuits(sidecar: &Sidecar) -> Vec<(String, u8)> {
     let metrics = call(sidecar.admin, "GET", "/metrics", &[], b"").await;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::h2::{
+use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
+use test_support::h2::{
     ACK, DATA, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, connect, frame,
     head, preface, read_frame,
 };
-use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
 
 async fn sidecar() -> (Upstream, Sidecar) {
     let upstream = Upstream::start(To::Redpack).await;

@@ -1,7 +1,7 @@
 //! Who may call: the rules in the order in which the stack lists them.
 
-use crate::support::http::call;
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
+use test_support::http::call;
 
 async fn with_access(rules: &str) -> (Upstream, Sidecar) {
     let upstream = Upstream::start(To::Redpack).await;
@@ -132,8 +132,8 @@ async fn the_token_is_asked_for_and_goes_no_further() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_request_is_checked_over_all_its_fields() {
     use payout_domain::fields::Fields;
-    use payout_domain::wechat::sign::sign_md5;
     use payout_domain::secret::Secret;
+    use payout_domain::wechat::sign::sign_md5;
     let (upstream, sidecar) = with_access("[access]\nsign_key = \"k3y\"").await;
     let unsigned = Payout::new("D3").with("nonceStr", "n1");
     let mut fields: Fields<'static> = serde_json::from_str(&unsigned.body(Encoding::Json)).unwrap();
@@ -161,8 +161,8 @@ async fn a_signed_request_is_checked_over_all_its_fields() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signature_fits_one_request_only() {
     use payout_domain::fields::Fields;
-    use payout_domain::wechat::sign::sign_md5;
     use payout_domain::secret::Secret;
+    use payout_domain::wechat::sign::sign_md5;
     let (upstream, sidecar) = with_access("[access]\nsign_key = \"k3y\"").await;
     let sign = |fields: &[(&str, &str)]| {
         let fields: Fields<'static> = serde_json::from_str(&Encoding::Json.write(fields)).unwrap();
@@ -276,16 +276,16 @@ async fn hanging_up_frees_no_place() {
     upstream.stub.set_faults("pay/HUNG=delay:2s".parse().unwrap());
     let body = Payout::new("HUNG1").body(Encoding::Json);
     let headers = [("Content-Type", "application/json")];
-    let bytes = crate::support::http::request("POST", "/pay/sendApiRedPack", &headers, body.as_bytes());
+    let bytes = test_support::http::request("POST", "/pay/sendApiRedPack", &headers, body.as_bytes());
     let address = sidecar.main;
-    let caller = tokio::spawn(async move { crate::support::http::exchange(address, &bytes).await });
-    crate::support::until("under way", async || upstream.times_sent("HUNG1") == 1).await;
+    let caller = tokio::spawn(async move { test_support::http::exchange(address, &bytes).await });
+    test_support::until("under way", async || upstream.times_sent("HUNG1") == 1).await;
     caller.abort();
     assert_eq!(
         sidecar.pay(Encoding::Json, &Payout::new("NEXT1")).await.status,
         503
     );
-    crate::support::until("free again", async || {
+    test_support::until("free again", async || {
         sidecar.pay(Encoding::Json, &Payout::new("NEXT1")).await.status == 200
     })
     .await;

@@ -1,8 +1,8 @@
 //! What goes wrong on the way: nothing is lost, nothing is paid twice, and nothing that may have been paid is refused.
 
-use crate::support::redis::Redis;
 use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis};
-use crate::support::until;
+use test_support::redis::Redis;
+use test_support::until;
 
 async fn on_files(upstream: &Upstream, more: &str) -> Sidecar {
     let dir = tempfile::tempdir().unwrap();
@@ -229,7 +229,7 @@ async fn without_an_upstream_nothing_is_sent_and_the_number_stays_free() {
     for to in [To::Redpack, To::Handler { idempotent: false }] {
         let upstream = Upstream::start(to).await;
         let configuration = upstream.configuration();
-        let dead = crate::support::free_port();
+        let dead = test_support::free_port();
         let nowhere = configuration
             .replace(
                 &format!(":{}\"\nca", upstream.stub.tls_addr().unwrap().port()),
@@ -267,7 +267,7 @@ async fn without_an_upstream_nothing_is_sent_and_the_number_stays_free() {
 async fn connect_failures_move_to_the_backup_host() {
     let upstream = Upstream::start(To::Redpack).await;
     let tls = upstream.stub.tls_addr().unwrap().port();
-    let dead = crate::support::free_port();
+    let dead = test_support::free_port();
     let configuration = upstream.configuration().replace(
         &format!("base_url = \"https://localhost:{tls}\""),
         &format!("base_url = \"https://localhost:{dead}\"\nbackup_url = \"https://localhost:{tls}\""),
@@ -349,7 +349,7 @@ async fn without_redis_nothing_is_sent_and_with_it_everything_goes_on() {
     );
     assert!(!sidecar.is_ready().await, "readiness asks the store");
     assert_eq!(
-        crate::support::http::call(sidecar.admin, "GET", "/livez", &[], b"")
+        test_support::http::call(sidecar.admin, "GET", "/livez", &[], b"")
             .await
             .status,
         200,

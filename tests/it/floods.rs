@@ -10,11 +10,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::support::cgroup::Cgroup;
-use crate::support::h2::{DATA, END_STREAM, connect, frame, head, preface};
-use crate::support::http::{exchange, request};
 use crate::support::sidecar::{Confined, Encoding, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::until;
+use test_support::cgroup::Cgroup;
+use test_support::h2::{DATA, END_STREAM, connect, frame, head, preface};
+use test_support::http::{exchange, request};
+use test_support::until;
 
 const LIMIT_MIB: u64 = 64;
 

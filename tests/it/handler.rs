@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::support::http::{Answer, call};
 use crate::support::sidecar::{APP, Encoding, MERCHANT, OPENID, Payout, Sidecar, embedded};
-use crate::support::{free_port, until};
+use test_support::http::{Answer, call};
+use test_support::{free_port, until};
 
 /// The document's handler. Killed when dropped.
 struct Handler {

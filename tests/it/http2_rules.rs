@@ -6,9 +6,9 @@ use hyper::body::{Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use crate::support::frames::{Part, ask};
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
 use crate::support::wire::{Backend, HANGS_UP, values};
+use test_support::frames::{Part, ask};
 
 use Part::{Data, Fields};
 

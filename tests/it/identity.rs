@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use payout_domain::term::{UserId, WxAppId};
 use payout_sidecar::identity::cache::CacheSettings;
 use payout_sidecar::identity::redis::RedisIdentity;
 use payout_sidecar::payout::ports::{Identity, LookupError};
 use payout_sidecar::redis_link::{Options, RedisLink, RedisUrl};
-use payout_domain::term::{UserId, WxAppId};
 
 use crate::ledger::link;
-use crate::support::redis::{Cluster, Redis, Sentinels};
-use crate::support::until;
+use test_support::redis::{Cluster, Redis, Sentinels};
+use test_support::until;
 
 const CACHE: CacheSettings = CacheSettings {
     ttl: Duration::from_secs(60),

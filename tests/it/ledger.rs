@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use payout_domain::order::Order;
+use payout_domain::term::LedgerTime;
 use payout_sidecar::clock::{Clock, SystemClock};
 use payout_sidecar::ledger::redis::{RedisLedger, RedisSettings};
 use payout_sidecar::payout::ports::{Inserted, Ledger, Replaced};
 use payout_sidecar::redis_link::{Options, RedisLink, RedisUrl};
-use payout_domain::order::Order;
-use payout_domain::term::LedgerTime;
 
 use crate::suite;
 use crate::support::file_ledger;
-use crate::support::redis::{Cluster, Redis};
+use test_support::redis::{Cluster, Redis};
 
 const A1: &str = "payout:{19}:order:A1";
 

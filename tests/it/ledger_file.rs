@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use payout_sidecar::ledger::file::FileKeeper;
 use payout_sidecar::ledger::keeper::Keeper;
 
-use crate::support::http::{call, exchange, request};
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, binary, embedded};
-use crate::support::{free_port, until};
+use test_support::http::{call, exchange, request};
+use test_support::{free_port, until};
 
 /// A sidecar in front of a handler that pays each call again: only the ledger keeps it from paying twice.
 async fn start(create: bool) -> (Upstream, Sidecar) {

@@ -5,19 +5,19 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use payout_sidecar::clock::{Clock as _, SystemClock};
-use payout_sidecar::ledger::redis::RedisLedger;
-use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Replaced, StoreError};
 use payout_domain::limits::{Charge, Counter, merchant_day};
 use payout_domain::order::Order;
 use payout_domain::term::LedgerTime;
+use payout_sidecar::clock::{Clock as _, SystemClock};
+use payout_sidecar::ledger::redis::RedisLedger;
+use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Replaced, StoreError};
 
 use crate::ledger::{ledger, ledger_of};
 use crate::suite;
-use crate::support::http::{Answer, call};
-use crate::support::redis::{Cluster, Redis, Sentinels};
 use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstream, in_redis};
-use crate::support::until;
+use test_support::http::{Answer, call};
+use test_support::redis::{Cluster, Redis, Sentinels};
+use test_support::until;
 
 fn of(mch_id: &str, no: &str) -> Order {
     suite::order_of(mch_id, no, 100, 7, *suite::BASE)

@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::http::{exchange, request};
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::tls::{Authority, Pair, ask_http1, ask_http2, greet};
+use test_support::http::{exchange, request};
+use test_support::tls::{Authority, Pair, ask_http1, ask_http2, greet};
 
 /// A sidecar with these settings of `[server]`.
 async fn with_server(dir: TempDir, server: &str) -> (Upstream, Sidecar) {
@@ -349,7 +349,7 @@ async fn a_caller_that_takes_nothing_of_its_answer_is_cut_off() {
     let mut answer = [0; 1024];
     assert!(first.read(&mut answer).await.unwrap() > 0);
     // It holds the only place until it is cut off.
-    crate::support::until("the place is free again", async || {
+    test_support::until("the place is free again", async || {
         let mut other = open(sidecar.main, get).await;
         let mut answer = [0; 12];
         other.read_exact(&mut answer).await.is_ok() && answer.ends_with(b"200")

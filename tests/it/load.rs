@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::task::block_in_place;
 
-use crate::support::load::{Dice, Load, unsettled};
-use crate::support::redis::Redis;
+use crate::support::load::{Load, unsettled};
 use crate::support::sidecar::{APP, OPENID, Sidecar, To, Upstream, embedded, in_redis};
-use crate::support::until;
+use test_support::redis::Redis;
+use test_support::rng::Rng;
+use test_support::until;
 
 /// Short time-outs, so that what is left is settled while somebody looks. "No such order" is believed late enough for
 /// every payment that the stub makes late.
@@ -31,9 +32,9 @@ fn redis_with_a_user() -> Redis {
     redis
 }
 
-/// What goes wrong next: a few rules, drawn by the dice. None of them lies: what
+/// What goes wrong next: a few rules, drawn by the rng. None of them lies: what
 /// WeChat means by a code, or a handler by a status, is so. (`SEND_FAILED` of an order that is paid already would be a lie.)
-fn faults(dice: &mut Dice, to: To) -> String {
+fn faults(rng: &mut Rng, to: To) -> String {
     let of_both = [
         "pay=reset-before",
         "pay=reset-after",
@@ -77,7 +78,7 @@ fn faults(dice: &mut Dice, to: To) -> String {
         ]
     };
     let all = [&of_both[..], &own[..]].concat();
-    let drawn = (0..3).map(|_| format!("{}*{}", all[dice.below(all.len())], 1 + dice.below(2)));
+    let drawn = (0..3).map(|_| format!("{}*{}", all[rng.index(all.len())], 1 + rng.index(2)));
     drawn.collect::<Vec<_>>().join(";")
 }
 
@@ -103,11 +104,11 @@ async fn survives_kills(tag: &'static str, to: To, seed: u64, redis: Option<Redi
     let addresses: Vec<SocketAddr> = sidecars.iter().map(|sidecar| sidecar.main).collect();
     let load = Load::new(tag, &upstream);
     let callers = load.begin(&upstream, &addresses, seed);
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed);
     for _kill in 0..6 {
         for _change in 0..6 {
-            upstream.stub.set_faults(faults(&mut dice, to).parse().unwrap());
-            tokio::time::sleep(Duration::from_millis(60 + dice.below(60) as u64)).await;
+            upstream.stub.set_faults(faults(&mut rng, to).parse().unwrap());
+            tokio::time::sleep(Duration::from_millis(60 + rng.index(60) as u64)).await;
         }
         sidecars[0].kill();
         sidecars[0].launch(&[]).await;
@@ -159,11 +160,11 @@ async fn redis_dies(tag: &'static str, to: To, seed: u64) {
     upstream.stub.set_faults("pay=delay:100ms".parse().unwrap());
     let load = Load::new(tag, &upstream);
     let callers = load.begin(&upstream, &addresses, seed);
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed);
     for _kill in 0..4 {
-        tokio::time::sleep(Duration::from_millis(600 + dice.below(300) as u64)).await;
+        tokio::time::sleep(Duration::from_millis(600 + rng.index(300) as u64)).await;
         redis.kill();
-        tokio::time::sleep(Duration::from_millis(50 + dice.below(500) as u64)).await;
+        tokio::time::sleep(Duration::from_millis(50 + rng.index(500) as u64)).await;
         block_in_place(|| redis.restart());
     }
     // After Redis comes back: what was paid meanwhile is recorded by the replicas that paid it.

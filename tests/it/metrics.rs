@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::http::call;
 use crate::support::sidecar::{Encoding, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::until;
+use test_support::http::call;
+use test_support::until;
 
 const UPSTREAM: &str = "merchant[0] 1900000109 https://localhost:";
 

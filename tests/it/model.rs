@@ -9,12 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use payout_sidecar::chance::SystemChance;
-use payout_sidecar::clock::Clock;
-use payout_sidecar::payout::claim::Claim;
-use payout_sidecar::payout::merchant::{Merchant, MerchantKind};
-use payout_sidecar::payout::ports::{Identity, Ledger, LookupError, OrderQuestion, Upstream};
-use payout_sidecar::payout::{Payouts, Settings};
 use payout_domain::contract::answer::Disclosure;
 use payout_domain::contract::send::{RequestCredentials, SendRequest};
 use payout_domain::encoding::Encoding;
@@ -26,11 +20,17 @@ use payout_domain::order::step::Policy;
 use payout_domain::outcome::{Class, Evidence, Finding, Found};
 use payout_domain::route::MerchantPattern;
 use payout_domain::term::{Millis, OpenId, OrderKey, UserId, WxAppId};
+use payout_sidecar::chance::SystemChance;
+use payout_sidecar::clock::Clock;
+use payout_sidecar::payout::claim::Claim;
+use payout_sidecar::payout::merchant::{Merchant, MerchantKind};
+use payout_sidecar::payout::ports::{Identity, Ledger, LookupError, OrderQuestion, Upstream};
+use payout_sidecar::payout::{Payouts, Settings};
 use tokio::sync::Notify;
 
 use crate::support::file_ledger;
-use crate::support::load::Dice;
-use crate::support::redis::Redis;
+use test_support::redis::Redis;
+use test_support::rng::Rng;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const DAY_MS: i64 = 86_400_000;
@@ -290,9 +290,9 @@ async fn on_record(ledger: &dyn Ledger, world: &World, key: &OrderKey) -> Known 
 }
 
 async fn history(seed: u64, ledger: &Arc<dyn Ledger>, clock: &Arc<ManualClock>) {
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed);
     let world = Arc::new(World {
-        refuses_doubles: dice.below(2) == 0,
+        refuses_doubles: rng.index(2) == 0,
         clock: Arc::clone(clock),
         next: Mutex::new(Outcome::Accept),
         answers_queries: AtomicBool::new(true),
@@ -305,20 +305,20 @@ async fn history(seed: u64, ledger: &Arc<dyn Ledger>, clock: &Arc<ManualClock>) 
     let mut model: BTreeMap<String, (Known, i64)> = BTreeMap::new();
     for _event in 0..14 {
         // At least a second lies between two attempts.
-        advance(1_500 + i64::try_from(dice.below(3_000)).unwrap());
-        match dice.below(10) {
+        advance(1_500 + i64::try_from(rng.index(3_000)).unwrap());
+        match rng.index(10) {
             0 => {
-                advance([LEASE_MS, 20_000, 1_000][dice.below(3)]);
+                advance([LEASE_MS, 20_000, 1_000][rng.index(3)]);
             }
             1 => {
-                world.answers_queries.store(dice.below(4) > 0, Ordering::Relaxed);
+                world.answers_queries.store(rng.index(4) > 0, Ordering::Relaxed);
                 payouts.settle_due().await.unwrap();
             }
             2 => (payouts, process) = start(&world, ledger),
             _ => {
-                let order_no = format!("S{seed}O{}", dice.below(3));
-                let amount = if dice.below(8) == 0 { 101 } else { 100 };
-                let outcome = OUTCOMES[dice.below(OUTCOMES.len())];
+                let order_no = format!("S{seed}O{}", rng.index(3));
+                let amount = if rng.index(8) == 0 { 101 } else { 100 };
+                let outcome = OUTCOMES[rng.index(OUTCOMES.len())];
                 *world.next.lock().unwrap() = outcome;
                 let request = request(&order_no, amount);
                 let key = request.key();

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::ledger::link;
-use crate::support::redis::{Cluster, Redis, Sentinels};
 use crate::support::sidecar::binary;
+use test_support::redis::{Cluster, Redis, Sentinels};
 
 const HEADER: &str = "wx_app_id,user_id,openid\n";
 const KEY: &str = "openid:{wxAppId}:{userId}";

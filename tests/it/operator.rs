@@ -5,10 +5,10 @@ use std::process::Command;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::http::{Answer, call};
 use crate::support::sidecar::{
     ADMIN, Encoding, MERCHANT, OPENID, OPERATOR, Payout, Sidecar, To, Upstream, binary, embedded,
 };
+use test_support::http::{Answer, call};
 
 async fn with_orders(more: &str) -> (Upstream, Sidecar) {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;

@@ -8,11 +8,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::bills::PUBLIC_KEY;
-use crate::support::http::{Answer, call, request};
 use crate::support::otlp::{Collector, Does, Span};
 use crate::support::sidecar::{Encoding, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::tls::Authority;
-use crate::support::{free_port, until};
+use test_support::http::{Answer, call, request};
+use test_support::tls::Authority;
+use test_support::{free_port, until};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "00f067aa0ba902b7";

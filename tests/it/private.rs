@@ -6,9 +6,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::redis::Redis;
 use crate::support::sidecar::{MERCHANT, Sidecar, To, Upstream, binary, embedded};
-use crate::support::until;
+use test_support::redis::Redis;
+use test_support::until;
 
 /// The program under a umask that forbids nothing.
 fn without_umask(arguments: &[&str]) -> Command {
@@ -256,7 +256,7 @@ async fn the_process_is_neither_dumped_nor_read_by_its_own_user() {
     let dir = tempfile::tempdir().unwrap();
     let pki = tempfile::tempdir().unwrap();
     replace_all(pki.path(), &upstream.stub.pki(&[MERCHANT]).unwrap()).unwrap();
-    let admin = crate::support::free_port();
+    let admin = test_support::free_port();
     let text = configuration_of(&dir, &upstream, pki.path(), admin);
     std::fs::write(dir.path().join("config.toml"), text).unwrap();
     let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
@@ -275,8 +275,8 @@ async fn the_process_is_neither_dumped_nor_read_by_its_own_user() {
     let address = ([127, 0, 0, 1], admin).into();
     until("it is ready", async || {
         assert_eq!(child.0.try_wait().unwrap(), None);
-        let asked = crate::support::http::request("GET", "/readyz", &[], b"");
-        crate::support::http::exchange(address, &asked)
+        let asked = test_support::http::request("GET", "/readyz", &[], b"");
+        test_support::http::exchange(address, &asked)
             .await
             .is_some_and(|answer| answer.status == 200)
     })

@@ -2,12 +2,12 @@
 
 use std::process::{Command, Output};
 
-use crate::support::http::call;
-use crate::support::redis::Redis;
 use crate::support::sidecar::{
     ADMIN, APP, Encoding, OPENID, Payout, Sidecar, To, Upstream, binary, embedded, in_redis,
 };
-use crate::support::until;
+use test_support::http::call;
+use test_support::redis::Redis;
+use test_support::until;
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_payout-sidecar"))
@@ -120,13 +120,13 @@ async fn survives_kills(upstream: &Upstream, mut sidecar: Sidecar, tag: &str) {
             .enumerate()
             .filter(|(n, _)| n % 4 == round)
             .map(|(_, body)| {
-                let bytes = crate::support::http::request(
+                let bytes = test_support::http::request(
                     "POST",
                     "/pay/sendApiRedPack",
                     &[("Content-Type", "application/json")],
                     &body,
                 );
-                tokio::spawn(async move { crate::support::http::exchange(address, &bytes).await })
+                tokio::spawn(async move { test_support::http::exchange(address, &bytes).await })
             })
             .collect();
         tokio::time::sleep(std::time::Duration::from_millis(60)).await;

@@ -5,8 +5,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::http::{call, exchange, request};
 use crate::support::sidecar::{Sidecar, To, Upstream, embedded};
+use test_support::http::{call, exchange, request};
 
 async fn before(backend: &str) -> Sidecar {
     let dir = tempfile::tempdir().unwrap();
@@ -203,7 +203,7 @@ async fn a_backend_that_breaks_off_is_never_a_whole_answer() {
         (answer.headers["content-length"].as_str(), answer.body.as_str()),
         ("100", "half")
     );
-    let nowhere = before(&format!("127.0.0.1:{}", crate::support::free_port())).await;
+    let nowhere = before(&format!("127.0.0.1:{}", test_support::free_port())).await;
     let answer = call(nowhere.main, "GET", "/", &[], b"").await;
     assert_eq!(answer.status, 502);
     assert!(answer.body.contains("cannot be reached"), "{}", answer.body);

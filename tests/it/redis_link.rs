@@ -6,8 +6,8 @@ use payout_sidecar::redis_link::{LinkError, Options, RedisLink, RedisUrl, Replic
 use redis::{FromRedisValue as _, Script, Value, cmd};
 use tokio::net::TcpListener;
 
-use crate::support::redis::{Cluster, Redis, Sentinels, sentinel};
-use crate::support::{free_port, until};
+use test_support::redis::{Cluster, Redis, Sentinels, sentinel};
+use test_support::{free_port, until};
 
 /// A link that waits 300 ms for an answer, so that a test need not wait longer.
 fn link(url: &str) -> RedisLink {

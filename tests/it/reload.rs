@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::http::call;
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::tls::{Authority, greet, serial};
-use crate::support::until;
+use test_support::http::call;
+use test_support::tls::{Authority, greet, serial};
+use test_support::until;
 
 /// A sidecar whose configuration a test rewrites.
 struct Changing {

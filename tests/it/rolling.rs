@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::support::http::{exchange, request};
-use crate::support::redis::Redis;
 use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis};
-use crate::support::{free_port, until};
+use test_support::http::{exchange, request};
+use test_support::redis::Redis;
+use test_support::{free_port, until};
 
 /// The replicas that a Service's endpoints name; those that are not ready any more are taken out a moment later.
 #[derive(Default)]

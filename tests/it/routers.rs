@@ -22,9 +22,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::http::call;
 use crate::support::sidecar::{Sidecar, embedded};
-use crate::support::tls::ask_http2;
+use test_support::http::call;
+use test_support::tls::ask_http2;
 
 use self::spellings::{SEEN, spellings};
 
@@ -232,7 +232,7 @@ fn raw(target: &str) -> Vec<u8> {
 }
 
 async fn ask(sidecar: SocketAddr, target: &str) -> u16 {
-    let answer = crate::support::http::exchange(sidecar, &raw(target)).await;
+    let answer = test_support::http::exchange(sidecar, &raw(target)).await;
     answer
         .unwrap_or_else(|| panic!("{target:?} was not answered"))
         .status

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 
 use crate::support::sidecar::{Encoding, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::until;
+use test_support::until;
 
 /// How much is read at once, and how much of it again with the next: more than a secret is long.
 const PIECE: usize = 4 << 20;

@@ -1,10 +1,10 @@
 //! The main job: paid once, in both encodings, over every store and both kinds of upstream.
 
-use crate::support::redis::{Cluster, Redis, Sentinels};
 use crate::support::sidecar::{
     APP, BOTH, Encoding, MERCHANT, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis,
 };
-use crate::support::until;
+use test_support::redis::{Cluster, Redis, Sentinels};
+use test_support::until;
 
 /// Everything that an order can meet, in both encodings.
 async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, tag: &str) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::http::{exchange, request};
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
+use test_support::http::{exchange, request};
 
 /// A thousand connections need as many descriptors here, and in the sidecar, which inherits the limit.
 fn allow_many_descriptors() {

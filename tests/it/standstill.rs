@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::h2::{DATA, END_STREAM, RST_STREAM, connect, frame, head, preface, read_frame};
-use crate::support::http::{call, exchange, request};
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::until;
+use test_support::h2::{DATA, END_STREAM, RST_STREAM, connect, frame, head, preface, read_frame};
+use test_support::http::{call, exchange, request};
+use test_support::until;
 
 /// A sidecar with one place in flight before a backend that plays a scene on each connection, after its request's head.
 async fn before<F>(

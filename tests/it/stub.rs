@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use md5::{Digest as _, Md5};
 use fake_wechat::{API_KEY, Options, Stub};
+use md5::{Digest as _, Md5};
 
-use crate::support::http::call;
+use test_support::http::call;
 
 /// A third writing of v3's signature, from WeChat's document.
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use payout_sidecar::clock::{Clock as _, SystemClock};
-use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Pace, Replaced};
 use payout_domain::contract::send::SendRequest;
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
@@ -15,6 +13,8 @@ use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{Destination, Lease, NewOrder, Order, State, StateName};
 use payout_domain::outcome::{Class, Evidence};
 use payout_domain::term::{HandlerId, LedgerTime, MchId, Millis, Moment, OpenId};
+use payout_sidecar::clock::{Clock as _, SystemClock};
+use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Pace, Replaced};
 
 const POLICY: Policy = Policy {
     refuses_doubles: true,

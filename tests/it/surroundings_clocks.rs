@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::http::{call, exchange, request};
 use crate::support::load::Load;
-use crate::support::redis::Redis;
 use crate::support::sidecar::{
     APP, Encoding, MERCHANT, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis,
 };
-use crate::support::until;
+use test_support::http::{call, exchange, request};
+use test_support::redis::Redis;
+use test_support::until;
 
 const LIBRARY: &str = "libfaketimeMT.so.1";
 

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use tempfile::TempDir;
 
-use crate::support::http::call;
-use crate::support::redis::{Cluster, Redis};
 use crate::support::sidecar::{
     APP, Encoding, MERCHANT, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis,
 };
-use crate::support::until;
+use test_support::http::call;
+use test_support::redis::{Cluster, Redis};
+use test_support::until;
 
 /// It pays on each call: only the ledger keeps it from paying twice.
 const PAYS_EACH_CALL: To = To::Handler { idempotent: false };

@@ -1,7 +1,7 @@
 //! A request's id and trace: on the call to the handler, in the answer, in every log line of it.
 
-use crate::support::http::call;
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
+use test_support::http::call;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_and_a_trace_go_along_with_a_payout() {

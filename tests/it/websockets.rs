@@ -6,8 +6,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::support::h2::connect;
 use crate::support::sidecar::{Sidecar, embedded};
+use test_support::h2::connect;
 
 async fn before(backend: &TcpListener) -> Sidecar {
     let dir = tempfile::tempdir().unwrap();

@@ -28,8 +28,8 @@ use crate::http::drain::{Drain, Phase};
 use crate::identity::csv::HEADER;
 use crate::plain_client::plain_client;
 use crate::private;
-use payout_domain::fields::Fields;
 use fake_wechat::{HandlerKind, Options, Stub};
+use payout_domain::fields::Fields;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(20);

@@ -17,9 +17,9 @@ use super::{assemble, configuration, misconfigured};
 use crate::config::{Config, IdentitySource};
 use crate::identity::csv::Row;
 use crate::identity::mapping::{Mapping, Put};
+use crate::telemetry::metrics::Metrics;
 use payout_domain::term::{OpenId, UserId, WxAppId};
 use payout_domain::terminal;
-use crate::telemetry::metrics::Metrics;
 
 #[derive(Subcommand)]
 pub(super) enum OpenidCommand {

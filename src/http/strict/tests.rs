@@ -11,6 +11,7 @@ use crate::http::activity::Activity;
 use crate::http::budget::Room;
 use crate::http::ration::Wider;
 use crate::http::seats::Seats;
+use test_support::rng::Rng;
 
 const MAX_HEAD: usize = 64 * 1024;
 
@@ -63,15 +64,6 @@ async fn soon<F: Future>(step: F) -> F::Output {
         .unwrap()
 }
 
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        usize::try_from(self.0 >> 33).unwrap() % below
-    }
-}
-
 /// Parts of requests, good and bad.
 const PARTS: [&str; 28] = [
     "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -106,10 +98,10 @@ const PARTS: [&str; 28] = [
 
 #[tokio::test]
 async fn the_library_sees_the_requests_that_the_framer_sees() {
-    let mut dice = Dice(1);
+    let mut rng = Rng::new(1);
     for _ in 0..3000 {
-        let bytes: String = (0..=dice.roll(6))
-            .map(|_| PARTS[dice.roll(PARTS.len())])
+        let bytes: String = (0..=rng.index(6))
+            .map(|_| PARTS[rng.index(PARTS.len())])
             .collect();
         let (whole, fault, in_head) = framed(bytes.as_bytes());
         let (mut caller, served, task) = serve();
@@ -123,7 +115,7 @@ async fn the_library_sees_the_requests_that_the_framer_sees() {
             let writing = async {
                 let mut rest = bytes.as_bytes();
                 while !rest.is_empty() {
-                    let (piece, after) = rest.split_at(1 + dice.roll(rest.len()));
+                    let (piece, after) = rest.split_at(1 + rng.index(rest.len()));
                     if to.write_all(piece).await.is_err() {
                         return;
                     }

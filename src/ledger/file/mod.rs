@@ -33,9 +33,9 @@ use self::writer::{Message, TICK, Terms, Waiting, Writer};
 use crate::clock::Clock;
 use crate::ledger::record;
 use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
+use crate::telemetry::metrics::stores::Syncs;
 use payout_domain::order::Order;
 use payout_domain::term::{LedgerTime, MchId, OrderKey};
-use crate::telemetry::metrics::stores::Syncs;
 
 pub use self::keeper::FileKeeper;
 pub use self::open::OpenError;

@@ -5,8 +5,8 @@ use opentelemetry::Context;
 use opentelemetry::trace::SpanKind;
 
 use super::Tracer;
-use payout_domain::term::OrderKey;
 use crate::telemetry::context::RequestContext;
+use payout_domain::term::OrderKey;
 
 tokio::task_local! {
     static TRACER: Tracer;

@@ -9,10 +9,10 @@ use opentelemetry::{Context, KeyValue, Value};
 
 use super::{Recording, Tracer};
 use crate::peer::Peer;
-use payout_domain::fields::Fields;
-use payout_domain::term::OrderKey;
 use crate::telemetry::context::RequestContext;
 use crate::telemetry::trace;
+use payout_domain::fields::Fields;
+use payout_domain::term::OrderKey;
 
 /// The trace that a request belongs to from now on, among the request's extensions.
 #[derive(Clone)]

@@ -20,6 +20,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
+use test_support::rng::Rng;
+
 use crate::upstream::client::{Client, Failure};
 use crate::upstream::dial::{ClientCertificate, Connector, tls_config};
 
@@ -27,27 +29,6 @@ use crate::upstream::dial::{ClientCertificate, Connector, tls_config};
 const AT_ONCE: usize = 24;
 /// After how long an answer is not waited for any more. Short: one in fifty is not given.
 const TIMEOUT: Duration = Duration::from_millis(150);
-
-/// `splitmix64`.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
-    }
-
-    fn size(&mut self, below: u64) -> usize {
-        usize::try_from(self.roll(below)).unwrap()
-    }
-
-    fn happens(&mut self, in_a_hundred: u64) -> bool {
-        self.roll(100) < in_a_hundred
-    }
-}
 
 /// What the upstream does to a connection, or at the next request on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,9 +119,9 @@ impl Part {
 }
 
 /// One connection of the upstream, until it is cut.
-async fn serve(mut stream: Box<dyn Stream>, mut dice: Dice, books: Arc<Books>) {
+async fn serve(mut stream: Box<dyn Stream>, mut rng: Rng, books: Arc<Books>) {
     for nth in 0.. {
-        let cut = match dice.roll(100) {
+        let cut = match rng.below(100) {
             0..4 => Some(Cut::InTheHead),
             4..8 => Some(Cut::InTheBody),
             8..12 => Some(Cut::BeforeTheAnswer),
@@ -154,9 +135,9 @@ async fn serve(mut stream: Box<dyn Stream>, mut dice: Dice, books: Arc<Books>) {
         while is_open && !part.is_whole() {
             let most = match (cut, part.body()) {
                 (Some(Cut::InTheHead), _) if !part.0.is_empty() => break,
-                (Some(Cut::InTheHead), _) => 1 + dice.size(40),
+                (Some(Cut::InTheHead), _) => 1 + rng.index(40),
                 (Some(Cut::InTheBody), Some((begin, _))) if part.0.len() > begin => break,
-                (Some(Cut::InTheBody), _) => 1 + dice.size(200),
+                (Some(Cut::InTheBody), _) => 1 + rng.index(200),
                 (_, _) => 64 * 1024,
             };
             is_open = part.grow(&mut *stream, most).await;
@@ -193,7 +174,7 @@ async fn serve(mut stream: Box<dyn Stream>, mut dice: Dice, books: Arc<Books>) {
                 return;
             }
             Some(Cut::InTheAnswer) => {
-                let some = dice.size(u64::try_from(answer.len()).unwrap());
+                let some = rng.index(answer.len());
                 let _cut_anyway = stream.write_all(&answer.as_bytes()[..some]).await;
                 return;
             }
@@ -203,7 +184,7 @@ async fn serve(mut stream: Box<dyn Stream>, mut dice: Dice, books: Arc<Books>) {
             return;
         }
         if cut == Some(Cut::BehindTheAnswer) {
-            tokio::time::sleep(Duration::from_micros(dice.roll(3000))).await;
+            tokio::time::sleep(Duration::from_micros(rng.below(3000))).await;
             let mut next = Part(Vec::new());
             while next.grow(&mut *stream, 64 * 1024).now_or_never() == Some(true) {}
             enter(&mut next, &mut *stream, nth + 1, &books).await;
@@ -244,14 +225,14 @@ async fn listen_for_ever(
 ) {
     for nth in 0.. {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut dice = Dice(seed ^ (nth << 32));
+        let mut rng = Rng::new(seed ^ (nth << 32));
         let (tls, books) = (tls.clone(), Arc::clone(&books));
         tasks.spawn(async move {
-            if dice.happens(50) {
+            if rng.happens(50) {
                 // It is reset where it is cut, and not closed.
                 stream.set_zero_linger().unwrap();
             }
-            if dice.happens(20) {
+            if rng.happens(20) {
                 books.note(Cut::Accepted);
                 let mut part = Part(Vec::new());
                 if tls.is_none() {
@@ -261,16 +242,16 @@ async fn listen_for_ever(
                 return;
             }
             let Some(tls) = tls else {
-                return serve(Box::new(stream), dice, books).await;
+                return serve(Box::new(stream), rng, books).await;
             };
-            if dice.happens(5) {
+            if rng.happens(5) {
                 books.note(Cut::InTheHandshake);
-                let some = 1 + dice.size(200);
+                let some = 1 + rng.index(200);
                 let _cut_anyway = stream.read(&mut vec![0; some]).await;
                 return;
             }
             if let Ok(stream) = tls.accept(stream).await {
-                serve(Box::new(stream), dice, books).await;
+                serve(Box::new(stream), rng, books).await;
             }
         });
     }
@@ -280,7 +261,7 @@ async fn listen_for_ever(
 async fn tunnel_for_ever(listener: TcpListener, seed: u64, books: Arc<Books>, tasks: TaskTracker) {
     for nth in 0.. {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut dice = Dice(seed ^ (nth << 32));
+        let mut rng = Rng::new(seed ^ (nth << 32));
         let books = Arc::clone(&books);
         tasks.spawn(async move {
             let mut asked = Vec::new();
@@ -291,7 +272,7 @@ async fn tunnel_for_ever(listener: TcpListener, seed: u64, books: Arc<Books>, ta
             }
             let asked = String::from_utf8(asked).unwrap();
             let upstream = asked.strip_prefix("CONNECT ").unwrap().split(' ').next().unwrap();
-            let answer: &[u8] = match dice.roll(100) {
+            let answer: &[u8] = match rng.below(100) {
                 0..4 => b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
                 4..8 => b"",
                 _ => b"HTTP/1.1 200 Connection established\r\n\r\n",
@@ -305,9 +286,9 @@ async fn tunnel_for_ever(listener: TcpListener, seed: u64, books: Arc<Books>, ta
                 return;
             };
             let passing_on = tokio::io::copy_bidirectional(&mut stream, &mut far);
-            if written.is_ok() && dice.happens(10) {
+            if written.is_ok() && rng.happens(10) {
                 books.note(Cut::InTheTunnel);
-                let some = Duration::from_micros(dice.roll(20_000));
+                let some = Duration::from_micros(rng.below(20_000));
                 let _cut_anyway = tokio::time::timeout(some, passing_on).await;
             } else {
                 let _ended = passing_on.await;
@@ -355,7 +336,7 @@ async fn send(
     [client, dead]: [Arc<Client>; 2],
     next: Arc<AtomicUsize>,
     number_of_requests: usize,
-    mut dice: Dice,
+    mut rng: Rng,
 ) -> Vec<(usize, Verdict)> {
     let mut verdicts = Vec::new();
     loop {
@@ -363,14 +344,14 @@ async fn send(
         if number >= number_of_requests {
             return verdicts;
         }
-        let size = match dice.roll(100) {
+        let size = match rng.below(100) {
             // More than the kernel takes at once.
             0 => 4_000_000,
-            _ => dice.size(3000),
+            _ => rng.index(3000),
         };
         let body = format!("order={number};{}", "x".repeat(size));
-        let is_good = !dice.happens(4);
-        let client = if dice.happens(1) { &dead } else { &client };
+        let is_good = !rng.happens(4);
+        let client = if rng.happens(1) { &dead } else { &client };
         let sent = client
             .post(&format!("/{number}"), &HeaderMap::new(), body.into(), move || {
                 is_good
@@ -390,8 +371,8 @@ async fn send(
             }
         };
         verdicts.push((number, verdict));
-        if dice.happens(40) {
-            tokio::time::sleep(Duration::from_micros(dice.roll(3000))).await;
+        if rng.happens(40) {
+            tokio::time::sleep(Duration::from_micros(rng.below(3000))).await;
         }
     }
 }
@@ -435,8 +416,8 @@ async fn race(number_of_requests: usize, over_tls: bool, by_proxy: bool) {
     let senders: Vec<_> = (2..)
         .take(AT_ONCE)
         .map(|nth| {
-            let dice = Dice(seed ^ (nth << 48));
-            tokio::spawn(send(clients.clone(), Arc::clone(&next), number_of_requests, dice))
+            let rng = Rng::new(seed ^ (nth << 48));
+            tokio::spawn(send(clients.clone(), Arc::clone(&next), number_of_requests, rng))
         })
         .collect();
     let mut verdicts = BTreeMap::new();

@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use payout_domain::fields::Fields;
-use payout_domain::wechat::sign::sign_md5;
 use payout_domain::secret::Secret;
+use payout_domain::wechat::sign::sign_md5;
 
-use crate::support::http::{Answer, call, exchange};
 use crate::support::sidecar::{APP, BOTH, Encoding, MERCHANT, Payout, Sidecar};
-use crate::support::tls::ask_http2;
-use crate::support::until;
+use test_support::http::{Answer, call, exchange};
+use test_support::tls::ask_http2;
+use test_support::until;
 
 use self::world::{
     ADMIN, API_KEY_SENT, BILLED, CALLER, COLLECTOR, HANDLED, HAS_P12, OPENID, SENDS_KEYS, SIGN_KEY, USER,

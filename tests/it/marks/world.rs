@@ -1,16 +1,16 @@
 //! A world whose every secret is marked: the configuration, the keys behind it, and configurations with mistakes right
 //! where the secrets are.
 
+use fake_wechat::{APIV3_KEY, Options, PUBLIC_KEY_ID, Stub};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use payout_sidecar::private::replace_all;
-use fake_wechat::{APIV3_KEY, Options, PUBLIC_KEY_ID, Stub};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
 use crate::support::otlp::{Collector, Does};
-use crate::support::redis::Redis;
 use crate::support::sidecar::{APP, MERCHANT};
+use test_support::redis::Redis;
 
 pub const ADMIN: &str = "MARKadmin7f3a9c";
 pub const CALLER: &str = "MARKcaller51bd20";

@@ -2,6 +2,7 @@
 //! from what they do, alone and mixed. The mixture is the same in every run.
 
 use std::collections::BTreeSet;
+use test_support::rng::Rng;
 
 /// Each was paid past the ledger by some router, or is near one that was.
 pub const SEEN: [&str; 33] = [
@@ -136,21 +137,9 @@ fn others(c: char) -> Vec<String> {
     all
 }
 
-/// Numbers that look random and are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, many: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(many).unwrap()).unwrap()
-    }
-}
-
 pub fn spellings() -> Vec<String> {
     let mut all: BTreeSet<String> = SEEN.map(str::to_owned).into();
-    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    let mut rng = Rng::new(0x9E37_79B9_7F4A_7C15);
     for call in CALLS {
         let letters: Vec<char> = call.chars().collect();
         let with = |at: usize, text: &str| {
@@ -172,19 +161,19 @@ pub fn spellings() -> Vec<String> {
             all.extend(AFTER.iter().map(|after| format!("{before}{call}{after}")));
         }
         for _ in 0..1200 {
-            let mut target = BEFORE[dice.below(BEFORE.len())].to_owned();
+            let mut target = BEFORE[rng.index(BEFORE.len())].to_owned();
             for c in &letters {
-                if dice.below(12) == 0 {
-                    target.push_str(DROPPED[dice.below(DROPPED.len())]);
+                if rng.index(12) == 0 {
+                    target.push_str(DROPPED[rng.index(DROPPED.len())]);
                 }
                 let others = others(*c);
-                match dice.below(4) {
-                    0 => target.push_str(&others[dice.below(others.len())]),
+                match rng.index(4) {
+                    0 => target.push_str(&others[rng.index(others.len())]),
                     _ => target.push(*c),
                 }
             }
-            target.push_str(AFTER[dice.below(AFTER.len())]);
-            if dice.below(6) == 0 && target.starts_with('/') {
+            target.push_str(AFTER[rng.index(AFTER.len())]);
+            if rng.index(6) == 0 && target.starts_with('/') {
                 target = format!("http://shop{target}");
             }
             all.insert(target);

@@ -12,29 +12,12 @@ use std::time::Duration;
 use fake_wechat::books::Books;
 use tokio::task::JoinHandle;
 
-use super::http::{Answer, call, exchange, request};
 use super::sidecar::{BOTH, MERCHANT, OPENID, Payout, Upstream};
-use super::until;
+use test_support::http::{Answer, call, exchange, request};
+use test_support::rng::Rng;
+use test_support::until;
 
 const CALLERS: u64 = 12;
-
-/// Numbers that follow from a seed (SplitMix64).
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number below `sides`.
-    pub fn below(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) % sides as u64) as usize
-    }
-}
 
 /// One call's story.
 #[derive(Clone, Debug)]
@@ -88,21 +71,21 @@ impl Load {
     /// Callers who send new orders and repeats to any of `sidecars`, until [`Callers::stop`].
     pub fn begin(self: &Arc<Self>, upstream: &Arc<Upstream>, sidecars: &[SocketAddr], seed: u64) -> Callers {
         let callers = (0..CALLERS).map(|n| {
-            let mut dice = Dice::new(seed * 1000 + n);
+            let mut rng = Rng::new(seed * 1000 + n);
             let (load, upstream, sidecars) = (self.clone(), upstream.clone(), sidecars.to_vec());
             tokio::spawn(async move {
                 while !load.stop.load(Ordering::Relaxed) {
                     // One in three is new; one in six repeats the newest, most of which are under way.
                     let newest = load.next.load(Ordering::Relaxed);
-                    let number = match dice.below(6) {
+                    let number = match rng.index(6) {
                         0 | 1 => load.next.fetch_add(1, Ordering::Relaxed),
                         2 => newest.saturating_sub(1),
-                        _ => dice.below(newest + 1),
+                        _ => rng.index(newest + 1),
                     };
                     let order_no = format!("{}{number}", load.tag);
-                    let address = sidecars[dice.below(sidecars.len())];
-                    let is_answered = load.ask(&upstream, address, &order_no, dice.below(2)).await;
-                    let pause = if is_answered { dice.below(20) as u64 } else { 50 };
+                    let address = sidecars[rng.index(sidecars.len())];
+                    let is_answered = load.ask(&upstream, address, &order_no, rng.index(2)).await;
+                    let pause = if is_answered { rng.index(20) as u64 } else { 50 };
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
             })

@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
 use tower::Service as _;
 
-use super::tls::Pair;
+use test_support::tls::Pair;
 
 /// A span, in words.
 #[derive(Clone, Debug)]

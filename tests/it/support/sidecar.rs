@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use payout_sidecar::private::replace_all;
 use fake_wechat::{API_KEY, HandlerKind, Options, PUBLIC_KEY_ID, Stub};
+use payout_sidecar::private::replace_all;
 use tempfile::TempDir;
 
-use super::cgroup::Cgroup;
-use super::http::{Answer, call};
-use super::{free_port, until};
+use test_support::cgroup::Cgroup;
+use test_support::http::{Answer, call};
+use test_support::{free_port, until};
 
 pub const APP: &str = "wx8888888888888888";
 pub const MERCHANT: &str = "1900000109";
@@ -121,9 +121,12 @@ impl Sidecar {
                 "{}",
                 std::fs::read_to_string(&log).unwrap_or_default()
             );
-            super::http::exchange(self.admin, &super::http::request("GET", "/livez", &[], b""))
-                .await
-                .is_some()
+            test_support::http::exchange(
+                self.admin,
+                &test_support::http::request("GET", "/livez", &[], b""),
+            )
+            .await
+            .is_some()
         })
         .await;
     }

@@ -6,7 +6,7 @@ use fake_wechat::{Faults, HandlerKind, Options, Stub};
 
 use super::{another_address_of, at_handler, metric, on_files, pay, record, reload, stands};
 use crate::support::sidecar::{MERCHANT, Sidecar, To, Upstream, embedded};
-use crate::support::until;
+use test_support::until;
 
 const STRANDED: &str = "payout_attention_orders{reason=\"no_destination\"}";
 

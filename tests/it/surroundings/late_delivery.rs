@@ -6,9 +6,9 @@ use futures_util::future::join_all;
 
 use super::network::Host;
 use super::{CLIENT_IP, Handler, Manners, at_handler, on_files, pay, record, stands};
-use crate::support::redis::Redis;
 use crate::support::sidecar::{APP, MERCHANT, OPENID, Sidecar, in_redis};
-use crate::support::until;
+use test_support::redis::Redis;
+use test_support::until;
 
 /// Packet loss towards a handler, from before the requests are written until long after their time-out.
 #[tokio::test(flavor = "multi_thread")]

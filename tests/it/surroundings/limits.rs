@@ -2,7 +2,7 @@
 
 use super::{Handler, Manners, at_handler, on_files, pay, record, reload, stands};
 use crate::support::sidecar::{Encoding, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::until;
+use test_support::until;
 
 /// A refused order is repeated after the limit for one payout was lowered below its amount.
 #[tokio::test(flavor = "multi_thread")]

@@ -24,9 +24,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::support::http::call;
 use crate::support::sidecar::{Encoding, MERCHANT, OPERATOR, Payout, Sidecar};
-use crate::support::until;
+use test_support::http::call;
+use test_support::until;
 
 /// Puts another configuration in force, as an editor or a ConfigMap does it: the finished file takes the old one's place.
 async fn reload(sidecar: &Sidecar, configuration: &str) {

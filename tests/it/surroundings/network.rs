@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::free_port;
-use crate::support::http::call;
-use crate::support::until;
+use test_support::free_port;
+use test_support::http::call;
+use test_support::until;
 
 const PORT: u16 = 8000;
 

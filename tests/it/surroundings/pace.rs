@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::support::http::call;
-use crate::support::redis::Redis;
 use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstream, in_redis};
+use test_support::http::call;
+use test_support::redis::Redis;
 
 /// How many orders are left unknown.
 const ORDERS: usize = 600;
@@ -71,6 +71,6 @@ async fn many_unknown_orders_are_asked_about_at_the_pace_that_wechat_pay_takes()
         let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
         listed["payouts"].as_array().unwrap().len()
     };
-    crate::support::until("all are settled", async || unknown().await == 0).await;
+    test_support::until("all are settled", async || unknown().await == 0).await;
     assert_eq!(upstream.stub.books().payments().len(), ORDERS);
 }

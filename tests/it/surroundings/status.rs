@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{pay, record, stands};
-use crate::support::redis::Redis;
 use crate::support::sidecar::{APP, OPENID, Sidecar, To, Upstream, embedded, in_redis};
-use crate::support::until;
+use test_support::redis::Redis;
+use test_support::until;
 
 /// A transfer that failed and was paid by its repeat, and a query that is not answered afterwards.
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::contract::fault::Fault;
 use crate::contract::reading::Reading;
 use crate::fields::Fields;
-use crate::term::{Fen, MchId, OrderKey, OrderNo, TradeRecordId, UserId, WxAppId};
 use crate::secret::Secret;
+use crate::term::{Fen, MchId, OrderKey, OrderNo, TradeRecordId, UserId, WxAppId};
 
 /// `clientIp` towards upstreams, and where the platform's own is named.
 pub const CLIENT_IP: &str = "clientIp";

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::step::{Event, Policy, Step, step};
 use super::fixtures::{claimed, request};
+use super::step::{Event, Policy, Step, step};
 use super::*;
 use crate::limits::{Charge, Counter};
 use crate::order::repeat::Repeat;

@@ -40,10 +40,7 @@ pub fn request(changes: &[(&str, &str)]) -> SendRequest {
     for (name, text) in changes {
         fields.take(name);
         fields
-            .push(
-                (*name).to_owned().into(),
-                Value::Text((*text).to_owned().into()),
-            )
+            .push((*name).to_owned().into(), Value::Text((*text).to_owned().into()))
             .unwrap();
     }
     SendRequest::read(fields).unwrap()

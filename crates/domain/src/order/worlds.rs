@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use super::fixtures::*;
 use super::repeat::Repeat;
 use super::step::{Event, Policy, Step, step};
-use super::fixtures::*;
 use super::tests::*;
 use super::*;
 use crate::outcome::{Class, Evidence, Finding, Found};

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use self::judge::{judge, judge_answer, judge_silences};
 use self::store::Process;
 use self::upstream::At;
-use self::world::{Books, Dice, Kind, Loss, Mends, Shared, SkewedClock, Store};
+use self::world::{Books, Kind, Loss, Mends, Shared, SharedRng, SkewedClock, Store};
 use super::world::PausedClock;
 use crate::payout::merchant::{Merchant, MerchantKind};
 use crate::payout::watch::Contact;
@@ -33,8 +33,8 @@ use payout_domain::contract::answer::Disclosure;
 use payout_domain::contract::status::StatusRequest;
 use payout_domain::encoding::Encoding;
 use payout_domain::limits::Limits;
-use payout_domain::order::step::Policy;
 use payout_domain::order::fixtures::request;
+use payout_domain::order::step::Policy;
 use payout_domain::route::MerchantPattern;
 use payout_domain::term::{HandlerId, MchId, TradeRecordId, WxAppId};
 use payout_domain::wechat::Product;
@@ -67,8 +67,8 @@ enum Layout {
 }
 
 impl Layout {
-    fn roll(dice: &Dice) -> Self {
-        match dice.roll(6) {
+    fn roll(rng: &SharedRng) -> Self {
+        match rng.below(6) {
             0 => Self::First,
             1 => Self::Second,
             2 => Self::Split,
@@ -166,27 +166,27 @@ fn replica(shared: &Arc<Shared>, clock: Arc<SkewedClock>, layout: Layout) -> (Pa
         is_dead: Arc::default(),
         clock: Arc::clone(&clock),
         knows: Arc::default(),
-        lag: Duration::from_millis(shared.dice.roll(30_000)),
+        lag: Duration::from_millis(shared.rng.below(30_000)),
         silent: Arc::default(),
         asked_to_pay: Arc::default(),
     };
     let (ledger, identity) = (Arc::new(process.clone()), Arc::new(process.clone()));
     let settings = layout.settings(&process);
-    let chance = Arc::clone(&shared.dice) as _;
+    let chance = Arc::clone(&shared.rng) as _;
     (Payouts::new(ledger, identity, clock, chance, settings), process)
 }
 
 /// One run. Returns what happened, for the comparison of two runs of one seed.
-async fn run(seed: u64, kind: impl FnOnce(&Dice) -> Kind, mends: Mends) -> Vec<String> {
-    let dice = Arc::new(Dice(Mutex::new(seed)));
+async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> Vec<String> {
+    let rng = Arc::new(SharedRng::new(seed));
     let store = Store {
         identity: Some(1),
         ..Store::default()
     };
     let shared = Arc::new(Shared {
-        kind: kind(&dice),
+        kind: kind(&rng),
         mends,
-        dice,
+        rng,
         faulty: AtomicBool::new(true),
         store: Mutex::new(store.clone()),
         copy: Mutex::new(store),
@@ -229,9 +229,9 @@ async fn run(seed: u64, kind: impl FnOnce(&Dice) -> Kind, mends: Mends) -> Vec<S
             }
         }
         surround(&shared, &clocks, &replicas, &mut layout);
-        let at = usize::try_from(shared.dice.roll(REPLICAS as u64)).unwrap();
+        let at = usize::try_from(shared.rng.below(REPLICAS as u64)).unwrap();
         let (payouts, process) = replicas[at].clone();
-        match shared.dice.roll(20) {
+        match shared.rng.below(20) {
             0..=2 => {
                 tasks.push(tokio::spawn(settle_for_a_while(payouts, Arc::clone(&shared))));
             }
@@ -288,12 +288,12 @@ async fn run(seed: u64, kind: impl FnOnce(&Dice) -> Kind, mends: Mends) -> Vec<S
 
 /// How long until the next thing happens: mostly seconds, now and then minutes, seldom a month.
 fn pause(shared: &Shared) -> Duration {
-    let most = match shared.dice.roll(100) {
+    let most = match shared.rng.below(100) {
         0..=1 if shared.kind.is_long => 32 * 86_400_000,
         0..=9 => 120_000,
         _ => 3_000,
     };
-    Duration::from_millis(shared.dice.roll(most))
+    Duration::from_millis(shared.rng.below(most))
 }
 
 /// What changes around the replicas.
@@ -303,13 +303,13 @@ fn surround(
     replicas: &[(Payouts, Process)],
     layout: &mut Layout,
 ) {
-    let dice = &shared.dice;
-    if dice.happens(15) {
-        let at = usize::try_from(dice.roll(REPLICAS as u64)).unwrap();
+    let rng = &shared.rng;
+    if rng.happens(15) {
+        let at = usize::try_from(rng.below(REPLICAS as u64)).unwrap();
         clocks[at].off_ms.store(shared.skew(), Ordering::Relaxed);
         shared.note("a clock jumped".into());
     }
-    if dice.happens(4) {
+    if rng.happens(4) {
         let off = shared.skew();
         clocks
             .iter()
@@ -318,36 +318,36 @@ fn surround(
     }
     match shared.kind.loss {
         Loss::Nothing => {}
-        Loss::LastWrites => match dice.roll(8) {
+        Loss::LastWrites => match rng.below(8) {
             0..=2 => shared.replicate(),
             3 => shared.lose(),
             _ => {}
         },
         Loss::Merchant | Loss::Records | Loss::Everything => {
-            if dice.happens(4) {
+            if rng.happens(4) {
                 shared.lose();
             }
         }
     }
-    if shared.kind.moves && dice.happens(12) {
-        *layout = Layout::roll(dice);
+    if shared.kind.moves && rng.happens(12) {
+        *layout = Layout::roll(rng);
         for (payouts, process) in replicas {
             // A rollout reaches one replica after the other, and some not at all for a while.
-            if dice.happens(80) {
+            if rng.happens(80) {
                 payouts.put_in_force(Arc::new(layout.settings(process)));
             }
         }
         shared.note(format!("reloaded: {layout:?}"));
     }
-    if dice.happens(12) {
-        let place = usize::try_from(dice.roll(2)).unwrap();
-        let still = Duration::from_millis(dice.roll(60_000));
+    if rng.happens(12) {
+        let place = usize::try_from(rng.below(2)).unwrap();
+        let still = Duration::from_millis(rng.below(60_000));
         let until = Instant::now().checked_add(still);
         let mut still_until = shared.still_until.lock().unwrap();
         still_until[place] = std::cmp::max(still_until[place], until);
         shared.note(format!("place {place} stands still"));
     }
-    if shared.kind.loses_a_node && dice.happens(5) {
+    if shared.kind.loses_a_node && rng.happens(5) {
         shared.node_is_away.store(true, Ordering::Relaxed);
     }
 }
@@ -356,12 +356,12 @@ fn surround(
 async fn settle_for_a_while(payouts: Payouts, shared: Arc<Shared>) {
     for _ in 0..120 {
         let _how_many = payouts.settle_due().await.is_ok();
-        tokio::time::sleep(Duration::from_millis(500 + shared.dice.roll(250))).await;
+        tokio::time::sleep(Duration::from_millis(500 + shared.rng.below(250))).await;
     }
 }
 
 fn any_order(shared: &Shared) -> (String, &'static str) {
-    let which = shared.dice.roll(ORDERS);
+    let which = shared.rng.below(ORDERS);
     (
         format!("A{which}"),
         if which.is_multiple_of(2) {
@@ -376,7 +376,7 @@ fn any_order(shared: &Shared) -> (String, &'static str) {
 async fn call(payouts: Payouts, process: Process) {
     let shared = &process.shared;
     let (number, mch_id) = any_order(shared);
-    let amount = if shared.dice.happens(10) { "101" } else { "100" };
+    let amount = if shared.rng.happens(10) { "101" } else { "100" };
     let request = request(&[("mchBillno", &number), ("mchId", mch_id), ("amount", amount)]);
     let key = request.key();
     *process
@@ -438,7 +438,7 @@ async fn ask(payouts: Payouts, process: Process) {
     judge_answer(shared, &key, &told, was_asked && is_asked());
 }
 
-fn simulate(seed: u64, kind: impl FnOnce(&Dice) -> Kind, mends: Mends) -> Vec<String> {
+fn simulate(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

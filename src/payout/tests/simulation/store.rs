@@ -55,7 +55,7 @@ impl Process {
             self.clock.off_ms.store(self.shared.skew(), Ordering::Relaxed);
             self.shared.note("a clock jumped".into());
         }
-        tokio::time::sleep(Duration::from_millis(self.shared.dice.roll(30))).await;
+        tokio::time::sleep(Duration::from_millis(self.shared.rng.below(30))).await;
     }
 
     fn reach(&self, mch_id: &MchId) -> Result<(), StoreError> {
@@ -71,7 +71,7 @@ impl Process {
         let mut knows = self.knows.lock().unwrap();
         if knows.is_none() {
             if store.identity.is_none() && !mends.a_restart_is_no_decision {
-                store.identity = Some(self.shared.dice.roll(u64::MAX));
+                store.identity = Some(self.shared.rng.below(u64::MAX));
             }
             *knows = store.identity;
         }
@@ -110,7 +110,7 @@ impl Process {
         self.reach(&write.key().mch_id)?;
         if self.shared.goes_wrong(8) {
             return Err(StoreError {
-                unsure: self.shared.dice.happens(50),
+                unsure: self.shared.rng.happens(50),
                 text: "not written".into(),
             });
         }
@@ -130,7 +130,7 @@ impl Process {
         }
         if self.shared.goes_wrong(6) {
             // Nobody waits for it any more when it arrives, behind writes that were sent after it.
-            let pause = Duration::from_millis(self.shared.dice.roll(40_000));
+            let pause = Duration::from_millis(self.shared.rng.below(40_000));
             let process = self.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(pause).await;

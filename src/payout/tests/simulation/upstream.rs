@@ -26,7 +26,7 @@ impl Identity for Process {
     async fn openid(&self, _app: &WxAppId, _user: &UserId) -> Result<Option<OpenId>, LookupError> {
         self.step().await;
         if self.shared.goes_wrong(10) {
-            let slow = Duration::from_millis(self.shared.dice.roll(8_000));
+            let slow = Duration::from_millis(self.shared.rng.below(8_000));
             tokio::time::sleep(slow).await;
         }
         if self.shared.goes_wrong(5) {
@@ -42,7 +42,7 @@ impl Identity for Process {
         let person = if self.shared.kind.loss == Loss::LastWrites {
             0
         } else {
-            self.shared.dice.roll(3)
+            self.shared.rng.below(3)
         };
         Ok(OpenId::parse(&format!("oPERSON{person}")).ok())
     }
@@ -70,7 +70,7 @@ impl At {
     fn pay_late(&self, claim: &Claim) {
         let shared = Arc::clone(&self.process.shared);
         let most = if shared.kind.refuses_doubles() { 3600 } else { 15 };
-        let pause = Duration::from_secs(shared.dice.roll(most));
+        let pause = Duration::from_secs(shared.rng.below(most));
         let (order, place) = (claim.order().clone(), self.place);
         shared.begins(&order.key);
         tokio::spawn(async move {
@@ -100,13 +100,13 @@ impl At {
         }
         if !shared.stillness(place).is_zero() {
             // In its queue: done when it moves again, if it is done at all.
-            if shared.dice.happens(70) {
+            if shared.rng.happens(70) {
                 self.pay_late(claim);
             }
             return silence();
         }
         let already = shared.paid_at(place, &order.key).is_some();
-        match shared.dice.roll(10) {
+        match shared.rng.below(10) {
             0..=2 => {
                 pays();
                 accepted()
@@ -146,7 +146,7 @@ impl Upstream for At {
         let (shared, key) = (&self.process.shared, &claim.order().key);
         // Held up between claim and sending: one who must not send any more does not.
         if shared.goes_wrong(3) {
-            let held_up = Duration::from_secs(shared.dice.roll(60));
+            let held_up = Duration::from_secs(shared.rng.below(60));
             tokio::time::sleep(held_up).await;
         }
         let clock: Arc<dyn Clock> = self.process.clock.clone();
@@ -169,13 +169,13 @@ impl Upstream for At {
         ));
         let pause = match &evidence {
             Evidence::NoAnswer { .. } => UPSTREAM_TIMEOUT,
-            _ => Duration::from_millis(shared.dice.roll(2000)),
+            _ => Duration::from_millis(shared.rng.below(2000)),
         };
         shared.ends(key);
         tokio::time::sleep(pause).await;
         // A process that was stopped comes back to what it was doing when everybody else has moved on.
         if shared.goes_wrong(10) {
-            let stopped = Duration::from_secs(shared.dice.roll(180));
+            let stopped = Duration::from_secs(shared.rng.below(180));
             tokio::time::sleep(stopped).await;
         }
         self.process.step().await;

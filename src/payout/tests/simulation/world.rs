@@ -14,28 +14,26 @@ use crate::payout::tests::world::PausedClock;
 use payout_domain::order::{Before, Order, State};
 use payout_domain::term::{LedgerTime, MchId, Millis, OrderKey};
 
-/// The one source of chance of a run.
-pub(super) struct Dice(pub(super) Mutex<u64>);
+/// The one source of random numbers of a run.
+pub(super) struct SharedRng(Mutex<test_support::rng::Rng>);
 
-impl Dice {
-    pub(super) fn roll(&self, below: u64) -> u64 {
-        let mut state = self.0.lock().unwrap();
-        // splitmix64
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
+impl SharedRng {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Mutex::new(test_support::rng::Rng::new(seed)))
+    }
+
+    pub(super) fn below(&self, end: u64) -> u64 {
+        self.0.lock().unwrap().below(end)
     }
 
     pub(super) fn happens(&self, in_a_hundred: u64) -> bool {
-        self.roll(100) < in_a_hundred
+        self.below(100) < in_a_hundred
     }
 }
 
-impl Chance for Dice {
+impl Chance for SharedRng {
     fn number(&self) -> u64 {
-        self.roll(u64::MAX)
+        self.below(u64::MAX)
     }
 }
 
@@ -78,13 +76,13 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    pub(super) fn choose(dice: &Dice) -> Self {
-        let books = match dice.roll(4) {
+    pub(super) fn choose(rng: &SharedRng) -> Self {
+        let books = match rng.below(4) {
             0 => Books::Wechat,
             1 => Books::Idempotent,
             _ => Books::PaysEachCall,
         };
-        let loss = match dice.roll(10) {
+        let loss = match rng.below(10) {
             // Only an upstream that refuses doubles holds the promise through it (docs/promise.md).
             0 | 1 if books != Books::PaysEachCall => Loss::LastWrites,
             2 => Loss::Merchant,
@@ -96,9 +94,9 @@ impl Kind {
             books,
             loss,
             // What a fail-over forgets may be known at another place; nobody can hold that together.
-            moves: loss != Loss::LastWrites && dice.happens(50),
-            loses_a_node: dice.happens(15),
-            is_long: dice.happens(25),
+            moves: loss != Loss::LastWrites && rng.happens(50),
+            loses_a_node: rng.happens(15),
+            is_long: rng.happens(25),
         }
     }
 
@@ -179,7 +177,7 @@ impl Clock for SkewedClock {
 }
 
 pub(super) struct Shared {
-    pub(super) dice: Arc<Dice>,
+    pub(super) rng: Arc<SharedRng>,
     pub(super) faulty: AtomicBool,
     pub(super) kind: Kind,
     pub(super) mends: Mends,
@@ -214,7 +212,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn goes_wrong(&self, in_a_hundred: u64) -> bool {
-        self.faulty.load(Ordering::Relaxed) && self.dice.happens(in_a_hundred)
+        self.faulty.load(Ordering::Relaxed) && self.rng.happens(in_a_hundred)
     }
 
     pub(super) fn note(&self, what: String) {
@@ -324,13 +322,13 @@ impl Shared {
 
     /// A clock's error, in milliseconds: seconds, hours, or more than a retention.
     pub(super) fn skew(&self) -> i64 {
-        let most: i64 = match self.dice.roll(4) {
+        let most: i64 = match self.rng.below(4) {
             0 => 2_000,
             1 => 300_000,
             2 => 2 * 3_600_000,
             _ => 401 * 86_400_000,
         };
-        let roll = self.dice.roll(u64::try_from(2 * most + 1).unwrap());
+        let roll = self.rng.below(u64::try_from(2 * most + 1).unwrap());
         i64::try_from(roll).unwrap() - most
     }
 
@@ -387,8 +385,8 @@ impl Shared {
                 store.log.retain(|key| key.mch_id != lost);
             }
             Loss::Records => {
-                let dice = &self.dice;
-                store.orders.retain(|_, _| dice.happens(50));
+                let rng = &self.rng;
+                store.orders.retain(|_, _| rng.happens(50));
             }
             Loss::Everything => *store = Store::default(),
         }

@@ -14,8 +14,8 @@ pub use request::{Texts, parameters};
 use super::Product;
 use super::sign::{SIGN, sign_md5};
 use crate::fields::Fields;
-use crate::xml;
 use crate::secret::Secret;
+use crate::xml;
 
 /// The path of the call that pays. Source: wechat-pay.md, sections 4, 5 and 7.
 #[must_use]

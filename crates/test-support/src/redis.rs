@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::free_port;
+use crate::free_port;
 
 const MISSING: &str = "redis-server is not installed: run scripts/test, which installs it (apt-get install redis-server redis-sentinel redis-tools)";
 
