@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use payout_domain::term::Millis;
+use payout_domain::ids::Millis;
 
 /// Tells the time, by both of a machine's clocks.
 pub trait Clock: Send + Sync + 'static {

@@ -29,46 +29,38 @@
     )
 )]
 
-pub mod payout;
+pub mod server;
+
+pub mod payouts;
 
 pub mod ledger;
 
-pub mod identity;
+pub mod openids;
 
 pub mod upstream;
-
-pub mod redis_link;
-
-pub mod http;
-
-pub mod door;
 
 pub mod proxy;
 
 pub mod admin;
 
-pub mod config;
+pub mod app;
 
 pub mod cli;
 
+pub mod config;
+
+pub mod redis;
+
+pub mod http;
+
 pub mod telemetry;
 
-mod alarm;
-
-mod plain_client;
+pub mod breaker;
 
 pub mod clock;
 
-pub mod chance;
-
-pub mod circuit;
-
-pub mod peer;
-
-pub mod media;
+pub mod file_watch;
 
 pub mod private;
 
-pub mod watch;
-
-pub mod means;
+pub mod rng;

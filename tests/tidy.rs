@@ -72,7 +72,7 @@ fn the_rules_are_pure() {
         "rand::",
         "redis::",
         "hyper",
-        "crate::payout",
+        "crate::payouts",
         "crate::upstream",
         "crate::ledger",
         "crate::http",
@@ -101,7 +101,7 @@ fn the_flow_knows_its_ports_and_no_store() {
             let code = line.split("//").next().unwrap_or_default();
             for word in [
                 "crate::ledger",
-                "crate::identity",
+                "crate::openids",
                 "crate::upstream",
                 "crate::http",
                 "crate::config",

@@ -18,11 +18,11 @@ use super::health::Admin;
 use super::refusal::Refusal;
 use super::view::{parse_moment, view};
 use crate::http::drain::Phase;
-use crate::payout::operator::SettleError;
-use crate::payout::ports::ListFilter;
+use crate::payouts::operator::SettleError;
+use crate::payouts::ports::ListFilter;
+use payout_domain::ids::{MchId, OrderKey};
 use payout_domain::order::StateName;
 use payout_domain::secret::Secret;
-use payout_domain::term::{MchId, OrderKey};
 
 /// How many orders a page has where the caller does not say, and at most.
 const PAGE: usize = 50;

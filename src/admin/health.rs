@@ -25,8 +25,8 @@ use super::api::{self, Api};
 use super::guard::Access;
 use super::refusal::Refusal;
 use crate::http::drain::{Drain, Phase};
-use crate::http::listen::Connected;
-use crate::payout::Payouts;
+use crate::payouts::Payouts;
+use crate::server::accept::Connected;
 use crate::telemetry::metrics::{self, Metrics};
 
 /// The most bytes of a request's body, and how long they may take.
@@ -71,7 +71,7 @@ impl Admin {
     }
 
     /// Puts another configuration in force for the requests that come from now on.
-    pub fn put_in_force(&self, api: Api) {
+    pub fn apply(&self, api: Api) {
         self.api.store(Arc::new(api));
     }
 

@@ -9,8 +9,8 @@ use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
 use serde_json::json;
 
-use crate::payout::operator::{CancelError, SettleError};
-use crate::payout::ports::StoreError;
+use crate::payouts::operator::{CancelError, SettleError};
+use crate::payouts::ports::StoreError;
 
 /// Why a request is not answered as it asked, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

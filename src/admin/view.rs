@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
+use payout_domain::ids::Millis;
 use payout_domain::order::{Destination, Order, State};
-use payout_domain::term::Millis;
 
 /// The order's JSON.
 #[must_use]
@@ -14,11 +14,11 @@ pub fn view(order: &Order) -> Value {
         .iter()
         .map(|change| json!({ "at": moment(change.at), "state": change.state.as_str(), "why": change.why }))
         .collect();
-    let (code, text, burnt) = match &order.state {
+    let (code, text, number_spent) = match &order.state {
         State::Refused(refused) => (
             Some(&refused.refusal.code),
             Some(&refused.refusal.text),
-            Some(refused.refusal.burnt),
+            Some(refused.refusal.number_spent),
         ),
         State::Pending(_) | State::Unknown(_) | State::Succeeded(_) => (None, None, None),
     };
@@ -39,7 +39,7 @@ pub fn view(order: &Order) -> Value {
         "settledAt": order.settled_at().map(moment),
         "errCode": code,
         "errCodeDes": text,
-        "burnt": burnt,
+        "numberSpent": number_spent,
         "history": history,
     })
 }

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use http::{Method, StatusCode};
 use reqwest::{Client, RequestBuilder};
 
-use super::{configuration, misconfigured};
-use crate::plain_client::plain_client;
+use crate::app::{configuration, misconfigured};
+use crate::http::plain_client::plain_client;
 use payout_domain::secret::Secret;
 
 const TIMEOUT: Duration = Duration::from_secs(10);

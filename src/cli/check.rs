@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{assemble, configuration, ledger, misconfigured};
+use super::ledger;
+use crate::app::{build, configuration, misconfigured};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::config::redacted::summary;
-use crate::http::budget::{Budget, Wanted};
 use crate::ledger::keeper::Standing;
+use crate::server::budget::{Budget, Wanted};
 use crate::telemetry::metrics::Metrics;
 use payout_domain::terminal;
 
@@ -19,12 +20,12 @@ pub(super) async fn check(path: &Path, connect: bool) -> anyhow::Result<()> {
         println!("warning: {}", terminal::line(warning));
     }
     let wanted = Wanted::of(&config);
-    let budget = Budget::of(crate::means::means(config.server.memory_limit), wanted);
+    let budget = Budget::of(crate::app::resources::means(config.server.memory_limit), wanted);
     if let Some(warning) = budget.shortage(wanted) {
         println!("warning: {warning}");
     }
     let metrics = Metrics::default();
-    assemble::settings(&config, &(Arc::new(SystemClock) as _), &metrics).map_err(misconfigured)?;
+    build::settings(&config, &(Arc::new(SystemClock) as _), &metrics).map_err(misconfigured)?;
     for line in summary(&config) {
         println!("{}", terminal::line(&line));
     }
@@ -42,7 +43,7 @@ pub(super) async fn check(path: &Path, connect: bool) -> anyhow::Result<()> {
 /// Asks the stores, and makes and changes nothing in them, not even what a start would make.
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 async fn stores(config: &Config, metrics: &Metrics) -> anyhow::Result<()> {
-    let keeper = assemble::keeper(config, Arc::new(SystemClock))?;
+    let keeper = build::keeper(config, Arc::new(SystemClock))?;
     let standing = keeper.status().await?;
     let is_to_be_made = matches!(standing, Standing::None) && config.ledger.create;
     let can_be_opened = !is_to_be_made && !matches!(standing, Standing::InUse);
@@ -56,11 +57,11 @@ async fn stores(config: &Config, metrics: &Metrics) -> anyhow::Result<()> {
     if can_be_opened {
         let mut config = config.clone();
         config.ledger.create = false;
-        let payouts = assemble::payouts(&config, Arc::new(SystemClock), metrics).await?;
+        let payouts = build::payouts(&config, Arc::new(SystemClock), metrics).await?;
         payouts.ledger().ready().await?;
         payouts.identity().ready().await?;
     } else {
-        assemble::identity(config, metrics).await?.ready().await?;
+        build::identity(config, metrics).await?.ready().await?;
     }
     println!("the stores answer");
     Ok(())

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use clap::Subcommand;
 
-use super::{assemble, configuration, misconfigured};
+use crate::app::{build, configuration, misconfigured};
 use crate::clock::SystemClock;
 use crate::ledger::keeper::{Keeper, Standing};
-use crate::payout::ports::StoreError;
+use crate::payouts::ports::StoreError;
 use crate::telemetry::log;
-use payout_domain::term::MchId;
+use payout_domain::ids::MchId;
 use payout_domain::terminal;
 
 #[derive(Subcommand)]
@@ -31,7 +31,7 @@ pub(super) enum LedgerCommand {
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> anyhow::Result<()> {
     let config = configuration(path)?;
-    let keeper = assemble::keeper(&config, Arc::new(SystemClock)).map_err(misconfigured)?;
+    let keeper = build::keeper(&config, Arc::new(SystemClock)).map_err(misconfigured)?;
     let place = keeper.place();
     let whole = |error: StoreError| anyhow!(error.text);
     let said = match command {

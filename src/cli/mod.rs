@@ -3,30 +3,25 @@
 //! Exit codes: 0, 1 (failed), 2 (usage or configuration).
 
 mod admin_port;
-mod assemble;
 mod check;
 mod demo;
 mod drain;
-mod gauge;
 mod health;
 mod ledger;
 mod man;
 mod openid;
 mod payout;
-mod reload;
-mod run;
 mod stub;
 
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::Config;
 use crate::private;
-use crate::telemetry::out;
+use crate::telemetry::log::out;
 use payout_domain::terminal;
 
 /// A reverse-proxy sidecar that pays WeChat red packets (红包) and transfers (付款到零钱) once per order number.
@@ -90,20 +85,6 @@ enum Command {
     },
 }
 
-/// What ends a command with 2: something is wrong in the configuration, or in what it names.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct Misconfigured(anyhow::Error);
-
-fn misconfigured(error: impl Into<anyhow::Error>) -> anyhow::Error {
-    Misconfigured(error.into()).into()
-}
-
-/// Reads the configuration, with what the environment adds to it.
-fn configuration(path: &Path) -> anyhow::Result<Config> {
-    crate::config::load(path, crate::config::environment().into_iter()).map_err(misconfigured)
-}
-
 /// Runs the program. Clap itself ends with 2 on wrong usage.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "this is where a command's failure is told")]
@@ -115,7 +96,11 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     eprintln!("payout-sidecar: {}", terminal::lines(&format!("{error:#}")));
-    ExitCode::from(if error.is::<Misconfigured>() { 2 } else { 1 })
+    ExitCode::from(if crate::app::is_misconfigured(&error) {
+        2
+    } else {
+        1
+    })
 }
 
 /// The environment variable that says how many threads serve; tokio's own. Without it there is one for each processor
@@ -143,7 +128,7 @@ fn start(line: Line) -> anyhow::Result<()> {
     let runtime = runtime().context("the runtime could not be started")?;
     runtime.block_on(async {
         match line.command.unwrap_or(Command::Run) {
-            Command::Run => run::run(&line.config).await,
+            Command::Run => crate::app::run::run(&line.config).await,
             Command::Check { connect } => check::check(&line.config, connect).await,
             Command::Demo { once } => demo::demo(once).await,
             Command::Stub(arguments) => stub::stub(arguments).await,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::admin_port::AdminPort;
-use payout_domain::term::{MchId, OrderNo};
+use payout_domain::ids::{MchId, OrderNo};
 use payout_domain::terminal;
 
 #[derive(Subcommand)]

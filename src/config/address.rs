@@ -9,7 +9,7 @@ use http::uri::Scheme;
 use ipnet::IpNet;
 
 use crate::upstream::dial::host_and_port;
-use payout_domain::term::HandlerId;
+use payout_domain::ids::HandlerId;
 
 /// An address and port to listen on.
 pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {

@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
-use payout_domain::term::Millis;
+use payout_domain::ids::Millis;
 use payout_domain::wechat::v3::envelope::serial_no;
 
 /// Why a certificate and key cannot be used.

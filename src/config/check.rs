@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use payout_domain::ids::Millis;
 use payout_domain::secret::Secret;
-use payout_domain::term::Millis;
 
 use super::CertificateError;
 use super::address::{self, Path};
 use super::certificate::{Certificate, holds_certificates};
 use super::errors::Problems;
-use super::secret_ref::{Places, SecretRef};
+use super::secret_ref::{SecretRef, SecretSources};
 use super::units::{Span, show};
 
 /// The longest time-out that is believed to be meant.
@@ -26,7 +26,7 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
 /// What every check needs: where to look for secrets, the time, and where mistakes go.
 pub(super) struct Check<'a> {
-    pub(super) places: &'a mut Places,
+    pub(super) places: &'a mut SecretSources,
     pub(super) now: Millis,
     pub(super) problems: &'a mut Problems,
 }

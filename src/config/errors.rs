@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Where a value was given. `Display` is what stands before a message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Place {
+pub enum Location {
     /// In the file, on this line (from 1).
     #[error("line {0}: ")]
     Line(usize),
@@ -23,7 +23,7 @@ pub enum Place {
 #[error("{place}{message}")]
 pub struct ConfigError {
     /// Where the value was given.
-    pub place: Place,
+    pub place: Location,
     /// The key's path, e.g. `merchant[0].api_key`; empty when the file as a whole is meant.
     pub path: String,
     /// What is wrong and what to do, the path included. Shows no secret.
@@ -74,18 +74,18 @@ impl Origins {
     }
 
     /// The place of a value, or of the nearest section around it that has one.
-    fn place(&self, path: &str) -> Place {
+    fn place(&self, path: &str) -> Location {
         let mut path = path;
         loop {
             if let Some(name) = self.variables.get(path) {
-                return Place::Variable(name.clone());
+                return Location::Variable(name.clone());
             }
             if let Some(line) = self.lines.get(path) {
-                return Place::Line(*line);
+                return Location::Line(*line);
             }
             match path.rfind(['.', '[']).and_then(|end| path.get(..end)) {
                 Some(around) => path = around,
-                None => return Place::Nowhere,
+                None => return Location::Nowhere,
             }
         }
     }
@@ -128,7 +128,7 @@ impl Problems {
     }
 
     /// Notes a mistake of the file as a whole, or at a place that has no path.
-    pub(super) fn at(&mut self, place: Place, message: String) {
+    pub(super) fn at(&mut self, place: Location, message: String) {
         self.push(place, "", message);
     }
 
@@ -149,7 +149,7 @@ impl Problems {
         })
     }
 
-    fn push(&mut self, place: Place, path: &str, message: String) {
+    fn push(&mut self, place: Location, path: &str, message: String) {
         self.errors.push(ConfigError {
             place,
             path: path.to_owned(),
@@ -178,12 +178,12 @@ mod tests {
         let mut origins = Origins::default();
         origins.set_line("merchant[0]", 7);
         origins.set_variable("ledger.url", "PAYOUT_SIDECAR__LEDGER__URL");
-        assert_eq!(origins.place("merchant[0].api_key"), Place::Line(7));
+        assert_eq!(origins.place("merchant[0].api_key"), Location::Line(7));
         assert_eq!(
             origins.place("ledger.url"),
-            Place::Variable("PAYOUT_SIDECAR__LEDGER__URL".into())
+            Location::Variable("PAYOUT_SIDECAR__LEDGER__URL".into())
         );
-        assert_eq!(origins.place("ledger.prefix"), Place::Nowhere);
+        assert_eq!(origins.place("ledger.prefix"), Location::Nowhere);
     }
 
     #[test]

@@ -12,13 +12,13 @@ use toml::{Table, Value};
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock as _, SystemClock};
-use payout_domain::term::Millis;
+use payout_domain::ids::Millis;
 
 use super::Config;
-use super::errors::{ConfigErrors, Origins, Place, Problems};
+use super::errors::{ConfigErrors, Location, Origins, Problems};
 use super::overlay::overlay;
 use super::raw::Raw;
-use super::secret_ref::{Places, wipe};
+use super::secret_ref::{SecretSources, wipe};
 use super::shape::{Shape, join};
 
 /// The process's environment. What is not UTF-8 is shown with replacement characters, which no setting takes.
@@ -71,7 +71,7 @@ fn read(
         Err(error) => {
             let kind = error.kind();
             problems.at(
-                Place::Nowhere,
+                Location::Nowhere,
                 format!("the file cannot be read ({kind}): name it with --config"),
             );
             return None;
@@ -79,7 +79,7 @@ fn read(
     };
     let Ok(text) = std::str::from_utf8(&text) else {
         problems.at(
-            Place::Nowhere,
+            Location::Nowhere,
             "the file is not UTF-8 text: save it as UTF-8".into(),
         );
         return None;
@@ -96,13 +96,13 @@ fn read(
         Ok(raw) => raw,
         Err(error) => {
             // The shape check lets nothing through that the structs refuse; if it did, say so rather than nothing.
-            problems.at(Place::Nowhere, format!("cannot be read: {}", error.message()));
+            problems.at(Location::Nowhere, format!("cannot be read: {}", error.message()));
             return None;
         }
     };
 
     let base = path.parent().unwrap_or_else(|| Path::new(""));
-    let mut places = Places::new(base, text, env);
+    let mut places = SecretSources::new(base, text, env);
     let mut config = super::resolve::resolve(&raw, &mut places, now, problems)?;
     config.fingerprint = places.fingerprint();
     config.files = std::iter::once(path.to_owned())
@@ -128,7 +128,7 @@ fn parse(text: &str, problems: &mut Problems) -> Option<Table> {
         // The parser's own display would quote the line, which may hold a secret.
         let place = error
             .span()
-            .map_or(Place::Nowhere, |span| Place::Line(lines.line(span.start)));
+            .map_or(Location::Nowhere, |span| Location::Line(lines.line(span.start)));
         problems.at(place, format!("is not TOML: {}", error.message()));
     }
     None

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
+use payout_domain::ids::{HandlerId, Malformed, MchId, WxAppId};
 use payout_domain::route::MerchantPattern;
 use payout_domain::secret::Secret;
-use payout_domain::term::{HandlerId, Malformed, MchId, WxAppId};
 use payout_domain::wechat::Product;
 use payout_domain::xml::is_xml_char;
 

@@ -15,19 +15,19 @@ use ipnet::IpNet;
 use rustls::pki_types::DnsName;
 use serde::Serialize;
 
-use crate::redis_link::RedisUrl;
-use crate::telemetry::otlp::Settings;
+use crate::redis::RedisUrl;
+use crate::telemetry::traces::Settings;
+use payout_domain::ids::{HandlerId, MchId, WxAppId};
 use payout_domain::limits::Limits;
 use payout_domain::route::{MerchantPattern, most_specific};
 use payout_domain::secret::Secret;
-use payout_domain::term::{HandlerId, MchId, WxAppId};
 use payout_domain::wechat::Product;
 use payout_domain::wechat::v3::envelope::Apiv3Key;
 use payout_domain::wechat::v3::request::Scene;
 use payout_domain::wechat::v3::sign::{SigningKey, VerifyingKey};
 
 pub use certificate::{Certificate, CertificateError};
-pub use errors::{ConfigError, ConfigErrors, Place};
+pub use errors::{ConfigError, ConfigErrors, Location};
 pub use load::{environment, load};
 pub use raw::{HandlerFormat, LogFormat};
 pub use secret_ref::fingerprint;

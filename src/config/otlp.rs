@@ -10,7 +10,7 @@ use http::uri::Uri;
 use super::address::{Path, http_url};
 use super::certificate::holds_certificates;
 use super::check::Check;
-use crate::telemetry::otlp::{Protocol, Settings};
+use crate::telemetry::traces::{Protocol, Settings};
 
 const KEY: &str = "telemetry.otlp";
 const EXAMPLE: &str = "http://otel-collector:4317";

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-use super::errors::{Place, Problems};
+use super::errors::{Location, Problems};
 use super::shape::{Shape, join};
 
 /// What the names of our variables start with.
@@ -38,12 +38,12 @@ pub(super) fn overlay(
         };
         let Some(steps) = steps(keys, shape) else {
             let form = "is not the name of a key: write PAYOUT_SIDECAR__SECTION__KEY";
-            problems.at(Place::Variable(name.clone()), form.into());
+            problems.at(Location::Variable(name.clone()), form.into());
             continue;
         };
         if let Some((other, _)) = settings.insert(steps, (name, text)) {
             let twice = format!("sets the same key as {other}: unset one of them");
-            problems.at(Place::Variable(name.clone()), twice);
+            problems.at(Location::Variable(name.clone()), twice);
         }
     }
     let mut whole = Value::Table(std::mem::take(file));
@@ -117,7 +117,7 @@ impl Setting<'_> {
                 match values.get_mut(*index) {
                     Some(next) => self.put(next, child, &format!("{path}[{index}]"), rest, problems),
                     None => problems.at(
-                        Place::Variable(self.name.to_owned()),
+                        Location::Variable(self.name.to_owned()),
                         format!("{path} has {count} elements: the next is number {count}, not {index}"),
                     ),
                 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Serialize as _, Serializer};
 use serde_json::{Value, json};
 
-use crate::telemetry::otlp::Settings;
+use crate::telemetry::traces::Settings;
 use payout_domain::route::MerchantPattern;
 use payout_domain::secret::SET;
 use payout_domain::wechat::Product;

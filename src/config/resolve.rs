@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use payout_domain::ids::Millis;
 use payout_domain::limits::Limits;
-use payout_domain::term::Millis;
 use payout_domain::wechat::Product;
 
 use super::address::{self, Path};
@@ -18,7 +18,7 @@ use super::certificate::Certificate;
 use super::check::Check;
 use super::errors::Problems;
 use super::raw;
-use super::secret_ref::Places;
+use super::secret_ref::SecretSources;
 use super::units::ByteSize;
 use super::{
     Access, Admin, Backend, ClientIp, ClientName, Config, Log, Merchant, Server, ServerTls, Telemetry, To,
@@ -31,7 +31,7 @@ const WECHAT_BACKUP_URL: &str = "https://api2.mch.weixin.qq.com";
 /// Checks everything. `None` where a store is missing; the mistakes are in `problems`.
 pub(super) fn resolve(
     raw: &raw::Raw,
-    places: &mut Places,
+    places: &mut SecretSources,
     now: Millis,
     problems: &mut Problems,
 ) -> Option<Config> {

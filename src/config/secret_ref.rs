@@ -36,7 +36,7 @@ impl SecretRef {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase")]
-enum Place {
+enum Reference {
     Env(String),
     File(String),
 }
@@ -48,11 +48,11 @@ impl<'de> Deserialize<'de> for SecretRef {
             Ok(Value::String(text)) => return Ok(Self::Text(Secret::new(text))),
             other => other
                 .map_err(drop)
-                .and_then(|place| Place::deserialize(place).map_err(drop)),
+                .and_then(|place| Reference::deserialize(place).map_err(drop)),
         };
         match place {
-            Ok(Place::Env(name)) => Ok(Self::Env(name)),
-            Ok(Place::File(path)) => Ok(Self::File(path)),
+            Ok(Reference::Env(name)) => Ok(Self::Env(name)),
+            Ok(Reference::File(path)) => Ok(Self::File(path)),
             Err(()) => Err(serde::de::Error::custom(Self::RULE)),
         }
     }
@@ -92,14 +92,14 @@ pub fn fingerprint(value: &impl Hash) -> u64 {
 }
 
 /// Where secrets and files are looked for, and which files were read for it.
-pub(super) struct Places {
+pub(super) struct SecretSources {
     base: PathBuf,
     env: BTreeMap<String, Zeroizing<String>>,
     files: Vec<PathBuf>,
     content: DefaultHasher,
 }
 
-impl Places {
+impl SecretSources {
     /// `base` is the directory of the configuration file, `text` its content.
     pub(super) fn new(base: &Path, text: &str, env: BTreeMap<String, Zeroizing<String>>) -> Self {
         let mut content = SEED.build_hasher();
@@ -208,12 +208,12 @@ pub(super) fn wipe(value: &mut Value) {
 mod tests {
     use super::*;
 
-    fn places(dir: &Path, env: &[(&str, &str)]) -> Places {
+    fn places(dir: &Path, env: &[(&str, &str)]) -> SecretSources {
         let env = env
             .iter()
             .map(|(name, text)| ((*name).to_owned(), Zeroizing::new((*text).to_owned())))
             .collect();
-        Places::new(dir, "", env)
+        SecretSources::new(dir, "", env)
     }
 
     #[test]

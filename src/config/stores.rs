@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::identity::template::Template;
-use crate::redis_link::RedisUrl;
+use crate::openids::template::Template;
+use crate::redis::RedisUrl;
 
 use super::check::Check;
 use super::raw;

@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 
-use crate::payout::ports::StoreError;
-use payout_domain::term::MchId;
+use crate::payouts::ports::StoreError;
+use payout_domain::ids::MchId;
 
 /// Names one ledger for good; random, 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]

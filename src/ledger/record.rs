@@ -7,9 +7,9 @@
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::payout::ports::StoreError;
+use crate::payouts::ports::StoreError;
+use payout_domain::ids::OrderKey;
 use payout_domain::order::{Changing, Order, Pinned};
-use payout_domain::term::OrderKey;
 
 /// The format that is written. A reader refuses any other one: a record that is not understood decides nothing.
 const FORMAT: u8 = 3;
@@ -112,9 +112,9 @@ mod tests {
     use super::*;
     use crate::ledger::samples::{self, order, settled};
     use payout_domain::fields::Fields;
+    use payout_domain::ids::{Fen, UserId};
     use payout_domain::order::fixtures::pinned_mut;
     use payout_domain::order::{Change, State};
-    use payout_domain::term::{Fen, UserId};
 
     /// Records of every shape, as they are written, each in two lines; they must be readable for ever: see the retention of
     /// 400 days.

@@ -2,6 +2,7 @@
 
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
+use payout_domain::ids::{Fen, LedgerTime, Millis, OrderNo, TradeRecordId};
 use payout_domain::limits::{Charge, Counter};
 use payout_domain::order::fixtures::{at_handler, claimed, pinned_mut};
 use payout_domain::order::step::{Event, Policy, Step, step};
@@ -9,7 +10,6 @@ use payout_domain::order::{
     Absence, Before, Destination, Following, Order, Pending, Refused, State, Succeeded, Unknown, Version,
 };
 use payout_domain::outcome::{Evidence, Refusal};
-use payout_domain::term::{Fen, LedgerTime, Millis, OrderNo, TradeRecordId};
 use payout_domain::wechat::Product;
 
 pub(super) fn order(no: &str, amount: i64) -> Order {
@@ -79,12 +79,12 @@ pub(super) fn every_shape() -> Vec<Order> {
         since: LedgerTime(2),
         heard_at: LedgerTime(3),
     };
-    let refused = |burnt| Refused {
+    let refused = |number_spent| Refused {
         at: at(-1),
         refusal: Refusal {
             code: "NOTENOUGH".into(),
             text: "余额不足".into(),
-            burnt,
+            number_spent,
         },
     };
     let succeeded = |following| Succeeded {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use payout_domain::term::LedgerTime;
+use payout_domain::ids::LedgerTime;
 
 /// What a process may have seen pass alone. What was more, it saw while it could not reach the store: time that others, who
 /// began from what the store holds, do not know of.

@@ -10,7 +10,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::exchange::Upload;
-use super::line::Lines;
+use crate::http::line::Lines;
 
 /// How long the backend, which stands beside us, may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -8,7 +8,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Frame, SizeHint};
 
 use super::exchange::Download;
-use crate::door::overload::Place;
+use crate::server::layers::in_flight::InFlightPermit;
 
 /// A body of the main port. Dropping it half-way cuts the exchange with the backend that it comes from.
 pub struct Body(Either<Full<Bytes>, Download>);
@@ -35,7 +35,7 @@ impl Body {
     /// Keeps a request's place among those in flight until the backend's body is gone. A whole body gives it back at once: it is
     /// the connection's, and a caller that does not take its answers must not keep others out.
     #[must_use]
-    pub fn holding(mut self, place: Place) -> Self {
+    pub fn holding(mut self, place: InFlightPermit) -> Self {
         if let Either::Right(download) = &mut self.0 {
             download.hold(place);
         }

@@ -15,16 +15,16 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::headers::clean_trailers;
-use super::line::Line;
-use crate::alarm::Alarm;
-use crate::door::overload::Place;
+use crate::http::alarm::Alarm;
+use crate::http::line::Line;
+use crate::server::layers::in_flight::InFlightPermit;
 
 /// How long an upload may go on when its answer is over: its last bytes are often on their way then.
 pub const GRACE: Duration = Duration::from_secs(1);
 
 /// How long an exchange may stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct ExchangeTimeouts {
     /// Because of the backend; `None`: for ever.
     pub backend: Option<Duration>,
     /// Because of the caller, who sends nothing of its body.
@@ -65,22 +65,22 @@ impl Exchange {
     }
 
     /// When it has stood still for so long because of the backend.
-    fn deadline(&self, patience: Duration) -> Option<Instant> {
+    fn deadline(&self, timeouts: Duration) -> Option<Instant> {
         let since = if self.awaits_caller.load(Ordering::Relaxed) {
             Instant::now()
         } else {
             self.last_moved()
         };
-        since.checked_add(patience)
+        since.checked_add(timeouts)
     }
 
     /// Resolves when nothing has moved for so long, and the caller is not to blame.
     ///
     /// # Cancel safety
     /// It can be dropped at any time.
-    pub(super) async fn stands_still(&self, patience: Option<Duration>) {
+    pub(super) async fn stands_still(&self, timeouts: Option<Duration>) {
         let mut alarm = Alarm::default();
-        let deadline = || patience.and_then(|patience| self.deadline(patience));
+        let deadline = || timeouts.and_then(|timeouts| self.deadline(timeouts));
         std::future::poll_fn(|cx| alarm.poll(cx, deadline)).await;
     }
 
@@ -110,14 +110,14 @@ pin_project! {
         #[pin]
         body: Incoming,
         guard: Guard,
-        patience: Duration,
+        timeouts: Duration,
         alarm: Alarm,
     }
 }
 
 struct Guard {
     exchange: Arc<Exchange>,
-    _place: Option<Place>,
+    _place: Option<InFlightPermit>,
 }
 
 impl Drop for Guard {
@@ -133,8 +133,8 @@ impl Upload {
     pub(super) fn new(
         body: Incoming,
         exchange: Arc<Exchange>,
-        place: Option<Place>,
-        patience: Duration,
+        place: Option<InFlightPermit>,
+        timeouts: Duration,
     ) -> Self {
         Self {
             body,
@@ -142,7 +142,7 @@ impl Upload {
                 exchange,
                 _place: place,
             },
-            patience,
+            timeouts,
             alarm: Alarm::default(),
         }
     }
@@ -166,12 +166,12 @@ impl hyper::body::Body for Upload {
             exchange.moved();
             return Poll::Ready(frame.map(|frame| Ok(frame?)));
         }
-        let patience = *this.patience;
+        let timeouts = *this.timeouts;
         ready!(
             this.alarm
-                .poll(cx, || exchange.last_moved().checked_add(patience))
+                .poll(cx, || exchange.last_moved().checked_add(timeouts))
         );
-        Poll::Ready(Some(Err(UploadError::Slow(patience))))
+        Poll::Ready(Some(Err(UploadError::Slow(timeouts))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -200,10 +200,10 @@ pin_project! {
         #[pin]
         body: Incoming,
         ending: Ending,
-        patience: Option<Duration>,
+        timeouts: Option<Duration>,
         alarm: Alarm,
         // Given back when the body has been sent or dropped.
-        _place: Option<Place>,
+        _place: Option<InFlightPermit>,
     }
 }
 
@@ -237,7 +237,7 @@ impl Download {
         body: Incoming,
         exchange: Arc<Exchange>,
         line: Option<Arc<Line>>,
-        patience: Option<Duration>,
+        timeouts: Option<Duration>,
     ) -> Self {
         if !body.is_end_stream() {
             exchange.moved();
@@ -245,13 +245,13 @@ impl Download {
         Self {
             body,
             ending: Ending { exchange, line },
-            patience,
+            timeouts,
             alarm: Alarm::default(),
             _place: None,
         }
     }
 
-    pub(super) fn hold(&mut self, place: Place) {
+    pub(super) fn hold(&mut self, place: InFlightPermit) {
         self._place = Some(place);
     }
 }
@@ -281,11 +281,11 @@ impl hyper::body::Body for Download {
                 Ok(frame)
             }));
         }
-        let Some(patience) = *this.patience else {
+        let Some(timeouts) = *this.timeouts else {
             return Poll::Pending;
         };
-        ready!(this.alarm.poll(cx, || exchange.deadline(patience)));
-        let error = DownloadError::Still(patience);
+        ready!(this.alarm.poll(cx, || exchange.deadline(timeouts)));
+        let error = DownloadError::Still(timeouts);
         tracing::warn!(%error, "an answer was broken off");
         Poll::Ready(Some(Err(error)))
     }
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_patience_nothing_is_cut_off() {
+    async fn without_timeouts_nothing_is_cut_off() {
         let exchange = Exchange::begin();
         let waited = tokio::time::timeout(Duration::from_secs(1_000_000), exchange.stands_still(None));
         assert!(waited.await.is_err());

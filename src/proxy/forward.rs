@@ -11,27 +11,27 @@ use hyper::upgrade::OnUpgrade;
 
 use super::backend::{Backend, BackendClient, BackendError, client};
 use super::body::Body;
-use super::exchange::{Download, Exchange, Patience, Upload, UploadError};
+use super::exchange::{Download, Exchange, ExchangeTimeouts, Upload, UploadError};
 use super::headers::Hops;
-use super::line::Line;
 use super::target::{self, TargetError};
 use super::upgrade::{self, Tunnel, Tunnels};
 use super::{headers, interim};
-use crate::door::overload::Place;
-use crate::http::answers::{closing, said};
-use crate::http::strict::Wire;
-use crate::peer::Peer;
+use crate::http::line::Line;
+use crate::http::peer::Peer;
+use crate::http::responses::{closing, text_response};
+use crate::server::layers::in_flight::InFlightPermit;
+use crate::server::strict::Wire;
 use crate::telemetry::context::shown;
 use crate::telemetry::log::chain;
-use crate::telemetry::otlp::server::Begun;
-use crate::telemetry::trace;
+use crate::telemetry::propagation;
+use crate::telemetry::traces::server::Begun;
 
 /// Forwards requests to one backend. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Proxy {
     client: BackendClient,
     backend: Arc<Backend>,
-    patience: Patience,
+    timeouts: ExchangeTimeouts,
     tunnels: Tunnels,
 }
 
@@ -41,7 +41,7 @@ pub struct Settings {
     /// `http://host[:port][/base]`.
     pub url: String,
     /// How long an exchange may stand still.
-    pub patience: Patience,
+    pub timeouts: ExchangeTimeouts,
     /// The most bytes of an answer's head, and of a body that are read ahead of a slow caller; at least 8 KiB.
     pub read_ahead: usize,
     /// Requests at the same time; as many unused connections are kept at most.
@@ -73,7 +73,7 @@ impl Proxy {
         Ok(Self {
             client: client(&backend, settings.read_ahead, settings.most),
             backend: Arc::new(backend),
-            patience: settings.patience,
+            timeouts: settings.timeouts,
             tunnels: tunnels.limited(settings.upgraded),
         })
     }
@@ -85,16 +85,16 @@ impl Proxy {
     /// # Cancel safety
     /// Dropping the future cuts the exchange with the backend, which is what a caller that hangs up wants.
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let id = trace::identify(request.headers());
+        let id = propagation::identify(request.headers());
         // The upload holds the place as well: an answer may be over before it.
-        let place = request.extensions().get::<Place>().cloned();
+        let place = request.extensions().get::<InFlightPermit>().cloned();
         let expected = match self.prepare(&mut request, peer, &id) {
             Ok(Some(expected)) => expected,
             // The answer of an intermediary that is asked about itself. Source: RFC 9110, section 9.3.7.
             Ok(None) => return Response::new(Body::empty()),
             Err(error) => {
                 tracing::debug!(request_id = shown(&id), %error, "a request was not forwarded");
-                let response = said(error.status(), &error.to_string());
+                let response = text_response(error.status(), &error.to_string());
                 return if error == TargetError::Upgrades {
                     response
                 } else {
@@ -105,7 +105,7 @@ impl Proxy {
         let method = request.method().clone();
         let exchange = Exchange::begin();
         let request =
-            request.map(|body| Upload::new(body, Arc::clone(&exchange), place, self.patience.caller));
+            request.map(|body| Upload::new(body, Arc::clone(&exchange), place, self.timeouts.caller));
         tokio::select! {
             // An answer that is there counts, however late.
             biased;
@@ -113,14 +113,14 @@ impl Proxy {
                 Ok(response) => self.pass_back(response, expected, exchange, &id),
                 Err(error) => self.failed(&error, &method, &id),
             },
-            () = exchange.stands_still(self.patience.backend) => self.stood_still(&method, &id),
+            () = exchange.stands_still(self.timeouts.backend) => self.stood_still(&method, &id),
         }
     }
 
     fn stood_still(&self, method: &Method, id: &HeaderValue) -> Response<Body> {
         tracing::warn!(backend = %self.backend, request_id = shown(id), %method, "the backend stood still");
         let text = format!("the backend {} did not answer in time", self.backend);
-        said(StatusCode::GATEWAY_TIMEOUT, &text)
+        text_response(StatusCode::GATEWAY_TIMEOUT, &text)
     }
 
     /// Makes the caller's request one to the backend; `None` where it has made all its hops.
@@ -182,10 +182,10 @@ impl Proxy {
             headers.insert(HOST, host);
         }
         headers::announce(headers, peer, version);
-        headers.insert(trace::X_REQUEST_ID, id.clone());
+        headers.insert(propagation::X_REQUEST_ID, id.clone());
         match begun {
             Some(begun) => drop(begun.go_on(headers)),
-            None => drop(trace::continue_trace(headers)),
+            None => drop(propagation::continue_trace(headers)),
         }
         if is_chunked {
             // The client leaves the body of a GET out unless it is told of it.
@@ -246,12 +246,12 @@ impl Proxy {
         // An HTTP/1.0 backend is no reason to speak it to the caller: an aborted body would look like a whole one.
         *response.version_mut() = Version::HTTP_11;
         // Events come when there are some.
-        let patience = self
-            .patience
+        let timeouts = self
+            .timeouts
             .backend
             .filter(|_| !is_event_stream(response.headers()));
         let line = response.extensions_mut().remove::<Arc<Line>>();
-        response.map(|body| Body::stream(Download::new(body, exchange, line, patience)))
+        response.map(|body| Body::stream(Download::new(body, exchange, line, timeouts)))
     }
 
     fn broken(&self, id: &HeaderValue, error: &str) -> Response<Body> {
@@ -260,7 +260,7 @@ impl Proxy {
             "the backend {} gave an answer that cannot be passed on",
             self.backend
         );
-        said(StatusCode::BAD_GATEWAY, &text)
+        text_response(StatusCode::BAD_GATEWAY, &text)
     }
 
     fn failed(
@@ -271,7 +271,7 @@ impl Proxy {
     ) -> Response<Body> {
         if let Some(slow @ UploadError::Slow(_)) = causes(error).find_map(|cause| cause.downcast_ref()) {
             tracing::debug!(request_id = shown(id), error = %slow, "a caller was too slow");
-            return said(
+            return text_response(
                 StatusCode::REQUEST_TIMEOUT,
                 "nothing more of the request's body came",
             );
@@ -286,7 +286,7 @@ impl Proxy {
                 error = chain(error),
                 "a caller's body broke off"
             );
-            return said(StatusCode::BAD_REQUEST, "the request's body broke off");
+            return text_response(StatusCode::BAD_REQUEST, "the request's body broke off");
         }
         tracing::warn!(
             backend = %self.backend, request_id = shown(id), %method, error = chain(error),
@@ -300,7 +300,7 @@ impl Proxy {
             (true, false) => (StatusCode::BAD_GATEWAY, "cannot be reached"),
             (false, _) => (StatusCode::BAD_GATEWAY, "broke off before it answered"),
         };
-        said(status, &format!("the backend {} {what}", self.backend))
+        text_response(status, &format!("the backend {} {what}", self.backend))
     }
 }
 

@@ -5,7 +5,7 @@
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
-use crate::peer::Peer;
+use crate::http::peer::Peer;
 use payout_domain::handler::is_token_header;
 
 const FORWARDED: &str = "forwarded";

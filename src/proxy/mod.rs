@@ -5,7 +5,7 @@
 //! [`backend`] reads the address and makes the client, `forward.rs` is the way of one request, [`exchange`] its life, `line.rs`
 //! the connection that it can cut, `upgrade.rs` the tunnel (of `websocket.rs` it learns where frames end), [`body`] the one
 //! body type of the main port. The rules are pure: [`headers`] says what becomes of headers, [`target`]
-//! of the request's target and `Host`, [`trace`](crate::telemetry::trace) of request ids and traces.
+//! of the request's target and `Host`, [`trace`](crate::telemetry::propagation) of request ids and traces.
 
 pub mod body;
 
@@ -18,8 +18,6 @@ mod forward;
 pub mod headers;
 
 mod interim;
-
-pub(crate) mod line;
 
 pub mod target;
 

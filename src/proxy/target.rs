@@ -7,7 +7,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Uri, Version};
 
 use super::headers::digits;
-use crate::peer::Peer;
+use crate::http::peer::Peer;
 use payout_domain::path::may_be_a_call;
 
 /// Why a request is not forwarded, before anything is sent.
@@ -118,7 +118,7 @@ pub fn check(
 
 /// Checks what must hold of every request, whoever answers it: how long its body is and whom it is for can be read in one
 /// way only. Returns the `Host`, which an HTTP/1.0 request may lack. What the bytes of HTTP/1 alone show is checked before,
-/// in [`framing`](crate::http::framing).
+/// in [`framing`](crate::server::framing).
 ///
 /// # Errors
 /// When somebody before us could have read it in another way, then why.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderValue};
 
-use super::otlp::Recording;
-use super::otlp::server::Begun;
-use super::trace::{self, TRACEPARENT, TRACESTATE, X_REQUEST_ID};
+use super::propagation::{self, TRACEPARENT, TRACESTATE, X_REQUEST_ID};
+use super::traces::Recording;
+use super::traces::server::Begun;
 
 /// A request's id and trace.
 #[derive(Clone)]
@@ -29,15 +29,15 @@ impl RequestContext {
     /// `begun` is the trace that it was put into already, where traces are exported.
     #[must_use]
     pub fn of(headers: &mut HeaderMap, begun: Option<&Begun>) -> Self {
-        let request_id = trace::identify(headers);
+        let request_id = propagation::identify(headers);
         let traceparent = match begun {
             Some(begun) => begun.go_on(headers),
-            None => trace::continue_trace(headers),
+            None => propagation::continue_trace(headers),
         };
         Self {
             request_id: Some(request_id),
             traceparent,
-            tracestate: headers.get(TRACESTATE).map(trace::own),
+            tracestate: headers.get(TRACESTATE).map(propagation::own),
             recording: begun.and_then(|begun| begun.recording.clone()),
         }
     }

@@ -2,15 +2,10 @@
 
 pub mod context;
 
-mod line;
 pub mod log;
 
 pub mod metrics;
 
-pub mod otlp;
+pub mod traces;
 
-pub mod out;
-
-pub mod throttle;
-
-pub mod trace;
+pub mod propagation;

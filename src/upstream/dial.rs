@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tower::ServiceExt as _;
 use zeroize::Zeroize as _;
 
-use crate::proxy::line::OnLine;
+use crate::http::line::OnLine;
 use crate::telemetry::log::chain;
 use payout_domain::secret::Secret;
 

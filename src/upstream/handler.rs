@@ -7,19 +7,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::client::{Client, Failure};
+use super::http_client::{Client, Failure};
 use crate::clock::Clock;
-use crate::media;
-use crate::payout::claim::Claim;
-use crate::payout::ports::{OrderQuestion, Upstream};
+use crate::http::media;
+use crate::payouts::claim::Claim;
+use crate::payouts::ports::{OrderQuestion, Upstream};
 use crate::telemetry::context::RequestContext;
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::encoding::Encoding;
 use payout_domain::handler;
+use payout_domain::ids::OrderKey;
 use payout_domain::order::Destination;
 use payout_domain::outcome::{Evidence, Finding};
 use payout_domain::secret::Secret;
-use payout_domain::term::OrderKey;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TOKEN: HeaderName = HeaderName::from_static(handler::TOKEN_HEADER);

@@ -11,9 +11,9 @@ use http::HeaderMap;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::bills::Caller;
-use super::client::Failure;
-use payout_domain::term::Millis;
+use super::http_client::Failure;
+use super::wechat_v3::Caller;
+use payout_domain::ids::Millis;
 use payout_domain::wechat::v3::CERTIFICATES_PATH;
 use payout_domain::wechat::v3::envelope::{Apiv3Key, PlatformCertificate, certificates};
 use payout_domain::wechat::v3::sign::{Signed, VerifyingKey, verify};

@@ -9,21 +9,21 @@ use http::StatusCode;
 use payout_domain::contract::send::SendRequest;
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
+use payout_domain::ids::{HandlerId, MchId, Millis, Moment, OpenId, UserId, WxAppId};
 use payout_domain::json;
 use payout_domain::limits::{Charge, Counter};
 use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{Destination, Lease, NewOrder, Order};
 use payout_domain::outcome::{Class, Evidence};
-use payout_domain::term::{HandlerId, MchId, Millis, Moment, OpenId, UserId, WxAppId};
 use payout_sidecar::clock::SystemClock;
-use payout_sidecar::identity::file::FileIdentity;
 use payout_sidecar::ledger::file::{FileLedger, OpenError};
-use payout_sidecar::payout::ports::{Identity as _, Ledger};
-use payout_sidecar::redis_link;
+use payout_sidecar::openids::file::FileIdentity;
+use payout_sidecar::payouts::ports::{Identity as _, Ledger};
+use payout_sidecar::redis;
 use payout_sidecar::telemetry::metrics::http::Endpoint;
 use payout_sidecar::telemetry::metrics::upstreams::Ended;
 use payout_sidecar::telemetry::metrics::{Expiring, Metrics};
-use payout_sidecar::{identity, ledger};
+use payout_sidecar::{ledger, openids};
 
 /// The names of series, with what their labels can be.
 pub type Series = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
@@ -64,7 +64,7 @@ async fn shown() -> String {
     ] {
         meter.ended(how, short);
     }
-    let _circuit = metrics.breakers().named("ledger", redis_link::PATIENCE);
+    let _circuit = metrics.breakers().named("ledger", redis::BREAKER);
     metrics.certificates(&[Expiring {
         owner: "server".to_owned(),
         not_after: Millis(0),
@@ -80,13 +80,13 @@ async fn stores(metrics: &Metrics) {
     let mapping = dir.path().join("openids.csv");
     std::fs::write(&mapping, "wx_app_id,user_id,openid\n").unwrap();
     let identity = Arc::new(FileIdentity::open(&mapping).await.unwrap());
-    let identity = identity::measured::Measured::new(identity, metrics, "csv");
+    let identity = openids::instrumented::Instrumented::new(identity, metrics, "csv");
     identity.ready().await.unwrap();
     let (app, user) = (WxAppId::parse("wx1").unwrap(), UserId::parse("u").unwrap());
     assert!(identity.openid(&app, &user).await.unwrap().is_none());
 
     let file = file_ledger(&dir.path().join("payouts.redb"), Duration::from_secs(1)).await;
-    let ledger = ledger::measured::Measured::new(Arc::new(file), metrics, "redb");
+    let ledger = ledger::instrumented::Instrumented::new(Arc::new(file), metrics, "redb");
     ledger.ready().await.unwrap();
     for (no, evidence) in [
         (

@@ -4,17 +4,17 @@
 use payout_domain::contract::send::SendRequest;
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
+use payout_domain::ids::{Fen, HandlerId, Moment, OpenId};
 use payout_domain::order::parameters::Parameters;
 use payout_domain::order::{Destination, Lease, NewOrder, Order};
 use payout_domain::outcome::{Evidence, Finding, Found};
 use payout_domain::secret::Secret;
-use payout_domain::term::{Fen, HandlerId, Moment, OpenId};
 use payout_domain::wechat::Product;
 use payout_domain::wechat::v2::{self, Texts};
 use payout_domain::wechat::v3::answer::{self as v3, Notification, Signature};
 use payout_domain::xml::{self, Nested};
 use payout_domain::{handler, json};
-use payout_sidecar::http::framing::{Fault, Framer};
+use payout_sidecar::server::framing::{Framer, FramingError};
 
 /// A target's name, and what must hold.
 pub type Property = (&'static str, fn(&[u8]));
@@ -250,7 +250,7 @@ pub fn requests_framed(data: &[u8]) {
 }
 
 /// The whole requests, the part of the last one, and its fault.
-fn passed_on(data: &[u8], size: usize) -> (Vec<Vec<u8>>, Vec<u8>, Option<Fault>) {
+fn passed_on(data: &[u8], size: usize) -> (Vec<Vec<u8>>, Vec<u8>, Option<FramingError>) {
     let mut framer = Framer::new(64 * 1024);
     let (mut requests, mut passed, mut held) = (Vec::new(), Vec::new(), Vec::new());
     for piece in data.chunks(size) {

@@ -254,8 +254,8 @@ async fn a_lost_answer_is_settled_by_the_bills_end_without_a_repeat() {
         .await;
         assert_eq!((upstream.times_sent(order_no), paid(&upstream, order_no)), (1, 1));
     }
-    let burnt = sidecar.pay(Encoding::Json, &Payout::new("LOST2")).await;
-    assert_eq!(burnt.code(), "OVERDUE_CLOSE", "{}", burnt.body);
+    let number_spent = sidecar.pay(Encoding::Json, &Payout::new("LOST2")).await;
+    assert_eq!(number_spent.code(), "OVERDUE_CLOSE", "{}", number_spent.body);
     assert_eq!(upstream.times_sent("LOST2"), 1, "its number is spent");
 }
 

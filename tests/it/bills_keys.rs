@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use fake_wechat::{APIV3_KEY, Options, Stub};
 use payout_domain::contract::send::RequestCredentials;
+use payout_domain::ids::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
 use payout_domain::order::Destination;
 use payout_domain::outcome::Found;
-use payout_domain::term::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
 use payout_domain::wechat::v3::envelope::Apiv3Key;
 use payout_domain::wechat::v3::sign::SigningKey;
 use payout_sidecar::clock::SystemClock;
-use payout_sidecar::payout::ports::{OrderQuestion, Upstream as _};
-use payout_sidecar::upstream::bills::{BillCredentials, BillUpstream};
-use payout_sidecar::upstream::wechat::Hosts;
+use payout_sidecar::payouts::ports::{OrderQuestion, Upstream as _};
+use payout_sidecar::upstream::wechat_v2::Hosts;
+use payout_sidecar::upstream::wechat_v3::{BillCredentials, BillUpstream};
 
 use crate::bills::{CERTIFICATES, PUBLIC_KEY, faults, on_files, paid};
 use crate::support::sidecar::{APP, Encoding, MERCHANT, Payout, Sidecar, Upstream, embedded};

@@ -144,7 +144,7 @@ async fn a_handlers_refusing_statuses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burnt_number_answers_the_same_for_ever() {
+async fn a_spent_number_answers_the_same_for_ever() {
     let upstream = Upstream::start(To::Redpack).await;
     let sidecar = on_files(&upstream, "").await;
     upstream

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use payout_domain::term::{UserId, WxAppId};
-use payout_sidecar::identity::cache::CacheSettings;
-use payout_sidecar::identity::redis::RedisIdentity;
-use payout_sidecar::payout::ports::{Identity, LookupError};
-use payout_sidecar::redis_link::{Options, RedisLink, RedisUrl};
+use payout_domain::ids::{UserId, WxAppId};
+use payout_sidecar::openids::cache::CacheSettings;
+use payout_sidecar::openids::redis::RedisIdentity;
+use payout_sidecar::payouts::ports::{Identity, LookupError};
+use payout_sidecar::redis::{Options, RedisLink, RedisUrl};
 
 use crate::ledger::link;
 use test_support::redis::{Cluster, Redis, Sentinels};

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use payout_domain::ids::LedgerTime;
 use payout_domain::order::Order;
-use payout_domain::term::LedgerTime;
 use payout_sidecar::clock::{Clock, SystemClock};
 use payout_sidecar::ledger::redis::{RedisLedger, RedisSettings};
-use payout_sidecar::payout::ports::{Inserted, Ledger, Replaced};
-use payout_sidecar::redis_link::{Options, RedisLink, RedisUrl};
+use payout_sidecar::payouts::ports::{Inserted, Ledger, Replaced};
+use payout_sidecar::redis::{Options, RedisLink, RedisUrl};
 
 use crate::suite;
 use crate::support::file_ledger;

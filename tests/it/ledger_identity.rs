@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use payout_domain::ids::LedgerTime;
 use payout_domain::limits::{Charge, Counter, merchant_day};
 use payout_domain::order::Order;
-use payout_domain::term::LedgerTime;
 use payout_sidecar::clock::{Clock as _, SystemClock};
 use payout_sidecar::ledger::redis::RedisLedger;
-use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Replaced, StoreError};
+use payout_sidecar::payouts::ports::{Inserted, Ledger, ListFilter, Replaced, StoreError};
 
 use crate::ledger::{ledger, ledger_of};
 use crate::suite;

@@ -13,19 +13,19 @@ use payout_domain::contract::answer::Disclosure;
 use payout_domain::contract::send::{RequestCredentials, SendRequest};
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
+use payout_domain::ids::{Millis, OpenId, OrderKey, UserId, WxAppId};
 use payout_domain::json;
 use payout_domain::limits::Limits;
 use payout_domain::order::State;
 use payout_domain::order::step::Policy;
 use payout_domain::outcome::{Class, Evidence, Finding, Found};
 use payout_domain::route::MerchantPattern;
-use payout_domain::term::{Millis, OpenId, OrderKey, UserId, WxAppId};
-use payout_sidecar::chance::SystemChance;
 use payout_sidecar::clock::Clock;
-use payout_sidecar::payout::claim::Claim;
-use payout_sidecar::payout::merchant::{Merchant, MerchantKind};
-use payout_sidecar::payout::ports::{Identity, Ledger, LookupError, OrderQuestion, Upstream};
-use payout_sidecar::payout::{Payouts, Settings};
+use payout_sidecar::payouts::claim::Claim;
+use payout_sidecar::payouts::merchant::{Merchant, MerchantKind};
+use payout_sidecar::payouts::ports::{Identity, Ledger, LookupError, OrderQuestion, Upstream};
+use payout_sidecar::payouts::{Payouts, Settings};
+use payout_sidecar::rng::SystemRng;
 use tokio::sync::Notify;
 
 use crate::support::file_ledger;
@@ -87,7 +87,7 @@ enum Known {
     Paid,
     Refused,
     /// Refused, and the number is spent.
-    Burnt,
+    NumberSpent,
     /// Perhaps paid.
     Doubt,
 }
@@ -166,7 +166,7 @@ impl Upstream for Process {
             Outcome::Refuse => decline(Class::Refused),
             // An upstream does not call a number spent that it has paid under.
             Outcome::Burn if world.times_paid(order_no) > 0 => decline(Class::Conflict),
-            Outcome::Burn => decline(Class::Burnt),
+            Outcome::Burn => decline(Class::NumberSpent),
             Outcome::DieBeforePaying | Outcome::DieAfterPaying => {
                 self.has_died.notify_one();
                 std::future::pending().await
@@ -208,7 +208,7 @@ fn start(world: &Arc<World>, ledger: &Arc<dyn Ledger>) -> (Payouts, Arc<Process>
     let merchant = Merchant {
         kind: MerchantKind::Handler {
             format: None,
-            id: payout_domain::term::HandlerId::parse("http://127.0.0.1:1").unwrap(),
+            id: payout_domain::ids::HandlerId::parse("http://127.0.0.1:1").unwrap(),
             formerly: Vec::new(),
         },
         upstream: Arc::clone(&process) as _,
@@ -217,7 +217,7 @@ fn start(world: &Arc<World>, ledger: &Arc<dyn Ledger>) -> (Payouts, Arc<Process>
             not_found_after,
         },
         is_settle_only: false,
-        contact: payout_sidecar::payout::watch::Contact::default(),
+        contact: payout_sidecar::payouts::watch::Contact::default(),
         takes_credentials: false,
     };
     let any = MerchantPattern {
@@ -236,7 +236,7 @@ fn start(world: &Arc<World>, ledger: &Arc<dyn Ledger>) -> (Payouts, Arc<Process>
         Arc::clone(ledger),
         Arc::clone(&process) as _,
         clock,
-        Arc::new(SystemChance),
+        Arc::new(SystemRng),
         settings,
     );
     (payouts, process)
@@ -253,7 +253,7 @@ fn request(order_no: &str, amount: i64) -> SendRequest {
 fn predict(known: Known, outcome: Outcome) -> Option<(&'static str, Known)> {
     match (known, outcome) {
         (Known::Paid, _) => Some(("SUCCESS", Known::Paid)),
-        (Known::Burnt, _) => Some(("NOTENOUGH", Known::Burnt)),
+        (Known::NumberSpent, _) => Some(("NOTENOUGH", Known::NumberSpent)),
         (Known::Doubt, _) | (_, Outcome::DieBeforePaying | Outcome::DieAfterPaying) => None,
         (Known::Nothing | Known::Refused, Outcome::Accept) => Some(("SUCCESS", Known::Paid)),
         (Known::Nothing | Known::Refused, Outcome::PayAndSayNothing | Outcome::SayNothing) => {
@@ -261,7 +261,7 @@ fn predict(known: Known, outcome: Outcome) -> Option<(&'static str, Known)> {
         }
         (Known::Nothing | Known::Refused, Outcome::NeverSent) => Some(("SYSTEMERROR", known)),
         (Known::Nothing | Known::Refused, Outcome::Refuse) => Some(("NOTENOUGH", Known::Refused)),
-        (Known::Nothing | Known::Refused, Outcome::Burn) => Some(("NOTENOUGH", Known::Burnt)),
+        (Known::Nothing | Known::Refused, Outcome::Burn) => Some(("NOTENOUGH", Known::NumberSpent)),
     }
 }
 
@@ -279,8 +279,8 @@ async fn on_record(ledger: &dyn Ledger, world: &World, key: &OrderKey) -> Known 
         }
         Some(State::Refused(refused)) => {
             assert_eq!(times_paid, 0, "{key} is refused");
-            if refused.refusal.burnt {
-                Known::Burnt
+            if refused.refusal.number_spent {
+                Known::NumberSpent
             } else {
                 Known::Refused
             }
@@ -361,7 +361,7 @@ async fn history(seed: u64, ledger: &Arc<dyn Ledger>, clock: &Arc<ManualClock>) 
                             assert_eq!(told, expected, "{order_no}, {known:?}, {outcome:?}");
                             assert_eq!(
                                 has_sent,
-                                !matches!(known, Known::Paid | Known::Burnt),
+                                !matches!(known, Known::Paid | Known::NumberSpent),
                                 "{order_no}, {known:?}, {outcome:?}"
                             );
                         }

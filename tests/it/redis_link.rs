@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use payout_sidecar::redis_link::{LinkError, Options, RedisLink, RedisUrl, Replicas};
+use payout_sidecar::redis::{LinkError, Options, RedisLink, RedisUrl, Replicas};
 use redis::{FromRedisValue as _, Script, Value, cmd};
 use tokio::net::TcpListener;
 
@@ -178,7 +178,7 @@ async fn a_script_that_waits_for_replicas_holds_nobody_up() {
     let link = RedisLink::new(RedisUrl::parse(&master.url()).unwrap(), options);
     let replicas = |seconds| Replicas {
         count: 1,
-        patience: Duration::from_secs(seconds),
+        timeout: Duration::from_secs(seconds),
         has_written: |_: &Value| true,
     };
     let script = Script::new("return redis.call('INCR', KEYS[1])");

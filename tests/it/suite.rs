@@ -7,14 +7,14 @@ use std::time::Duration;
 use payout_domain::contract::send::SendRequest;
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
+use payout_domain::ids::{HandlerId, LedgerTime, MchId, Millis, Moment, OpenId};
 use payout_domain::json;
 use payout_domain::limits::{Charge, Counter};
 use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{Destination, Lease, NewOrder, Order, State, StateName};
 use payout_domain::outcome::{Class, Evidence};
-use payout_domain::term::{HandlerId, LedgerTime, MchId, Millis, Moment, OpenId};
 use payout_sidecar::clock::{Clock as _, SystemClock};
-use payout_sidecar::payout::ports::{Inserted, Ledger, ListFilter, Pace, Replaced};
+use payout_sidecar::payouts::ports::{Inserted, Ledger, ListFilter, QueryRate, Replaced};
 
 const POLICY: Policy = Policy {
     refuses_doubles: true,
@@ -264,7 +264,7 @@ async fn limits_are_charged_with_the_claim(ledger: &dyn Ledger) {
 
 async fn due_orders_are_handed_out_once(ledger: &dyn Ledger) {
     const HIDDEN: Duration = Duration::from_secs(1);
-    let no_pace: Pace<'_> = &|_| None;
+    let no_pace: QueryRate<'_> = &|_| None;
     let due = async |limit| ledger.due(HIDDEN, limit, no_pace).await.unwrap();
     let again = || tokio::time::sleep(HIDDEN + Duration::from_millis(100));
     let now = ledger.time();
@@ -295,7 +295,7 @@ async fn due_orders_are_handed_out_once(ledger: &dyn Ledger) {
     again().await;
     assert_eq!(due(9).await, [asked.key.clone()]);
     again().await;
-    let one: Pace<'_> = &|_| Some(1);
+    let one: QueryRate<'_> = &|_| Some(1);
     let more = due_at("D5", LedgerTime(now.0 - 500));
     assert!(matches!(ledger.insert(&more).await.unwrap(), Inserted::Done));
     assert_eq!(ledger.due(HIDDEN, 9, one).await.unwrap(), [more.key.clone()]);

@@ -1,6 +1,6 @@
 //! Beijing days and times: WeChat's natural days, the limits' days, and the text form of a moment.
 
-use super::term::Millis;
+use crate::ids::Millis;
 
 const OFFSET_MS: i64 = 8 * 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;

@@ -1,6 +1,6 @@
 //! What a payout is and what may become of it, without I/O, clock or randomness: time and nonces come as arguments.
 //!
-//! Reading order: [`term`] (the words), [`fields`] with [`json`], [`xml`] and [`encoding`] (bytes to fields and back),
+//! FieldReader order: [`ids`] (the words), [`fields`] with [`json`], [`xml`] and [`encoding`] (bytes to fields and back),
 //! [`contract`] (fields to requests, answers to fields), [`path`] (what is no call of the contract), [`route`] (which
 //! merchant), [`order`] (the state machine), [`outcome`] (what an upstream's answer proves), [`wechat`] and [`handler`] (the
 //! two kinds of upstream).
@@ -17,7 +17,7 @@
     )
 )]
 
-pub mod term;
+pub mod ids;
 
 pub mod secret;
 
@@ -45,9 +45,9 @@ pub mod order;
 
 pub mod outcome;
 
-pub mod pace;
+pub mod schedule;
 
-pub mod circuit;
+pub mod breaker;
 
 pub mod day;
 

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::contract::fault::{ErrCode, Fault};
+use super::contract::error::{ApiError, ErrCode};
 use super::day::BeijingDay;
-use super::term::{Fen, MchId, Millis, UserId, WxAppId};
+use crate::ids::{Fen, MchId, Millis, UserId, WxAppId};
 
 /// The configured limits; `None` is no limit. Days are Beijing days.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -56,9 +56,9 @@ impl Limits {
     ///
     /// # Errors
     /// When the amount is over `max_amount`, then `AMOUNT_LIMIT`.
-    pub fn check(&self, amount: Fen) -> Result<(), Fault> {
+    pub fn check(&self, amount: Fen) -> Result<(), ApiError> {
         match self.max_amount {
-            Some(max) if amount.get() > max => Err(Fault::new(
+            Some(max) if amount.get() > max => Err(ApiError::new(
                 ErrCode::AmountLimit,
                 format!("超过单笔限额: amount is over max_amount ({max} fen)"),
             )),
@@ -105,18 +105,18 @@ impl Limits {
 impl Charge {
     /// What the caller is told when this charge would pass its limit.
     #[must_use]
-    pub fn over(&self, mch_id: &MchId) -> Fault {
+    pub fn over(&self, mch_id: &MchId) -> ApiError {
         let limit = self.limit;
         match self.counter {
-            Counter::UserFen => Fault::new(
+            Counter::UserFen => ApiError::new(
                 ErrCode::AmountLimit,
                 format!("超过用户单日限额: per_user_per_day ({limit} fen)"),
             ),
-            Counter::MerchantFen => Fault::new(
+            Counter::MerchantFen => ApiError::new(
                 ErrCode::AmountLimit,
                 format!("超过商户单日限额: per_merchant_per_day of mchId {mch_id} ({limit} fen)"),
             ),
-            Counter::UserPayouts => Fault::new(
+            Counter::UserPayouts => ApiError::new(
                 ErrCode::FreqLimit,
                 format!("超过用户单日次数: payouts_per_user_per_day ({limit})"),
             ),

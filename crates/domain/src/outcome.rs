@@ -12,9 +12,9 @@ pub enum Class {
     /// R: certainly not paid; the same number may be used again.
     Refused,
     /// D: not processed, because it was turned away at the door. Says nothing about an earlier attempt.
-    Door,
+    RejectedUnprocessed,
     /// N: certainly not paid, and the number is spent.
-    Burnt,
+    NumberSpent,
     /// C: the number is known with other parameters; the earlier request decides.
     Conflict,
     /// U: perhaps paid.
@@ -90,16 +90,16 @@ pub struct Refusal {
     /// `errCodeDes`.
     pub text: String,
     /// Whether the number is spent, so that a repeat gets this refusal instead of another attempt.
-    pub burnt: bool,
+    pub number_spent: bool,
 }
 
 /// Weighs the evidence of one attempt. `doubt`: an earlier attempt of the same order may have been paid.
 ///
-/// With a doubt only an acceptance or a burnt number is certain. Class R would be too where the product's rule says so
+/// With a doubt only an acceptance or a spent number is certain. Class R would be too where the product's rule says so
 /// ("same number again" returns the first result), but no product states that a refusal of a repeat clears the first
 /// attempt, so it is left to the query (wechat-pay.md, section 2, classes and rule 10).
 #[must_use]
-pub fn weigh(evidence: Evidence, doubt: bool) -> Verdict {
+pub fn classify(evidence: Evidence, doubt: bool) -> Verdict {
     match evidence {
         Evidence::NeverSent { why } => Verdict::TakenBack { why },
         Evidence::NoAnswer { why } => Verdict::Unknown { why },
@@ -109,17 +109,17 @@ pub fn weigh(evidence: Evidence, doubt: bool) -> Verdict {
             status: Some(status),
         },
         Evidence::Declined { class, code, text } => match (class, doubt) {
-            (Class::Burnt, _) => Verdict::Refused(Refusal {
+            (Class::NumberSpent, _) => Verdict::Refused(Refusal {
                 code,
                 text,
-                burnt: true,
+                number_spent: true,
             }),
-            (Class::Refused | Class::Door, false) => Verdict::Refused(Refusal {
+            (Class::Refused | Class::RejectedUnprocessed, false) => Verdict::Refused(Refusal {
                 code,
                 text,
-                burnt: false,
+                number_spent: false,
             }),
-            (Class::Refused | Class::Door, true) | (Class::Conflict | Class::Unknown, _) => {
+            (Class::Refused | Class::RejectedUnprocessed, true) | (Class::Conflict | Class::Unknown, _) => {
                 Verdict::Unknown {
                     why: format!("the upstream answered {code}: {text}"),
                 }
@@ -212,11 +212,11 @@ mod tests {
         }
     }
 
-    fn refused(burnt: bool) -> Verdict {
+    fn refused(number_spent: bool) -> Verdict {
         Verdict::Refused(Refusal {
             code: "CODE".into(),
             text: "text".into(),
-            burnt,
+            number_spent,
         })
     }
 
@@ -227,13 +227,13 @@ mod tests {
         };
         for (class, first, later) in [
             (Class::Refused, refused(false), unknown.clone()),
-            (Class::Door, refused(false), unknown.clone()),
-            (Class::Burnt, refused(true), refused(true)),
+            (Class::RejectedUnprocessed, refused(false), unknown.clone()),
+            (Class::NumberSpent, refused(true), refused(true)),
             (Class::Conflict, unknown.clone(), unknown.clone()),
             (Class::Unknown, unknown.clone(), unknown.clone()),
         ] {
-            assert_eq!(weigh(declined(class), false), first, "{class:?}");
-            assert_eq!(weigh(declined(class), true), later, "{class:?}");
+            assert_eq!(classify(declined(class), false), first, "{class:?}");
+            assert_eq!(classify(declined(class), true), later, "{class:?}");
         }
     }
 
@@ -242,11 +242,11 @@ mod tests {
         for doubt in [false, true] {
             let why = String::from("w");
             assert_eq!(
-                weigh(Evidence::NoAnswer { why: why.clone() }, doubt),
+                classify(Evidence::NoAnswer { why: why.clone() }, doubt),
                 Verdict::Unknown { why: why.clone() }
             );
             assert_eq!(
-                weigh(Evidence::NeverSent { why: why.clone() }, doubt),
+                classify(Evidence::NeverSent { why: why.clone() }, doubt),
                 Verdict::TakenBack { why }
             );
         }

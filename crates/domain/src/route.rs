@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::term::{MchId, WxAppId};
+use crate::ids::{MchId, WxAppId};
 
 /// Whose orders an entry is for; `None` matches any.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -21,12 +21,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use self::script::Scene;
-use super::run::Sidecar;
+use crate::app::run::Sidecar;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::http::drain::{Drain, Phase};
-use crate::identity::csv::HEADER;
-use crate::plain_client::plain_client;
+use crate::http::plain_client::plain_client;
+use crate::openids::csv::HEADER;
 use crate::private;
 use fake_wechat::{HandlerKind, Options, Stub};
 use payout_domain::fields::Fields;

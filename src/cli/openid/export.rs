@@ -7,10 +7,10 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use super::Store;
-use crate::identity::csv::{HEADER, Rows, write, write_header};
-use crate::identity::listing::{Found, ListError};
-use crate::identity::mapping::Mapping;
-use payout_domain::term::WxAppId;
+use crate::openids::admin::Mapping;
+use crate::openids::admin::listing::{Found, ListError};
+use crate::openids::csv::{HEADER, Rows, write, write_header};
+use payout_domain::ids::WxAppId;
 use payout_domain::terminal;
 
 /// Of how many the key is shown that stand where a mapping should, and are none.

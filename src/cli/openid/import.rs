@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 use super::progress::Progress;
 use super::rejects::Rejects;
 use super::resume::{FORM, Of, Resume};
-use crate::identity::csv::{HEADER, Place, Row, Rows};
-use crate::identity::mapping::{Mapping, Put};
-use crate::redis_link::LinkError;
-use crate::watch::Stamp;
+use crate::file_watch::Stamp;
+use crate::openids::admin::{Mapping, Put};
+use crate::openids::csv::{HEADER, Position, Row, Rows};
+use crate::redis::LinkError;
 
 /// How many lines are written at a time.
 const BATCH: usize = 2000;
@@ -73,7 +73,7 @@ struct Batch {
     lines: Vec<u64>,
     rejects: Vec<(u64, String)>,
     /// Where the batch ends.
-    end: Place,
+    end: Position,
 }
 
 pub(super) async fn import(mapping: &Mapping, arguments: Arguments) -> anyhow::Result<()> {
@@ -130,7 +130,7 @@ pub(super) async fn import(mapping: &Mapping, arguments: Arguments) -> anyhow::R
             }
         });
     let (begin, counts) = earlier.map_or_else(Default::default, |earlier| {
-        let place = Place {
+        let place = Position {
             offset: earlier.offset,
             line: earlier.line,
         };
@@ -144,7 +144,7 @@ pub(super) async fn import(mapping: &Mapping, arguments: Arguments) -> anyhow::R
     let rows = rows(file.try_clone()?, begin).with_context(|| shown.clone())?;
     let mut import = Import {
         mapping,
-        rejects: Rejects::new(&path, rejects, begin != Place::default())?,
+        rejects: Rejects::new(&path, rejects, begin != Position::default())?,
         progress,
         resume,
         saved: None,
@@ -167,8 +167,8 @@ pub(super) async fn import(mapping: &Mapping, arguments: Arguments) -> anyhow::R
     import.done(begun.elapsed())
 }
 
-fn rows(mut file: File, begin: Place) -> anyhow::Result<Rows<BufReader<File>>> {
-    if begin == Place::default() {
+fn rows(mut file: File, begin: Position) -> anyhow::Result<Rows<BufReader<File>>> {
+    if begin == Position::default() {
         let rows = Rows::open(BufReader::with_capacity(1 << 16, file))?;
         return rows.with_context(|| format!("the first line must be {HEADER}"));
     }
@@ -253,7 +253,7 @@ impl Import<'_> {
     }
 
     /// Everything before this place is in Redis.
-    fn save(&mut self, place: Place) {
+    fn save(&mut self, place: Position) {
         self.saved = Some(Instant::now());
         let Some(resume) = &self.resume else { return };
         if let Err(error) = resume.write(place.offset, place.line, self.counts) {
@@ -318,6 +318,6 @@ fn batch(rows: &mut Rows<BufReader<File>>) -> std::io::Result<Option<Batch>> {
             Err(why) => batch.rejects.push((batch.end.line, why)),
         }
     }
-    let has_any = batch.end != Place::default();
+    let has_any = batch.end != Position::default();
     Ok(has_any.then_some(batch))
 }

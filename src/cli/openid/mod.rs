@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::{assemble, configuration, misconfigured};
+use crate::app::{build, configuration, misconfigured};
 use crate::config::{Config, IdentitySource};
-use crate::identity::csv::Row;
-use crate::identity::mapping::{Mapping, Put};
+use crate::openids::admin::{Mapping, Put};
+use crate::openids::csv::Row;
 use crate::telemetry::metrics::Metrics;
-use payout_domain::term::{OpenId, UserId, WxAppId};
+use payout_domain::ids::{OpenId, UserId, WxAppId};
 use payout_domain::terminal;
 
 #[derive(Subcommand)]
@@ -99,7 +99,7 @@ impl Store {
             IdentitySource::Redis {
                 server, key, field, ..
             } => {
-                let link = assemble::link(server, "identity", &Metrics::default());
+                let link = build::link(server, "identity", &Metrics::default());
                 let mapping = Mapping::new(link, key, field.as_deref()).map_err(anyhow::Error::msg)?;
                 Ok(Self::Redis(mapping))
             }
@@ -111,7 +111,7 @@ impl Store {
 /// The very lookup that a payout makes.
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 async fn get(config: &Config, app: &WxAppId, user: &UserId) -> anyhow::Result<()> {
-    let identity = assemble::identity(config, &Metrics::default()).await?;
+    let identity = build::identity(config, &Metrics::default()).await?;
     let found = identity.openid(app, user).await?;
     let openid =
         found.with_context(|| format!("user {} has no openid under {app}", terminal::line(user.as_str())))?;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::import::Counts;
+use crate::file_watch::Stamp;
 use crate::private;
-use crate::watch::Stamp;
 
 /// What must be the same for an import to be gone on with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use rcgen::{CertificateParams, KeyPair, SerialNumber};
 
 use super::{LEAST, Made, load_in};
 use crate::config::{Certificate, CertificateError, ClientName, Config, To};
-use payout_domain::term::Millis;
+use payout_domain::ids::Millis;
 
 /// In force from 2020 to 2030.
 fn made() -> Made {

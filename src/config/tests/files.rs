@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::load::load_at;
-use payout_domain::term::Millis;
+use payout_domain::ids::Millis;
 
 /// The files of a folder with their names, sorted. Paths are relative, as they are in messages.
 fn files(folder: &str) -> Vec<PathBuf> {

@@ -358,8 +358,8 @@ fn an_entry_for_old_orders_stands_beside_a_new_one_and_takes_no_new_order() {
         [true, true, false]
     );
     assert_eq!(config.warnings, Vec::<String>::new());
-    let mch = payout_domain::term::MchId::parse("1").unwrap();
-    let app = payout_domain::term::WxAppId::parse("wx1").unwrap();
+    let mch = payout_domain::ids::MchId::parse("1").unwrap();
+    let app = payout_domain::ids::WxAppId::parse("wx1").unwrap();
     let found = config.merchant(&mch, &app).map(|merchant| merchant.name.as_str());
     assert_eq!(found, Some("merchant[2] *"));
     let view = super::redacted::redacted(&config).unwrap();
@@ -409,9 +409,9 @@ fn the_most_specific_merchant_is_found() {
          [[merchant]]\nmch_id = \"1\"\nto = \"handler\"\nhandler_url = \"http://one\"\n"
     );
     let config = load_text(&text, &[]).unwrap();
-    let app = payout_domain::term::WxAppId::parse("wx1").unwrap();
+    let app = payout_domain::ids::WxAppId::parse("wx1").unwrap();
     let name = |mch: &str| {
-        let mch = payout_domain::term::MchId::parse(mch).unwrap();
+        let mch = payout_domain::ids::MchId::parse(mch).unwrap();
         config.merchant(&mch, &app).map(|merchant| merchant.name.clone())
     };
     assert_eq!(name("1").as_deref(), Some("merchant[1] 1"));

@@ -1,7 +1,7 @@
 //! `[telemetry] otlp` and OpenTelemetry's variables: what wins, what is understood, what is warned about and left out.
 
 use super::{Config, LEAST, load_in, load_text, mistakes};
-use crate::telemetry::otlp::{Protocol, Settings};
+use crate::telemetry::traces::{Protocol, Settings};
 
 fn load(key: Option<&str>, env: &[(&str, &str)]) -> Config {
     let key = key.map_or_else(String::new, |url| format!("[telemetry]\notlp = \"{url}\"\n"));

@@ -10,7 +10,7 @@ use super::{Made, load_in};
 use crate::config::redacted::{redacted, summary};
 use crate::config::shape::Shape;
 use crate::config::{Certificate, Config};
-use crate::redis_link::RedisUrl;
+use crate::redis::RedisUrl;
 use payout_domain::wechat::v3::envelope::Apiv3Key;
 use payout_domain::wechat::v3::sign::SigningKey;
 

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 
 use super::open::{self, OpenError};
-use super::place::{DiskPlace, Place as _, make};
+use super::place::{DiskLocation, Location as _, make};
 use super::reads;
 use crate::clock::{Clock as _, SystemClock};
 use crate::ledger::keeper::{Keeper, LedgerId, Standing};
-use crate::payout::ports::StoreError;
-use payout_domain::term::LedgerTime;
+use crate::payouts::ports::StoreError;
+use payout_domain::ids::LedgerTime;
 
 /// Keeps the ledger at a path. Nothing stays open between two calls.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Keeper for FileKeeper {
 }
 
 fn look(path: &Path) -> Result<Standing, StoreError> {
-    let held = match DiskPlace(path.to_owned()).take() {
+    let held = match DiskLocation(path.to_owned()).take() {
         Err(OpenError::Absent { .. }) => return Ok(Standing::None),
         Err(OpenError::InUse { .. }) => return Ok(Standing::InUse),
         taken => taken?,

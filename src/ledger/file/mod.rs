@@ -26,16 +26,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::open::Opened;
 use self::paced::Paced;
-use self::place::{DiskPlace, Held, Place};
+use self::place::{DiskLocation, Location, LockedFile};
 use self::standing::{Cure, Open, Shared, Standing};
 use self::tables::{Answer, Operation};
-use self::writer::{Message, TICK, Terms, Waiting, Writer};
+use self::writer::{Message, TICK, Waiting, Writer, WriterConfig};
 use crate::clock::Clock;
 use crate::ledger::record;
-use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
+use crate::payouts::ports::{Inserted, Ledger, ListFilter, Page, QueryRate, Replaced, StoreError};
 use crate::telemetry::metrics::stores::Syncs;
+use payout_domain::ids::{LedgerTime, MchId, OrderKey};
 use payout_domain::order::Order;
-use payout_domain::term::{LedgerTime, MchId, OrderKey};
 
 pub use self::keeper::FileKeeper;
 pub use self::open::OpenError;
@@ -88,7 +88,7 @@ impl FileLedger {
         clock: Arc<dyn Clock>,
         syncs: Syncs,
     ) -> Result<Self, OpenError> {
-        let place = DiskPlace(path.to_owned());
+        let place = DiskLocation(path.to_owned());
         let held = match place.take() {
             Err(OpenError::Absent { .. }) if create => match place::make(path, LedgerTime(clock.now().0))? {
                 Some(held) => Some(held),
@@ -101,18 +101,18 @@ impl FileLedger {
             }
             taken => Some(taken?),
         };
-        let terms = Terms {
+        let config = WriterConfig {
             retention,
             tick: TICK,
         };
-        Self::over(Arc::new(place), held, terms, clock, syncs)
+        Self::over(Arc::new(place), held, config, clock, syncs)
     }
 
     /// Serves the ledger at a place.
     fn over(
-        place: Arc<dyn Place>,
-        held: Option<Held>,
-        terms: Terms,
+        place: Arc<dyn Location>,
+        held: Option<LockedFile>,
+        config: WriterConfig,
         clock: Arc<dyn Clock>,
         syncs: Syncs,
     ) -> Result<Self, OpenError> {
@@ -153,7 +153,7 @@ impl FileLedger {
             shared.time.heard(time);
         }
         let (queue, messages) = mpsc::channel(QUEUE);
-        let writer = Writer::new(Arc::clone(&shared), terms, held);
+        let writer = Writer::new(Arc::clone(&shared), config, held);
         // A thread of its own, since every commit waits for the disk.
         let writer = std::thread::spawn(move || runtime.block_on(writer.run(messages)));
         Ok(Self {
@@ -272,12 +272,17 @@ impl Ledger for FileLedger {
         .await
     }
 
-    async fn due(&self, hidden: Duration, limit: usize, pace: Pace<'_>) -> Result<Vec<OrderKey>, StoreError> {
+    async fn due(
+        &self,
+        hidden: Duration,
+        limit: usize,
+        rate: QueryRate<'_>,
+    ) -> Result<Vec<OrderKey>, StoreError> {
         let now = self.time();
         let due = self
             .read(move |transaction| reads::due(transaction, now, limit))
             .await?;
-        let found = self.paced.choose(due, limit, pace);
+        let found = self.paced.choose(due, limit, rate);
         // Most of the time nothing is due, and looking costs no sync.
         if found.is_empty() {
             return Ok(Vec::new());

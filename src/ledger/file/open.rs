@@ -11,11 +11,11 @@ use std::sync::Arc;
 use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
 
 use super::guard::Guard;
-use super::place::Held;
+use super::place::LockedFile;
 use super::rehearsal::Rehearsal;
 use super::tables::{self, About};
-use crate::payout::ports::StoreError;
-use payout_domain::term::LedgerTime;
+use crate::payouts::ports::StoreError;
+use payout_domain::ids::LedgerTime;
 
 /// How much of the file is kept in memory. Records are read seldom; what is written must be on disk anyway.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
@@ -94,7 +94,7 @@ pub(super) struct Opened {
 }
 
 /// Opens a file that was taken.
-pub(super) fn open(held: &Held, path: &Path) -> Result<Opened, OpenError> {
+pub(super) fn open(held: &LockedFile, path: &Path) -> Result<Opened, OpenError> {
     let (rehearsed, about) = rehearse(held, path)?;
     drop(rehearsed);
     let guard = Guard::over(Arc::clone(&held.bytes)).map_err(|error| OpenError::unusable(path, &error))?;
@@ -110,7 +110,7 @@ pub(super) fn open(held: &Held, path: &Path) -> Result<Opened, OpenError> {
 
 /// Recovers and checks the file in memory, page by page, so that a damaged one is refused now, not met later, and left as
 /// it is.
-pub(super) fn rehearse(held: &Held, path: &Path) -> Result<(Database, About), OpenError> {
+pub(super) fn rehearse(held: &LockedFile, path: &Path) -> Result<(Database, About), OpenError> {
     let rehearsal =
         Rehearsal::of(Arc::clone(&held.bytes)).map_err(|error| OpenError::unusable(path, &error))?;
     let mut checking = builder();

@@ -1,11 +1,11 @@
-//! How many orders of each merchant were handed out in the last second, so that no upstream is asked faster than its pace.
+//! How many orders of each merchant were handed out in the last second, so that no upstream is asked faster than its rate.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::payout::ports::Pace;
-use payout_domain::term::{LedgerTime, MchId, OrderKey};
+use crate::payouts::ports::QueryRate;
+use payout_domain::ids::{LedgerTime, MchId, OrderKey};
 
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -14,12 +14,12 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub(super) struct Paced(Mutex<HashMap<MchId, VecDeque<(Instant, u32)>>>);
 
 impl Paced {
-    /// Chooses up to `limit` of these orders, none faster than its merchant's pace, and counts them as handed out.
+    /// Chooses up to `limit` of these orders, none faster than its merchant's rate, and counts them as handed out.
     pub(super) fn choose(
         &self,
         due: Vec<(LedgerTime, OrderKey)>,
         limit: usize,
-        pace: Pace<'_>,
+        rate: QueryRate<'_>,
     ) -> Vec<(LedgerTime, OrderKey)> {
         let mut handed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         handed.retain(|_, handed| {
@@ -35,7 +35,7 @@ impl Paced {
             let left = left.entry(key.mch_id.clone()).or_insert_with(|| {
                 let handed = handed.get(&key.mch_id).into_iter().flatten();
                 let count = handed.fold(0_u32, |sum, (_, count)| sum.saturating_add(*count));
-                pace(&key.mch_id).map_or(u32::MAX, |pace| pace.saturating_sub(count))
+                rate(&key.mch_id).map_or(u32::MAX, |rate| rate.saturating_sub(count))
             });
             if *left > 0 {
                 *left = left.saturating_sub(1);

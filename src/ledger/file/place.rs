@@ -11,7 +11,7 @@ use redb::StorageBackend;
 
 use super::open::{OpenError, fill};
 use crate::private;
-use payout_domain::term::LedgerTime;
+use payout_domain::ids::LedgerTime;
 
 /// How long a file may be locked before it is in use: somebody may only be looking at it.
 const LOOKED_AT: Duration = Duration::from_millis(300);
@@ -35,13 +35,13 @@ impl Mark {
 
 /// A ledger file that nobody else can open until this is dropped. Its inode is not given to another file meanwhile.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct LockedFile {
     pub(super) bytes: Arc<dyn StorageBackend>,
     pub(super) mark: Mark,
 }
 
 /// Where a ledger file is.
-pub(super) trait Place: Send + Sync + 'static {
+pub(super) trait Location: Send + Sync + 'static {
     /// Its path, for people.
     fn path(&self) -> &Path;
 
@@ -49,7 +49,7 @@ pub(super) trait Place: Send + Sync + 'static {
     ///
     /// # Errors
     /// When there is none, it is empty, or another process has it, then [`OpenError`].
-    fn take(&self) -> Result<Held, OpenError>;
+    fn take(&self) -> Result<LockedFile, OpenError>;
 
     /// Which file is at the path now.
     ///
@@ -59,14 +59,14 @@ pub(super) trait Place: Send + Sync + 'static {
 }
 
 /// A path on a disk.
-pub(super) struct DiskPlace(pub(super) PathBuf);
+pub(super) struct DiskLocation(pub(super) PathBuf);
 
-impl Place for DiskPlace {
+impl Location for DiskLocation {
     fn path(&self) -> &Path {
         &self.0
     }
 
-    fn take(&self) -> Result<Held, OpenError> {
+    fn take(&self) -> Result<LockedFile, OpenError> {
         let unusable = |error: io::Error| OpenError::unusable(&self.0, &error);
         let file = match OpenOptions::new().read(true).write(true).open(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -83,7 +83,7 @@ impl Place for DiskPlace {
         if self.found().map_err(unusable)? != Some(mark) {
             return Err(OpenError::Replaced { path: self.0.clone() });
         }
-        Ok(Held {
+        Ok(LockedFile {
             bytes: Arc::new(Disk(file)),
             mark,
         })
@@ -118,7 +118,7 @@ fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
 /// Makes a new ledger and takes it; `None` where the path is somebody's already. It is made under another name, and given its
 /// own when it is whole: a crash in between leaves no half a ledger there, and of several that are made at once one gets the
 /// name.
-pub(super) fn make(path: &Path, now: LedgerTime) -> Result<Option<Held>, OpenError> {
+pub(super) fn make(path: &Path, now: LedgerTime) -> Result<Option<LockedFile>, OpenError> {
     let not_made = |error: &dyn std::fmt::Display| OpenError::NotMade {
         path: path.to_owned(),
         why: error.to_string(),
@@ -135,7 +135,7 @@ pub(super) fn make(path: &Path, now: LedgerTime) -> Result<Option<Held>, OpenErr
         return Ok(None);
     }
     let mark = Mark::of(&file.metadata().map_err(|error| not_made(&error))?);
-    Ok(Some(Held {
+    Ok(Some(LockedFile {
         bytes: Arc::new(Disk(file)),
         mark,
     }))

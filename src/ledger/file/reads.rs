@@ -6,9 +6,9 @@ use redb::{ReadTransaction, ReadableTable as _};
 
 use super::tables::{DUE, LOG, ORDERS, SUMS, failed, key_of, sum_name};
 use crate::ledger::record;
-use crate::payout::ports::{ListFilter, Page, StoreError};
+use crate::payouts::ports::{ListFilter, Page, StoreError};
+use payout_domain::ids::{LedgerTime, MchId, OrderKey};
 use payout_domain::order::Order;
-use payout_domain::term::{LedgerTime, MchId, OrderKey};
 
 /// How many records one page of a list looks at.
 const LIST_AT_MOST: usize = 10_000;

@@ -7,10 +7,10 @@ use redb::Database;
 
 use super::guard::Guard;
 use super::open::OpenError;
-use super::place::{Mark, Place};
+use super::place::{Location, Mark};
 use crate::clock::Clock;
 use crate::ledger::time::Timekeeper;
-use crate::payout::ports::StoreError;
+use crate::payouts::ports::StoreError;
 use crate::telemetry::metrics::stores::Syncs;
 
 /// An open file.
@@ -42,7 +42,7 @@ pub(super) enum Standing {
 
 /// What those who read and the one who writes share.
 pub(super) struct Shared {
-    pub(super) place: Arc<dyn Place>,
+    pub(super) place: Arc<dyn Location>,
     pub(super) time: Timekeeper,
     pub(super) syncs: Syncs,
     standing: RwLock<Standing>,
@@ -50,7 +50,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        place: Arc<dyn Place>,
+        place: Arc<dyn Location>,
         syncs: Syncs,
         clock: Arc<dyn Clock>,
         standing: Standing,

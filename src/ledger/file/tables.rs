@@ -7,9 +7,9 @@ use redb::{ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, Wr
 use crate::ledger::charges::Difference;
 use crate::ledger::keeper::LedgerId;
 use crate::ledger::record;
-use crate::payout::ports::{Inserted, Replaced, StoreError};
+use crate::payouts::ports::{Inserted, Replaced, StoreError};
+use payout_domain::ids::{LedgerTime, MchId, OrderKey, OrderNo};
 use payout_domain::order::Order;
-use payout_domain::term::{LedgerTime, MchId, OrderKey, OrderNo};
 
 /// A record: what its claim pinned, and what changes. Side by side, so that neither is ever there without the other.
 pub(super) type Stored = (&'static [u8], &'static [u8]);

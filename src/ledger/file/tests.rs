@@ -9,8 +9,8 @@ use redb::Database;
 use super::*;
 use crate::clock::SystemClock;
 use crate::ledger::samples::{order, settled};
+use payout_domain::ids::{Fen, Millis};
 use payout_domain::order::fixtures::pinned_mut;
-use payout_domain::term::{Fen, Millis};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);
@@ -62,24 +62,24 @@ async fn orders_are_handed_out_at_their_merchants_pace_and_to_one_only() {
         ledger.insert(&of("19", &format!("S{n}"))).await.unwrap();
     }
     ledger.insert(&of("20", "F1")).await.unwrap();
-    let pace = |mch_id: &MchId| (mch_id.as_str() == "19").then_some(3);
+    let rate = |mch_id: &MchId| (mch_id.as_str() == "19").then_some(3);
     let hidden = Duration::from_secs(60);
     let begun = std::time::Instant::now();
-    let (one, other) = tokio::join!(ledger.due(hidden, 9, &pace), ledger.due(hidden, 9, &pace));
+    let (one, other) = tokio::join!(ledger.due(hidden, 9, &rate), ledger.due(hidden, 9, &rate));
     let mut first = [one.unwrap(), other.unwrap()].concat();
     first.sort();
     let count =
         |keys: &[OrderKey], mch_id: &str| keys.iter().filter(|key| key.mch_id.as_str() == mch_id).count();
     assert_eq!((count(&first, "19"), count(&first, "20")), (3, 1), "{first:?}");
     while begun.elapsed() < Duration::from_millis(900) {
-        assert_eq!(ledger.due(hidden, 9, &pace).await.unwrap(), []);
+        assert_eq!(ledger.due(hidden, 9, &rate).await.unwrap(), []);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(count(&ledger.due(hidden, 9, &pace).await.unwrap(), "19"), 3);
+    assert_eq!(count(&ledger.due(hidden, 9, &rate).await.unwrap(), "19"), 3);
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(
-        count(&ledger.due(hidden, 2, &pace).await.unwrap(), "19"),
+        count(&ledger.due(hidden, 2, &rate).await.unwrap(), "19"),
         2,
         "the limit"
     );
@@ -140,7 +140,7 @@ async fn a_damaged_file_is_refused_and_left_as_it_is() {
 
 /// Looks at, or changes, the record of `A1` behind the ledger's back.
 fn record_in(path: &Path, change: impl FnOnce(&[u8], &[u8]) -> Option<[Vec<u8>; 2]>) {
-    let held = DiskPlace(path.to_owned()).take().unwrap();
+    let held = DiskLocation(path.to_owned()).take().unwrap();
     let opened = open::open(&held, path).unwrap();
     let transaction = opened.database.begin_write().unwrap();
     {

@@ -9,11 +9,11 @@ use redb::{Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::open::{self, OpenError, Opened};
-use super::place::Held;
+use super::place::LockedFile;
 use super::standing::{Cure, Open, Shared, Standing, refused};
 use super::tables::{self, Answer, LogPlace, Operation};
 use crate::ledger::keeper::LedgerId;
-use crate::payout::ports::StoreError;
+use crate::payouts::ports::StoreError;
 
 /// How many operations share one sync at most.
 const BATCH: usize = 512;
@@ -45,16 +45,16 @@ pub(super) struct Waiting {
 
 /// How long things are kept, and how often something is written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
+pub(super) struct WriterConfig {
     pub(super) retention: Duration,
     pub(super) tick: Duration,
 }
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    terms: Terms,
+    config: WriterConfig,
     /// The file, from when it was first found on.
-    held: Option<Held>,
+    held: Option<LockedFile>,
     known: Option<LedgerId>,
     committed: Instant,
     clearing: Clearing,
@@ -68,8 +68,12 @@ struct Clearing {
 }
 
 impl Clearing {
-    fn is_due(&self, terms: Terms) -> bool {
-        let pause = if self.from.is_some() { CLEAR_ON } else { terms.tick };
+    fn is_due(&self, config: WriterConfig) -> bool {
+        let pause = if self.from.is_some() {
+            CLEAR_ON
+        } else {
+            config.tick
+        };
         self.last.is_none_or(|last| last.elapsed() >= pause)
     }
 }
@@ -85,12 +89,16 @@ struct Trouble {
 
 impl Writer {
     /// A writer of this file, or of one that is still to come.
-    pub(super) fn new(shared: Arc<Shared>, terms: Terms, held: Option<(Held, LedgerId)>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        config: WriterConfig,
+        held: Option<(LockedFile, LedgerId)>,
+    ) -> Self {
         let (held, known) = held.unzip();
         let now = Instant::now();
         Self {
             shared,
-            terms,
+            config,
             held,
             known,
             committed: now,
@@ -154,8 +162,8 @@ impl Writer {
             Standing::Shut {
                 cure: Cure::Again, ..
             } => self.trouble.pause.saturating_sub(self.trouble.since.elapsed()),
-            Standing::Open(_) => self.terms.tick.saturating_sub(self.committed.elapsed()),
-            Standing::Shut { .. } => self.terms.tick,
+            Standing::Open(_) => self.config.tick.saturating_sub(self.committed.elapsed()),
+            Standing::Shut { .. } => self.config.tick,
         }
     }
 
@@ -166,7 +174,9 @@ impl Writer {
             refuse(batch, &error);
             return self.give_up(open, &error);
         }
-        if batch.is_empty() && self.committed.elapsed() < self.terms.tick && !self.clearing.is_due(self.terms)
+        if batch.is_empty()
+            && self.committed.elapsed() < self.config.tick
+            && !self.clearing.is_due(self.config)
         {
             return;
         }
@@ -226,8 +236,8 @@ impl Writer {
             for operation in operations {
                 answers.push(tables.apply(operation)?);
             }
-            if self.clearing.is_due(self.terms) {
-                self.clearing.from = tables.clear(self.terms.retention, self.clearing.from.take())?;
+            if self.clearing.is_due(self.config) {
+                self.clearing.from = tables.clear(self.config.retention, self.clearing.from.take())?;
                 self.clearing.last = Some(Instant::now());
             }
             answers

@@ -1,4 +1,4 @@
-//! Which orders are due: the oldest over all merchants, no more of each than its pace allows, and without waiting for one
+//! Which orders are due: the oldest over all merchants, no more of each than its rate allows, and without waiting for one
 //! whose part of Redis is away.
 
 use std::collections::BTreeMap;
@@ -8,35 +8,38 @@ use futures_util::future::{join, join_all};
 use redis::Cmd;
 
 use super::{RedisLedger, failed};
-use crate::payout::ports::{Pace, StoreError};
-use crate::redis_link::LinkError;
-use payout_domain::term::{LedgerTime, MchId, OrderKey, OrderNo};
+use crate::payouts::ports::{QueryRate, StoreError};
+use crate::redis::LinkError;
+use payout_domain::ids::{LedgerTime, MchId, OrderKey, OrderNo};
 
 /// How many of a merchant's orders are to be handed out, and at most how many in a second.
 #[derive(Clone, Copy, Default)]
 struct Share {
     count: usize,
-    pace: Option<u32>,
+    rate: Option<u32>,
 }
 
 pub(super) async fn due(
     ledger: &RedisLedger,
     hidden: Duration,
     limit: usize,
-    pace: Pace<'_>,
+    rate: QueryRate<'_>,
 ) -> Result<Vec<OrderKey>, StoreError> {
     ledger.registry.known().await?;
     let now = ledger.registry.time();
     let hidden_until = now.after(hidden);
     let mut due: Vec<(i64, OrderKey)> = Vec::new();
-    let shares = shares(ledger, now, limit, pace).await?;
+    let shares = shares(ledger, now, limit, rate).await?;
     let takes = shares.iter().map(async |(mch_id, share)| {
-        let keys = [ledger.store.key(mch_id, "due"), ledger.store.key(mch_id, "pace")];
+        let keys = [
+            ledger.store.key(mch_id, "due"),
+            ledger.store.key(mch_id, "handed"),
+        ];
         let arguments = [
             now.0.to_string(),
             hidden_until.0.to_string(),
             share.count.to_string(),
-            share.pace.map_or_else(String::new, |pace| pace.to_string()),
+            share.rate.map_or_else(String::new, |rate| rate.to_string()),
         ];
         let script = &ledger.scripts.due;
         ledger
@@ -75,22 +78,22 @@ async fn shares(
     ledger: &RedisLedger,
     now: LedgerTime,
     limit: usize,
-    pace: Pace<'_>,
+    rate: QueryRate<'_>,
 ) -> Result<BTreeMap<MchId, Share>, StoreError> {
     let merchants = ledger.registry.merchants().await;
-    let paces: Vec<Option<u32>> = merchants.iter().map(pace).collect();
+    let rates: Vec<Option<u32>> = merchants.iter().map(rate).collect();
     let looks = merchants
         .iter()
-        .zip(paces.iter().copied())
-        .map(|(mch_id, pace)| look(ledger, mch_id, now, limit, pace));
+        .zip(rates.iter().copied())
+        .map(|(mch_id, rate)| look(ledger, mch_id, now, limit, rate));
     let mut waiting = Vec::new();
     let (mut answered, mut last) = (false, None);
-    for ((mch_id, pace), found) in merchants.iter().zip(&paces).zip(join_all(looks).await) {
+    for ((mch_id, rate), found) in merchants.iter().zip(&rates).zip(join_all(looks).await) {
         match found {
             Ok(times) => {
                 answered = true;
                 ledger.registry.answered(Some(mch_id));
-                waiting.extend(times.into_iter().map(|at| (at, mch_id, *pace)));
+                waiting.extend(times.into_iter().map(|at| (at, mch_id, *rate)));
             }
             Err(error) => {
                 ledger.registry.is_away(Some(mch_id), &error);
@@ -103,10 +106,10 @@ async fn shares(
     }
     waiting.sort_unstable();
     let mut shares = BTreeMap::<MchId, Share>::new();
-    for (_, mch_id, pace) in waiting.into_iter().take(limit) {
+    for (_, mch_id, rate) in waiting.into_iter().take(limit) {
         let share = shares.entry(mch_id.clone()).or_default();
         share.count = share.count.saturating_add(1);
-        share.pace = pace;
+        share.rate = rate;
     }
     Ok(shares)
 }
@@ -117,19 +120,19 @@ async fn look(
     mch_id: &MchId,
     now: LedgerTime,
     limit: usize,
-    pace: Option<u32>,
+    rate: Option<u32>,
 ) -> Result<Vec<i64>, LinkError> {
     let link = &ledger.store.link;
     let mut look = redis::cmd("ZRANGEBYSCORE");
     look.arg(ledger.store.key(mch_id, "due")).arg("-inf").arg(now.0);
     look.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
     let oldest = link.read::<Vec<(String, String)>>(&look);
-    let (oldest, most) = match pace {
+    let (oldest, most) = match rate {
         None => (oldest.await?, limit),
-        Some(pace) => {
-            let counter = Cmd::get(ledger.store.key(mch_id, "pace"));
+        Some(rate) => {
+            let counter = Cmd::get(ledger.store.key(mch_id, "handed"));
             let (oldest, taken) = join(oldest, link.read::<Option<u32>>(&counter)).await;
-            let left = pace.saturating_sub(taken?.unwrap_or_default());
+            let left = rate.saturating_sub(taken?.unwrap_or_default());
             (oldest?, usize::try_from(left).unwrap_or(usize::MAX))
         }
     };

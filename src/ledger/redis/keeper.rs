@@ -14,10 +14,10 @@ use super::registry::{Entry, field, make, member};
 use super::store::{Store, order_of, refused, unexpected};
 use crate::clock::Clock;
 use crate::ledger::keeper::{Keeper, LedgerId, Standing};
-use crate::payout::ports::StoreError;
-use crate::redis_link::{LinkError, RedisLink};
+use crate::payouts::ports::StoreError;
+use crate::redis::{LinkError, RedisLink};
+use payout_domain::ids::{LedgerTime, MchId, OrderKey, OrderNo};
 use payout_domain::order::Order;
-use payout_domain::term::{LedgerTime, MchId, OrderKey, OrderNo};
 
 static MEND_LOG: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mend.lua")));
 

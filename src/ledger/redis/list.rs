@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::argument::Argument;
 use super::{RedisLedger, failed};
-use crate::payout::ports::{ListFilter, Page, StoreError};
+use crate::payouts::ports::{ListFilter, Page, StoreError};
+use payout_domain::ids::{MchId, OrderKey, OrderNo};
 use payout_domain::order::Order;
-use payout_domain::term::{MchId, OrderKey, OrderNo};
 
 /// How many order numbers are taken from a merchant's log at a time.
 const BITE: isize = 128;
@@ -14,7 +14,7 @@ const BITE: isize = 128;
 const AT_MOST: usize = 10_000;
 
 /// A cursor names the place of the last order that was looked at: its time, merchant and number.
-type Place = (i64, String, String);
+type Location = (i64, String, String);
 
 pub(super) async fn list(ledger: &RedisLedger, filter: &ListFilter) -> Result<Page, StoreError> {
     let end = filter.cursor.as_deref().map(cursor_of).transpose()?;
@@ -31,7 +31,7 @@ pub(super) async fn list(ledger: &RedisLedger, filter: &ListFilter) -> Result<Pa
         .into_iter()
         .map(|mch_id| Log::new(mch_id, end.as_ref(), since))
         .collect();
-    let mut newest: BTreeMap<Place, usize> = BTreeMap::new();
+    let mut newest: BTreeMap<Location, usize> = BTreeMap::new();
     for (at, log) in logs.iter_mut().enumerate() {
         if let Some(place) = log.next(ledger, end.as_ref()).await? {
             newest.insert(place, at);
@@ -75,7 +75,7 @@ struct Log {
 }
 
 impl Log {
-    fn new(mch_id: MchId, end: Option<&Place>, since: Option<i64>) -> Self {
+    fn new(mch_id: MchId, end: Option<&Location>, since: Option<i64>) -> Self {
         let most = end.map_or_else(|| "+inf".to_owned(), |(created, _, _)| created.to_string());
         // Without what stands below everything: the ledger's identity.
         let least = since.map_or_else(|| "(-inf".to_owned(), |since| since.to_string());
@@ -90,7 +90,11 @@ impl Log {
     }
 
     /// The next place below the end.
-    async fn next(&mut self, ledger: &RedisLedger, end: Option<&Place>) -> Result<Option<Place>, StoreError> {
+    async fn next(
+        &mut self,
+        ledger: &RedisLedger,
+        end: Option<&Location>,
+    ) -> Result<Option<Location>, StoreError> {
         loop {
             while let Some((number, created)) = self.waiting.pop() {
                 let place = (created, self.mch_id.as_str().to_owned(), number);
@@ -123,7 +127,7 @@ impl Log {
 
     /// The record at a place. One that is past its retention is gone, and leaves the log as it is met; one that was forgotten
     /// stays in it, so that it is known to have been there.
-    async fn order(&self, ledger: &RedisLedger, place: &Place) -> Result<Option<Order>, StoreError> {
+    async fn order(&self, ledger: &RedisLedger, place: &Location) -> Result<Option<Order>, StoreError> {
         let Ok(order_no) = OrderNo::parse(&place.2) else {
             return Ok(None);
         };
@@ -144,7 +148,7 @@ impl Log {
     }
 }
 
-fn cursor_of(cursor: &str) -> Result<Place, StoreError> {
+fn cursor_of(cursor: &str) -> Result<Location, StoreError> {
     let mut parts = cursor.splitn(3, '.');
     let place = (|| {
         Some((

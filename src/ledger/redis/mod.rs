@@ -12,7 +12,7 @@
 //! | `…:log` | sorted set | all order numbers by their first claim (ledger's ms), and `#` with the ledger's identity |
 //! | `…:sum:<name>` | number | a sum of the limits; goes after three days |
 //! | `…:again` | sorted set | orders of other days that were charged again, by when (ledger's ms) |
-//! | `…:pace` | number | how many orders were handed out in this second |
+//! | `…:handed` | number | how many orders were handed out in this second |
 //! | `<prefix>ledger` | hash | `id` identity, `t` the ledger's time (ms), `m:<mchId>` `making` or `made`; `lost` what was here |
 
 mod argument;
@@ -37,19 +37,19 @@ use self::sums::Sums;
 use super::charges::Difference;
 use super::record;
 use crate::clock::Clock;
-use crate::payout::ports::{Inserted, Ledger, ListFilter, Pace, Page, Replaced, StoreError};
-use crate::redis_link::url::Topology;
-use crate::redis_link::{LinkError, RedisLink, Replicas};
+use crate::payouts::ports::{Inserted, Ledger, ListFilter, Page, QueryRate, Replaced, StoreError};
+use crate::redis::url::Topology;
+use crate::redis::{LinkError, RedisLink, Replicas};
+use payout_domain::ids::{LedgerTime, MchId, OrderKey, OrderNo};
 use payout_domain::limits::Charge;
 use payout_domain::order::{Order, State};
-use payout_domain::term::{LedgerTime, MchId, OrderKey, OrderNo};
 
 pub use self::keeper::RedisKeeper;
 
 /// How long a sum is kept: its Beijing day, and time to give back.
 const SUM_EXPIRY: Duration = Duration::from_secs(3 * 86_400);
 /// How long a claim waits for the replicas that it is to reach.
-const REPLICAS_PATIENCE: Duration = Duration::from_secs(1);
+const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `[ledger]`, as far as it is about Redis.
 #[derive(Clone, Debug)]
@@ -184,7 +184,7 @@ impl RedisLedger {
         let claim = matches!(order.state, State::Pending(_));
         let replicas = Replicas {
             count: self.settings.wait_replicas,
-            patience: REPLICAS_PATIENCE,
+            timeout: REPLICAS_TIMEOUT,
             has_written: is_done,
         };
         (claim && replicas.count > 0).then_some(replicas)
@@ -352,8 +352,13 @@ impl Ledger for RedisLedger {
         }
     }
 
-    async fn due(&self, hidden: Duration, limit: usize, pace: Pace<'_>) -> Result<Vec<OrderKey>, StoreError> {
-        due::due(self, hidden, limit, pace).await
+    async fn due(
+        &self,
+        hidden: Duration,
+        limit: usize,
+        rate: QueryRate<'_>,
+    ) -> Result<Vec<OrderKey>, StoreError> {
+        due::due(self, hidden, limit, rate).await
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {

@@ -14,8 +14,8 @@ use super::store::{Store, refused, unexpected};
 use crate::clock::Clock;
 use crate::ledger::keeper::LedgerId;
 use crate::ledger::time::Timekeeper;
-use crate::payout::ports::StoreError;
-use payout_domain::term::{LedgerTime, MchId, Moment};
+use crate::payouts::ports::StoreError;
+use payout_domain::ids::{LedgerTime, MchId, Moment};
 
 /// What a merchant's field in the registry begins with.
 const FIELD: &str = "m:";

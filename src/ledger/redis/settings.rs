@@ -8,8 +8,8 @@
 use redis::{FromRedisValue as _, Value};
 
 use super::failed;
-use crate::payout::ports::StoreError;
-use crate::redis_link::{LinkError, RedisLink};
+use crate::payouts::ports::StoreError;
+use crate::redis::{LinkError, RedisLink};
 
 pub(super) async fn warnings(link: &RedisLink) -> Result<Vec<String>, StoreError> {
     let mut warnings = Vec::new();

@@ -4,11 +4,11 @@ use redis::{Cmd, Script, ToRedisArgs};
 
 use super::failed;
 use crate::ledger::record;
-use crate::payout::ports::StoreError;
-use crate::redis_link::{RedisLink, Replicas};
+use crate::payouts::ports::StoreError;
+use crate::redis::{RedisLink, Replicas};
+use payout_domain::ids::{MchId, OrderKey};
 use payout_domain::limits::Charge;
 use payout_domain::order::Order;
-use payout_domain::term::{MchId, OrderKey};
 
 /// What stands in a merchant's place where commands are tried; no merchant's number.
 const TRIAL: &str = "try";
@@ -148,7 +148,7 @@ pub(super) fn unexpected(word: &str) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis_link::{Options, RedisUrl};
+    use crate::redis::{Options, RedisUrl};
 
     #[test]
     fn keys_are_told_apart_by_merchant() {

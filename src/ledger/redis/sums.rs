@@ -14,10 +14,10 @@ use redis::{Cmd, Script};
 use super::store::{Store, order_of, refused};
 use super::{SUM_EXPIRY, failed};
 use crate::ledger::charges::day_of;
-use crate::payout::ports::StoreError;
+use crate::payouts::ports::StoreError;
 use payout_domain::day::BeijingDay;
+use payout_domain::ids::{MchId, Moment, OrderKey, OrderNo};
 use payout_domain::order::Order;
-use payout_domain::term::{MchId, Moment, OrderKey, OrderNo};
 
 static MEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mend_sum.lua")));
 

@@ -19,11 +19,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use super::{Proxy, Settings, Tunnels, exchange};
-use crate::http::activity::Patience;
-use crate::http::budget::Room;
 use crate::http::drain::Drain;
-use crate::http::listen::{Connected, Terms, serve};
-use crate::peer::Peer;
+use crate::http::peer::Peer;
+use crate::server::accept::{Connected, ListenerConfig, serve};
+use crate::server::activity::ConnectionTimeouts;
+use crate::server::budget::Room;
 
 /// No step takes longer, however busy the machine is.
 const AT_MOST: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ impl Sidecar {
     async fn patient(url: &str, is_trusted: bool, backend: Option<Duration>) -> Self {
         let settings = Settings {
             url: url.to_owned(),
-            patience: exchange::Patience {
+            timeouts: exchange::ExchangeTimeouts {
                 backend,
                 caller: AT_MOST,
             },
@@ -67,8 +67,8 @@ impl Sidecar {
         let proxy = Proxy::new(settings, &Tunnels::new(0, Drain::default())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let terms = || Terms {
-            patience: Patience {
+        let terms = || ListenerConfig {
+            timeouts: ConnectionTimeouts {
                 head: AT_MOST,
                 idle: AT_MOST,
             },

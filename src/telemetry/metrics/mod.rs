@@ -31,8 +31,8 @@ use self::payouts::PayoutMetrics;
 use self::stores::StoreMetrics;
 use self::traces::TraceMetrics;
 use self::upstreams::UpstreamMetrics;
-use crate::circuit::{Breakers, severity};
-use payout_domain::term::Millis;
+use crate::breaker::{Breakers, severity};
+use payout_domain::ids::Millis;
 
 /// The media type of what [`Metrics::text`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -170,7 +170,7 @@ impl Metrics {
     /// When it cannot be written as text, which is a bug.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         self.circuits.clear();
-        for (circuit, standing) in self.breakers.standings() {
+        for (circuit, standing) in self.breakers.states() {
             let labels = CircuitLabels { circuit };
             self.circuits.get_or_create(&labels).set(severity(standing));
         }
@@ -198,18 +198,18 @@ fn seconds(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use payout_domain::circuit::Patience;
+    use payout_domain::breaker::BreakerSettings;
 
     #[test]
     fn what_happened_is_shown() {
         let metrics = Metrics::default();
-        let patience = Patience {
+        let settings = BreakerSettings {
             failures: 1,
             first_pause: Duration::from_secs(60),
             longest_pause: Duration::from_secs(60),
         };
-        let ledger = metrics.breakers().named("ledger", patience);
-        let _identity = metrics.breakers().named("identity", patience);
+        let ledger = metrics.breakers().named("ledger", settings);
+        let _identity = metrics.breakers().named("identity", settings);
         ledger.failed("it hangs");
         metrics.reloaded(false);
         let expiring = |owner: &str, not_after| Expiring {

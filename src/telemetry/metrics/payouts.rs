@@ -12,8 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use payout_domain::ids::MchId;
 use payout_domain::order::{Attention, Order, State, StateName};
-use payout_domain::term::MchId;
 
 /// The label of merchants that are not configured by number: what callers choose is no label.
 const OTHER: &str = "other";

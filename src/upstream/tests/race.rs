@@ -22,8 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use test_support::rng::Rng;
 
-use crate::upstream::client::{Client, Failure};
 use crate::upstream::dial::{ClientCertificate, Connector, tls_config};
+use crate::upstream::http_client::{Client, Failure};
 
 /// How many are under way at once.
 const AT_ONCE: usize = 24;

@@ -130,8 +130,8 @@ async fn an_attempt_that_ends_without_an_answer_raises_a_doubt_about_what_was_re
         "timeout = \"1s\"\nnot_found_after = \"8s\"\n",
     );
     // The caller waits for as long as the replica stands still.
-    let patience = "[server]\nrequest_timeout = \"120s\"\n";
-    let configuration = format!("{patience}{}{CLIENT_IP}{entry}", in_redis(&redis.url()));
+    let timeout = "[server]\nrequest_timeout = \"120s\"\n";
+    let configuration = format!("{timeout}{}{CLIENT_IP}{entry}", in_redis(&redis.url()));
     let stopped = Sidecar::start(&configuration).await;
     let other = Sidecar::start(&configuration).await;
 

@@ -1,10 +1,10 @@
 //! Answers to both requests, as fields in the contract's names. Document: specification, sections 2.3 and 2.4.
 
-use crate::contract::fault::{ErrCode, Fault};
+use crate::contract::error::{ApiError, ErrCode};
 use crate::fields::Fields;
+use crate::ids::OrderKey;
 use crate::order::{Destination, Order, State};
 use crate::outcome::{Finding, Found};
-use crate::term::OrderKey;
 use crate::wechat::Product;
 use crate::wechat::v3::state::BillState;
 
@@ -17,7 +17,7 @@ pub struct Disclosure {
 
 /// The request was not taken: malformed, or refused at the door. `order_no` as far as it could be read.
 #[must_use]
-pub fn not_taken(fault: &Fault, order_no: Option<&str>) -> Fields<'static> {
+pub fn not_taken(fault: &ApiError, order_no: Option<&str>) -> Fields<'static> {
     let mut fields = Fields::with_capacity(5);
     fields.set("returnCode", "FAIL");
     fields.set("returnMsg", fault.text.clone());
@@ -52,14 +52,14 @@ pub fn recorded(order: &Order, disclosure: Disclosure) -> Fields<'static> {
             fields
         }
         State::Refused(refused) => failed(&refused.refusal.code, &refused.refusal.text, &order.key),
-        State::Pending(_) => failed_by(&Fault::processing(), &order.key),
-        State::Unknown(_) => failed_by(&Fault::unknown(), &order.key),
+        State::Pending(_) => failed_by(&ApiError::processing(), &order.key),
+        State::Unknown(_) => failed_by(&ApiError::unknown(), &order.key),
     }
 }
 
 /// The request was taken and did not succeed, for one of the contract's own reasons.
 #[must_use]
-pub fn failed_by(fault: &Fault, key: &OrderKey) -> Fields<'static> {
+pub fn failed_by(fault: &ApiError, key: &OrderKey) -> Fields<'static> {
     failed(fault.code.as_str(), &fault.text, key)
 }
 
@@ -170,8 +170,8 @@ fn answered(key: &OrderKey, finding: &Finding, person: Option<String>) -> Fields
 #[must_use]
 fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     let (status, reason) = match &order.state {
-        State::Pending(_) => return failed_by(&Fault::processing(), &order.key),
-        State::Unknown(_) => return failed_by(&Fault::unknown(), &order.key),
+        State::Pending(_) => return failed_by(&ApiError::processing(), &order.key),
+        State::Unknown(_) => return failed_by(&ApiError::unknown(), &order.key),
         // An accepted bill is not paid before WeChat has said so.
         State::Succeeded(_) if order.upstream == Destination::TransferBill => ("PROCESSING", None),
         State::Succeeded(succeeded) => {
@@ -230,7 +230,7 @@ fn status_head(key: &OrderKey) -> Fields<'static> {
 #[must_use]
 pub fn not_found(key: &OrderKey) -> Fields<'static> {
     failed_by(
-        &Fault::new(ErrCode::NotFound, "订单不存在: nobody has seen this mchBillno"),
+        &ApiError::new(ErrCode::NotFound, "订单不存在: nobody has seen this mchBillno"),
         key,
     )
 }
@@ -238,11 +238,11 @@ pub fn not_found(key: &OrderKey) -> Fields<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{LedgerTime, Millis};
     use crate::json;
     use crate::order::fixtures::{at_handler, claimed, request};
     use crate::order::{Refused, Succeeded, Unknown};
     use crate::outcome::{Found, Refusal};
-    use crate::term::{LedgerTime, Millis};
 
     const HIDDEN: Disclosure = Disclosure { reveal_openid: false };
     const REVEALED: Disclosure = Disclosure { reveal_openid: true };
@@ -275,7 +275,7 @@ mod tests {
             refusal: Refusal {
                 code: "NOTENOUGH".into(),
                 text: "余额不足".into(),
-                burnt: false,
+                number_spent: false,
             },
         })
     }
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn what_was_not_taken_says_why_twice_and_which_order_it_was() {
-        let fault = Fault::missing("amount");
+        let fault = ApiError::missing("amount");
         assert_eq!(
             json::encode(&not_taken(&fault, Some("A1"))),
             r#"{"returnCode":"FAIL","returnMsg":"参数格式校验错误: amount is required","errCode":"PARAM_ERROR","errCodeDes":"参数格式校验错误: amount is required","mchBillno":"A1"}"#
@@ -392,7 +392,7 @@ mod tests {
             Found::NotPaid(Refusal {
                 code: "F".into(),
                 text: String::new(),
-                burnt: false,
+                number_spent: false,
             })
         };
         let accepted = || Found::Accepted {

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use crate::contract::fault::Fault;
-use crate::contract::reading::Reading;
+use crate::contract::error::ApiError;
+use crate::contract::field_reader::FieldReader;
 use crate::fields::Fields;
+use crate::ids::{Fen, MchId, OrderKey, OrderNo, TradeRecordId, UserId, WxAppId};
 use crate::secret::Secret;
-use crate::term::{Fen, MchId, OrderKey, OrderNo, TradeRecordId, UserId, WxAppId};
 
 /// `clientIp` towards upstreams, and where the platform's own is named.
 pub const CLIENT_IP: &str = "clientIp";
@@ -95,7 +95,7 @@ impl RequestCredentials {
         self.private_key.is_none() && self.cert_key.is_none() && self.api_secret_key.is_none()
     }
 
-    pub(super) fn read(fields: &mut Reading<'_>) -> Result<Self, Fault> {
+    pub(super) fn read(fields: &mut FieldReader<'_>) -> Result<Self, ApiError> {
         Ok(Self {
             private_key: fields.text("privateKey")?.map(Secret::new),
             cert_key: fields.text("certKey")?.map(Secret::new),
@@ -110,8 +110,8 @@ impl SendRequest {
     /// # Errors
     /// When a required field is missing, a value is of the wrong type or breaks its limit, or `amount` and
     /// `totalAmount` differ, then `PARAM_ERROR` with the field's name.
-    pub fn read(fields: Fields<'_>) -> Result<Self, Fault> {
-        let mut fields = Reading(fields);
+    pub fn read(fields: Fields<'_>) -> Result<Self, ApiError> {
+        let mut fields = FieldReader(fields);
         Ok(Self {
             wx_app_id: fields.term("wxAppId", WxAppId::parse)?,
             mch_id: fields.term("mchId", MchId::parse)?,
@@ -121,10 +121,10 @@ impl SendRequest {
             client_ip: fields.text(CLIENT_IP)?,
             act_name: fields
                 .words("actName", ACT_NAME_CHARS)?
-                .ok_or_else(|| Fault::missing("actName"))?,
+                .ok_or_else(|| ApiError::missing("actName"))?,
             remark: fields
                 .words("remark", REMARK_CHARS)?
-                .ok_or_else(|| Fault::missing("remark"))?,
+                .ok_or_else(|| ApiError::missing("remark"))?,
             trade_record_id: read_record_id(&mut fields)?,
             send_name: fields.words("sendName", OLDER_TEXT_CHARS)?,
             wishing: fields.words("wishing", OLDER_TEXT_CHARS)?,
@@ -149,13 +149,13 @@ impl SendRequest {
     ///
     /// # Errors
     /// When it is given and no IP address, then `PARAM_ERROR` by name.
-    pub fn client_address(&self) -> Result<Option<IpAddr>, Fault> {
+    pub fn client_address(&self) -> Result<Option<IpAddr>, ApiError> {
         let Some(text) = &self.client_ip else {
             return Ok(None);
         };
         let address: IpAddr = text
             .parse()
-            .map_err(|_| Fault::field(CLIENT_IP, "must be an IP address"))?;
+            .map_err(|_| ApiError::field(CLIENT_IP, "must be an IP address"))?;
         Ok(Some(address.to_canonical()))
     }
 
@@ -167,27 +167,27 @@ impl SendRequest {
 }
 
 /// Both names given with different values: which one would be meant?
-fn read_amount(fields: &mut Reading<'_>) -> Result<Fen, Fault> {
+fn read_amount(fields: &mut FieldReader<'_>) -> Result<Fen, ApiError> {
     let fen = |name: &str, given: Option<i64>| {
         given
-            .map(|fen| Fen::new(fen).map_err(|rule| Fault::field(name, rule.0)))
+            .map(|fen| Fen::new(fen).map_err(|rule| ApiError::field(name, rule.0)))
             .transpose()
     };
     let amount = fields.integer("amount", Fen::RULE)?;
     let older = fields.integer("totalAmount", Fen::RULE)?;
     match (fen("amount", amount)?, fen("totalAmount", older)?) {
         (Some(amount), Some(older)) if amount != older => {
-            Err(Fault::field("amount", "and totalAmount must not differ"))
+            Err(ApiError::field("amount", "and totalAmount must not differ"))
         }
         (Some(amount), _) | (None, Some(amount)) => Ok(amount),
-        (None, None) => Err(Fault::missing("amount")),
+        (None, None) => Err(ApiError::missing("amount")),
     }
 }
 
-pub(super) fn read_record_id(fields: &mut Reading<'_>) -> Result<TradeRecordId, Fault> {
+pub(super) fn read_record_id(fields: &mut FieldReader<'_>) -> Result<TradeRecordId, ApiError> {
     let id = fields.integer("tradeRecordId", RECORD_ID_RULE)?;
     id.map(TradeRecordId)
-        .ok_or_else(|| Fault::missing("tradeRecordId"))
+        .ok_or_else(|| ApiError::missing("tradeRecordId"))
 }
 
 #[cfg(test)]

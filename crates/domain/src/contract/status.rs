@@ -1,10 +1,10 @@
 //! The question how a payout stands: `POST /pay/getApiRedPacketStatus`. Document: specification, section 2.4.
 
-use crate::contract::fault::Fault;
-use crate::contract::reading::Reading;
+use crate::contract::error::ApiError;
+use crate::contract::field_reader::FieldReader;
 use crate::contract::send::{RequestCredentials, read_record_id};
 use crate::fields::Fields;
-use crate::term::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
+use crate::ids::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
 
 /// A question how a payout stands.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ impl StatusRequest {
     ///
     /// # Errors
     /// When a required field is missing, of the wrong type or over its limit, then `PARAM_ERROR` with its name.
-    pub fn read(fields: Fields<'_>) -> Result<Self, Fault> {
-        let mut fields = Reading(fields);
+    pub fn read(fields: Fields<'_>) -> Result<Self, ApiError> {
+        let mut fields = FieldReader(fields);
         Ok(Self {
             wx_app_id: fields.term("wxAppId", WxAppId::parse)?,
             key: OrderKey {
@@ -63,7 +63,7 @@ mod tests {
         for (name, _) in all {
             let text = body(name);
             let fault = StatusRequest::read(json::decode(&text).unwrap()).unwrap_err();
-            assert_eq!(fault, Fault::missing(name));
+            assert_eq!(fault, ApiError::missing(name));
         }
     }
 }

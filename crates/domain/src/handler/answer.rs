@@ -1,8 +1,8 @@
 //! What a handler's answers prove. Document: specification, section 6, `to = "handler"`.
 
 use crate::fields::Fields;
+use crate::ids::{Fen, OrderKey};
 use crate::outcome::{Class, Evidence, Finding, Found, Refusal};
-use crate::term::{Fen, OrderKey};
 use crate::text::kept;
 use crate::wechat::codes::class_for_handler;
 use crate::xml::{self, Nested};
@@ -40,7 +40,7 @@ pub fn evidence(key: &OrderKey, amount: Fen, status: u16, body: &[u8]) -> Eviden
         },
         (Some("SUCCESS"), Some("FAIL")) => declined(&answer, Class::Unknown),
         // The contract: the request was not taken, nothing was sent.
-        (Some("FAIL"), None | Some("FAIL")) => declined(&answer, Class::Door),
+        (Some("FAIL"), None | Some("FAIL")) => declined(&answer, Class::RejectedUnprocessed),
         (code, result) => Evidence::no_answer(&format!(
             "the handler answered returnCode {code:?} and resultCode {result:?}"
         )),
@@ -72,7 +72,7 @@ fn without_contract(status: u16) -> Evidence {
         _ => "PARAM_ERROR",
     };
     let text = format!("商户处理程序拒绝: the handler answered HTTP {status}");
-    Evidence::declined(Class::Door, code, &text)
+    Evidence::declined(Class::RejectedUnprocessed, code, &text)
 }
 
 /// Reads a contract answer in either encoding, whatever its `Content-Type` claims; `None` where it is none.
@@ -190,7 +190,7 @@ pub fn finding(key: &OrderKey, expected: Option<Fen>, status: u16, body: &[u8]) 
                     .characters("reason")
                     .unwrap_or("the handler says that it failed"),
             ),
-            burnt: false,
+            number_spent: false,
         }),
         // What is not certain is still moving, a word that is new to us too (wechat-pay.md, section 2, rule 7).
         _ => Found::Moving,
@@ -219,7 +219,7 @@ pub fn finding(key: &OrderKey, expected: Option<Fen>, status: u16, body: &[u8]) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::term::{MchId, OrderNo};
+    use crate::ids::{MchId, OrderNo};
 
     fn key() -> OrderKey {
         OrderKey {
@@ -285,7 +285,11 @@ mod tests {
                 r#"{"returnCode":"SUCCESS","resultCode":"FAIL"}"#,
                 "Unknown FAIL",
             ),
-            (200, r#"{"returnCode":"FAIL","returnMsg":"bad"}"#, "Door FAIL"),
+            (
+                200,
+                r#"{"returnCode":"FAIL","returnMsg":"bad"}"#,
+                "RejectedUnprocessed FAIL",
+            ),
             (
                 200,
                 r#"{"returnCode":"FAIL","errCode":"SYSTEMERROR"}"#,
@@ -304,7 +308,7 @@ mod tests {
             (
                 200,
                 r#"{"returnCode":"FAIL","errCode":"OF_THEIR_OWN"}"#,
-                "Door OF_THEIR_OWN",
+                "RejectedUnprocessed OF_THEIR_OWN",
             ),
             (
                 500,
@@ -449,7 +453,11 @@ mod tests {
     fn only_a_status_that_cannot_mean_paid_refuses() {
         for status in 100..=599 {
             let refuses = [400, 401, 403, 404, 405, 413, 415, 422, 429].contains(&status);
-            assert_eq!(outcome(status, "<html>").starts_with("Door"), refuses, "{status}");
+            assert_eq!(
+                outcome(status, "<html>").starts_with("RejectedUnprocessed"),
+                refuses,
+                "{status}"
+            );
             assert_eq!(outcome(status, "<html>") == "unknown", !refuses, "{status}");
         }
     }
@@ -464,7 +472,7 @@ mod tests {
             (422, "PARAM_ERROR"),
             (429, "FREQ_LIMIT"),
         ] {
-            assert_eq!(outcome(status, ""), format!("Door {code}"));
+            assert_eq!(outcome(status, ""), format!("RejectedUnprocessed {code}"));
         }
     }
 

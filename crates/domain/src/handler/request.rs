@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::contract::fault::Fault;
+use crate::contract::error::ApiError;
 use crate::contract::send::{CLIENT_IP, FIELDS, RequestCredentials, SendRequest};
 use crate::encoding::Encoding;
 use crate::fields::Fields;
+use crate::ids::{OpenId, OrderKey, TradeRecordId, WxAppId};
 use crate::order::parameters::Parameters;
-use crate::term::{OpenId, OrderKey, TradeRecordId, WxAppId};
 use crate::text::cut;
 
 /// The normalised request: canonical names, the openid instead of the user id, the address that `[client_ip]` says,
@@ -21,8 +21,8 @@ pub fn parameters(
     openid: &OpenId,
     client_ip: Option<IpAddr>,
     encoding: Encoding,
-) -> Result<Fields<'static>, Fault> {
-    let client_ip = client_ip.ok_or_else(|| Fault::missing(CLIENT_IP))?;
+) -> Result<Fields<'static>, ApiError> {
+    let client_ip = client_ip.ok_or_else(|| ApiError::missing(CLIENT_IP))?;
     let mut fields = Fields::with_capacity(16);
     fields.set("wxAppId", request.wx_app_id.as_str().to_owned());
     fields.set("mchId", request.mch_id.as_str().to_owned());
@@ -47,16 +47,16 @@ pub fn parameters(
         // The handler would read it over the field that is on record: another amount, another openid.
         if let Some(field) = FIELDS.iter().find(|field| super::is_alike(name, field)) {
             let rule = format!("may be read as {field}: write it as {field}, once");
-            return Err(Fault::field(cut(name, 64), &rule));
+            return Err(ApiError::field(cut(name, 64), &rule));
         }
         fields
             .push(name.to_owned().into(), value.clone())
-            .map_err(|error| Fault::body(&error.to_string()))?;
+            .map_err(|error| ApiError::body(&error.to_string()))?;
     }
     // What cannot be written must be refused now: after the claim it would be too late.
     encoding
         .can_carry(&fields)
-        .map_err(|error| Fault::field(&error.field, "holds what XML cannot carry"))?;
+        .map_err(|error| ApiError::field(&error.field, "holds what XML cannot carry"))?;
     Ok(fields)
 }
 
@@ -101,7 +101,7 @@ mod tests {
     use crate::order::fixtures::request;
     use crate::secret::Secret;
 
-    fn compose(changes: &[(&str, &str)], encoding: Encoding) -> Result<Fields<'static>, Fault> {
+    fn compose(changes: &[(&str, &str)], encoding: Encoding) -> Result<Fields<'static>, ApiError> {
         let openid = OpenId::parse("oX12abcdefghijk9f").unwrap();
         parameters(
             &request(changes),

@@ -55,7 +55,7 @@ fn asked(word: &str) -> Event {
         "FAIL" | "CANCELLED" => Found::NotPaid(Refusal {
             code: word.into(),
             text: String::new(),
-            burnt: true,
+            number_spent: true,
         }),
         _ => Found::Moving,
     };
@@ -184,7 +184,7 @@ fn an_unknown_bill_stays_unknown_until_its_end_and_may_be_sent_again() {
         let State::Refused(refused) = &unpaid.state else {
             panic!("{unpaid:?}")
         };
-        assert!(refused.refusal.burnt, "a new payment needs a new number");
+        assert!(refused.refusal.number_spent, "a new payment needs a new number");
         assert!(unpaid.charges.is_empty());
         let repeat = unpaid.repeat(&request(&[]), later(&order, 9));
         assert_eq!(repeat, Repeat::Answer);
@@ -207,7 +207,7 @@ fn a_failed_bill_refuses_for_good_even_after_a_doubt() {
     let event = Event::Attempted {
         version: again.version,
         evidence: Evidence::Declined {
-            class: Class::Burnt,
+            class: Class::NumberSpent,
             code: "ACCOUNT_FROZEN".into(),
             text: String::new(),
         },
@@ -219,7 +219,7 @@ fn a_failed_bill_refuses_for_good_even_after_a_doubt() {
 #[test]
 fn one_that_no_query_reaches_any_more_is_left_to_a_person() {
     let bill = opened("WAIT_USER_CONFIRM");
-    let last = after(bill.created_at, crate::pace::QUERY_WINDOW);
+    let last = after(bill.created_at, crate::schedule::QUERY_WINDOW);
     let silence = || said(Finding::unclear("gone"));
     assert!(apply(&bill, silence(), last).unwrap().due_at().is_some());
     // A wall clock that is a year ahead for a moment makes nobody give it up.
@@ -311,7 +311,7 @@ impl World {
                 let word = *world.bill.get_or_insert("WAIT_USER_CONFIRM");
                 attempted(match word {
                     "FAIL" => Evidence::Declined {
-                        class: Class::Burnt,
+                        class: Class::NumberSpent,
                         code: word.into(),
                         text: String::new(),
                     },
@@ -327,7 +327,7 @@ impl World {
             }
             Happening::RequestLost if is_pending => attempted(Evidence::NoAnswer { why: String::new() }),
             Happening::TurnedAway if is_pending => attempted(Evidence::Declined {
-                class: Class::Door,
+                class: Class::RejectedUnprocessed,
                 code: "FREQUENCY_LIMITED".into(),
                 text: String::new(),
             }),

@@ -13,8 +13,8 @@ use super::{Destination, Lease, NewOrder, Order, Pinned};
 use crate::contract::send::SendRequest;
 use crate::encoding::Encoding;
 use crate::fields::{Fields, Value};
+use crate::ids::{HandlerId, LedgerTime, Millis, Moment, OpenId};
 use crate::json;
-use crate::term::{HandlerId, LedgerTime, Millis, Moment, OpenId};
 
 /// When the tests' orders are claimed.
 pub const NOW: Moment = Moment {

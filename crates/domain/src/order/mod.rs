@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! (none) --claim--> pending --evidence--> succeeded      final
-//!                      |   |---------------> refused     a repeat is sent again, unless the number is burnt
+//!                      |   |---------------> refused     a repeat is sent again, unless the number is spent
 //!                      |   `---------------> unknown --finding--> succeeded | refused
 //!                      |--(never sent)--> what it was before the claim
 //!                      `--(lease runs out)--> unknown
@@ -50,10 +50,10 @@ use super::encoding::Encoding;
 use super::fields::Fields;
 use super::limits::Charge;
 use super::outcome::Refusal;
-use super::term::{
+use super::wechat::Product;
+use crate::ids::{
     Fen, HandlerId, LedgerTime, Millis, Moment, OpenId, OrderKey, TradeRecordId, UserId, WxAppId,
 };
-use super::wechat::Product;
 
 /// Where an order is sent; pinned by its first claim, whatever the configuration says later. It is sent, asked about and
 /// settled there and nowhere else: another upstream's "no such order" says nothing about it.
@@ -332,7 +332,7 @@ pub struct Following {
 pub struct Refused {
     /// When it was recorded.
     pub at: Millis,
-    /// What repeats are answered where the number is burnt.
+    /// What repeats are answered where the number is spent.
     pub refusal: Refusal,
 }
 
@@ -503,7 +503,7 @@ impl Order {
     /// order any more, and "no such order" proves nothing.
     #[must_use]
     pub fn is_within_query_window(&self, now: Moment) -> bool {
-        !self.upstream.is_wechat() || self.doubt_age(now) <= super::pace::QUERY_WINDOW
+        !self.upstream.is_wechat() || self.doubt_age(now) <= crate::schedule::QUERY_WINDOW
     }
 
     /// How long ago the latest attempt began, by the ledger's time.
@@ -516,7 +516,7 @@ impl Order {
     /// than ahead. What is asked too long may still be answered; "no such order" is not believed then.
     #[must_use]
     pub fn may_be_asked_about(&self, now: Moment) -> bool {
-        !self.upstream.is_wechat() || self.age_of_attempt(now) <= super::pace::QUERY_WINDOW
+        !self.upstream.is_wechat() || self.age_of_attempt(now) <= crate::schedule::QUERY_WINDOW
     }
 
     /// Whether an unsettled order nears the end of that window, or is past it, so that a person must act.
@@ -524,7 +524,7 @@ impl Order {
     pub fn nears_the_end_of_its_window(&self, now: Moment) -> bool {
         self.settled_at().is_none()
             && self.upstream.is_wechat()
-            && self.doubt_age(now) > super::pace::QUERY_ALERT
+            && self.doubt_age(now) > crate::schedule::QUERY_ALERT
     }
 
     /// How long ago the doubt about the order began, at most.

@@ -4,8 +4,8 @@
 use serde::Deserialize;
 
 use super::{Change, Order, Pinned, State, Version};
+use crate::ids::{LedgerTime, Moment};
 use crate::limits::Charge;
-use crate::term::{LedgerTime, Moment};
 
 /// The part of a record that changes, as it is read; [`Order`] is how it is written.
 #[derive(Debug, Deserialize)]

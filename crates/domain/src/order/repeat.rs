@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::step::Policy;
 use super::{Before, Lease, Order, Pending, State};
 use crate::contract::send::SendRequest;
+use crate::ids::Moment;
 use crate::limits::Charge;
-use crate::pace;
-use crate::term::Moment;
+use crate::schedule;
 
 /// What a repeat may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Order {
         }
         match &self.state {
             State::Succeeded(_) => Repeat::Answer,
-            State::Refused(refused) if refused.refusal.burnt => Repeat::Answer,
+            State::Refused(refused) if refused.refusal.number_spent => Repeat::Answer,
             // A certain refusal ends the doubt, and with it the window that counted from its beginning.
             State::Refused(_) => self.send_again(now),
             State::Pending(_) => Repeat::Wait,
@@ -64,7 +64,8 @@ impl Order {
     pub fn repeat_unsettled(&self, policy: Policy, now: Moment) -> Repeat {
         match &self.state {
             State::Unknown(_)
-                if policy.refuses_doubles && pace::may_send_again(&self.upstream, self.doubt_since, now) =>
+                if policy.refuses_doubles
+                    && schedule::may_send_again(&self.upstream, self.doubt_since, now) =>
             {
                 self.send_again(now)
             }
@@ -75,7 +76,7 @@ impl Order {
     fn send_again(&self, now: Moment) -> Repeat {
         let passed = now.ledger.since(self.attempted_at.ledger);
         Repeat::SendAgain {
-            pause: pace::BETWEEN_ATTEMPTS.saturating_sub(passed),
+            pause: schedule::BETWEEN_ATTEMPTS.saturating_sub(passed),
         }
     }
 
@@ -84,7 +85,7 @@ impl Order {
     #[must_use]
     pub fn claimed_again(&self, lease: Lease, charges: Vec<Charge>, now: Moment) -> Option<Self> {
         let before = match &self.state {
-            State::Refused(refused) if !refused.refusal.burnt => Before::Refused(refused.clone()),
+            State::Refused(refused) if !refused.refusal.number_spent => Before::Refused(refused.clone()),
             State::Unknown(unknown) => Before::Unknown(unknown.clone()),
             State::Refused(_) | State::Pending(_) | State::Succeeded(_) => return None,
         };

@@ -9,10 +9,10 @@ use super::{
     Absence, Before, Destination, Following, Order, Pending, Refused, State, Succeeded, Unknown, Version,
 };
 use crate::fields::Fields;
+use crate::ids::{LedgerTime, Moment};
 use crate::limits::Charge;
-use crate::outcome::{Class, Evidence, Finding, Found, Refusal, Verdict, weigh};
-use crate::pace;
-use crate::term::{LedgerTime, Moment};
+use crate::outcome::{Class, Evidence, Finding, Found, Refusal, Verdict, classify};
+use crate::schedule;
 use crate::wechat::v3;
 
 /// Why a record changed, where more than one event says so.
@@ -77,22 +77,22 @@ pub enum Step {
     Remove,
 }
 
-/// Applies an event. `chance` is a random number: it is the next version's nonce, and spreads the next query.
+/// Applies an event. `random` is a random number: it is the next version's nonce, and spreads the next query.
 #[must_use]
-pub fn step(order: &Order, event: Event, policy: Policy, now: Moment, chance: u64) -> Step {
-    match apply(order, event, policy, now, chance) {
+pub fn step(order: &Order, event: Event, policy: Policy, now: Moment, random: u64) -> Step {
+    match apply(order, event, policy, now, random) {
         Step::Become(mut next) => {
-            next.version.nonce = chance;
+            next.version.nonce = random;
             Step::Become(next)
         }
         step @ (Step::Stay | Step::Remove) => step,
     }
 }
 
-fn apply(order: &Order, event: Event, policy: Policy, now: Moment, chance: u64) -> Step {
+fn apply(order: &Order, event: Event, policy: Policy, now: Moment, random: u64) -> Step {
     match event {
-        Event::Attempted { version, evidence } => attempted(order, version, evidence, now, chance),
-        Event::Asked { finding, heard } => asked(order, finding, heard, policy, now, chance),
+        Event::Attempted { version, evidence } => attempted(order, version, evidence, now, random),
+        Event::Asked { finding, heard } => asked(order, finding, heard, policy, now, random),
         Event::Watched(span) => match &order.state {
             State::Pending(pending) if span >= pending.lease() => {
                 let why = "the lease ran out before an answer was recorded";
@@ -102,13 +102,13 @@ fn apply(order: &Order, event: Event, policy: Policy, now: Moment, chance: u64) 
         },
         Event::Operator { succeeded, reason } => match &order.state {
             State::Unknown(_) if succeeded => {
-                order.accepted(Fields::new(), None, format!("operator: {reason}"), now, chance)
+                order.accepted(Fields::new(), None, format!("operator: {reason}"), now, random)
             }
             State::Unknown(_) => {
                 let refusal = Refusal {
                     code: "OPERATOR".into(),
                     text: reason.clone(),
-                    burnt: true,
+                    number_spent: true,
                 };
                 order.refused(refusal, format!("operator: {reason}"), now)
             }
@@ -117,20 +117,20 @@ fn apply(order: &Order, event: Event, policy: Policy, now: Moment, chance: u64) 
     }
 }
 
-fn attempted(order: &Order, version: Version, evidence: Evidence, now: Moment, chance: u64) -> Step {
+fn attempted(order: &Order, version: Version, evidence: Evidence, now: Moment, random: u64) -> Step {
     match &order.state {
         State::Pending(pending) if order.version == version => {
             let doubt = matches!(pending.before, Before::Unknown(_));
-            match weigh(evidence, doubt) {
+            match classify(evidence, doubt) {
                 Verdict::Succeeded { fields, status } => {
-                    order.accepted(fields, status, "the upstream accepted it", now, chance)
+                    order.accepted(fields, status, "the upstream accepted it", now, random)
                 }
                 Verdict::Refused(refusal) => {
                     let why = format!("the upstream refused it: {} {}", refusal.code, refusal.text);
                     order.refused(refusal, why, now)
                 }
                 Verdict::Unknown { why } => {
-                    let next = now.ledger.after(pace::before_query(0, chance));
+                    let next = now.ledger.after(schedule::before_query(0, random));
                     Step::Become(Box::new(order.doubtful(why, now, next)))
                 }
                 Verdict::TakenBack { why } => order.taken_back(pending, &why, now),
@@ -139,16 +139,16 @@ fn attempted(order: &Order, version: Version, evidence: Evidence, now: Moment, c
         // The lease ran out and the order moved on. An acceptance still matters, and always wins; a silence does, since
         // whatever was concluded meanwhile was concluded without knowing of it.
         State::Pending(_) | State::Unknown(_) | State::Refused(_) => match evidence {
-            Evidence::Accepted { fields } => order.accepted(fields, None, LATE, now, chance),
-            Evidence::Opened { fields, status } => order.accepted(fields, Some(status), LATE, now, chance),
+            Evidence::Accepted { fields } => order.accepted(fields, None, LATE, now, random),
+            Evidence::Opened { fields, status } => order.accepted(fields, Some(status), LATE, now, random),
             Evidence::NoAnswer { .. }
             | Evidence::Declined {
                 class: Class::Conflict | Class::Unknown,
                 ..
-            } => order.doubted_late(now, chance),
+            } => order.doubted_late(now, random),
             Evidence::NeverSent { .. }
             | Evidence::Declined {
-                class: Class::Refused | Class::Door | Class::Burnt,
+                class: Class::Refused | Class::RejectedUnprocessed | Class::NumberSpent,
                 ..
             } => Step::Stay,
         },
@@ -156,20 +156,20 @@ fn attempted(order: &Order, version: Version, evidence: Evidence, now: Moment, c
     }
 }
 
-fn asked(order: &Order, finding: Finding, heard: Duration, policy: Policy, now: Moment, chance: u64) -> Step {
+fn asked(order: &Order, finding: Finding, heard: Duration, policy: Policy, now: Moment, random: u64) -> Step {
     match &order.state {
-        State::Unknown(unknown) => unsettled(order, unknown, finding, heard, policy, now, chance),
+        State::Unknown(unknown) => unsettled(order, unknown, finding, heard, policy, now, random),
         State::Pending(_) | State::Refused(_) => match finding.found {
-            Found::Accepted { fields } => order.accepted(fields, finding.status, SAYS_ACCEPTED, now, chance),
+            Found::Accepted { fields } => order.accepted(fields, finding.status, SAYS_ACCEPTED, now, random),
             Found::NotPaid(_) | Found::Moving | Found::NoSuchOrder | Found::Unclear { .. } => Step::Stay,
         },
-        State::Succeeded(succeeded) => became(order, succeeded, finding, now, chance),
+        State::Succeeded(succeeded) => became(order, succeeded, finding, now, random),
     }
 }
 
 /// A finding about an accepted order: what became of it is kept beside it and changes nothing else, but that a bill which
 /// ended unpaid owes its limits nothing.
-fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Moment, chance: u64) -> Step {
+fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Moment, random: u64) -> Step {
     let is_unpaid = matches!(finding.found, Found::NotPaid(_));
     let is_paid = matches!(finding.found, Found::Accepted { .. });
     let word = match finding.found {
@@ -187,11 +187,11 @@ fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Moment, c
         let is_over = v3::state::is_final(news.as_deref().or(known));
         // WeChat forgets bills, and a person was called long before.
         let age = order.age_of_attempt(now);
-        let is_out_of_reach = age > pace::QUERY_WINDOW;
+        let is_out_of_reach = age > schedule::QUERY_WINDOW;
         // After news more may follow soon.
         (!is_over && !is_out_of_reach).then(|| match &news {
-            Some(_) => Following::begin(now, chance),
-            None => following.after_query(age, now, chance),
+            Some(_) => Following::begin(now, random),
+            None => following.after_query(age, now, random),
         })
     });
     if news.is_none() && following == succeeded.following {
@@ -219,18 +219,18 @@ fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Moment, c
 
 impl Following {
     /// The first look after news.
-    fn begin(now: Moment, chance: u64) -> Self {
+    fn begin(now: Moment, random: u64) -> Self {
         Self {
-            next_query_at: now.ledger.after(pace::before_query(0, chance)),
+            next_query_at: now.ledger.after(schedule::before_query(0, random)),
             queries: 0,
         }
     }
 
     /// `age`: how long ago the attempt began that was accepted, which may be long after the first claim.
-    fn after_query(&self, age: Duration, now: Moment, chance: u64) -> Self {
+    fn after_query(&self, age: Duration, now: Moment, random: u64) -> Self {
         let queries = self.queries.saturating_add(1);
         Self {
-            next_query_at: now.ledger.after(pace::before_following(queries, age, chance)),
+            next_query_at: now.ledger.after(schedule::before_following(queries, age, random)),
             queries,
         }
     }
@@ -244,11 +244,11 @@ fn unsettled(
     heard: Duration,
     policy: Policy,
     now: Moment,
-    chance: u64,
+    random: u64,
 ) -> Step {
     let absence = match finding.found {
         Found::Accepted { fields } => {
-            return order.accepted(fields, finding.status, SAYS_ACCEPTED, now, chance);
+            return order.accepted(fields, finding.status, SAYS_ACCEPTED, now, random);
         }
         Found::NotPaid(refusal) => {
             let why = format!(
@@ -272,7 +272,7 @@ fn unsettled(
                 let refusal = Refusal {
                     code: "NOT_FOUND".into(),
                     text: text.clone(),
-                    burnt: false,
+                    number_spent: false,
                 };
                 return order.refused(refusal, text, now);
             }
@@ -284,7 +284,7 @@ fn unsettled(
     // A caller's question does not put off the next one that is due by itself.
     let (queries, next_query_at) = if unknown.next_query_at <= now.ledger {
         let queries = unknown.queries.saturating_add(1);
-        let pause = pace::before_query(queries, chance);
+        let pause = schedule::before_query(queries, random);
         (queries, now.ledger.after(pause))
     } else {
         (unknown.queries, unknown.next_query_at)
@@ -304,7 +304,7 @@ fn unsettled(
 impl Unknown {
     /// "No such order" once more: of the same hearing, or of a new one where the last one is too long ago.
     fn hears_no_such_order(&self, now: Moment) -> Absence {
-        let goes_on = |absence: &Absence| now.ledger.since(absence.heard_at) <= pace::LONGEST_SILENCE;
+        let goes_on = |absence: &Absence| now.ledger.since(absence.heard_at) <= schedule::LONGEST_SILENCE;
         Absence {
             since: self
                 .absence
@@ -333,13 +333,13 @@ impl Order {
         status: Option<String>,
         why: impl Into<String>,
         now: Moment,
-        chance: u64,
+        random: u64,
     ) -> Step {
         let goes_on = self.upstream == Destination::TransferBill && !v3::state::is_final(status.as_deref());
         let succeeded = Succeeded {
             at: now.wall,
             fields,
-            following: goes_on.then(|| Following::begin(now, chance)),
+            following: goes_on.then(|| Following::begin(now, random)),
         };
         let mut next = self.become_state(State::Succeeded(succeeded), why, now);
         // What was said of an attempt before says nothing about the one that was accepted.
@@ -369,10 +369,10 @@ impl Order {
 
     /// An attempt has ended without an answer, and the order has moved on since. Whatever was heard of "no such order" was heard
     /// too early; what was refused may be paid; and the attempt that is under way now is not the only one that may have paid.
-    fn doubted_late(&self, now: Moment, chance: u64) -> Step {
-        let next_query_at = now.ledger.after(pace::before_query(0, chance));
+    fn doubted_late(&self, now: Moment, random: u64) -> Step {
+        let next_query_at = now.ledger.after(schedule::before_query(0, random));
         let next = match &self.state {
-            State::Refused(refused) if !refused.refusal.burnt => {
+            State::Refused(refused) if !refused.refusal.number_spent => {
                 self.doubtful(LATE_SILENCE, now, next_query_at)
             }
             State::Unknown(unknown) if unknown.absence.is_some() => {

@@ -91,8 +91,8 @@ fn the_first_answer_settles_or_leaves_a_doubt() {
     for (evidence, state) in [
         (accepted(), "succeeded"),
         (declined(Class::Refused), "refused"),
-        (declined(Class::Door), "refused"),
-        (declined(Class::Burnt), "refused"),
+        (declined(Class::RejectedUnprocessed), "refused"),
+        (declined(Class::NumberSpent), "refused"),
         (declined(Class::Conflict), "unknown"),
         (declined(Class::Unknown), "unknown"),
         (silence(), "unknown"),
@@ -133,15 +133,15 @@ fn what_was_never_sent_returns_to_what_it_was() {
 }
 
 #[test]
-fn a_doubt_is_lifted_by_acceptance_or_a_burnt_number_only() {
+fn a_doubt_is_lifted_by_acceptance_or_a_spent_number_only() {
     let fresh = handler();
     let unknown = become_of(&fresh, attempt(&fresh, silence()), WECHAT, NOW);
     let again = unknown.claimed_again(lease(2), vec![], NOW).unwrap();
     for (evidence, state) in [
         (accepted(), "succeeded"),
-        (declined(Class::Burnt), "refused"),
+        (declined(Class::NumberSpent), "refused"),
         (declined(Class::Refused), "unknown"),
-        (declined(Class::Door), "unknown"),
+        (declined(Class::RejectedUnprocessed), "unknown"),
         (declined(Class::Conflict), "unknown"),
         (declined(Class::Unknown), "unknown"),
         (silence(), "unknown"),
@@ -162,7 +162,7 @@ fn a_refused_order_leaves_no_doubt_behind() {
     assert_eq!(
         name(&become_of(
             &again,
-            attempt(&again, declined(Class::Door)),
+            attempt(&again, declined(Class::RejectedUnprocessed)),
             WECHAT,
             NOW
         )),
@@ -213,7 +213,13 @@ fn an_answer_after_the_lease_counts_if_it_is_an_acceptance_or_a_silence() {
         assert!(reopened.due_at().is_some(), "it is asked about");
     }
     assert_eq!(
-        step(&refused, attempt(&order, declined(Class::Door)), HANDLER, NOW, 0),
+        step(
+            &refused,
+            attempt(&order, declined(Class::RejectedUnprocessed)),
+            HANDLER,
+            NOW,
+            0
+        ),
         Step::Stay
     );
     // The attempt that is under way by then is not the only one that may have paid: its refusal clears nothing.
@@ -264,10 +270,10 @@ fn acceptance_wins_over_everything_and_nothing_wins_over_it() {
     let not_paid = Found::NotPaid(Refusal {
         code: "F".into(),
         text: String::new(),
-        burnt: true,
+        number_spent: true,
     });
     for event in [
-        attempt(&succeeded, declined(Class::Burnt)),
+        attempt(&succeeded, declined(Class::NumberSpent)),
         attempt(&succeeded, Evidence::NeverSent { why: String::new() }),
         asked(found(not_paid)),
         asked(found(Found::NoSuchOrder)),
@@ -432,7 +438,7 @@ fn what_was_said_of_a_refused_attempt_says_nothing_about_the_next_one() {
         ..found(Found::NotPaid(Refusal {
             code: "F".into(),
             text: String::new(),
-            burnt: false,
+            number_spent: false,
         }))
     };
     let refused = become_of(&unknown, asked(failed), WECHAT, NOW);
@@ -537,9 +543,9 @@ fn what_a_repeat_may_do_in_each_state() {
         at_once,
         "what was refused for certain has no window"
     );
-    let burnt = become_of(&fresh, attempt(&fresh, declined(Class::Burnt)), WECHAT, NOW);
-    assert_eq!(repeat(&burnt, 0), Repeat::Answer);
-    assert_eq!(burnt.claimed_again(lease(2), vec![], NOW), None);
+    let number_spent = become_of(&fresh, attempt(&fresh, declined(Class::NumberSpent)), WECHAT, NOW);
+    assert_eq!(repeat(&number_spent, 0), Repeat::Answer);
+    assert_eq!(number_spent.claimed_again(lease(2), vec![], NOW), None);
     let unknown = become_of(&fresh, attempt(&fresh, silence()), WECHAT, NOW);
     assert_eq!(repeat(&unknown, 0), Repeat::AskFirst);
     assert_eq!(unknown.repeat_unsettled(WECHAT, NOW), one_second_later);

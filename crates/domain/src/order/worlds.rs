@@ -21,7 +21,7 @@ struct Books {
 enum Happening {
     PaidAndSaidSo,
     PaidInSilence,
-    RefusedAtTheDoor,
+    RejectedUnprocessed,
     RefusedInSilence,
     NeverSent,
     LeaseLapses,
@@ -34,7 +34,7 @@ enum Happening {
 const HAPPENINGS: [Happening; 10] = [
     Happening::PaidAndSaidSo,
     Happening::PaidInSilence,
-    Happening::RefusedAtTheDoor,
+    Happening::RejectedUnprocessed,
     Happening::RefusedInSilence,
     Happening::NeverSent,
     Happening::LeaseLapses,
@@ -80,7 +80,9 @@ impl World {
                 pays(&mut self.books, self.policy);
                 attempt(&order, silence())
             }
-            Happening::RefusedAtTheDoor if pending => attempt(&order, declined(Class::Door)),
+            Happening::RejectedUnprocessed if pending => {
+                attempt(&order, declined(Class::RejectedUnprocessed))
+            }
             Happening::RefusedInSilence if pending => attempt(&order, silence()),
             Happening::NeverSent if pending => attempt(&order, Evidence::NeverSent { why: String::new() }),
             Happening::LeaseLapses if pending => {

@@ -5,7 +5,7 @@
 use super::Product;
 use crate::outcome::Class;
 
-use Class::{Burnt, Conflict, Door, Refused, Unknown};
+use Class::{Conflict, NumberSpent, Refused, RejectedUnprocessed, Unknown};
 
 /// A code and its class.
 type Row = (&'static str, Class);
@@ -14,10 +14,10 @@ type Row = (&'static str, Class);
 const RED_PACKET: &[Row] = &[
     ("SYSTEMERROR", Unknown),
     ("PROCESSING", Unknown),
-    ("SEND_FAILED", Burnt),
+    ("SEND_FAILED", NumberSpent),
     ("FATAL_ERROR", Conflict),
     // By text R or D; both are refused on a first attempt, and neither clears an earlier one.
-    ("NO_AUTH", Door),
+    ("NO_AUTH", RejectedUnprocessed),
     ("SENDNUM_LIMIT", Refused),
     ("SENDAMOUNT_LIMIT", Refused),
     ("RCVDAMOUNT_LIMIT", Refused),
@@ -29,12 +29,12 @@ const RED_PACKET: &[Row] = &[
     ("ILLEGAL_APPID", Refused),
     ("MSGAPPID_ERROR", Refused),
     ("ACCEPTMODE_ERROR", Refused),
-    ("CA_ERROR", Door),
-    ("SIGN_ERROR", Door),
-    ("XML_ERROR", Door),
-    ("PARAM_ERROR", Door),
-    ("FREQ_LIMIT", Door),
-    ("API_METHOD_CLOSED", Door),
+    ("CA_ERROR", RejectedUnprocessed),
+    ("SIGN_ERROR", RejectedUnprocessed),
+    ("XML_ERROR", RejectedUnprocessed),
+    ("PARAM_ERROR", RejectedUnprocessed),
+    ("FREQ_LIMIT", RejectedUnprocessed),
+    ("API_METHOD_CLOSED", RejectedUnprocessed),
     // "Older rate codes", marked "?": nothing confirms that they mean "not processed", so they are not believed.
     ("SECOND_OVER_LIMITED", Unknown),
     ("DAY_OVER_LIMITED", Unknown),
@@ -54,15 +54,15 @@ const TRANSFER: &[Row] = &[
     ("V2_ACCOUNT_SIMPLE_BAN", Refused),
     ("OPENID_ERROR", Refused),
     ("RECV_ACCOUNT_NOT_ALLOWED", Refused),
-    ("PAY_CHANNEL_NOT_ALLOWED", Door),
+    ("PAY_CHANNEL_NOT_ALLOWED", RejectedUnprocessed),
     // By text R or D, as above.
-    ("NO_AUTH", Door),
-    ("CA_ERROR", Door),
-    ("SIGN_ERROR", Door),
-    ("FREQ_LIMIT", Door),
-    ("PARAM_ERROR", Door),
-    ("PARAM_IS_NOT_UTF8", Door),
-    ("XML_ERROR", Door),
+    ("NO_AUTH", RejectedUnprocessed),
+    ("CA_ERROR", RejectedUnprocessed),
+    ("SIGN_ERROR", RejectedUnprocessed),
+    ("FREQ_LIMIT", RejectedUnprocessed),
+    ("PARAM_ERROR", RejectedUnprocessed),
+    ("PARAM_IS_NOT_UTF8", RejectedUnprocessed),
+    ("XML_ERROR", RejectedUnprocessed),
 ];
 
 fn table(product: Product) -> &'static [Row] {
@@ -124,8 +124,8 @@ mod tests {
     fn rows(section: &'static str) -> Vec<(&'static str, Class)> {
         let class = |code: &str, letters: &str| match letters {
             "R" => Refused,
-            "D" | "R|D" => Door,
-            "N" => Burnt,
+            "D" | "R|D" => RejectedUnprocessed,
+            "N" => NumberSpent,
             "C" => Conflict,
             "U" => Unknown,
             "R?" if code == "NOTENOUGH" => Refused,
@@ -185,7 +185,7 @@ mod tests {
             ),
             (
                 "PARAM_ERROR NO_AUTH SIGN_ERROR FREQ_LIMIT CA_ERROR XML_ERROR API_METHOD_CLOSED PARAM_IS_NOT_UTF8",
-                Some(Door),
+                Some(RejectedUnprocessed),
             ),
             // A red packet's says "the number is spent", a transfer's "ask".
             ("SEND_FAILED", Some(Unknown)),

@@ -33,7 +33,7 @@ fn settled_ago(ledger: &FileLedger, no: &str, ago: Duration) -> Order {
 
 /// As if the ledger had been open for so long since.
 fn age(path: &Path, by: Duration) {
-    let held = DiskPlace(path.to_owned()).take().unwrap();
+    let held = DiskLocation(path.to_owned()).take().unwrap();
     let opened = open::open(&held, path).unwrap();
     let transaction = opened.database.begin_write().unwrap();
     drop(tables::Tables::open(&transaction, opened.about.time.after(by)).unwrap());
@@ -175,13 +175,14 @@ async fn the_ledgers_time_goes_on_from_where_it_was_and_while_nothing_is_written
         begun.since(LedgerTime(SystemClock.now().0)) > DAY * 9,
         "not the wall clock's"
     );
-    let terms = Terms {
+    let config = WriterConfig {
         retention: RETENTION,
         tick: Duration::from_millis(100),
     };
-    let place = Arc::new(DiskPlace(path.clone()));
+    let place = Arc::new(DiskLocation(path.clone()));
     let held = place.take().unwrap();
-    let ledger = FileLedger::over(place, Some(held), terms, Arc::new(SystemClock), Syncs::default()).unwrap();
+    let ledger =
+        FileLedger::over(place, Some(held), config, Arc::new(SystemClock), Syncs::default()).unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let passed = ledger.time().since(begun);
     let (least, most) = (Duration::from_millis(1490), before.elapsed());

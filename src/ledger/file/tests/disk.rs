@@ -24,11 +24,11 @@ struct Platter {
     /// What each sync left.
     synced: Vec<Vec<u8>>,
     keeps: bool,
-    failing: Option<Fault>,
+    failing: Option<DiskFault>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
+enum DiskFault {
     Reads,
     Writes,
     /// So many syncs succeed first; what could not be written is taken for written, as Linux does.
@@ -40,7 +40,7 @@ impl Disk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fails(&self, fault: Option<Fault>) {
+    fn fails(&self, fault: Option<DiskFault>) {
         self.get().failing = fault;
     }
 
@@ -58,7 +58,7 @@ impl Disk {
     }
 
     fn ledger(&self) -> Result<FileLedger, OpenError> {
-        let terms = Terms {
+        let config = WriterConfig {
             retention: RETENTION,
             tick: TICK,
         };
@@ -66,7 +66,7 @@ impl Disk {
         FileLedger::over(
             Arc::new(self.clone()),
             Some(held),
-            terms,
+            config,
             Arc::new(SystemClock),
             Syncs::default(),
         )
@@ -74,7 +74,7 @@ impl Disk {
 }
 
 impl Platter {
-    fn check(&self, fault: Fault) -> io::Result<()> {
+    fn check(&self, fault: DiskFault) -> io::Result<()> {
         if self.failing == Some(fault) {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
@@ -82,20 +82,20 @@ impl Platter {
     }
 }
 
-impl Place for Disk {
+impl Location for Disk {
     fn path(&self) -> &Path {
         Path::new("disk.redb")
     }
 
-    fn take(&self) -> Result<Held, OpenError> {
-        Ok(Held {
+    fn take(&self) -> Result<LockedFile, OpenError> {
+        Ok(LockedFile {
             bytes: Arc::new(self.clone()),
             mark: self.found().unwrap().unwrap(),
         })
     }
 
     fn found(&self) -> io::Result<Option<Mark>> {
-        DiskPlace(std::env::temp_dir()).found()
+        DiskLocation(std::env::temp_dir()).found()
     }
 }
 
@@ -107,7 +107,7 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let at = usize::try_from(offset).unwrap();
         let disk = self.get();
-        disk.check(Fault::Reads)?;
+        disk.check(DiskFault::Reads)?;
         let found = disk.cache.get(at..at + out.len());
         out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
@@ -115,7 +115,7 @@ impl StorageBackend for Disk {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut disk = self.get();
-        disk.check(Fault::Writes)?;
+        disk.check(DiskFault::Writes)?;
         disk.cache.resize(usize::try_from(len).unwrap(), 0);
         Ok(())
     }
@@ -126,8 +126,8 @@ impl StorageBackend for Disk {
         let length = disk.cache.len();
         disk.disk.resize(length, 0);
         match &mut disk.failing {
-            Some(Fault::SyncsAfter(0)) => return Err(io::Error::other("I/O error")),
-            Some(Fault::SyncsAfter(left)) => *left -= 1,
+            Some(DiskFault::SyncsAfter(0)) => return Err(io::Error::other("I/O error")),
+            Some(DiskFault::SyncsAfter(left)) => *left -= 1,
             _ => {}
         }
         let Platter {
@@ -149,7 +149,7 @@ impl StorageBackend for Disk {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let at = usize::try_from(offset).unwrap();
         let mut disk = self.get();
-        disk.check(Fault::Writes)?;
+        disk.check(DiskFault::Writes)?;
         disk.cache[at..at + data.len()].copy_from_slice(data);
         disk.dirty.push((at, data.len()));
         Ok(())
@@ -209,7 +209,11 @@ async fn works_again(ledger: &FileLedger) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_error_does_not_outlast_the_disks_trouble() {
-    for fault in [Fault::Writes, Fault::SyncsAfter(0), Fault::SyncsAfter(1)] {
+    for fault in [
+        DiskFault::Writes,
+        DiskFault::SyncsAfter(0),
+        DiskFault::SyncsAfter(1),
+    ] {
         let disk = Disk::new_ledger();
         let ledger = disk.ledger().unwrap();
         ledger.insert(&order("A0", 1)).await.unwrap();
@@ -259,7 +263,7 @@ async fn a_read_that_fails_has_the_file_opened_again() {
     // More than is kept in memory.
     let orders: Vec<Order> = (0..4000).map(|n| order(&format!("A{n}"), 1)).collect();
     futures_util::future::join_all(orders.iter().map(|order| ledger.insert(order))).await;
-    disk.fails(Some(Fault::Reads));
+    disk.fails(Some(DiskFault::Reads));
     let mut failed = 0;
     for order in &orders {
         failed += usize::from(ledger.get(&order.key).await.is_err());
@@ -278,7 +282,7 @@ async fn a_file_that_comes_back_damaged_stays_shut() {
     let disk = Disk::new_ledger();
     let ledger = disk.ledger().unwrap();
     ledger.insert(&order("A1", 1)).await.unwrap();
-    disk.fails(Some(Fault::Writes));
+    disk.fails(Some(DiskFault::Writes));
     ledger.insert(&order("A2", 1)).await.unwrap_err();
     let whole = disk.get().cache[..64].to_vec();
     disk.get().cache[..64].fill(0x55);
@@ -311,7 +315,7 @@ async fn another_ledger_is_not_taken_for_the_one_that_failed() {
     let disk = Disk::new_ledger();
     let ledger = disk.ledger().unwrap();
     ledger.insert(&order("A1", 1)).await.unwrap();
-    disk.fails(Some(Fault::Writes));
+    disk.fails(Some(DiskFault::Writes));
     ledger.insert(&order("A2", 1)).await.unwrap_err();
     let other = Disk::new_ledger().get().cache.clone();
     disk.get().cache = other;

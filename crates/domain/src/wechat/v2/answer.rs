@@ -10,7 +10,7 @@ use crate::xml::{self, Nested};
 /// nothing.
 #[must_use]
 pub fn evidence(product: Product, order: &Order, status: u16, body: &[u8]) -> Evidence {
-    match weigh(product, order, status, body) {
+    match classify(product, order, status, body) {
         Ok(evidence) => evidence,
         Err(why) => Evidence::no_answer(&why),
     }
@@ -18,7 +18,7 @@ pub fn evidence(product: Product, order: &Order, status: u16, body: &[u8]) -> Ev
 
 /// # Errors
 /// When the answer proves nothing, then why.
-fn weigh(product: Product, order: &Order, status: u16, body: &[u8]) -> Result<Evidence, String> {
+fn classify(product: Product, order: &Order, status: u16, body: &[u8]) -> Result<Evidence, String> {
     if status != 200 {
         return Err(format!("WeChat Pay answered HTTP {status}"));
     }
@@ -287,7 +287,7 @@ mod tests {
         );
         assert_eq!(
             fail("return_code=FAIL err_code=SIGN_ERROR return_msg=签名错误"),
-            "Door SIGN_ERROR 签名错误"
+            "RejectedUnprocessed SIGN_ERROR 签名错误"
         );
         for silent in [
             "return_code=FAIL return_msg=x",

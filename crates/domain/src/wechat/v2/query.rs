@@ -2,8 +2,8 @@
 
 use super::answer::{read, renamed, text_of};
 use crate::fields::Fields;
+use crate::ids::{Fen, OpenId, OrderKey, WxAppId};
 use crate::outcome::{Finding, Found, Refusal};
-use crate::term::{Fen, OpenId, OrderKey, WxAppId};
 use crate::text::kept;
 use crate::wechat::Product;
 
@@ -67,11 +67,11 @@ pub fn finding(
 /// What a status means. Source: wechat-pay.md, sections 6 and 8, and section 2, rule 7: what is not certain is still
 /// moving, a word that is new to us too.
 fn found(product: Product, word: &str, answer: &Fields<'_>) -> Found {
-    let not_paid = |code: &str, burnt| {
+    let not_paid = |code: &str, number_spent| {
         Found::NotPaid(Refusal {
             code: code.to_owned(),
             text: kept(answer.characters("reason").unwrap_or("发放失败")),
-            burnt,
+            number_spent,
         })
     };
     match (product, word) {
@@ -157,7 +157,7 @@ fn report(product: Product, answer: &Fields<'_>) -> Fields<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::term::{MchId, OrderNo};
+    use crate::ids::{MchId, OrderNo};
 
     fn ask(product: Product, status: u16, fields: &str) -> Finding {
         let key = OrderKey {
@@ -182,7 +182,7 @@ mod tests {
     fn kind(finding: &Finding) -> &'static str {
         match &finding.found {
             Found::Accepted { .. } => "accepted",
-            Found::NotPaid(refusal) if refusal.burnt => "burnt",
+            Found::NotPaid(refusal) if refusal.number_spent => "number_spent",
             Found::NotPaid(_) => "not paid",
             Found::Moving => "moving",
             Found::NoSuchOrder => "absent",
@@ -222,7 +222,7 @@ mod tests {
         for (product, word, means) in [
             (Product::Redpack, "SENDING", "moving"),
             (Product::Redpack, "SENT", "accepted"),
-            (Product::Redpack, "FAILED", "burnt"),
+            (Product::Redpack, "FAILED", "number_spent"),
             (Product::Redpack, "RECEIVED", "accepted"),
             (Product::MiniProgramRedpack, "RFUND_ING", "accepted"),
             (Product::MiniProgramRedpack, "REFUND", "accepted"),

@@ -5,10 +5,10 @@
 
 use std::net::IpAddr;
 
-use crate::contract::fault::{ErrCode, Fault};
+use crate::contract::error::{ApiError, ErrCode};
 use crate::contract::send::{CLIENT_IP, MINI_PROGRAM_JSAPI, SendRequest};
 use crate::fields::Fields;
-use crate::term::OpenId;
+use crate::ids::OpenId;
 use crate::text::cut;
 use crate::wechat::Product;
 
@@ -43,7 +43,7 @@ pub fn parameters(
     texts: &Texts,
     openid: &OpenId,
     client_ip: Option<IpAddr>,
-) -> Result<Fields<'static>, Fault> {
+) -> Result<Fields<'static>, ApiError> {
     match product {
         Product::Redpack => {
             let mut fields = red_packet(request, texts, openid)?;
@@ -51,9 +51,12 @@ pub fn parameters(
             match client_ip {
                 Some(IpAddr::V4(address)) => fields.set("client_ip", address.to_string()),
                 Some(IpAddr::V6(_)) => {
-                    return Err(Fault::field(CLIENT_IP, "must be an IPv4 address for red packets"));
+                    return Err(ApiError::field(
+                        CLIENT_IP,
+                        "must be an IPv4 address for red packets",
+                    ));
                 }
-                None => return Err(Fault::missing(CLIENT_IP)),
+                None => return Err(ApiError::missing(CLIENT_IP)),
             }
             Ok(fields)
         }
@@ -63,9 +66,9 @@ pub fn parameters(
             Ok(fields)
         }
         Product::Transfer => {
-            let address = client_ip.ok_or_else(|| Fault::missing(CLIENT_IP))?.to_string();
+            let address = client_ip.ok_or_else(|| ApiError::missing(CLIENT_IP))?.to_string();
             if address.len() > 32 {
-                return Err(Fault::field(
+                return Err(ApiError::field(
                     CLIENT_IP,
                     "must be an address of at most 32 characters for transfers",
                 ));
@@ -85,15 +88,15 @@ pub fn parameters(
 }
 
 /// What both kinds of red packets share.
-fn red_packet(request: &SendRequest, texts: &Texts, openid: &OpenId) -> Result<Fields<'static>, Fault> {
+fn red_packet(request: &SendRequest, texts: &Texts, openid: &OpenId) -> Result<Fields<'static>, ApiError> {
     if !request.order_no.fits_red_packet() {
-        return Err(Fault::field(
+        return Err(ApiError::field(
             "mchBillno",
             "must be at most 28 letters or digits for red packets",
         ));
     }
     if openid.as_str().len() > RED_PACKET_OPENID {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             ErrCode::OpenidError,
             "openid 过长: the mapped WeChat openid has more than 32 characters",
         ));
@@ -126,7 +129,7 @@ mod tests {
         fields.iter().map(|(name, _)| name.to_owned()).collect()
     }
 
-    fn compose(product: Product, changes: &[(&str, &str)]) -> Result<Fields<'static>, Fault> {
+    fn compose(product: Product, changes: &[(&str, &str)]) -> Result<Fields<'static>, ApiError> {
         let texts = Texts {
             send_name: "商户".into(),
             wishing: "恭喜".into(),

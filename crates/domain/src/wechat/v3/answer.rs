@@ -5,10 +5,10 @@
 use super::state::{BillState, Stage};
 use crate::day::beijing_text;
 use crate::fields::Fields;
+use crate::ids::{Fen, MchId, Millis, OpenId, OrderKey, OrderNo};
 use crate::json;
 use crate::order::Order;
 use crate::outcome::{Class, Evidence, Finding, Found, Refusal};
-use crate::term::{Fen, MchId, Millis, OpenId, OrderKey, OrderNo};
 
 /// What is known of an answer's signature, where it is not wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub fn class(code: &str) -> Class {
         | "NO_AUTH"
         | "FREQUENCY_LIMITED"
         | "FREQUENCY_LIMIT_EXCEED"
-        | "RATELIMIT_EXCEEDED" => Class::Door,
+        | "RATELIMIT_EXCEEDED" => Class::RejectedUnprocessed,
         "NOT_ENOUGH" => Class::Refused,
         // Says "turned away" and "known with other parameters" alike, by its text alone: the query decides.
         "INVALID_REQUEST" => Class::Conflict,
@@ -109,7 +109,7 @@ pub fn evidence(order: &Order, status: u16, signature: &Result<Signature, String
         },
         Stage::Unpaid => {
             let refusal = refusal(word, &bill);
-            Evidence::declined(Class::Burnt, &refusal.code, &refusal.text)
+            Evidence::declined(Class::NumberSpent, &refusal.code, &refusal.text)
         }
         Stage::Undecided => no_answer(format!("WeChat Pay's state is {word}")),
     }
@@ -253,7 +253,7 @@ fn refusal(word: &str, bill: &Fields<'_>) -> Refusal {
     Refusal {
         code: reason.to_owned(),
         text: format!("转账未成功: the bill ended as {word}"),
-        burnt: true,
+        number_spent: true,
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::sign::VerifyingKey;
-use crate::term::Millis;
+use crate::ids::Millis;
 
 /// The only algorithm there is.
 const ALGORITHM: &str = "AEAD_AES_256_GCM";

@@ -15,7 +15,7 @@ pub mod sign;
 
 pub mod state;
 
-use crate::term::OrderNo;
+use crate::ids::OrderNo;
 
 /// The path of the call that makes a bill.
 pub const BILLS_PATH: &str = "/v3/fund-app/mch-transfer/transfer-bills";

@@ -1,10 +1,10 @@
 //! A bill's parameters: exactly the documented fields, as they are recorded by the claim and sent in every attempt.
 //! Document: wechat-pay.md, sections 10 and 12.
 
-use crate::contract::fault::Fault;
+use crate::contract::error::ApiError;
 use crate::contract::send::SendRequest;
 use crate::fields::{Fields, Value};
-use crate::term::OpenId;
+use crate::ids::OpenId;
 
 /// Limits in characters. Source: wechat-pay.md, section 10.
 const TRANSFER_REMARK: usize = 32;
@@ -36,12 +36,19 @@ pub struct Scene {
 /// # Errors
 /// When the amount is below 10 fen or needs the payee's name, or `remark`, or what is reported of the scene, has nothing
 /// left that v3 takes, then the fault, by name. WeChat Pay would answer these by a code that leaves the order in doubt.
-pub fn parameters(request: &SendRequest, scene: &Scene, openid: &OpenId) -> Result<Fields<'static>, Fault> {
+pub fn parameters(
+    request: &SendRequest,
+    scene: &Scene,
+    openid: &OpenId,
+) -> Result<Fields<'static>, ApiError> {
     if request.amount.get() < LEAST {
-        return Err(Fault::field("amount", "must be at least 10 fen for v3 transfers"));
+        return Err(ApiError::field(
+            "amount",
+            "must be at least 10 fen for v3 transfers",
+        ));
     }
     if request.amount.get() >= NEEDS_NAME {
-        return Err(Fault::field(
+        return Err(ApiError::field(
             "amount",
             "must be below 200000 fen for v3 transfers: from there on WeChat Pay asks for the user's name",
         ));
@@ -70,7 +77,7 @@ pub fn parameters(request: &SendRequest, scene: &Scene, openid: &OpenId) -> Resu
             let content = shown("actName or remark", &text, INFO_CONTENT)?;
             Ok(serde_json::json!({ "info_type": kind, "info_content": content }))
         })
-        .collect::<Result<_, Fault>>()?;
+        .collect::<Result<_, ApiError>>()?;
     let reports = serde_json::Value::Array(reports).to_string();
     // A name that is not there cannot be there twice.
     let _added = fields
@@ -102,10 +109,10 @@ fn fill(template: &str, request: &SendRequest) -> String {
 
 /// A text as v3 takes it: without characters beyond the basic plane, cut to `max` characters; always the same way, since
 /// WeChat compares a repeat parameter for parameter.
-fn shown(name: &str, text: &str, max: usize) -> Result<String, Fault> {
+fn shown(name: &str, text: &str, max: usize) -> Result<String, ApiError> {
     let kept: String = text.chars().filter(|c| is_basic(*c)).take(max).collect();
     if kept.trim().is_empty() {
-        return Err(Fault::field(
+        return Err(ApiError::field(
             name,
             "has no characters that WeChat Pay v3 takes: emoji and others beyond the basic plane are left out",
         ));
@@ -137,7 +144,7 @@ mod tests {
         }
     }
 
-    fn compose(changes: &[(&str, &str)], scene: &Scene) -> Result<Fields<'static>, Fault> {
+    fn compose(changes: &[(&str, &str)], scene: &Scene) -> Result<Fields<'static>, ApiError> {
         parameters(&request(changes), scene, &OpenId::parse("oX12").unwrap())
     }
 

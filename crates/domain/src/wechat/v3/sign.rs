@@ -15,7 +15,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 use zeroize::Zeroize as _;
 
-use crate::term::{MchId, Millis};
+use crate::ids::{MchId, Millis};
 
 /// The scheme of the `Authorization` header.
 const SCHEME: &str = "WECHATPAY2-SHA256-RSA2048";

@@ -35,9 +35,9 @@ fn every_state_of_an_answer() {
         ("WAIT_USER_CONFIRM", opened("WAIT_USER_CONFIRM")),
         ("TRANSFERING", opened("TRANSFERING")),
         ("SUCCESS", opened("SUCCESS")),
-        ("FAIL", "Burnt FAIL".to_owned()),
+        ("FAIL", "NumberSpent FAIL".to_owned()),
         ("CANCELING", "unknown".to_owned()),
-        ("CANCELLED", "Burnt CANCELLED".to_owned()),
+        ("CANCELLED", "NumberSpent CANCELLED".to_owned()),
         ("BRAND_NEW", "unknown".to_owned()),
         ("", "unknown".to_owned()),
     ] {
@@ -46,7 +46,7 @@ fn every_state_of_an_answer() {
     let package = bill("WAIT_USER_CONFIRM").replace('}', r#","package_info":"affff=="}"#);
     assert!(outcome(200, &GOOD, &package).contains(r#""hbpackage":"affff==""#));
     let reason = bill("FAIL").replace('}', r#","fail_reason":"ACCOUNT_FROZEN"}"#);
-    assert_eq!(outcome(200, &GOOD, &reason), "Burnt ACCOUNT_FROZEN");
+    assert_eq!(outcome(200, &GOOD, &reason), "NumberSpent ACCOUNT_FROZEN");
 }
 
 #[test]
@@ -86,16 +86,16 @@ fn without_a_signature_a_refusal_is_believed_and_a_bill_is_not() {
 #[test]
 fn every_code_of_the_document_and_the_unlisted() {
     for (status, code, means) in [
-        (400, "PARAM_ERROR", Class::Door),
+        (400, "PARAM_ERROR", Class::RejectedUnprocessed),
         (400, "INVALID_REQUEST", Class::Conflict),
-        (401, "SIGN_ERROR", Class::Door),
-        (403, "NO_AUTH", Class::Door),
+        (401, "SIGN_ERROR", Class::RejectedUnprocessed),
+        (403, "NO_AUTH", Class::RejectedUnprocessed),
         (403, "NOT_ENOUGH", Class::Refused),
         (403, "RULE_LIMIT", Class::Unknown),
         (404, "NOT_FOUND", Class::Unknown),
-        (429, "FREQUENCY_LIMITED", Class::Door),
-        (429, "FREQUENCY_LIMIT_EXCEED", Class::Door),
-        (429, "RATELIMIT_EXCEEDED", Class::Door),
+        (429, "FREQUENCY_LIMITED", Class::RejectedUnprocessed),
+        (429, "FREQUENCY_LIMIT_EXCEED", Class::RejectedUnprocessed),
+        (429, "RATELIMIT_EXCEEDED", Class::RejectedUnprocessed),
         (400, "SYSTEM_ERROR", Class::Unknown),
         (400, "BRAND_NEW", Class::Unknown),
     ] {
@@ -165,7 +165,7 @@ fn another_order_amount_or_payee_is_no_answer_about_this_one() {
 fn kind(finding: &Finding) -> &'static str {
     match &finding.found {
         Found::Accepted { .. } => "accepted",
-        Found::NotPaid(refusal) if refusal.burnt => "burnt",
+        Found::NotPaid(refusal) if refusal.number_spent => "number_spent",
         Found::NotPaid(_) => "not paid",
         Found::Moving => "moving",
         Found::NoSuchOrder => "absent",
@@ -181,9 +181,9 @@ fn every_state_of_a_query_and_of_the_contract() {
         ("WAIT_USER_CONFIRM", "moving", "PROCESSING"),
         ("TRANSFERING", "accepted", "PROCESSING"),
         ("SUCCESS", "accepted", "SUCCESS"),
-        ("FAIL", "burnt", "FAILED"),
+        ("FAIL", "number_spent", "FAILED"),
         ("CANCELING", "moving", "PROCESSING"),
-        ("CANCELLED", "burnt", "FAILED"),
+        ("CANCELLED", "number_spent", "FAILED"),
     ] {
         let found = finding(&order().key, None, 200, &GOOD, bill(state).as_bytes());
         assert_eq!(kind(&found), means, "{state}");
@@ -235,7 +235,7 @@ fn a_withdrawal_is_taken_refused_or_unclear() {
     let ask = |status, body: &str| withdrawal(&key, status, &GOOD, body.as_bytes());
     for (state, means) in [
         ("CANCELING", "moving"),
-        ("CANCELLED", "burnt"),
+        ("CANCELLED", "number_spent"),
         ("SUCCESS", "accepted"),
     ] {
         match ask(200, &bill(state)) {

@@ -1,0 +1,81 @@
+//! Takes typed values out of a request's fields, and refuses by the field's name what is not of the type.
+
+use crate::contract::error::ApiError;
+use crate::fields::{Fields, Value};
+use crate::ids::Malformed;
+use crate::xml::is_xml_char;
+
+/// A request that is being taken apart; what is left at the end is what the contract does not know.
+#[derive(Debug)]
+pub struct FieldReader<'a>(pub Fields<'a>);
+
+impl<'a> FieldReader<'a> {
+    /// A text; `None` where it is absent or blank.
+    ///
+    /// # Errors
+    /// When the value is no text (a JSON number, an object), then `PARAM_ERROR` by name.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        match self.0.take(name) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text.into_owned())),
+            Some(Value::Raw(_)) => Err(ApiError::field(name, "must be a string")),
+        }
+    }
+
+    /// A text that must be there.
+    ///
+    /// # Errors
+    /// As [`FieldReader::text`], and when it is absent.
+    pub fn required(&mut self, name: &str) -> Result<String, ApiError> {
+        self.text(name)?.ok_or_else(|| ApiError::missing(name))
+    }
+
+    /// A text that must be there and parse as a term.
+    ///
+    /// # Errors
+    /// As [`FieldReader::required`], and when the term's rule is broken.
+    pub fn term<T>(&mut self, name: &str, parse: fn(&str) -> Result<T, Malformed>) -> Result<T, ApiError> {
+        let text = self.required(name)?;
+        parse(&text).map_err(|rule| ApiError::field(name, rule.0))
+    }
+
+    /// A text of at most `max` characters, which can be sent on as XML.
+    ///
+    /// # Errors
+    /// As [`FieldReader::text`], and when it is too long or holds a character that XML cannot carry.
+    pub fn words(&mut self, name: &str, max: usize) -> Result<Option<String>, ApiError> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        if text.chars().count() > max {
+            return Err(ApiError::field(
+                name,
+                &format!("must be at most {max} characters"),
+            ));
+        }
+        if !text.chars().all(is_xml_char) {
+            return Err(ApiError::field(name, "must not hold control characters"));
+        }
+        Ok(Some(text))
+    }
+
+    /// An integer: a JSON number without fraction and exponent, or a text of digits. `None` where it is absent.
+    ///
+    /// # Errors
+    /// When the value is anything else, or does not fit 64 bits, then `PARAM_ERROR` with `rule`.
+    pub fn integer(&mut self, name: &str, rule: &'static str) -> Result<Option<i64>, ApiError> {
+        let Some(value) = self.0.take(name) else {
+            return Ok(None);
+        };
+        let digits = match &value {
+            Value::Text(text) => text.as_ref(),
+            // Only a JSON number may carry a sign; the range is checked by whoever knows it.
+            Value::Raw(token) => token.strip_prefix('-').unwrap_or(token),
+        };
+        let all_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        match value.characters().parse::<i64>() {
+            Ok(number) if all_digits => Ok(Some(number)),
+            _ => Err(ApiError::field(name, rule)),
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! From a configuration to a flow: the one place that knows both.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::Uri;
+
+use crate::clock::Clock;
+use crate::config::{self, ClientIp, Config, IdentitySource, LedgerStore, RedisServer, To};
+use crate::ledger;
+use crate::ledger::file::{FileKeeper, FileLedger};
+use crate::ledger::keeper::Keeper;
+use crate::ledger::redis::{RedisKeeper, RedisLedger, RedisSettings};
+use crate::openids::cache::CacheSettings;
+use crate::openids::file::FileIdentity;
+use crate::openids::redis::RedisIdentity;
+use crate::payouts::merchant::{Merchant, MerchantKind};
+use crate::payouts::ports::{Identity, Ledger};
+use crate::payouts::watch::Contact;
+use crate::payouts::{Payouts, Settings};
+use crate::private;
+use crate::redis::{self, Options, RedisLink};
+use crate::rng::SystemRng;
+use crate::server::budget::{Budget, Wanted};
+use crate::telemetry::metrics::{Expiring, Metrics};
+use crate::upstream::dial::{ClientCertificate, tls_config};
+use crate::upstream::handler::{HandlerFormat, HandlerUpstream};
+use crate::upstream::http_client::Client;
+use crate::upstream::wechat_v2::{Hosts, WechatUpstream};
+use crate::upstream::wechat_v3::{BillCredentials, BillUpstream};
+use payout_domain::contract::answer::Disclosure;
+use payout_domain::encoding::Encoding;
+use payout_domain::order::step::Policy;
+use payout_domain::route::MerchantPattern;
+use payout_domain::wechat::v2::Texts;
+
+/// How long a connection to a handler may take to open: it stands beside us, or close by.
+const HANDLER_CONNECT: std::time::Duration = std::time::Duration::from_secs(3);
+/// The same towards Redis, and how long Redis may take to answer. Longer than a command needs, shorter than a caller's
+/// timeouts.
+const REDIS_CONNECT: std::time::Duration = std::time::Duration::from_secs(1);
+const REDIS_RESPONSE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What of the configuration the flow uses.
+///
+/// # Errors
+/// When a URL, a certificate or a key cannot be used, then which, and why.
+pub(crate) fn settings(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Settings> {
+    let merchants = config
+        .merchants
+        .iter()
+        .map(|entry| merchant(config, entry, clock, metrics))
+        .collect::<anyhow::Result<_>>()?;
+    let client_ip: Option<IpAddr> = match config.client_ip {
+        ClientIp::Keep => None,
+        ClientIp::Value(address) => Some(address),
+    };
+    Ok(Settings {
+        merchants,
+        client_ip,
+        limits: config.limits,
+        disclosure: Disclosure {
+            reveal_openid: config.reveal_openid,
+        },
+        request_timeout: config.server.request_timeout,
+    })
+}
+
+fn merchant(
+    config: &Config,
+    entry: &config::Merchant,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<(MerchantPattern, Arc<Merchant>)> {
+    let merchant = match &entry.to {
+        To::Handler(handler) => handler_merchant(handler, &entry.name, clock, metrics),
+        To::Wechat(merchant) => wechat_merchant(config, merchant, &entry.name, clock, metrics),
+        To::TransferBill(merchant) => bill_merchant(config, merchant, &entry.name, clock, metrics),
+    };
+    let merchant = Merchant {
+        is_settle_only: entry.settle_only,
+        ..merchant.with_context(|| entry.name.clone())?
+    };
+    Ok((entry.pattern.clone(), Arc::new(merchant)))
+}
+
+fn handler_merchant(
+    handler: &config::Handler,
+    name: &str,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Merchant> {
+    let tls = tls_config(None, None)?;
+    let client = Client::new(handler.url.parse()?, tls, HANDLER_CONNECT, handler.timeout)?;
+    let format = match handler.format {
+        config::HandlerFormat::Json => Some(Encoding::Json),
+        config::HandlerFormat::Xml => Some(Encoding::Xml),
+        config::HandlerFormat::Same => None,
+    };
+    let upstream = HandlerUpstream {
+        client: client.watched(name, Some(metrics)),
+        format: format.map_or(HandlerFormat::Same, HandlerFormat::Always),
+        longest: HANDLER_CONNECT.saturating_add(handler.timeout),
+        token: handler.token.clone(),
+        clock: Arc::clone(clock),
+    };
+    Ok(Merchant {
+        kind: MerchantKind::Handler {
+            format,
+            id: handler.id.clone(),
+            formerly: handler.formerly.clone(),
+        },
+        upstream: Arc::new(upstream),
+        policy: Policy {
+            refuses_doubles: handler.idempotent,
+            not_found_after: handler.not_found_after,
+        },
+        is_settle_only: false,
+        contact: Contact::default(),
+        takes_credentials: handler.forward_credentials,
+    })
+}
+
+fn hosts(wechat: &config::Wechat, name: &str, metrics: &Metrics) -> anyhow::Result<Hosts> {
+    Ok(Hosts {
+        base: wechat.base_url.parse()?,
+        backup: wechat.backup_url.as_deref().map(str::parse::<Uri>).transpose()?,
+        ca_pem: wechat.ca_pem.clone(),
+        connect_timeout: wechat.connect_timeout,
+        timeout: wechat.timeout,
+        name: name.to_owned(),
+        metrics: metrics.clone(),
+    })
+}
+
+fn bill_merchant(
+    config: &Config,
+    merchant: &config::BillMerchant,
+    name: &str,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Merchant> {
+    let credentials = BillCredentials {
+        mch_id: merchant.mch_id.clone(),
+        serial_no: merchant.serial_no.clone(),
+        key: Arc::clone(&merchant.key),
+        public_key: merchant.public_key.clone(),
+        apiv3_key: merchant.apiv3_key.clone(),
+    };
+    let upstream = BillUpstream::new(
+        hosts(&config.wechat, name, metrics)?,
+        credentials,
+        merchant.notify_path.clone(),
+        Arc::clone(clock),
+    )?;
+    Ok(Merchant {
+        kind: MerchantKind::TransferBill {
+            scene: merchant.scene.clone(),
+        },
+        upstream: Arc::new(upstream),
+        policy: Policy {
+            refuses_doubles: true,
+            not_found_after: config.wechat.not_found_after,
+        },
+        is_settle_only: false,
+        contact: Contact::default(),
+        takes_credentials: false,
+    })
+}
+
+fn wechat_merchant(
+    config: &Config,
+    merchant: &config::WechatMerchant,
+    name: &str,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Merchant> {
+    let wechat = &config.wechat;
+    let certificate = merchant.certificate.as_ref().map(|c| ClientCertificate {
+        chain: c.chain(),
+        key: c.key(),
+    });
+    let upstream = WechatUpstream::new(
+        hosts(wechat, name, metrics)?,
+        merchant.api_key.clone(),
+        certificate.as_ref(),
+        Arc::clone(clock),
+    )?;
+    let texts = Texts {
+        send_name: merchant.send_name.clone(),
+        wishing: merchant.wishing.clone(),
+        scene_id: merchant.scene_id.clone(),
+    };
+    Ok(Merchant {
+        kind: MerchantKind::Wechat {
+            product: merchant.product,
+            texts,
+        },
+        upstream: Arc::new(upstream),
+        policy: Policy {
+            refuses_doubles: true,
+            not_found_after: wechat.not_found_after,
+        },
+        is_settle_only: false,
+        contact: Contact::default(),
+        takes_credentials: merchant.request_credentials,
+    })
+}
+
+/// The whole flow, on the configured stores.
+///
+/// # Errors
+/// When a store cannot be opened or is misnamed, then which, and why. A Redis that is down is no error here: readiness
+/// says so, and it may come.
+pub(crate) async fn payouts(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Payouts> {
+    let settings = settings(config, &clock, metrics)?;
+    let identity = identity(config, metrics).await?;
+    let ledger: Arc<dyn Ledger> = match &config.ledger.store {
+        LedgerStore::Redis {
+            server,
+            prefix,
+            wait_replicas,
+        } => {
+            let settings = RedisSettings {
+                prefix: prefix.clone(),
+                retention: config.ledger.retention,
+                wait_replicas: *wait_replicas,
+                create: config.ledger.create,
+            };
+            let ledger = RedisLedger::new(link(server, "ledger", metrics), settings, Arc::clone(&clock));
+            // No claim is made before the ledger's time was heard, so it is asked for before anybody calls.
+            if let Ok(Err(error)) = tokio::time::timeout(REDIS_RESPONSE, ledger.ready()).await {
+                tracing::warn!(%error, "the ledger is not ready yet");
+            }
+            Arc::new(ledger)
+        }
+        LedgerStore::File { path } => {
+            let syncs = metrics.stores.syncs.clone();
+            let config::Ledger {
+                create, retention, ..
+            } = config.ledger;
+            let ledger = FileLedger::open_counted(path, retention, create, Arc::clone(&clock), syncs);
+            let ledger = ledger.context("[ledger] path")?;
+            if std::fs::metadata(path).is_ok_and(|found| private::is_shared(&found)) {
+                tracing::warn!(
+                    path = %path.display(),
+                    "others than this process's user may read the ledger, and in it who was paid: chmod 600"
+                );
+            }
+            Arc::new(ledger)
+        }
+    };
+    Ok(Payouts::new(
+        Arc::new(ledger::instrumented::Instrumented::new(
+            ledger,
+            metrics,
+            ledger_system(&config.ledger.store),
+        )),
+        Arc::new(crate::openids::instrumented::Instrumented::new(
+            identity,
+            metrics,
+            identity_system(&config.identity),
+        )),
+        clock,
+        Arc::new(SystemRng),
+        settings,
+    ))
+}
+
+/// Who decides about the ledger as a whole, for a person.
+///
+/// # Errors
+/// When the store is misnamed, then how.
+pub(crate) fn keeper(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Box<dyn Keeper>> {
+    Ok(match &config.ledger.store {
+        LedgerStore::Redis { server, prefix, .. } => {
+            let link = link(server, "ledger", &Metrics::default());
+            let retention = config.ledger.retention;
+            Box::new(RedisKeeper::new(link, prefix, retention, clock))
+        }
+        LedgerStore::File { path } => Box::new(FileKeeper::new(path)),
+    })
+}
+
+/// Who knows the openids.
+///
+/// # Errors
+/// When the mapping's file cannot be used or its Redis is misnamed, then why.
+pub(crate) async fn identity(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<dyn Identity>> {
+    match &config.identity {
+        IdentitySource::Redis {
+            server,
+            key,
+            field,
+            cache_ttl,
+            cache_entries: _,
+        } => {
+            let means = crate::app::resources::means(config.server.memory_limit);
+            let cache = CacheSettings {
+                ttl: *cache_ttl,
+                entries: Budget::of(means, Wanted::of(config)).cached,
+            };
+            let identity =
+                RedisIdentity::new(link(server, "identity", metrics), key, field.as_deref(), cache);
+            Ok(Arc::new(
+                identity.map_err(anyhow::Error::msg).context("[identity]")?,
+            ))
+        }
+        IdentitySource::File { path } => Ok(Arc::new(
+            FileIdentity::open(path).await.context("[identity] path")?,
+        )),
+    }
+}
+
+/// What keeps the ledger, for spans.
+fn ledger_system(store: &LedgerStore) -> &'static str {
+    match store {
+        LedgerStore::Redis { .. } => "redis",
+        LedgerStore::File { .. } => "redb",
+    }
+}
+
+/// What keeps the identities, for spans.
+fn identity_system(source: &IdentitySource) -> &'static str {
+    match source {
+        IdentitySource::Redis { .. } => "redis",
+        IdentitySource::File { .. } => "csv",
+    }
+}
+
+/// Says in the log where the admin port can change nothing.
+pub(crate) fn tell_access(config: &Config) {
+    if config.admin.token.is_none() {
+        tracing::info!(
+            "no [admin] token is configured: /api is read-only, for callers on loopback, and nothing can be settled, \
+             cancelled or drained over it"
+        );
+    }
+}
+
+/// Has the metrics show what a configuration brings: its merchants and its certificates.
+pub(crate) fn describe(config: &Config, metrics: &Metrics) {
+    let numbers = config
+        .merchants
+        .iter()
+        .filter_map(|entry| entry.pattern.mch_id.clone());
+    metrics.payouts.tell_apart(numbers.collect());
+    let server = config.server.tls.as_ref().map(|tls| Expiring {
+        owner: "server".to_owned(),
+        not_after: tls.certificate.not_after(),
+    });
+    let merchants = config.merchants.iter().filter_map(|entry| match &entry.to {
+        To::Wechat(merchant) => merchant.certificate.as_ref().map(|certificate| Expiring {
+            owner: entry.name.clone(),
+            not_after: certificate.not_after(),
+        }),
+        To::Handler(_) | To::TransferBill(_) => None,
+    });
+    let all: Vec<Expiring> = server.into_iter().chain(merchants).collect();
+    metrics.certificates(&all);
+}
+
+/// A link to a Redis that the configuration names, with its circuit in the metrics.
+pub(crate) fn link(server: &RedisServer, name: &str, metrics: &Metrics) -> RedisLink {
+    let options = Options {
+        connect_timeout: REDIS_CONNECT,
+        response_timeout: REDIS_RESPONSE,
+        ca_pem: server.ca_pem.clone(),
+    };
+    let breaker = metrics.breakers().named(name, redis::BREAKER);
+    RedisLink::behind(server.url.clone(), options, breaker)
+}

@@ -1,0 +1,252 @@
+//! Reads the configuration anew when its files change, or on SIGHUP, and puts it in force as a whole or not at all.
+//! Document: specification, section 7.
+//!
+//! A request sees the old configuration or the new one, never a mix. What was under way goes on under the old one.
+//! Listeners and stores change with a restart only.
+
+use std::mem::discriminant;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::build;
+use crate::admin::api::Api;
+use crate::admin::health::Admin;
+use crate::clock::Clock;
+use crate::config::redacted::redacted;
+use crate::config::{self, Config, fingerprint};
+use crate::file_watch::{Stamp, Watch, stamps};
+use crate::payouts::Payouts;
+use crate::server::stack::{Generation, Stack, Standing};
+use crate::telemetry::log::Level;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Tracer;
+
+/// How long no file must have changed before they are read: a certificate and its key are written one after the other.
+const STILL: Duration = Duration::from_millis(200);
+/// How often that is waited for before they are read all the same.
+const STILL_TRIES: u32 = 50;
+
+/// What a running sidecar is made of, as far as a configuration changes it. Clones share it.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) payouts: Payouts,
+    pub(super) stack: Stack,
+    pub(super) admin: Admin,
+    pub(super) metrics: Metrics,
+    pub(super) tracer: Option<Tracer>,
+    pub(super) standing: Standing,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Parts {
+    /// Builds everything that a configuration changes, and then puts it in force.
+    fn apply(&self, config: &Config, restart_for: &[&str]) -> anyhow::Result<()> {
+        let settings = Arc::new(build::settings(config, &self.clock, &self.metrics)?);
+        let before = self.stack.current();
+        let next = Generation::new(
+            config,
+            &self.payouts,
+            Arc::clone(&settings),
+            &self.metrics,
+            self.tracer.as_ref(),
+            &self.standing,
+            Some(&before),
+        )?;
+        let mut shown = redacted(config)?;
+        if let Some(shown) = shown.as_object_mut() {
+            shown.insert("restart_needed_for".to_owned(), restart_for.into());
+        }
+        let api = Api::new(config.admin.token.clone(), shown);
+        // From here on nothing fails.
+        build::describe(config, &self.metrics);
+        self.payouts.apply_settings(settings);
+        tokio::spawn(tell_stranded(self.payouts.clone()));
+        self.stack.apply(next);
+        self.admin.apply(api);
+        Ok(())
+    }
+}
+
+/// The configuration in force, and where it comes from.
+pub(super) struct Reload {
+    path: PathBuf,
+    /// What listeners and stores were made of.
+    started: Fixed,
+    files: Vec<PathBuf>,
+    fingerprint: u64,
+    parts: Parts,
+    level: Level,
+}
+
+impl Reload {
+    /// Follows the file that `config` was read from.
+    pub(super) fn new(path: PathBuf, config: &Config, parts: Parts, level: Level) -> Self {
+        Self {
+            path,
+            files: config.files.clone(),
+            fingerprint: config.fingerprint,
+            started: fixed(config),
+            parts,
+            level,
+        }
+    }
+
+    /// Follows the files for as long as the process lives.
+    pub(super) async fn follow(mut self) {
+        let mut asked = signal(SignalKind::hangup())
+            .inspect_err(
+                |error| tracing::error!(%error, "SIGHUP cannot be caught; files are watched all the same"),
+            )
+            .ok();
+        let mut refused = None;
+        let mut seen = Vec::new();
+        loop {
+            let watched = self.files.clone();
+            // Watched before it is looked at: a change in between must not wait for the next look.
+            let mut watch = Watch::over(watched.clone()).await;
+            while self.files == watched {
+                let now = stamps(&self.files).await;
+                if now != seen {
+                    seen = self.settled(now).await;
+                    self.read_again(&mut refused).await;
+                }
+                tokio::select! {
+                    () = watch.changed() => {}
+                    () = asked_by(&mut asked) => {
+                        tracing::info!("asked by SIGHUP to read the configuration again");
+                        seen.clear();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the files have stopped changing.
+    async fn settled(&self, mut before: Vec<Option<Stamp>>) -> Vec<Option<Stamp>> {
+        for _ in 0..STILL_TRIES {
+            tokio::time::sleep(STILL).await;
+            let now = stamps(&self.files).await;
+            if now == before {
+                return now;
+            }
+            before = now;
+        }
+        before
+    }
+
+    async fn read_again(&mut self, refused: &mut Option<String>) {
+        let path = self.path.clone();
+        let read =
+            tokio::task::spawn_blocking(move || config::load(&path, config::environment().into_iter()));
+        let why = match read.await {
+            Ok(Ok(config)) if config.fingerprint == self.fingerprint => {
+                if refused.take().is_some() {
+                    tracing::info!("the configuration is again the one that is in force");
+                    self.parts.metrics.reload_withdrawn();
+                }
+                return;
+            }
+            Ok(Ok(config)) => match self.take(config) {
+                Ok(()) => {
+                    *refused = None;
+                    return;
+                }
+                Err(error) => format!("{error:#}"),
+            },
+            Ok(Err(errors)) => errors.to_string(),
+            Err(error) => error.to_string(),
+        };
+        if refused.as_ref() != Some(&why) {
+            tracing::error!(
+                why,
+                "the new configuration was refused; the old one stays in force"
+            );
+            self.parts.metrics.reloaded(false);
+            *refused = Some(why);
+        }
+    }
+
+    fn take(&mut self, config: Config) -> anyhow::Result<()> {
+        let changed = self
+            .started
+            .iter()
+            .zip(fixed(&config))
+            .filter(|(old, new)| *old != new);
+        let restart_for: Vec<_> = changed.map(|((name, _), _)| *name).collect();
+        self.parts.apply(&config, &restart_for)?;
+        self.level.set(&config.log.level)?;
+        build::tell_access(&config);
+        for warning in &config.warnings {
+            tracing::warn!(warning, "the configuration may not be as it was meant");
+        }
+        if !restart_for.is_empty() {
+            tracing::warn!(
+                settings = restart_for.join(", "),
+                "these settings have changed, and hold from the next restart on"
+            );
+        }
+        tracing::info!(file = %self.path.display(), "the new configuration is in force");
+        self.parts.metrics.reloaded(true);
+        self.files = config.files;
+        self.fingerprint = config.fingerprint;
+        Ok(())
+    }
+}
+
+/// Says of which unsettled orders the configuration in force does not know any more where they were sent.
+async fn tell_stranded(payouts: Payouts) {
+    match payouts.stranded().await {
+        Ok(stranded) => {
+            for ((mch_id, sent_to), orders) in stranded {
+                tracing::error!(
+                    mch_id = mch_id.as_str(),
+                    sent_to,
+                    orders,
+                    "the new configuration leads nowhere for unsettled orders: they stay as they are, and repeats of them get \
+                     SYSTEMERROR, until an entry leads to where they were sent (restore it, with settle_only = true beside a \
+                     new one; or name the old handler in formerly)"
+                );
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "whether the new configuration strands orders could not be looked at")
+        }
+    }
+}
+
+async fn asked_by(signal: &mut Option<Signal>) {
+    let told = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if told.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What of a configuration holds until the next restart, by name and fingerprint: a copy would keep every secret of the first
+/// one for as long as the process lives.
+type Fixed = [(&'static str, u64); 8];
+
+fn fixed(config: &Config) -> Fixed {
+    let collector = config.telemetry.otlp.as_ref();
+    [
+        ("server.listen", fingerprint(&config.server.listen)),
+        (
+            "server.tls (on or off)",
+            fingerprint(&config.server.tls.is_some()),
+        ),
+        ("admin.listen", fingerprint(&config.admin.listen)),
+        ("identity", fingerprint(&config.identity)),
+        ("ledger", fingerprint(&config.ledger)),
+        ("log.format", fingerprint(&discriminant(&config.log.format))),
+        ("server.memory_limit", fingerprint(&config.server.memory_limit)),
+        (
+            "telemetry",
+            fingerprint(&collector.map(|settings| (&settings.url, &settings.ca_pem))),
+        ),
+    ]
+}

@@ -1,0 +1,274 @@
+//! `payout-sidecar run`: builds everything, serves, and ends in order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Extension;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tower::Layer as _;
+
+use super::reload::{Parts, Reload};
+use super::{build, configuration, metrics_poll, misconfigured};
+use crate::admin::api::Api;
+use crate::admin::health::Admin;
+use crate::clock::{Clock, SystemClock};
+use crate::config::redacted::redacted;
+use crate::config::{Config, LogFormat};
+use crate::http::drain::{Drain, Phase};
+use crate::payouts::Payouts;
+use crate::server::accept::{self, ListenerConfig};
+use crate::server::activity::ConnectionTimeouts;
+use crate::server::budget::Room;
+use crate::server::stack::{Generation, ShutdownTimeouts, Stack, Standing};
+use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::background::traced;
+use crate::telemetry::traces::{self, Exporter};
+
+/// The admin port's callers are probes, scrapers and operators: few, and never slow.
+const ADMIN_TIMEOUTS: ConnectionTimeouts = ConnectionTimeouts {
+    head: Duration::from_secs(5),
+    idle: Duration::from_secs(75),
+};
+/// One more takes the place of the idlest. What they hold is a part of the process at rest.
+const ADMIN_ROOM: Room = Room {
+    most: 32,
+    bytes: 2 * 1024 * 1024,
+    head: 16 * 1024,
+    streams: 1,
+};
+
+pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
+    let config = configuration(path)?;
+    let format = match config.log.format {
+        LogFormat::Json => log::LogFormat::Json,
+        LogFormat::Text => log::LogFormat::Text,
+    };
+    let level = log::start(format, &config.log.level)
+        .context("log.level")
+        .map_err(misconfigured)?;
+    for warning in &config.warnings {
+        tracing::warn!(warning, "the configuration may not be as it was meant");
+    }
+    build::tell_access(&config);
+    let (sidecar, drain) = Sidecar::bind(&config, Arc::new(SystemClock)).await?;
+    let reload = Reload::new(path.to_owned(), &config, sidecar.parts.clone(), level);
+    // Its secrets are where they are needed; here they would outlive their rotation.
+    drop(config);
+    tokio::spawn(reload.follow());
+    tokio::spawn(drain_on_signal(drain));
+    sidecar.serve().await;
+    Ok(())
+}
+
+/// A sidecar with its ports bound, ready to serve.
+pub(crate) struct Sidecar {
+    parts: Parts,
+    main: TcpListener,
+    admin: TcpListener,
+    drain: Drain,
+    exporter: Option<Exporter>,
+}
+
+impl Sidecar {
+    /// Opens the stores and binds the ports.
+    ///
+    /// # Errors
+    /// When a store, a port or a setting cannot be used, then which, and why.
+    pub(crate) async fn bind(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<(Self, Drain)> {
+        crate::app::resources::raise_descriptors();
+        let metrics = Metrics::default();
+        let payouts = build::payouts(config, Arc::clone(&clock), &metrics).await?;
+        let drain = Drain::default();
+        let (tracer, exporter) = config
+            .telemetry
+            .otlp
+            .as_ref()
+            .and_then(|settings| traces::start(settings, &metrics))
+            .unzip();
+        let standing = Standing::new(
+            crate::app::resources::means(config.server.memory_limit),
+            drain.clone(),
+        );
+        let first = Generation::new(
+            config,
+            &payouts,
+            payouts.settings(),
+            &metrics,
+            tracer.as_ref(),
+            &standing,
+            None,
+        )?;
+        build::describe(config, &metrics);
+        let api = Api::new(config.admin.token.clone(), redacted(config)?);
+        let sidecar = Self {
+            parts: Parts {
+                stack: Stack::new(first),
+                admin: Admin::new(payouts.clone(), drain.clone(), metrics.clone(), api),
+                payouts,
+                metrics,
+                tracer,
+                standing,
+                clock,
+            },
+            main: accept::bind(config.server.listen).context("[server] listen")?,
+            admin: accept::bind(config.admin.listen).context("[admin] listen")?,
+            drain: drain.clone(),
+            exporter,
+        };
+        Ok((sidecar, drain))
+    }
+
+    /// Where the main port and the admin port are.
+    pub(crate) fn addresses(&self) -> std::io::Result<(std::net::SocketAddr, std::net::SocketAddr)> {
+        Ok((self.main.local_addr()?, self.admin.local_addr()?))
+    }
+
+    /// Serves until the drain is over.
+    pub(crate) async fn serve(self) {
+        let Self {
+            parts,
+            main,
+            admin,
+            drain,
+            exporter,
+        } = self;
+        let Parts {
+            payouts,
+            stack,
+            admin: probes,
+            metrics,
+            tracer,
+            standing,
+            clock,
+        } = parts;
+        if let (Ok(main), Ok(admin)) = (main.local_addr(), admin.local_addr()) {
+            tracing::info!(%main, %admin, "serving");
+        }
+        tell_warnings(&payouts);
+        watch_tasks(&payouts);
+        tokio::spawn(metrics_poll::follow(payouts.clone(), metrics, clock));
+        let end = Drain::default();
+        let settler = {
+            let drain = drain.clone();
+            let settled = payouts
+                .clone()
+                .settle_until(async move { drain.reached(Phase::Draining).await });
+            tokio::spawn(traced(tracer, settled))
+        };
+        // The admin port answers to the very end: a probe must see the draining.
+        let admin_listener = || ListenerConfig {
+            timeouts: ADMIN_TIMEOUTS,
+            room: ADMIN_ROOM,
+            http2: false,
+            tls: None,
+        };
+        let router = probes.router();
+        let admin = tokio::spawn(accept::serve(
+            admin,
+            admin_listener,
+            end.clone(),
+            move |connected| Extension(connected).layer(router.clone()),
+        ));
+        let listener = {
+            let stack = stack.clone();
+            move || stack.listener_config()
+        };
+        let connections = stack.clone();
+        let main = tokio::spawn(accept::serve(main, listener, drain.clone(), move |connected| {
+            connections.of(connected)
+        }));
+
+        drain.reached(Phase::LameDuck).await;
+        let ShutdownTimeouts {
+            lame_duck,
+            drain_timeout,
+        } = stack.current().shutdown_timeouts();
+        tracing::info!(
+            lame_duck_ms = lame_duck.as_millis(),
+            "asked to stop: not ready any more, calls are still taken"
+        );
+        tokio::time::sleep(lame_duck).await;
+        drain.enter(Phase::Draining);
+        let finished = tokio::time::timeout(drain_timeout, async {
+            let connections = main.await;
+            standing.tunnels.ended().await;
+            payouts.tasks().close();
+            payouts.tasks().wait().await;
+            connections.is_ok() && settler.await.is_ok()
+        });
+        match finished.await {
+            Ok(true) => tracing::info!("everything under way was finished"),
+            Ok(false) => tracing::error!("a serving task failed; unsettled payouts stay recorded as such"),
+            Err(_) => tracing::warn!(
+                payouts = payouts.tasks().len(),
+                "the drain's time is over; unsettled payouts stay recorded as such"
+            ),
+        }
+        if let Some(exporter) = exporter {
+            exporter.finish().await;
+        }
+        end.enter(Phase::Draining);
+        if tokio::time::timeout(Duration::from_secs(1), admin).await.is_err() {
+            tracing::debug!("the admin port had a connection left");
+        }
+    }
+}
+
+/// How often the ledger is asked whether it is still what it was.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
+
+/// Asks the ledger from the start, whether or not a probe does: a Redis that has come back empty is noticed by it, and takes
+/// no new order then.
+fn watch_tasks(payouts: &Payouts) {
+    let payouts = payouts.clone();
+    tokio::spawn(async move {
+        loop {
+            if let Err(error) = payouts.ledger().ready().await {
+                tracing::debug!(%error, "the ledger is not ready");
+            }
+            tokio::time::sleep(LOOK_AFTER).await;
+        }
+    });
+}
+
+/// Says, once the store can be asked, under which of its settings it may forget.
+fn tell_warnings(payouts: &Payouts) {
+    let payouts = payouts.clone();
+    tokio::spawn(async move {
+        loop {
+            match payouts.ledger().warnings().await {
+                Ok(warnings) => {
+                    for warning in warnings {
+                        tracing::warn!(warning, "the ledger may forget");
+                    }
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the ledger could not be asked about its settings yet");
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+            }
+        }
+    });
+}
+
+/// SIGTERM and SIGINT begin the drain; a second one ends the lame duck's wait.
+async fn drain_on_signal(drain: Drain) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be caught: the process will not end in order");
+        return;
+    };
+    for phase in [Phase::LameDuck, Phase::Draining] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        drain.enter(phase);
+    }
+}

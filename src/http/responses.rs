@@ -1,0 +1,74 @@
+//! Answers of our own that do not come out of the flow: nothing was sent or recorded. Document: specification, section 2.3.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use crate::http::media;
+use payout_domain::contract::answer;
+use payout_domain::contract::error::{ApiError, ErrCode};
+use payout_domain::encoding::Encoding;
+use payout_domain::fields::Fields;
+
+/// A refusal in the contract's terms, outside its 200.
+#[must_use]
+pub fn refusal<B: From<Bytes>>(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<B> {
+    let code = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrCode::NoAuth,
+        StatusCode::SERVICE_UNAVAILABLE => ErrCode::SystemError,
+        StatusCode::TOO_MANY_REQUESTS => ErrCode::FreqLimit,
+        _ => ErrCode::ParamError,
+    };
+    // Without a readable type the answer is JSON, unless the caller asks for XML.
+    let asked = Encoding::of_request(text_of(headers, CONTENT_TYPE), b"{").unwrap_or(Encoding::Json);
+    let fault = ApiError::new(code, format!("请求未受理: {text}"));
+    let encoding = asked.of_answer(text_of(headers, ACCEPT));
+    with_status(status, respond(encoding, &answer::not_taken(&fault, None)))
+}
+
+/// A header's value, where it is readable.
+pub(crate) fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// An answer in the contract's terms.
+pub(crate) fn respond<B: From<Bytes>>(encoding: Encoding, fields: &Fields<'_>) -> Response<B> {
+    let mut response = Response::new(B::from(encoding.encode_answer(fields).into()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, media::content_type(encoding));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An answer in plain words, to a request that is none of the contract's.
+#[must_use]
+pub fn text_response<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
+    let mut response = Response::new(B::from(format!("payout-sidecar: {text}\n").into()));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    with_status(status, response)
+}
+
+/// The answer with this status, and with the header that goes with it.
+pub(crate) fn with_status<B>(status: StatusCode, mut response: Response<B>) -> Response<B> {
+    *response.status_mut() = status;
+    let needed = match status {
+        StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "POST")),
+        StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, "1")),
+        _ => None,
+    };
+    if let Some((name, value)) = needed {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The answer as the connection's last: what follows the request on it may be a part of it to somebody else.
+#[must_use]
+pub fn closing<B>(mut response: Response<B>) -> Response<B> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
+}

@@ -1,0 +1,254 @@
+//! The flow of one payout: identify, claim, dispatch, weigh, record.
+//!
+//! [`ports`] says what the flow needs from the world. [`pay`] is the one page that a request to pay travels through,
+//! [`status`] answers how a payout stands, [`settle`] asks about unsettled orders in the background, [`webhook`] takes what an
+//! upstream tells by itself; all of them end in [`apply`], where the state machine's decision is written. [`claim`] is the
+//! key to an attempt, [`merchant`] an entry of the configuration as the flow uses it, [`single_flight`] lets repeats wait, [`watch`]
+//! is what this process has seen pass over an order, [`events`] tells what changed.
+//!
+//! The caller's connection may go away at any time. So a payout runs in a task of [`Payouts::tasks`] from before its
+//! claim to its record, and the connection only waits for the reply.
+
+pub mod ports;
+
+pub mod claim;
+
+pub mod merchant;
+
+pub mod reply;
+
+pub mod operator;
+
+pub mod webhook;
+
+mod apply;
+
+pub mod pay;
+
+pub mod settle;
+
+pub mod status;
+
+mod single_flight;
+
+pub mod watch;
+
+mod events;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::task::TaskTracker;
+
+use self::merchant::Merchant;
+use self::ports::{Identity, Ledger};
+use self::single_flight::SingleFlight;
+use self::watch::Watch;
+use crate::clock::Clock;
+use crate::rng::Rng;
+use crate::telemetry::log::throttle::Throttle;
+use payout_domain::contract::answer::Disclosure;
+use payout_domain::ids::{MchId, Moment, WxAppId};
+use payout_domain::limits::Limits;
+use payout_domain::order::{Attention, Order};
+use payout_domain::route::{MerchantPattern, most_specific};
+
+/// What of the configuration the flow uses; replaced as a whole on a reload.
+pub struct Settings {
+    /// The merchants' entries.
+    pub merchants: Vec<(MerchantPattern, Arc<Merchant>)>,
+    /// `[client_ip]`: the address that is sent on, or `None` to keep the platform's.
+    pub client_ip: Option<IpAddr>,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[answer]`.
+    pub disclosure: Disclosure,
+    /// `[server] request_timeout`: how long a caller waits.
+    pub request_timeout: Duration,
+}
+
+impl Settings {
+    /// Whether any entry's notifications come to this path.
+    #[must_use]
+    pub fn is_notified_at(&self, path: &str) -> bool {
+        self.merchants
+            .iter()
+            .any(|(_, merchant)| merchant.upstream.notify_path() == Some(path))
+    }
+
+    /// The entries whose upstream sends its notifications to this path.
+    #[must_use]
+    pub fn notified_at(&self, path: &str) -> Vec<Arc<Merchant>> {
+        self.merchants
+            .iter()
+            .filter(|(_, merchant)| merchant.upstream.notify_path() == Some(path))
+            .map(|(_, merchant)| Arc::clone(merchant))
+            .collect()
+    }
+
+    /// The entry that a new order of a merchant and app goes to: the most specific one.
+    #[must_use]
+    pub fn merchant(&self, mch_id: &MchId, app: &WxAppId) -> Option<Arc<Merchant>> {
+        self.entry(mch_id, app, |merchant| !merchant.is_settle_only)
+    }
+
+    /// The entry that leads to where an order was sent: the only one that may send it again or ask about it.
+    #[must_use]
+    pub fn leads_to(&self, order: &Order) -> Option<Arc<Merchant>> {
+        let leads = |merchant: &Merchant| merchant.leads_to(&order.upstream);
+        let sends = |merchant: &Merchant| leads(merchant) && !merchant.is_settle_only;
+        let (mch_id, app) = (&order.key.mch_id, &order.wx_app_id);
+        self.entry(mch_id, app, sends)
+            .or_else(|| self.entry(mch_id, app, leads))
+    }
+
+    /// How many of a merchant's orders are asked about in a second, by all replicas together: WeChat Pay answers
+    /// `gettransferinfo` 30 times a second (wechat-pay.md, section 8), and repeats and status calls ask too.
+    #[must_use]
+    pub fn queries_per_second(&self, mch_id: &MchId) -> Option<u32> {
+        let mut entries = self.merchants.iter();
+        let is_meant = |pattern: &MerchantPattern| pattern.mch_id.as_ref().is_none_or(|id| id == mch_id);
+        entries
+            .any(|(pattern, merchant)| is_meant(pattern) && merchant.destination().is_wechat())
+            .then_some(WECHAT_QUERIES_PER_SECOND)
+    }
+
+    /// Why an unsettled order needs a person, if it does.
+    #[must_use]
+    pub fn needs_a_person(&self, order: &Order, now: Moment) -> Option<Attention> {
+        let is_stranded = order.settled_at().is_none() && self.leads_to(order).is_none();
+        if is_stranded {
+            Some(Attention::NoDestination)
+        } else {
+            order
+                .nears_the_end_of_its_window(now)
+                .then_some(Attention::QueryWindow)
+        }
+    }
+
+    fn entry(
+        &self,
+        mch_id: &MchId,
+        app: &WxAppId,
+        is_meant: impl Fn(&Merchant) -> bool,
+    ) -> Option<Arc<Merchant>> {
+        let entries = self
+            .merchants
+            .iter()
+            .filter(|(_, merchant)| is_meant(merchant))
+            .map(|(pattern, merchant)| (pattern, merchant));
+        most_specific(entries, mch_id, app).map(Arc::clone)
+    }
+}
+
+const WECHAT_QUERIES_PER_SECOND: u32 = 20;
+
+/// The flow, with everything it needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Payouts {
+    inner: Arc<Inner>,
+    /// The settings of a request that began under them; `None`: those in force.
+    pinned: Option<Arc<Settings>>,
+}
+
+struct Inner {
+    ledger: Arc<dyn Ledger>,
+    identity: Arc<dyn Identity>,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    settings: ArcSwap<Settings>,
+    single_flight: SingleFlight,
+    watch: Watch,
+    /// Of the log's lines about a ledger that cannot be reached, of which each refused request would write one.
+    out_of_reach: Throttle,
+    tasks: TaskTracker,
+}
+
+impl Payouts {
+    /// Puts the flow together.
+    #[must_use]
+    pub fn new(
+        ledger: Arc<dyn Ledger>,
+        identity: Arc<dyn Identity>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+        settings: Settings,
+    ) -> Self {
+        let inner = Inner {
+            ledger,
+            identity,
+            clock,
+            rng,
+            settings: ArcSwap::from_pointee(settings),
+            single_flight: SingleFlight::default(),
+            watch: Watch::default(),
+            out_of_reach: Throttle::new(Duration::from_secs(1)),
+            tasks: TaskTracker::new(),
+        };
+        Self {
+            inner: Arc::new(inner),
+            pinned: None,
+        }
+    }
+
+    /// What of the configuration holds here: what is in force now, or what [`Payouts::under`] has fixed.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        match &self.pinned {
+            Some(settings) => Arc::clone(settings),
+            None => self.inner.settings.load_full(),
+        }
+    }
+
+    /// The same flow under these settings, whatever is put in force later: a request sees one configuration from its
+    /// first byte to its last.
+    #[must_use]
+    pub fn under(&self, settings: Arc<Settings>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            pinned: Some(settings),
+        }
+    }
+
+    /// Puts other settings in force for whatever begins from now on.
+    pub fn apply_settings(&self, settings: Arc<Settings>) {
+        self.inner.settings.store(settings);
+    }
+
+    /// The tasks that outlive their callers; the end of the process waits for them.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    /// This moment, by both clocks.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        Moment {
+            wall: self.inner.clock.now(),
+            ledger: self.inner.ledger.time(),
+        }
+    }
+
+    /// A random number, for a version's nonce and to spread what would otherwise happen at once.
+    fn jitter(&self) -> u64 {
+        self.inner.rng.next_u64()
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &dyn Ledger {
+        &*self.inner.ledger
+    }
+
+    /// The identity store.
+    #[must_use]
+    pub fn identity(&self) -> &dyn Identity {
+        &*self.inner.identity
+    }
+}

@@ -1,0 +1,262 @@
+//! The two paths of the platform's contract: bytes in, the flow, bytes out. Document: specification, section 2.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+
+use super::strict::Wire;
+use crate::http::responses::{closing, refusal, respond, text_of};
+use crate::payouts::Payouts;
+use crate::proxy::body::Body;
+use crate::proxy::target::{TargetError, check_message, names_one_host};
+use crate::server::layers::in_flight::InFlightPermit;
+use crate::server::signature;
+use crate::telemetry::context::RequestContext;
+use crate::telemetry::log::chain;
+use crate::telemetry::propagation::X_REQUEST_ID;
+use crate::telemetry::traces::server::{learn_answer, learn_order};
+use payout_domain::contract::answer;
+use payout_domain::contract::error::ApiError;
+use payout_domain::contract::send::SendRequest;
+use payout_domain::contract::status::StatusRequest;
+use payout_domain::encoding::{Encoding, EncodingError};
+use payout_domain::fields::Fields;
+use payout_domain::handler::{SEND_PATH, STATUS_PATH};
+use payout_domain::secret::Secret;
+use payout_domain::text::cut;
+
+/// One of the contract's two calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Pays.
+    Send,
+    /// Asks how a payout stands.
+    Status,
+}
+
+impl Call {
+    /// The call of a path; `None` for the paths that are proxied.
+    #[must_use]
+    pub fn of(path: &str) -> Option<Self> {
+        match path {
+            SEND_PATH => Some(Self::Send),
+            STATUS_PATH => Some(Self::Status),
+            _ => None,
+        }
+    }
+}
+
+/// A call with what it is about.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is made, and the larger one is the usual one"
+)]
+enum Asked {
+    Send(SendRequest),
+    Status(StatusRequest),
+}
+
+/// Answers the contract's calls.
+#[derive(Clone)]
+pub struct Contract {
+    payouts: Payouts,
+    max_body: usize,
+    body_timeout: Duration,
+    sign_key: Option<Arc<Secret>>,
+}
+
+impl Contract {
+    /// Takes bodies of at most `max_body` bytes that arrive within `body_timeout`, signed where there is a `sign_key`.
+    #[must_use]
+    pub fn new(payouts: Payouts, max_body: usize, body_timeout: Duration, sign_key: Option<Secret>) -> Self {
+        Self {
+            payouts,
+            max_body,
+            body_timeout,
+            sign_key: sign_key.map(Arc::new),
+        }
+    }
+
+    /// Answers one call, under the request's id and trace.
+    pub async fn answer(&self, call: Call, request: Request<Incoming>) -> Response<Body> {
+        let (mut head, body) = request.into_parts();
+        let context = RequestContext::of(&mut head.headers, head.extensions.get());
+        let request_id = context.request_id().cloned();
+        let mut response = context.within(self.answer_within(call, head, body)).await;
+        response
+            .headers_mut()
+            .extend(request_id.map(|id| (X_REQUEST_ID, id)));
+        response
+    }
+
+    async fn answer_within(&self, call: Call, head: Parts, body: Incoming) -> Response<Body> {
+        let headers = &head.headers;
+        let content_type = match check(&head) {
+            Ok(content_type) => content_type,
+            Err((status @ StatusCode::BAD_REQUEST, text)) => return closing(refusal(status, headers, &text)),
+            Err((status, text)) => return refusal(status, headers, &text),
+        };
+        let place = head.extensions.get::<InFlightPermit>().cloned();
+        let body = match self.collect_in_place(body, &head, place.as_ref()).await {
+            Ok(body) => body,
+            Err((status, text)) => return closing(refusal(status, headers, &text)),
+        };
+        let accept = text_of(headers, header::ACCEPT);
+        let (asked, told_in) = match Encoding::of_request(content_type, &body) {
+            Ok(encoding) => (encoding, encoding.of_answer(accept)),
+            Err(error @ EncodingError::Unsupported(_)) => {
+                return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, headers, &error.to_string());
+            }
+            Err(error @ EncodingError::Undecided) => {
+                let fields = answer::not_taken(&ApiError::body(&error.to_string()), None);
+                return respond(Encoding::Json.of_answer(accept), &fields);
+            }
+        };
+        let read = self.read(call, asked, &body);
+        // Both are parts of the buffer that the connection reads into, and which it can use again when they are gone.
+        drop((head, body));
+        let told = match read {
+            Ok(asked_for) => self.do_as_asked(asked_for, asked, place).await,
+            Err(not_taken) => not_taken,
+        };
+        respond(told_in, &told)
+    }
+
+    /// What a body asks for; else the answer to a request that is not taken.
+    fn read(&self, call: Call, asked: Encoding, body: &[u8]) -> Result<Asked, Fields<'static>> {
+        let mut fields = asked
+            .decode(body)
+            .map_err(|why| answer::not_taken(&ApiError::body(&why), None))?;
+        // A number that is too long to be one is still told, but not at any length.
+        let order_no = fields.characters("mchBillno").map(|no| cut(no, 64).to_owned());
+        let read = || {
+            if let Some(key) = &self.sign_key {
+                signature::check(&mut fields, key)?;
+            }
+            Ok(match call {
+                Call::Send => Asked::Send(SendRequest::read(fields)?),
+                Call::Status => Asked::Status(StatusRequest::read(fields)?),
+            })
+        };
+        read().map_err(|fault| {
+            let told = answer::not_taken(&fault, order_no.as_deref());
+            learn_answer(&told);
+            told
+        })
+    }
+
+    async fn do_as_asked(
+        &self,
+        asked_for: Asked,
+        asked: Encoding,
+        place: Option<InFlightPermit>,
+    ) -> Fields<'static> {
+        let (key, answered) = match asked_for {
+            Asked::Send(request) => {
+                let key = request.key();
+                learn_order(&key);
+                let disclosure = self.payouts.settings().disclosure;
+                let reply = self.payouts.send(request, asked, place).await;
+                let told = reply.into_fields(&key, disclosure);
+                (key, Ok(told))
+            }
+            Asked::Status(request) => {
+                let key = request.key.clone();
+                learn_order(&key);
+                // The rarer call must not make the other one's future larger.
+                (key, Box::pin(self.payouts.status(request, asked)).await)
+            }
+        };
+        let told = answered.unwrap_or_else(|fault| answer::not_taken(&fault, Some(key.order_no.as_str())));
+        learn_answer(&told);
+        told
+    }
+
+    /// Reads the body, unless a newer call needs the place before it has come.
+    async fn collect_in_place(
+        &self,
+        body: Incoming,
+        head: &Parts,
+        place: Option<&InFlightPermit>,
+    ) -> Result<Bytes, (StatusCode, String)> {
+        let collect = collect(body, head, self.max_body, self.body_timeout);
+        let Some(place) = place else {
+            return collect.await;
+        };
+        let collected = tokio::select! {
+            biased;
+            collected = collect => Some(collected),
+            () = place.taken_away() => None,
+        };
+        collected.filter(|_| place.keep()).unwrap_or_else(|| {
+            let text = "the body was slow, and too many requests came at the same time";
+            Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
+        })
+    }
+}
+
+/// Checks a call's head. Returns the one `Content-Type`, where there is one.
+fn check(head: &Parts) -> Result<Option<&str>, (StatusCode, String)> {
+    let Parts { uri, headers, .. } = head;
+    let refused = |status, text: &str| Err((status, text.to_owned()));
+    check_message(uri, head.version, headers).map_err(|error| (error.status(), error.to_string()))?;
+    if !names_one_host(uri, headers) {
+        return refused(StatusCode::BAD_REQUEST, &TargetError::TwoHosts.to_string());
+    }
+    if head.method != Method::POST {
+        return refused(StatusCode::METHOD_NOT_ALLOWED, "the method must be POST");
+    }
+    let coding = headers.get(header::CONTENT_ENCODING);
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let text = match (types.next().map(|value| value.to_str()), types.next()) {
+        _ if coding.is_some_and(|coding| coding != "identity") => "the body must not have a Content-Encoding",
+        (None, _) => return Ok(None),
+        (Some(Ok(only)), None) => return Ok(Some(only)),
+        (Some(Err(_)), None) => "the Content-Type is not readable",
+        (Some(_), Some(_)) => "the Content-Type is given twice",
+    };
+    refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
+}
+
+/// Reads a whole body of at most `most` bytes, which has so long to come. `head` is its request's. (tower-http's limits of size
+/// and time would answer in words of their own.)
+///
+/// # Errors
+/// When it has not come whole, or with parts that a reader may see or not, then the status that says so and why.
+pub(super) async fn collect(
+    body: Incoming,
+    head: &Parts,
+    most: usize,
+    within: Duration,
+) -> Result<Bytes, (StatusCode, String)> {
+    let too_large = || {
+        let text = format!("the body must be at most {most} bytes");
+        (StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    let collected = match tokio::time::timeout(within, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => collected,
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(error)) => {
+            let text = format!("the body broke off: {}", chain(error.as_ref()));
+            return Err((StatusCode::BAD_REQUEST, text));
+        }
+        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
+    };
+    let has_extensions = |wire: &Wire| wire.has_chunk_extensions();
+    let text = if collected.trailers().is_some() {
+        "the body must not have a trailer section"
+    } else if head.extensions.get().is_some_and(has_extensions) {
+        "the body's chunks must not have extensions"
+    } else {
+        return Ok(collected.to_bytes());
+    };
+    Err((StatusCode::BAD_REQUEST, text.to_owned()))
+}

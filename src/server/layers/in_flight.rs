@@ -1,0 +1,423 @@
+//! `max_in_flight`: one request too many is turned away at once, with 503 and `Retry-After`. Document: specification,
+//! section 7, `[server]`; code-style.md, section 4 (limits per connection, limits that hanging up releases).
+//!
+//! The places are for all connections together, however often the layer is applied or cloned; the contract's calls and the
+//! proxied rest have their own each, so that long polls and slow uploads to the backend never keep payouts out. A request's
+//! [`InFlightPermit`] is given back when its answer is made, or the backend's body gone, and not before everybody else who holds it,
+//! too, is done: work that outlives its caller, and an upload, take a clone out of the request's extensions. An upgraded
+//! connection holds none: it has a place of another kind. A contract call whose body does not come gives its place to a newer
+//! one, the oldest first: slow bodies keep no payout out.
+
+use std::collections::VecDeque;
+use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use futures_util::future::{Either, TryFutureExt as _};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Request, StatusCode};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::http::responses::refusal;
+use crate::proxy::headers::digits;
+use crate::server::budget::Calls;
+use crate::server::stack::Serves;
+use payout_domain::handler::{SEND_PATH, STATUS_PATH};
+
+/// A place among the requests in flight; free again once every clone is dropped. Every admitted request carries its own as
+/// an extension.
+#[derive(Clone)]
+pub struct InFlightPermit(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    /// A contract call's, which may go to a newer one.
+    Call(Arc<Held>),
+    /// Another request's, to its end.
+    Other { _permit: Arc<OwnedSemaphorePermit> },
+}
+
+/// A contract call, and the memory that it may take.
+struct Permits {
+    _request: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
+}
+
+/// The unit in which the memory of contract calls is given out: a semaphore has too few permits for bytes.
+const BYTES_PER_PERMIT: u64 = 1024;
+
+struct Held {
+    hold: Mutex<Hold>,
+    taken_away: Notify,
+    waiting: Arc<Waiting>,
+}
+
+enum Hold {
+    /// The request has not come whole, and a newer one may have the place.
+    Lent(Permits),
+    /// To the end.
+    Kept { _permits: Permits },
+    /// A newer one has it.
+    Gone,
+}
+
+/// Those whose bodies are waited for, in the order in which they came.
+#[derive(Default)]
+struct Waiting {
+    line: Mutex<VecDeque<Weak<Held>>>,
+}
+
+impl Waiting {
+    fn line(&self) -> MutexGuard<'_, VecDeque<Weak<Held>>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, held: &Arc<Held>) {
+        let mut line = self.line();
+        // Those that are gone are swept out when they are many.
+        if line.len() == line.capacity() {
+            line.retain(|one| one.strong_count() > 0);
+        }
+        line.push_back(Arc::downgrade(held));
+    }
+
+    /// Takes the place of the one that has waited for longest.
+    fn take_oldest(&self) -> Option<Permits> {
+        let mut line = self.line();
+        std::iter::from_fn(|| line.pop_front()).find_map(|held| held.upgrade()?.take_away())
+    }
+}
+
+impl Held {
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_away(&self) -> Option<Permits> {
+        let mut hold = self.hold();
+        match std::mem::replace(&mut *hold, Hold::Gone) {
+            Hold::Lent(permits) => {
+                self.taken_away.notify_one();
+                Some(permits)
+            }
+            other @ (Hold::Kept { .. } | Hold::Gone) => {
+                *hold = other;
+                None
+            }
+        }
+    }
+}
+
+impl InFlightPermit {
+    fn lent(permits: Permits, waiting: &Arc<Waiting>) -> Self {
+        Self(Kind::Call(Arc::new(Held {
+            hold: Mutex::new(Hold::Lent(permits)),
+            taken_away: Notify::new(),
+            waiting: Arc::clone(waiting),
+        })))
+    }
+
+    /// Resolves when a newer request has the place. To be waited for only while the body does not come: from now on it can
+    /// happen.
+    pub async fn taken_away(&self) {
+        match &self.0 {
+            Kind::Call(held) => {
+                held.waiting.join(held);
+                held.taken_away.notified().await;
+            }
+            Kind::Other { .. } => std::future::pending().await,
+        }
+    }
+
+    /// Keeps the place to the end, now that the request is whole. False: it is gone, and nothing may be done.
+    #[must_use]
+    pub fn keep(&self) -> bool {
+        let Kind::Call(held) = &self.0 else { return true };
+        let mut hold = held.hold();
+        match std::mem::replace(&mut *hold, Hold::Gone) {
+            Hold::Lent(permits) | Hold::Kept { _permits: permits } => {
+                *hold = Hold::Kept { _permits: permits };
+                true
+            }
+            Hold::Gone => false,
+        }
+    }
+}
+
+/// All places. (tower's limits end with the response's future, before its body and before a payout that outlives its caller.)
+pub struct InFlightPermits {
+    calls: Calls,
+    payouts: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+    waiting: Arc<Waiting>,
+}
+
+impl InFlightPermits {
+    /// For so many of the contract's calls, and so many others, at the same time.
+    #[must_use]
+    pub fn new(calls: Calls, others: usize) -> Arc<Self> {
+        let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let memory = usize::try_from(calls.bytes.div_ceil(BYTES_PER_PERMIT)).unwrap_or(usize::MAX);
+        Arc::new(Self {
+            calls,
+            payouts: places(calls.most),
+            memory: places(memory),
+            others: places(others),
+            waiting: Arc::default(),
+        })
+    }
+
+    /// Gives each request to `inner` a place, or turns it away.
+    #[must_use]
+    pub fn before<B>(self: Arc<Self>, mut inner: impl Serves<B>) -> impl Serves<B> {
+        tower::service_fn(move |mut request: Request<B>| {
+            let Some(place) = self.admit(request.uri().path(), request.headers()) else {
+                // Counted by whoever counts answers: a line for each would be more load.
+                tracing::debug!("a request was turned away, since too many are in flight");
+                let text = "too many requests at the same time";
+                let response = refusal(StatusCode::SERVICE_UNAVAILABLE, request.headers(), text);
+                return Either::Left(ready(Ok(response)));
+            };
+            request.extensions_mut().insert(place.clone());
+            let answer = inner.call(request);
+            Either::Right(answer.map_ok(|response| response.map(|body| body.holding(place))))
+        })
+    }
+
+    /// A place for a request; `None` where there is none.
+    fn admit(&self, path: &str, headers: &HeaderMap) -> Option<InFlightPermit> {
+        if !matches!(path, SEND_PATH | STATUS_PATH) {
+            let permit = Arc::clone(&self.others).try_acquire_owned().ok()?;
+            return Some(InFlightPermit(Kind::Other {
+                _permit: Arc::new(permit),
+            }));
+        }
+        let cost = self.calls.cost(length(headers)).div_ceil(BYTES_PER_PERMIT);
+        let cost = u32::try_from(cost).ok()?;
+        loop {
+            match self.take(cost) {
+                Some(permits) => break Some(InFlightPermit::lent(permits, &self.waiting)),
+                // One that was slow makes room, and if that is too little, the next one.
+                None => drop(self.waiting.take_oldest()?),
+            }
+        }
+    }
+
+    /// What a contract call of this cost takes, where it is free.
+    fn take(&self, cost: u32) -> Option<Permits> {
+        let request = Arc::clone(&self.payouts).try_acquire_owned().ok()?;
+        let memory = Arc::clone(&self.memory).try_acquire_many_owned(cost).ok()?;
+        Some(Permits {
+            _request: request,
+            _memory: memory,
+        })
+    }
+}
+
+/// How long a body says that it is. What comes beyond that is no part of it.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    digits(headers.get(CONTENT_LENGTH)?.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use http::Response;
+    use http::header::{HeaderValue, RETRY_AFTER};
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::proxy::body::Body;
+    use crate::server::layers::tests::text;
+
+    fn request() -> Request<()> {
+        Request::new(())
+    }
+
+    /// So many at the same time, with room for the longest body of each.
+    fn calls(most: usize) -> Calls {
+        let one = Calls {
+            most,
+            bytes: 0,
+            body: 64 * 1024,
+        };
+        Calls {
+            bytes: one.cost(None) * most as u64,
+            ..one
+        }
+    }
+
+    #[test]
+    fn a_contract_call_takes_as_much_memory_as_its_body_is_long() {
+        let two_long_ones = Calls {
+            most: 100,
+            ..calls(2)
+        };
+        let all = InFlightPermits::new(two_long_ones, 1);
+        let admitted = |length: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(length) = length {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            let places: Vec<InFlightPermit> = std::iter::from_fn(|| all.admit(SEND_PATH, &headers)).collect();
+            places.len()
+        };
+        assert_eq!(admitted(None), 2, "it may be as long as any");
+        assert_eq!(admitted(Some("65536")), 2);
+        assert_eq!(admitted(Some("99999999")), 2, "it is refused later");
+        assert_eq!(admitted(Some("0")), 10);
+        assert_eq!(admitted(Some("1024")), 9);
+    }
+
+    /// Answers at once, but for requests with a header `slow`, which it never answers.
+    fn answers() -> impl Serves<()> {
+        tower::service_fn(async |request: Request<()>| {
+            if request.headers().contains_key("slow") {
+                std::future::pending::<()>().await;
+            }
+            Ok(Response::new(Body::full("served")))
+        })
+    }
+
+    fn slow(path: &str) -> Request<()> {
+        Request::builder().uri(path).header("slow", "1").body(()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_for_all_clones_and_connections_together() {
+        let places = InFlightPermits::new(calls(2), 2);
+        let (one, other) = (Arc::clone(&places).before(answers()), places.before(answers()));
+        let first = begun(one.clone().oneshot(slow("/"))).await;
+        let _second = begun(other.clone().oneshot(slow("/"))).await;
+        let third = one.clone().oneshot(request()).await.unwrap();
+        assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(third.headers()[RETRY_AFTER], "1");
+        let text = text(third).await;
+        assert!(text.contains("too many requests at the same time"), "{text}");
+
+        drop(first);
+        // An answer of ours, taken or not, keeps nobody out.
+        let mut untaken = Vec::new();
+        for _ in 0..3 {
+            untaken.push(other.clone().oneshot(request()).await.unwrap());
+        }
+        assert!(untaken.iter().all(|answer| answer.status() == StatusCode::OK));
+    }
+
+    #[tokio::test]
+    async fn others_keep_no_payouts_out_and_payouts_no_others() {
+        let service = InFlightPermits::new(calls(1), 1).before(answers());
+        let ask = async |path: &'static str| {
+            let request = Request::builder().uri(path).body(()).unwrap();
+            service.clone().oneshot(request).await.unwrap().status()
+        };
+        let polling = begun(service.clone().oneshot(slow("/events"))).await;
+        assert_eq!(ask("/else").await, StatusCode::SERVICE_UNAVAILABLE);
+        let _paying = begun(service.clone().oneshot(slow(SEND_PATH))).await;
+        assert_eq!(ask(STATUS_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
+        drop(polling);
+        assert_eq!(ask("/else").await, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn hanging_up_frees_the_place_unless_work_goes_on() {
+        let (works, mut working) = tokio::sync::mpsc::unbounded_channel();
+        let never_answers = tower::service_fn(move |request: Request<()>| {
+            let goes_on = request.uri() == "/goes-on";
+            works
+                .send(
+                    request
+                        .extensions()
+                        .get::<InFlightPermit>()
+                        .filter(|_| goes_on)
+                        .cloned(),
+                )
+                .unwrap();
+            std::future::pending::<Result<Response<Body>, Infallible>>()
+        });
+        let service = InFlightPermits::new(calls(1), 1).before(never_answers);
+
+        let mut asked = begun(service.clone().oneshot(request())).await;
+        assert!(working.recv().await.unwrap().is_none());
+        assert_eq!(refusal(&service).await, Some(StatusCode::SERVICE_UNAVAILABLE));
+        asked.take();
+
+        let mut goes_on = request();
+        *goes_on.uri_mut() = "/goes-on".parse().unwrap();
+        let mut asked = begun(service.clone().oneshot(goes_on)).await;
+        let place = working.recv().await.unwrap().unwrap();
+        asked.take();
+        assert_eq!(
+            refusal(&service).await,
+            Some(StatusCode::SERVICE_UNAVAILABLE),
+            "the caller is gone, its work is not"
+        );
+        drop(place);
+        assert_eq!(refusal(&service).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_body_does_not_come_gives_its_place_to_a_newer_one() {
+        let (whole, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: Request<()>| {
+            let place = request.extensions().get::<InFlightPermit>().unwrap().clone();
+            let is_slow = request.headers().contains_key("slow");
+            let whole = whole.clone();
+            async move {
+                if is_slow {
+                    place.taken_away().await;
+                    assert!(!place.keep(), "nothing is done for it any more");
+                    return Ok(Response::new(Body::full("gone")));
+                }
+                assert!(place.keep());
+                whole.send(()).unwrap();
+                std::future::pending().await
+            }
+        });
+        let service = InFlightPermits::new(calls(2), 2).before(service);
+        let mut oldest = Box::pin(service.clone().oneshot(slow(SEND_PATH)));
+        let mut older = Box::pin(service.clone().oneshot(slow(SEND_PATH)));
+        assert!(
+            futures_util::poll!(&mut oldest).is_pending() && futures_util::poll!(&mut older).is_pending()
+        );
+        let pay = || {
+            let mut request = request();
+            *request.uri_mut() = SEND_PATH.parse().unwrap();
+            request
+        };
+        let _first = begun(service.clone().oneshot(pay())).await;
+        asked.recv().await.unwrap();
+        assert_eq!(text(oldest.await.unwrap()).await, "gone");
+        assert!(
+            futures_util::poll!(&mut older).is_pending(),
+            "one place was enough"
+        );
+        let _second = begun(service.clone().oneshot(pay())).await;
+        asked.recv().await.unwrap();
+        assert_eq!(text(older.await.unwrap()).await, "gone");
+        let third = service.oneshot(pay()).await.unwrap();
+        assert_eq!(
+            third.status(),
+            StatusCode::SERVICE_UNAVAILABLE,
+            "what works keeps its place"
+        );
+    }
+
+    /// Polls a future once, so that its request is on its way.
+    async fn begun<F: Future>(future: F) -> Option<Pin<Box<F>>> {
+        let mut future = Box::pin(future);
+        let is_pending = futures_util::poll!(&mut future).is_pending();
+        is_pending.then_some(future)
+    }
+
+    /// The status of a refusal, where a further request is refused at once.
+    async fn refusal(service: &impl Serves<()>) -> Option<StatusCode> {
+        match futures_util::poll!(Box::pin(service.clone().oneshot(request()))) {
+            Poll::Ready(answer) => Some(answer.unwrap().status()),
+            Poll::Pending => None,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Counts, times and traces every request to the main port, whoever answers it: the outermost layer, so that what the door turns
+//! away counts too.
+
+use std::time::Instant;
+
+use futures_util::future::TryFutureExt as _;
+use http::Request;
+
+use crate::server::contract_api::Call;
+use crate::server::stack::Serves;
+use crate::telemetry::metrics::http::{Endpoint, HttpMetrics};
+use crate::telemetry::traces::Tracer;
+
+/// Counts the requests to `inner` in these families, and tells of each to the tracer, where there is one.
+pub fn before<B>(mut inner: impl Serves<B>, metrics: HttpMetrics, tracer: Option<Tracer>) -> impl Serves<B> {
+    tower::service_fn(move |mut request: Request<B>| {
+        let endpoint = match Call::of(request.uri().path()) {
+            Some(Call::Send) => Endpoint::Send,
+            Some(Call::Status) => Endpoint::Status,
+            None => Endpoint::Proxy,
+        };
+        let tracer = tracer.as_ref();
+        let span = tracer.and_then(|tracer| tracer.begin(&mut request, endpoint.path()));
+        let (in_flight, begun, metrics) = (metrics.begun(endpoint), Instant::now(), metrics.clone());
+        inner.call(request).map_ok(move |response| {
+            metrics.answered(endpoint, response.status(), begun.elapsed());
+            if let Some(span) = span {
+                span.answered(response.status());
+            }
+            drop(in_flight);
+            response
+        })
+    })
+}

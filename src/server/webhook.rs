@@ -1,0 +1,122 @@
+//! Where WeChat Pay's notifications come in: the paths of the merchants' `notify_url`. Document: wechat-pay.md, section 11;
+//! specification, section 7.
+//!
+//! A notification is not the platform's call, so that the platform's rules (`[access]`) are not asked: WeChat Pay knows no
+//! token of ours and comes from changing addresses. What is asked instead is its own signature, over the bytes as they came.
+//! Everything else that comes to such a path is refused; no other path is touched.
+
+use std::time::Duration;
+
+use futures_util::future::{Either, FutureExt as _};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::contract_api::collect;
+use super::stack::Serves;
+use crate::http::responses::{closing, with_status};
+use crate::payouts::Payouts;
+use crate::payouts::ports::Notice;
+use crate::payouts::webhook::NoticeError;
+use crate::proxy::body::Body;
+use crate::proxy::target::check_message;
+use crate::telemetry::context::RequestContext;
+use crate::telemetry::traces::server::learn_notified;
+use payout_domain::wechat::v3::sign::Signed;
+
+/// The most bytes of a notification: they have about 1000.
+const MAX_BODY: usize = 64 * 1024;
+/// How long its body may take; WeChat waits 5 s for the answer.
+const BODY_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Takes notifications out of the stream of requests; the rest goes on to `inner`. Which paths are meant is read from the
+/// settings in force with each request.
+pub fn before(mut inner: impl Serves<Incoming>, payouts: Payouts) -> impl Serves<Incoming> {
+    tower::service_fn(move |request: Request<Incoming>| {
+        if payouts.settings().is_notified_at(request.uri().path()) {
+            let payouts = payouts.clone();
+            let (mut head, body) = request.into_parts();
+            let context = RequestContext::of(&mut head.headers, head.extensions.get());
+            let taking = async move { Ok(take(&payouts, &head, body).await) };
+            Either::Left(context.within(taking).boxed())
+        } else {
+            Either::Right(inner.call(request))
+        }
+    })
+}
+
+async fn take(payouts: &Payouts, head: &Parts, body: Incoming) -> Response<Body> {
+    let path = head.uri.path();
+    learn_notified(&head.method, path);
+    match answer(payouts, head, body).await {
+        Ok(()) => with_status(StatusCode::NO_CONTENT, Response::new(Body::empty())),
+        Err((status, why)) => {
+            if status.is_server_error() || status == StatusCode::CONFLICT {
+                tracing::warn!(path, status = status.as_u16(), why, "a notification was refused");
+            } else {
+                // Anybody may post here, and WeChat Pay itself tries wrong signatures: no reason to alarm.
+                tracing::info!(path, status = status.as_u16(), why, "a notification was refused");
+            }
+            refused(status, &why)
+        }
+    }
+}
+
+async fn answer(payouts: &Payouts, head: &Parts, body: Incoming) -> Result<(), (StatusCode, String)> {
+    let headers = &head.headers;
+    check_message(&head.uri, head.version, headers).map_err(|error| (error.status(), error.to_string()))?;
+    if head.method != Method::POST {
+        return Err((
+            StatusCode::METHOD_NOT_ALLOWED,
+            "notifications come by POST".to_owned(),
+        ));
+    }
+    let one = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next().map(HeaderValue::to_str), values.next()) {
+            (Some(Ok(value)), None) => Ok(value),
+            _ => Err((
+                StatusCode::UNAUTHORIZED,
+                format!("{name} is needed once, to verify the signature"),
+            )),
+        }
+    };
+    let signed = Signed {
+        timestamp: one("wechatpay-timestamp")?,
+        nonce: one("wechatpay-nonce")?,
+        serial: one("wechatpay-serial")?,
+        signature: one("wechatpay-signature")?,
+    };
+    let body = collect(body, head, MAX_BODY, BODY_TIMEOUT).await?;
+    let notice = Notice { signed, body: &body };
+    payouts.notified(head.uri.path(), notice).await.map_err(|error| {
+        let status = match &error {
+            NoticeError::NoSuchPath | NoticeError::NoSuchOrder(_) => StatusCode::NOT_FOUND,
+            NoticeError::Unverified(_) => StatusCode::UNAUTHORIZED,
+            NoticeError::Contradiction(_, _) => StatusCode::CONFLICT,
+            NoticeError::Busy(_) | NoticeError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, error.to_string())
+    })
+}
+
+/// WeChat repeats what is not answered by 200 or 204.
+fn refused(status: StatusCode, why: &str) -> Response<Body> {
+    // What was wrong with it, WeChat need not know in detail; the log does.
+    let message = match status {
+        StatusCode::UNAUTHORIZED => "the signature is not believed",
+        StatusCode::SERVICE_UNAVAILABLE => "come again",
+        _ => why,
+    };
+    let body = serde_json::json!({ "code": "FAIL", "message": message }).to_string();
+    let mut response = with_status(status, Response::new(Body::full(body)));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=utf-8"),
+    );
+    if status == StatusCode::BAD_REQUEST {
+        closing(response)
+    } else {
+        response
+    }
+}

@@ -1,0 +1,84 @@
+//! Where log lines go: to standard output, gathered while a thread of the runtime is busy, and written when it has nothing
+//! else to do.
+//!
+//! Under load one system call so carries the lines of many requests; a quiet process writes each line at once. A line of
+//! level WARN or ERROR, and a line of a thread that is not the runtime's, waits for nobody. What a process that is killed
+//! has gathered is lost: the lines of less than one turn of its loop. The ledger's history has those changes too.
+
+use std::cell::Cell;
+use std::io::{self, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// So many bytes are written without waiting for a quiet moment.
+const ENOUGH: usize = 16 * 1024;
+
+static GATHERED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// Whether this thread says when it has nothing to do.
+    static RESTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// To be called by a thread of the runtime each time before it waits for something to do.
+pub(crate) fn before_rest() {
+    RESTS.set(true);
+    flush();
+}
+
+/// Writes what has been gathered; to be called before the process ends.
+pub(crate) fn flush() {
+    write_out(&mut gathered());
+}
+
+fn gathered() -> MutexGuard<'static, Vec<u8>> {
+    GATHERED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Written under the lock, so that lines stay in their order.
+fn write_out(lines: &mut Vec<u8>) {
+    if lines.is_empty() {
+        return;
+    }
+    let mut out = io::stdout().lock();
+    // Nobody can be told that nobody listens.
+    let _heard = out.write_all(lines).and_then(|()| out.flush()).is_ok();
+    lines.clear();
+}
+
+/// Makes the writers of lines.
+pub(super) struct Out;
+
+/// One line on its way.
+pub(super) struct Line {
+    waits: bool,
+}
+
+impl<'a> MakeWriter<'a> for Out {
+    type Writer = Line;
+    fn make_writer(&'a self) -> Line {
+        Line { waits: false }
+    }
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
+        let is_urgent = *event.level() <= Level::WARN;
+        Line {
+            waits: !is_urgent && RESTS.get(),
+        }
+    }
+}
+
+impl io::Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut lines = gathered();
+        lines.extend_from_slice(line);
+        if !self.waits || lines.len() >= ENOUGH {
+            write_out(&mut lines);
+        }
+        Ok(line.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Traces, told to an OTLP collector: `[telemetry] otlp`. Without it there is no [`Tracer`], and what stands here costs a
+//! look at an `Option`. Documents: OpenTelemetry's protocol, and its conventions for HTTP and database spans; docs/operate.md
+//! has the table of spans.
+//!
+//! Spans are OpenTelemetry's own, and so are sampling, batches and the exchange with the collector. They are not made from
+//! `tracing`'s spans: those would have to be kept out of the log, and would cost where nothing is exported.
+//!
+//! [`server`] begins a span with each request, and [`background`] one for each order that is settled; [`child`] begins one
+//! for each exchange and store call that is made for them; `export` sends them.
+//!
+//! No span holds a header, a query, a body, a user id or an openid. Nothing here makes a request wait, and nothing that
+//! fails here fails one.
+
+mod export;
+
+pub mod server;
+
+pub mod background;
+
+pub mod child;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use opentelemetry::trace::{
+    SpanKind, SpanRef, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
+};
+use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry_sdk::trace::SdkTracer;
+
+use super::log::chain;
+use super::metrics::Metrics;
+use super::metrics::payouts::PayoutMetrics;
+use super::propagation;
+use payout_domain::ids::OrderKey;
+
+pub use self::export::Exporter;
+
+/// How a collector is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC, over HTTP/2.
+    Grpc,
+    /// Protobuf in the body of a POST, over HTTP/1.1.
+    Http,
+}
+
+/// Where traces are exported. OpenTelemetry's own variables say the rest: headers, attributes of the resource, the sampler.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the collector is: `http://host:port` or `https://…`, and for HTTP the whole path.
+    pub url: String,
+    /// How it is spoken to.
+    pub protocol: Protocol,
+    /// Instead of the public roots.
+    pub ca_pem: Option<String>,
+    /// Who we are, where it is told apart from other attributes.
+    pub service_name: Option<String>,
+}
+
+/// Begins spans. Cheap to clone.
+#[derive(Clone)]
+pub struct Tracer {
+    inner: SdkTracer,
+    payouts: PayoutMetrics,
+}
+
+/// The span that work is done for now, and which is exported: a request's, or that of an order that is settled.
+pub struct Recording {
+    tracer: Tracer,
+    context: Context,
+}
+
+impl Tracer {
+    /// Begins a span; says what names it on calls, and what is exported of it, if anything is.
+    fn open(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        kind: SpanKind,
+        parent: &Context,
+    ) -> (HeaderValue, Option<Arc<Recording>>) {
+        let builder = self.inner.span_builder(name).with_kind(kind);
+        let context = parent.with_span(self.inner.build_with_context(builder, parent));
+        let traceparent = propagation::parent_header(context.span().span_context());
+        let is_exported = context.span().is_recording();
+        let recording = is_exported.then(|| {
+            Arc::new(Recording {
+                tracer: self.clone(),
+                context,
+            })
+        });
+        (traceparent, recording)
+    }
+}
+
+impl Recording {
+    fn span(&self) -> SpanRef<'_> {
+        self.context.span()
+    }
+
+    fn about(&self, key: &OrderKey) {
+        let merchant = self.tracer.payouts.label(&key.mch_id);
+        self.span().set_attributes([
+            KeyValue::new("payout.mch_id", merchant),
+            KeyValue::new("payout.order", key.order_no.as_str().to_owned()),
+        ]);
+    }
+
+    fn fail(&self, how: impl Into<Value>) {
+        self.span().set_attribute(KeyValue::new("error.type", how.into()));
+        self.span().set_status(Status::error(""));
+    }
+}
+
+/// Begins to export spans; `None`, with an error in the log, where the collector cannot be spoken to as it is configured:
+/// payouts do not depend on it. To be called within a runtime.
+#[must_use]
+pub fn start(settings: &Settings, metrics: &Metrics) -> Option<(Tracer, Exporter)> {
+    let begun = Exporter::begin(settings, &metrics.traces);
+    let begun = begun.inspect_err(|error| {
+        tracing::error!(
+            collector = settings.url,
+            error = chain(error),
+            "traces are not exported"
+        )
+    });
+    let (provider, exporter) = begun.ok()?;
+    let tracer = Tracer {
+        inner: provider.tracer(env!("CARGO_PKG_NAME")),
+        payouts: metrics.payouts.clone(),
+    };
+    Some((tracer, exporter))
+}

@@ -1,0 +1,494 @@
+//! One request, one answer, over pooled HTTP/1.1 connections, and exact knowledge of what can have been sent.
+//!
+//! The rule that everything else follows from: hyper asks for the first part of a body before it writes the first byte of its
+//! head, and asks once. So the body tells ([`Handed`]): until it was asked for, not a byte was written, and where it then
+//! refuses, none ever is; a connection that was closed under a request hands it back unasked, and another one has its turn.
+//! Once it was asked for, only an answer ends the doubt.
+//!
+//! The pool is ours, since it is short, and holds what cuts a connection beside it.
+
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::client::conn::http1::{self, SendRequest};
+use tokio::time::Instant;
+
+use super::BREAKER;
+use super::dial::{Connector, TlsError, host_and_port, is_tls};
+use crate::breaker::Breaker;
+use crate::http::line::Line;
+use crate::telemetry::log::chain;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::upstreams::{Ended, UpstreamMeter};
+use crate::telemetry::traces::child::OpenSpan;
+
+/// The most bytes of an answer that are read.
+pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
+/// How long an unused connection is kept. Shorter than the 5 s after which Node.js closes one, so that the upstream's
+/// closing and our next request seldom cross.
+const IDLE: Duration = Duration::from_secs(4);
+/// How many unused connections are kept.
+const MAX_IDLE: usize = 1024;
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No byte of the request was written.
+    NeverSent(String),
+    /// Bytes may have been written, and no whole answer came back.
+    MaybeSent(String),
+}
+
+/// Why an exchange came to nothing, as its circuit needs to know it.
+enum Lost {
+    /// No connection could be had.
+    Unreachable(String),
+    /// The request was not handed over, for a reason of ours.
+    HeldUp,
+    /// Bytes may have been written, and no whole answer came back.
+    Silent(String),
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Unreachable(why) => Self::NeverSent(why),
+            Lost::HeldUp => Self::NeverSent("the process was held up and the lease is ending".to_owned()),
+            Lost::Silent(why) => Self::MaybeSent(why),
+        }
+    }
+}
+
+/// How an exchange ended, as spans have it.
+fn name_of(exchanged: &Result<Answer, Lost>) -> &'static str {
+    match exchanged {
+        Ok(_) => Ended::Answered.name(),
+        Err(Lost::Unreachable(_)) => Ended::Unreachable.name(),
+        Err(Lost::Silent(_)) => Ended::Silent.name(),
+        Err(Lost::HeldUp) => "held_up",
+    }
+}
+
+/// What keeps an eye on a client's exchanges.
+struct Watched {
+    breaker: Breaker,
+    meter: Option<UpstreamMeter>,
+}
+
+impl Watched {
+    fn ended(&self, exchanged: &Result<Answer, Lost>, took: Duration) {
+        let how = match exchanged {
+            Ok(_) => {
+                self.breaker.answered();
+                Ended::Answered
+            }
+            Err(Lost::Unreachable(why)) => {
+                self.breaker.unreachable(why);
+                Ended::Unreachable
+            }
+            Err(Lost::Silent(why)) => {
+                self.breaker.failed(why);
+                Ended::Silent
+            }
+            Err(Lost::HeldUp) => return,
+        };
+        self.meter(how, took);
+    }
+
+    fn meter(&self, how: Ended, took: Duration) {
+        if let Some(meter) = &self.meter {
+            meter.ended(how, took);
+        }
+    }
+}
+
+/// What has become of a request, decided once: by the connection that asks for its body, or by whoever gives it up before.
+#[derive(Clone, Copy)]
+enum Handed {
+    /// A connection writes it.
+    Over,
+    /// A connection was about to, and it was too late.
+    HeldUp,
+    /// No connection has begun, and none will.
+    Never,
+}
+
+/// Whether a request was handed over, and whether it may be, which is asked once.
+struct Handing<MaySend: ?Sized> {
+    handed: OnceLock<Handed>,
+    may_send: MaySend,
+}
+
+/// A request's body, which is asked for before the first byte of the request is written, unless it is empty.
+struct Gate {
+    body: Full<Bytes>,
+    handing: Arc<Handing<dyn Fn() -> bool + Send + Sync>>,
+}
+
+impl Body for Gate {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        let ask = || {
+            if (this.handing.may_send)() {
+                Handed::Over
+            } else {
+                Handed::HeldUp
+            }
+        };
+        match this.handing.handed.get_or_init(ask) {
+            Handed::Over => Pin::new(&mut this.body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
+            Handed::HeldUp | Handed::Never => Poll::Ready(Some(Err("it is not to be sent any more"))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An open connection. Dropped, it is reset.
+struct Connection {
+    sender: SendRequest<Gate>,
+    line: Arc<Line>,
+    was_used: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.line.cut();
+    }
+}
+
+/// Why a connection brought no answer.
+enum Broken {
+    /// It has handed the request back.
+    Unsent(Box<Request<Gate>>, String),
+    /// The request may be on its way.
+    Silent(String),
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A client of one upstream.
+pub struct Client {
+    connector: Connector,
+    host: HeaderValue,
+    /// The upstream as the operator wrote it.
+    shown: String,
+    timeout: Duration,
+    watched: Option<Watched>,
+    /// The one used last stands last.
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+impl Client {
+    /// A client of the upstream at `base`, whose path, if it has one, goes before each request's. `connect_timeout` covers
+    /// name, TCP and TLS of one connection; an exchange takes at most `timeout` from the moment one is there.
+    ///
+    /// # Errors
+    /// When `base` needs TLS, and its host is none that a certificate can be for, then [`TlsError`].
+    pub fn new(
+        base: Uri,
+        tls: rustls::ClientConfig,
+        connect_timeout: Duration,
+        timeout: Duration,
+    ) -> Result<Self, TlsError> {
+        let connector = Connector::new(base, tls, connect_timeout, timeout)?;
+        Ok(Self::over(connector, timeout))
+    }
+
+    pub(super) fn over(connector: Connector, timeout: Duration) -> Self {
+        let base = &connector.upstream;
+        let authority = base.authority().map_or("", |authority| authority.as_str());
+        Self {
+            // An authority is made of visible ASCII.
+            host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
+            shown: base.to_string().trim_end_matches('/').to_owned(),
+            connector,
+            timeout,
+            watched: None,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Lets a circuit turn requests away while the upstream does not answer. `name` is whose client it is; with
+    /// `metrics`, circuit and exchanges are shown under it.
+    #[must_use]
+    pub fn watched(self, name: &str, metrics: Option<&Metrics>) -> Self {
+        let name = format!("{name} {}", self.shown);
+        let watched = match metrics {
+            Some(metrics) => Watched {
+                breaker: metrics.breakers().named(&name, BREAKER),
+                meter: Some(metrics.upstreams.of(&name)),
+            },
+            None => Watched {
+                breaker: Breaker::new(&name, BREAKER),
+                meter: None,
+            },
+        };
+        Self {
+            watched: Some(watched),
+            ..self
+        }
+    }
+
+    /// Posts a body and waits for the answer; see [`Client::send`].
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    ///
+    /// # Cancel safety
+    /// As [`Client::send`].
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+        may_send: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<Answer, Failure> {
+        self.send(&Method::POST, path, headers, body, may_send).await
+    }
+
+    /// Sends one request and waits for the answer. `path` is sent byte for byte. `may_send` is asked at the last moment
+    /// before a body is written; where it says no, nothing is sent. It is not asked about a request without a body.
+    ///
+    /// # Errors
+    /// When there is no answer, then [`Failure`], which says what can have been sent.
+    ///
+    /// # Cancel safety
+    /// Dropping the future resets the connection. What the other side has received is not unsent by that; what it has not, it
+    /// does not receive any more.
+    pub async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+        may_send: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<Answer, Failure> {
+        let body = Gate {
+            body: Full::new(body),
+            handing: Arc::new(Handing {
+                handed: OnceLock::new(),
+                may_send,
+            }),
+        };
+        let mut request = self.request(method, path, headers, body).map_err(|error| {
+            Failure::NeverSent(format!("the request to {} cannot be built: {error}", self.shown))
+        })?;
+        let Some(watched) = &self.watched else {
+            return Ok(self.exchange(request).await?);
+        };
+        let base = &self.connector.upstream;
+        let (host, port) = host_and_port(base);
+        let span = OpenSpan::exchange(method, path, host, port, is_tls(base));
+        if let Err(why) = watched.breaker.may_try() {
+            watched.meter(Ended::TurnedAway, Duration::ZERO);
+            if let Some(span) = span {
+                span.exchanged(Ended::TurnedAway.name(), None);
+            }
+            return Err(Failure::NeverSent(format!("{}: {why}", self.shown)));
+        }
+        if let Some(span) = &span {
+            span.pass_on(request.headers_mut());
+        }
+        let begun = Instant::now();
+        let exchanged = self.exchange(request).await;
+        watched.ended(&exchanged, begun.elapsed());
+        if let Some(span) = span {
+            span.exchanged(
+                name_of(&exchanged),
+                exchanged.as_ref().ok().map(|answer| answer.status),
+            );
+        }
+        Ok(exchanged?)
+    }
+
+    async fn exchange(&self, mut request: Request<Gate>) -> Result<Answer, Lost> {
+        // What is not asked for is not sent, but an empty body is never asked for.
+        let unasked = if request.body().is_end_stream() {
+            Handed::Over
+        } else {
+            Handed::Never
+        };
+        let handing = Arc::clone(&request.body().handing);
+        let (why, unasked) = loop {
+            let connection = match self.take_idle() {
+                Some(connection) => connection,
+                // Seldom, and in a box: every exchange would otherwise have the room that connecting needs.
+                None => Box::pin(self.connect()).await.map_err(Lost::Unreachable)?,
+            };
+            let was_used = connection.was_used;
+            let exchange = self.exchange_on(connection, request);
+            match tokio::time::timeout(self.timeout, exchange).await {
+                Ok(Ok((answer, connection))) => {
+                    self.keep(connection);
+                    return Ok(answer);
+                }
+                // It was closed while nobody used it.
+                Ok(Err(Broken::Unsent(unsent, _))) if was_used => request = *unsent,
+                Ok(Err(Broken::Unsent(_, why))) => break (why, Handed::Never),
+                Ok(Err(Broken::Silent(why))) => break (why, unasked),
+                Err(_) => {
+                    let ms = self.timeout.as_millis();
+                    break (format!("{} did not answer within {ms} ms", self.shown), unasked);
+                }
+            }
+        };
+        Err(match handing.handed.get_or_init(|| unasked) {
+            Handed::Over => Lost::Silent(why),
+            Handed::HeldUp => Lost::HeldUp,
+            Handed::Never => Lost::Unreachable(why),
+        })
+    }
+
+    /// Hands a request to a connection, and reads its answer to the end. However this ends early, it cuts the connection first,
+    /// and only then lets go of what hyper looks at: `open` stands behind both of them, and so is dropped before.
+    async fn exchange_on(
+        &self,
+        mut connection: Connection,
+        request: Request<Gate>,
+    ) -> Result<(Answer, Connection), Broken> {
+        let mut response = pin!(connection.sender.try_send_request(request));
+        let open = connection;
+        let (head, body) = match response.as_mut().await {
+            Ok(response) => response.into_parts(),
+            Err(mut error) => {
+                let unsent = error.take_message();
+                let why = format!("{} broke off: {}", self.shown, chain(&error.into_error()));
+                return Err(match unsent {
+                    Some(unsent) => Broken::Unsent(Box::new(unsent), why),
+                    None => Broken::Silent(why),
+                });
+            }
+        };
+        let mut body = pin!(Limited::new(body, MAX_ANSWER_BYTES).collect());
+        let open = open;
+        let body = body.as_mut().await.map_err(|error| {
+            Broken::Silent(format!(
+                "{} answered HTTP {}, but not to the end: {error}",
+                self.shown, head.status
+            ))
+        })?;
+        let answer = Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        };
+        Ok((answer, open))
+    }
+
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Gate,
+    ) -> Result<Request<Gate>, http::Error> {
+        let base_path = self.connector.upstream.path().trim_end_matches('/');
+        let path = PathAndQuery::try_from([base_path, path].concat())?;
+        let mut all = HeaderMap::with_capacity(headers.len().saturating_add(2));
+        all.insert(http::header::HOST, self.host.clone());
+        all.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut request = Request::new(body);
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = Uri::from(path);
+        *request.headers_mut() = all;
+        Ok(request)
+    }
+
+    async fn connect(&self) -> Result<Connection, String> {
+        let opened = self.connector.open().await;
+        let stream = opened.map_err(|why| format!("{} {why}", self.shown))?;
+        let line = Arc::clone(stream.line());
+        let (sender, connection) = http1::Builder::new()
+            // More than any head of ours: none is written before its body was asked for.
+            .max_buf_size(MAX_ANSWER_BYTES)
+            .handshake(stream)
+            .await
+            .map_err(|error| format!("{}: {}", self.shown, chain(&error)))?;
+        tokio::spawn(async move {
+            // The request that waits on this connection is told; nobody else needs to know.
+            if let Err(error) = connection.await {
+                tracing::debug!(error = chain(&error), "an upstream connection ended");
+            }
+        });
+        Ok(Connection {
+            sender,
+            line,
+            was_used: false,
+        })
+    }
+
+    /// The connection used last is taken first, so that the others grow old and are closed.
+    fn take_idle(&self) -> Option<Connection> {
+        let now = Instant::now();
+        let mut idle = self.idle();
+        let is_old = |kept: &Idle| now.saturating_duration_since(kept.since) >= IDLE;
+        while idle.front().is_some_and(is_old) {
+            idle.pop_front();
+        }
+        // One whose answer has only just been read may need a moment until it takes the next request.
+        while let Some(at) = idle
+            .iter()
+            .map(|kept| &kept.connection.sender)
+            .rposition(|sender| sender.is_ready() || sender.is_closed())
+        {
+            let connection = idle.remove(at)?.connection;
+            if !connection.sender.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, mut connection: Connection) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        connection.was_used = true;
+        let since = Instant::now();
+        let mut idle = self.idle();
+        if idle.len() < MAX_IDLE {
+            idle.push_back(Idle { connection, since });
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
