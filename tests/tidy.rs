@@ -6,11 +6,24 @@
     reason = "a test that cannot read the tree has nothing to say"
 )]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn manifest(path: &str) -> toml::Table {
+    std::fs::read_to_string(root().join(path))
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// The files below a folder with this ending, but for what is built.
 fn files(under: &str, ending: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(under)];
+    let mut folders = vec![root().join(under)];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
@@ -32,8 +45,14 @@ fn product(text: &str) -> &str {
 
 #[test]
 fn every_file_says_first_what_is_at_home_in_it() {
-    let all = [files("src", "rs"), files("tests", "rs")].concat();
-    assert!(all.len() > 60, "only {} files were found", all.len());
+    let all = [
+        files("src", "rs"),
+        files("crates", "rs"),
+        files("tests", "rs"),
+        files("bench", "rs"),
+    ]
+    .concat();
+    assert!(all.len() > 300, "only {} files were found", all.len());
     let silent: Vec<_> = all
         .iter()
         .filter(|(_, text)| !text.starts_with("//!"))
@@ -57,71 +76,107 @@ fn every_manifest_says_first_what_is_at_home_in_it() {
     assert!(silent.is_empty(), "{silent:?}");
 }
 
+/// The folders and files of `src`, those that know least first: each may use what stands before it, and nothing else.
+const LAYERS: [&str; 19] = [
+    "clock",
+    "private",
+    "rng",
+    "file_watch",
+    "breaker",
+    "redis",
+    "http",
+    "telemetry",
+    "payouts",
+    "openids",
+    "ledger",
+    "upstream",
+    "config",
+    "proxy",
+    "server",
+    "admin",
+    "app",
+    "cli",
+    "main",
+];
+
 #[test]
-fn the_rules_are_pure() {
-    let rules = files("src/rules", "rs");
-    assert!(rules.len() > 15, "only {} files were found", rules.len());
-    let banned = [
-        "async ",
-        "tokio",
-        "std::fs",
-        "std::net::Tcp",
-        "std::env",
-        "SystemTime",
-        "Instant",
-        "rand::",
-        "redis::",
-        "hyper",
-        "crate::payouts",
-        "crate::upstream",
-        "crate::ledger",
-        "crate::http",
-        "crate::config",
-        "crate::clock",
-    ];
-    for (path, text) in &rules {
-        for (number, line) in product(text).lines().enumerate() {
+fn each_folder_uses_only_those_that_know_less() {
+    let all = files("src", "rs");
+    let mut seen = BTreeSet::new();
+    for (path, text) in &all {
+        let relative = path.strip_prefix(root().join("src")).unwrap();
+        let first = relative.iter().next().unwrap().to_str().unwrap();
+        let own = first.trim_end_matches(".rs");
+        // A test may use whatever it tests with.
+        if own == "lib" || relative.iter().any(|part| part == "tests" || part == "tests.rs") {
+            continue;
+        }
+        let at = |name: &str| {
+            LAYERS
+                .iter()
+                .position(|layer| *layer == name)
+                .unwrap_or_else(|| panic!("{name} has no place in LAYERS"))
+        };
+        seen.insert(at(own));
+        for line in product(text).lines() {
             let code = line.split("//").next().unwrap_or_default();
-            for word in banned {
+            for used in code.split("crate::").skip(1) {
                 assert!(
-                    !code.contains(word),
-                    "{}:{} uses {word}",
-                    path.display(),
-                    number + 1
+                    !used.starts_with('{'),
+                    "{}: one path to a line: {line}",
+                    path.display()
+                );
+                let used: String = used
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect();
+                assert!(
+                    used == own || at(&used) < at(own),
+                    "{} uses {used}, which may use {own}: {line}",
+                    path.display()
                 );
             }
         }
     }
+    assert_eq!(seen.len(), LAYERS.len(), "LAYERS names what is not there");
 }
 
 #[test]
-fn the_flow_knows_its_ports_and_no_store() {
-    for (path, text) in files("src/payout", "rs") {
-        for line in text.lines() {
-            let code = line.split("//").next().unwrap_or_default();
-            for word in [
-                "crate::ledger",
-                "crate::openids",
-                "crate::upstream",
-                "crate::http",
-                "crate::config",
-                "redis::",
-            ] {
-                assert!(!code.contains(word), "{} uses {word}", path.display());
-            }
-        }
+fn the_domain_has_no_runtime_and_the_fake_shares_nothing_with_it() {
+    let named = |folder: &str| -> BTreeSet<String> {
+        let manifest = manifest(&format!("crates/{folder}/Cargo.toml"));
+        manifest["dependencies"]
+            .as_table()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect()
+    };
+    let domain = named("domain");
+    for banned in [
+        "tokio",
+        "tokio-util",
+        "hyper",
+        "hyper-util",
+        "reqwest",
+        "redis",
+        "redb",
+        "axum",
+        "tower",
+        "rand",
+        "tracing",
+        "futures-util",
+        "async-trait",
+        "payout-sidecar",
+    ] {
+        assert!(!domain.contains(banned), "{banned}");
     }
-}
-
-#[test]
-fn the_stub_shares_no_rules() {
-    for (path, text) in files("src/stub", "rs") {
-        assert!(
-            !text.contains("payout_domain::"),
-            "{}: a shared bug would be invisible",
-            path.display()
-        );
-    }
+    assert!(domain.contains("serde"), "the list was read");
+    let fake = named("fake-wechat");
+    assert!(
+        fake.contains("axum") && !fake.contains("payout-domain"),
+        "{fake:?}"
+    );
 }
 
 #[test]
@@ -133,6 +188,7 @@ fn nothing_is_left_to_do_in_the_code() {
     ];
     for (path, text) in [
         files("src", "rs"),
+        files("crates", "rs"),
         files("tests", "rs"),
         files("deploy", "yaml"),
         files("deploy", "tpl"),
@@ -147,7 +203,7 @@ fn nothing_is_left_to_do_in_the_code() {
 
 #[test]
 fn files_stay_readable_in_one_sitting() {
-    for (path, text) in files("src", "rs") {
+    for (path, text) in [files("src", "rs"), files("crates", "rs")].concat() {
         let lines = text.lines().count();
         assert!(
             lines <= 700,
@@ -159,26 +215,31 @@ fn files_stay_readable_in_one_sitting() {
 
 #[test]
 fn unsafe_code_is_forbidden_in_every_package_and_cannot_be_allowed_again() {
-    let manifest = |path: &str| -> toml::Table { std::fs::read_to_string(path).unwrap().parse().unwrap() };
-    let workspace = &manifest("Cargo.toml")["workspace"];
-    // The lints of a manifest hold for every target of its package, and for no other package. The fuzz target is none of
-    // the workspace: what libFuzzer calls it by cannot be written without.
-    let members = workspace["members"].as_array().unwrap().iter();
-    let mut packages: Vec<_> = members
-        .map(|folder| format!("{}/Cargo.toml", folder.as_str().unwrap()))
-        .collect();
-    packages.push("Cargo.toml".to_owned());
-    assert_eq!(packages.len(), 2, "{packages:?}");
+    let root = manifest("Cargo.toml");
+    let forbidden = |lints: Option<&toml::Value>| {
+        let unsafe_code = lints.and_then(|lints| lints.get("rust")?.get("unsafe_code"));
+        unsafe_code.and_then(toml::Value::as_str) == Some("forbid")
+    };
+    assert!(forbidden(root["workspace"].get("lints")), "the workspace's lints");
+    // The fuzz target is none of the workspace: what libFuzzer calls it by cannot be written without.
+    let packages = [
+        "Cargo.toml",
+        "crates/domain/Cargo.toml",
+        "crates/fake-wechat/Cargo.toml",
+        "crates/test-support/Cargo.toml",
+        "bench/Cargo.toml",
+    ];
+    assert_eq!(
+        root["workspace"]["members"].as_array().unwrap().len(),
+        2,
+        "crates/* and bench"
+    );
+    assert_eq!(std::fs::read_dir(self::root().join("crates")).unwrap().count(), 3);
     for package in packages {
-        let lints = manifest(&package);
-        let unsafe_code = lints
-            .get("lints")
-            .and_then(|lints| lints.get("rust")?.get("unsafe_code"));
-        assert_eq!(
-            unsafe_code.and_then(toml::Value::as_str),
-            Some("forbid"),
-            "{package}"
-        );
+        let lints = manifest(package);
+        let lints = lints.get("lints");
+        let inherits = lints.and_then(|lints| lints.get("workspace")?.as_bool()) == Some(true);
+        assert!(inherits || forbidden(lints), "{package}");
     }
 }
 
@@ -190,8 +251,8 @@ fn every_rule_of_http_names_a_test_that_there_is() {
         "2" => vec!["tests/it/http2_rules.rs"],
         "smuggling" => vec!["tests/it/smuggling.rs"],
         "bills_notified" => vec!["tests/it/bills_notified.rs"],
-        "framing" => vec!["src/http/framing/tests.rs"],
-        "strict" => vec!["src/http/strict/tests.rs"],
+        "framing" => vec!["src/server/framing/tests.rs"],
+        "strict" => vec!["src/server/strict/tests.rs"],
         "proxy" => vec!["src/proxy"],
         other => panic!("docs/http.md names tests in {other}, which is nowhere"),
     };

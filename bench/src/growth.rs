@@ -1,7 +1,7 @@
 //! `growth`: how cost grows with connections, known users and recorded payouts; JSON, handler, Redis and embedded.
 
 use crate::Common;
-use crate::load::{Encoding, Load, PAYOUT, QueryRate, Until};
+use crate::load::{Encoding, Load, PAYOUT, Rate, Until};
 use crate::report::{Cost, measure};
 use crate::subject::{Kind, Store, Subject, To};
 use crate::upstream::Upstream;
@@ -65,7 +65,7 @@ pub fn growth(common: &Common, most: u64) -> anyhow::Result<()> {
             };
             if records > recorded {
                 let filled = load
-                    .run(QueryRate::Saturation, Until::Count(records - recorded))?
+                    .run(Rate::Saturation, Until::Count(records - recorded))?
                     .whole("filling the ledger")?;
                 recorded += filled.paid;
             }

@@ -40,7 +40,7 @@ pub struct Load {
 
 /// When a connection asks again.
 #[derive(Clone, Copy)]
-pub enum QueryRate {
+pub enum Rate {
     /// At once.
     Saturation,
     /// So many requests per second over all connections, whether answers are in or not.
@@ -81,14 +81,14 @@ impl Tally {
 }
 
 impl Load {
-    pub fn run(&self, pace: QueryRate, until: Until) -> anyhow::Result<Tally> {
+    pub fn run(&self, rate: Rate, until: Until) -> anyhow::Result<Tally> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(self.all(pace, until))
+        runtime.block_on(self.all(rate, until))
     }
 
-    async fn all(&self, pace: QueryRate, until: Until) -> anyhow::Result<Tally> {
+    async fn all(&self, rate: Rate, until: Until) -> anyhow::Result<Tally> {
         let mut streams = Vec::new();
         for _ in 0..self.connections {
             let stream = TcpStream::connect(self.address)
@@ -125,7 +125,7 @@ impl Load {
                     left: Arc::clone(&left),
                     tally: Arc::clone(&tally),
                 };
-                tokio::spawn(connection.ask(stream, pace))
+                tokio::spawn(connection.ask(stream, rate))
             })
             .collect();
         for task in tasks {
@@ -148,15 +148,15 @@ struct Connection {
 }
 
 impl Connection {
-    async fn ask(self, stream: TcpStream, pace: QueryRate) -> anyhow::Result<()> {
+    async fn ask(self, stream: TcpStream, rate: Rate) -> anyhow::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut answers = Reader::new(read);
         let mut turn: u64 = 0;
         loop {
             // From when a request counts: its moment, where the connection was still busy then.
-            let since = match pace {
-                QueryRate::Saturation => Instant::now(),
-                QueryRate::PerSecond(rate) => {
+            let since = match rate {
+                Rate::Saturation => Instant::now(),
+                Rate::PerSecond(rate) => {
                     let place = turn as f64 * self.load.connections as f64 + self.at as f64;
                     let due = self.begun + Duration::from_secs_f64(place / rate);
                     if Instant::now() < due {

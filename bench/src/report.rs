@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::Common;
-use crate::load::{Encoding, Load, QueryRate, Tally, Until};
+use crate::load::{Encoding, Load, Rate, Tally, Until};
 use crate::meter::pause;
 use crate::subject::{Kind, Store, Subject, To, get};
 use crate::upstream::Upstream;
@@ -184,13 +184,13 @@ impl<'a> Measured<'a> {
             syncs: 0.0,
         };
         one.at_rest = one.memory()?;
-        one.ask("warming up", QueryRate::Saturation, Duration::from_secs(2))?;
+        one.ask("warming up", Rate::Saturation, Duration::from_secs(2))?;
         Ok(one)
     }
 
     fn saturate(&mut self, time: Duration) -> anyhow::Result<()> {
         let (syncs, cpu, redis) = (syncs(self.subject), self.cpu()?, self.redis_cpu()?);
-        let saturated = self.ask("at saturation", QueryRate::Saturation, time)?;
+        let saturated = self.ask("at saturation", Rate::Saturation, time)?;
         let used = self.cpu()?.saturating_sub(cpu);
         self.used += used;
         self.redis_used += self.redis_cpu()?.saturating_sub(redis);
@@ -205,7 +205,7 @@ impl<'a> Measured<'a> {
     /// Asks at a third of what it can, and sums up.
     fn finish(self, time: Duration) -> anyhow::Result<Cost> {
         let per_second = self.paid as f64 / self.elapsed.as_secs_f64();
-        let third = self.ask("at a third", QueryRate::PerSecond(per_second / 3.0), time)?;
+        let third = self.ask("at a third", Rate::PerSecond(per_second / 3.0), time)?;
         pause(Duration::from_secs(2));
         Ok(Cost {
             cpu_micros: self.used.as_secs_f64() * 1e6 / self.paid as f64,
@@ -219,9 +219,9 @@ impl<'a> Measured<'a> {
 
     /// # Errors
     /// When the upstream did not pay exactly what was told as paid.
-    fn ask(&self, what: &str, pace: QueryRate, time: Duration) -> anyhow::Result<Tally> {
+    fn ask(&self, what: &str, rate: Rate, time: Duration) -> anyhow::Result<Tally> {
         let before = self.upstream.paid();
-        let tally = self.load.run(pace, Until::After(time))?.whole(what)?;
+        let tally = self.load.run(rate, Until::After(time))?.whole(what)?;
         let (told, paid) = (tally.paid, self.upstream.paid() - before);
         anyhow::ensure!(
             told == paid,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::Common;
-use crate::load::{Encoding, Load, PAYOUT, QueryRate, Until};
+use crate::load::{Encoding, Load, PAYOUT, Rate, Until};
 use crate::meter::pause;
 use crate::store::Redis;
 use crate::subject::{Kind, Store, Subject, To};
@@ -40,7 +40,7 @@ pub fn soak(common: &Common, payouts: u64) -> anyhow::Result<()> {
     };
     look(0)?;
     for part in 1..=PARTS {
-        load.run(QueryRate::Saturation, Until::Count(payouts / PARTS))?
+        load.run(Rate::Saturation, Until::Count(payouts / PARTS))?
             .whole("soaking")?;
         look(part * payouts / PARTS)?;
         // The store forgets what was paid, so that it is the sidecar's memory that is tried and not the machine's.

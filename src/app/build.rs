@@ -8,6 +8,7 @@ use http::Uri;
 
 use crate::clock::Clock;
 use crate::config::{self, ClientIp, Config, IdentitySource, LedgerStore, RedisServer, To};
+use crate::http::client_tls::{ClientCertificate, tls_config};
 use crate::ledger;
 use crate::ledger::file::{FileKeeper, FileLedger};
 use crate::ledger::keeper::Keeper;
@@ -24,7 +25,6 @@ use crate::redis::{self, Options, RedisLink};
 use crate::rng::SystemRng;
 use crate::server::budget::{Budget, Wanted};
 use crate::telemetry::metrics::{Expiring, Metrics};
-use crate::upstream::dial::{ClientCertificate, tls_config};
 use crate::upstream::handler::{HandlerFormat, HandlerUpstream};
 use crate::upstream::http_client::Client;
 use crate::upstream::wechat_v2::{Hosts, WechatUpstream};

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::private;
-use fake_wechat::{API_KEY, Faults, HandlerKind, Options, Stub};
+use fake_wechat::{API_KEY, FakeWechat, Faults, HandlerKind, Options};
 
 #[derive(Args)]
 pub(super) struct StubArguments {
@@ -44,7 +44,7 @@ pub(super) async fn stub(arguments: StubArguments) -> anyhow::Result<()> {
         .iter()
         .map(|(mch_id, _)| mch_id.clone())
         .collect();
-    let stub = Stub::start(Options {
+    let fake = FakeWechat::start(Options {
         listen: arguments.listen,
         tls_listen: arguments.tls_listen,
         faults: arguments.faults,
@@ -58,18 +58,18 @@ pub(super) async fn stub(arguments: StubArguments) -> anyhow::Result<()> {
     })
     .await?;
     if let Some(dir) = &arguments.pki {
-        let mut files = stub.pki(&names).map_err(anyhow::Error::from_boxed)?;
-        files.extend(stub.v3_pki(&names).map_err(anyhow::Error::from_boxed)?);
+        let mut files = fake.pki(&names).map_err(anyhow::Error::from_boxed)?;
+        files.extend(fake.v3_pki(&names).map_err(anyhow::Error::from_boxed)?);
         private::replace_all(dir, &files).with_context(|| format!("--pki {}", dir.display()))?;
     }
-    println!("stub upstream on http://{}", stub.addr());
-    if let Some(address) = stub.tls_addr() {
+    println!("stub upstream on http://{}", fake.addr());
+    if let Some(address) = fake.tls_addr() {
         println!("           and on https://{address}");
     }
     println!("v3 public key: {}", fake_wechat::PUBLIC_KEY_ID);
-    println!("payments: http://{}/_stub/payments", stub.addr());
+    println!("payments: http://{}/_stub/payments", fake.addr());
     tokio::signal::ctrl_c().await?;
-    stub.shutdown().await;
+    fake.shutdown().await;
     Ok(())
 }
 

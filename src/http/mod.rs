@@ -2,7 +2,13 @@
 
 pub(crate) mod alarm;
 
+pub mod client_tls;
+
 pub mod drain;
+
+pub mod http1;
+
+pub mod in_flight;
 
 pub(crate) mod line;
 

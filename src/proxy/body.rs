@@ -8,7 +8,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Frame, SizeHint};
 
 use super::exchange::Download;
-use crate::server::layers::in_flight::InFlightPermit;
+use crate::http::in_flight::InFlightPermit;
 
 /// A body of the main port. Dropping it half-way cuts the exchange with the backend that it comes from.
 pub struct Body(Either<Full<Bytes>, Download>);

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::headers::clean_trailers;
 use crate::http::alarm::Alarm;
+use crate::http::in_flight::InFlightPermit;
 use crate::http::line::Line;
-use crate::server::layers::in_flight::InFlightPermit;
 
 /// How long an upload may go on when its answer is over: its last bytes are often on their way then.
 pub const GRACE: Duration = Duration::from_secs(1);

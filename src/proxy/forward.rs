@@ -16,11 +16,11 @@ use super::headers::Hops;
 use super::target::{self, TargetError};
 use super::upgrade::{self, Tunnel, Tunnels};
 use super::{headers, interim};
+use crate::http::http1::Http1Exchange;
+use crate::http::in_flight::InFlightPermit;
 use crate::http::line::Line;
 use crate::http::peer::Peer;
 use crate::http::responses::{closing, text_response};
-use crate::server::layers::in_flight::InFlightPermit;
-use crate::server::strict::Wire;
 use crate::telemetry::context::shown;
 use crate::telemetry::log::chain;
 use crate::telemetry::propagation;
@@ -138,8 +138,8 @@ impl Proxy {
             request.headers(),
             self.backend.authority(),
         )?;
-        let wire = request.extensions().get::<Wire>().cloned();
-        let uri = if wire.as_ref().is_some_and(Wire::is_of_server) {
+        let http1 = request.extensions().get::<Http1Exchange>().cloned();
+        let uri = if http1.as_ref().is_some_and(Http1Exchange::is_of_server) {
             self.backend.uri(&Uri::from_static("*"))
         } else {
             self.backend.uri(request.uri())
@@ -167,9 +167,9 @@ impl Proxy {
         let begun = request.extensions_mut().remove::<Begun>();
         request.extensions_mut().clear();
         // HTTP/1.0 knows of no words before an answer, and the library for HTTP/2 cannot write them.
-        if let Some(wire) = wire.filter(|_| version == Version::HTTP_11) {
+        if let Some(http1) = http1.filter(|_| version == Version::HTTP_11) {
             hyper::ext::on_informational(request, move |word| {
-                wire.say_first(interim::written(word.status(), word.headers()));
+                http1.send_interim(interim::written(word.status(), word.headers()));
             });
         }
         let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();

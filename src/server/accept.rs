@@ -27,9 +27,10 @@ use super::connections::{ConnectionSlot, ConnectionSlots, Full};
 use super::contract_api::Call;
 use super::control_frames::{Frames, Wider};
 use super::streams::Streams;
-use super::strict::{Strict, Wire};
+use super::strict::{self, Strict};
 use super::tls;
 use crate::http::drain::{Drain, Phase};
+use crate::http::http1::Http1Exchange;
 
 /// How connections are taken; asked for anew with each one, so that a reload holds for the next.
 #[derive(Clone)]
@@ -191,13 +192,13 @@ async fn meet<S, B>(
         };
         Frames::new(activity.clone(), wider)
     });
-    let wire = Wire::default();
+    let exchange = Http1Exchange::default();
     let stream = Noted::new(stream, activity.clone());
-    let stream = TokioIo::new(Strict::new(stream, frames, room.head, wire.clone()));
+    let stream = TokioIo::new(Strict::new(stream, frames, room.head, exchange.clone()));
     let counted = activity.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let busy = counted.begin(Call::of(request.uri().path()).is_some());
-        let answer = wire.clone().answer(request, service.clone());
+        let answer = strict::answer(exchange.clone(), request, service.clone());
         answer.map_ok(move |response| busy.answered(response))
     });
     if http2 {

@@ -9,12 +9,12 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 
-use super::strict::Wire;
+use crate::http::http1::Http1Exchange;
+use crate::http::in_flight::InFlightPermit;
 use crate::http::responses::{closing, refusal, respond, text_of};
 use crate::payouts::Payouts;
 use crate::proxy::body::Body;
 use crate::proxy::target::{TargetError, check_message, names_one_host};
-use crate::server::layers::in_flight::InFlightPermit;
 use crate::server::signature;
 use crate::telemetry::context::RequestContext;
 use crate::telemetry::log::chain;
@@ -250,7 +250,7 @@ pub(super) async fn collect(
         }
         Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
     };
-    let has_extensions = |wire: &Wire| wire.has_chunk_extensions();
+    let has_extensions = |http1: &Http1Exchange| http1.has_chunk_extensions();
     let text = if collected.trailers().is_some() {
         "the body must not have a trailer section"
     } else if head.extensions.get().is_some_and(has_extensions) {

@@ -5,12 +5,10 @@
 //! One request at a time: the bytes behind one are not looked at before it is answered, since they may be no HTTP at all
 //! (after a 101). HTTP/2 passes as it is; its library is strict by itself.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Request, Response, StatusCode, Version};
@@ -20,113 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::contract_api::Call;
 use super::control_frames::{Frames, PREFACE};
 use super::framing::{Framer, FramingError};
+use crate::http::http1::{Http1Exchange, Stage};
 use crate::http::responses::{closing, refusal, text_response};
-
-/// The most bytes of words before an answer that wait to be written; a backend that says more is not heard.
-const MAX_WORDS: usize = 16 * 1024;
-
-/// How far the request at hand has come: what the reader of a connection's bytes and those who answer its requests tell each
-/// other. One for each HTTP/1 connection; its requests carry it as an extension. Clones are of the same connection.
-#[derive(Clone, Default)]
-pub struct Wire(Arc<Mutex<Shared>>);
-
-#[derive(Default)]
-struct Shared {
-    stage: Stage,
-    is_of_server: bool,
-    has_extensions: bool,
-    fault: Option<FramingError>,
-    words: VecDeque<Bytes>,
-    /// Waits for the answer, with bytes at hand that follow the request.
-    reader: Option<Waker>,
-    /// The connection's task.
-    task: Option<Waker>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Stage {
-    #[default]
-    Read,
-    Called,
-    /// Its answer is being written.
-    Answered,
-    /// The connection is none of HTTP any more.
-    Switched,
-}
-
-impl Wire {
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stage(&self) -> Stage {
-        self.shared().stage
-    }
-
-    fn begin(&self) {
-        let mut shared = self.shared();
-        shared.stage = Stage::Read;
-        (shared.is_of_server, shared.has_extensions) = (false, false);
-        shared.words.clear();
-    }
-
-    fn call(&self) {
-        self.shared().stage = Stage::Called;
-    }
-
-    fn note(&self, framer: &Framer) {
-        let mut shared = self.shared();
-        (shared.is_of_server, shared.has_extensions) = (framer.is_of_server(), framer.has_extensions());
-    }
-
-    fn answered(&self, status: StatusCode) {
-        let mut shared = self.shared();
-        shared.stage = match status {
-            StatusCode::SWITCHING_PROTOCOLS => Stage::Switched,
-            _ => Stage::Answered,
-        };
-        if let Some(reader) = shared.reader.take() {
-            reader.wake();
-        }
-    }
-
-    /// Learns which task is to be woken by a word.
-    fn is_answered_in(&self, cx: &Context<'_>) {
-        let task = &mut self.shared().task;
-        // It is the same one from a connection's beginning to its end.
-        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            *task = Some(cx.waker().clone());
-        }
-    }
-
-    /// Whether the request asks about the server, by a target that names a host and no path.
-    #[must_use]
-    pub fn is_of_server(&self) -> bool {
-        self.shared().is_of_server
-    }
-
-    /// Whether a chunk of the request had an extension, as far as it has been read. They are legal and mean nothing;
-    /// readers have differed about where they end.
-    #[must_use]
-    pub fn has_chunk_extensions(&self) -> bool {
-        self.shared().has_extensions
-    }
-
-    /// Writes a whole head of an answer before the answer, unless the answer itself has begun or too many wait already.
-    /// Source: RFC 9110, section 15.2.
-    pub fn say_first(&self, word: Bytes) {
-        let mut shared = self.shared();
-        let waiting: usize = shared.words.iter().map(Bytes::len).sum();
-        if shared.stage != Stage::Called || waiting.saturating_add(word.len()) > MAX_WORDS {
-            tracing::debug!("an answer before the answer came too late, or was one too many");
-            return;
-        }
-        shared.words.push_back(word);
-        if let Some(task) = &shared.task {
-            task.wake_by_ref();
-        }
-    }
-}
 
 /// What is done with the bytes that come.
 enum Input {
@@ -147,7 +40,7 @@ pin_project! {
     pub struct Strict<T> {
         #[pin]
         io: T,
-        wire: Wire,
+        exchange: Http1Exchange,
         max_head: usize,
         reading: Input,
         // Bytes that have come and were not passed on; the first so many may be.
@@ -163,10 +56,10 @@ pin_project! {
 impl<T> Strict<T> {
     /// Reads over `io` heads of at most `max_head` bytes, or frames, where the connection may begin with HTTP/2.
     #[must_use]
-    pub fn new(io: T, http2: Option<Frames>, max_head: usize, wire: Wire) -> Self {
+    pub fn new(io: T, http2: Option<Frames>, max_head: usize, exchange: Http1Exchange) -> Self {
         Self {
             io,
-            wire,
+            exchange,
             max_head,
             reading: match http2 {
                 None => Input::Framed(Framer::new(max_head)),
@@ -218,22 +111,28 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                 Input::Failed(fault) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, *fault)));
                 }
-                Input::Framed(framer) if framer.is_ended() => match this.wire.stage() {
+                Input::Framed(framer) if framer.is_ended() => match this.exchange.stage() {
                     Stage::Switched => {
                         *this.reading = Input::Unread;
                         continue;
                     }
                     Stage::Answered => {
                         framer.begin();
-                        this.wire.begin();
+                        this.exchange.begin();
                         if !this.held.is_empty() {
-                            look(this.reading, *this.max_head, this.held, this.passable, this.wire);
+                            look(
+                                this.reading,
+                                *this.max_head,
+                                this.held,
+                                this.passable,
+                                this.exchange,
+                            );
                             continue;
                         }
                     }
                     Stage::Read | Stage::Called => {
                         if !this.held.is_empty() {
-                            this.wire.shared().reader = Some(cx.waker().clone());
+                            this.exchange.wait_for_answer(cx);
                             return Poll::Pending;
                         }
                         // Nothing is owed now, but the caller's going away is to be seen.
@@ -253,7 +152,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
             {
                 // Nearly always all of it is good, and stays where it is.
                 let step = framer.advance(new);
-                this.wire.note(framer);
+                this.exchange.note(framer.is_of_server(), framer.has_extensions());
                 match step.fault {
                     None => {
                         this.held
@@ -267,20 +166,32 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                         this.held.extend_from_slice(new);
                         buf.set_filled(before);
                         *this.passable = step.pass;
-                        refuse(fault, this.reading, this.held, this.passable, this.wire);
+                        refuse(fault, this.reading, this.held, this.passable, this.exchange);
                     }
                 }
                 continue;
             }
             this.held.extend_from_slice(new);
             buf.set_filled(before);
-            look(this.reading, *this.max_head, this.held, this.passable, this.wire);
+            look(
+                this.reading,
+                *this.max_head,
+                this.held,
+                this.passable,
+                this.exchange,
+            );
         }
     }
 }
 
 /// Looks at the bytes that are held.
-fn look(reading: &mut Input, max_head: usize, held: &mut BytesMut, passable: &mut usize, wire: &Wire) {
+fn look(
+    reading: &mut Input,
+    max_head: usize,
+    held: &mut BytesMut,
+    passable: &mut usize,
+    exchange: &Http1Exchange,
+) {
     if matches!(reading, Input::Undecided(_)) {
         let count = held.len().min(PREFACE.len());
         if held.get(..count) != PREFACE.get(..count) {
@@ -295,22 +206,28 @@ fn look(reading: &mut Input, max_head: usize, held: &mut BytesMut, passable: &mu
         && !framer.is_ended()
     {
         let step = framer.advance(held);
-        wire.note(framer);
+        exchange.note(framer.is_of_server(), framer.has_extensions());
         *passable = step.pass;
         if let Some(fault) = step.fault {
-            refuse(fault, reading, held, passable, wire);
+            refuse(fault, reading, held, passable, exchange);
         }
     }
 }
 
 /// Sees to it that the request is answered by what is wrong with it.
-fn refuse(fault: FramingError, reading: &mut Input, held: &mut BytesMut, passable: &mut usize, wire: &Wire) {
+fn refuse(
+    fault: FramingError,
+    reading: &mut Input,
+    held: &mut BytesMut,
+    passable: &mut usize,
+    exchange: &Http1Exchange,
+) {
     let Input::Framed(framer) = reading else { return };
     if framer.is_in_head() {
         let stand_in = framer.stand_in(held, fault);
         *held = BytesMut::from(stand_in.as_slice());
         *passable = held.len();
-        wire.shared().fault = Some(fault);
+        exchange.fail(fault.status(), fault.to_string());
         *reading = Input::StoodIn;
     } else {
         *reading = Input::Failed(fault);
@@ -330,11 +247,7 @@ impl<T: AsyncWrite> Strict<T> {
                 this.word.advance(count);
                 continue;
             }
-            match this
-                .is_clean
-                .then(|| this.wire.shared().words.pop_front())
-                .flatten()
-            {
+            match this.is_clean.then(|| this.exchange.next_interim()).flatten() {
                 Some(word) => *this.word = word,
                 None => return Poll::Ready(Ok(())),
             }
@@ -368,7 +281,7 @@ impl<T: AsyncWrite> AsyncWrite for Strict<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The library flushes when it has nothing more to write; what it still has to say to a request that is being
         // answered is that answer, from its first byte.
-        if self.wire.stage() == Stage::Called {
+        if self.exchange.stage() == Stage::Called {
             *self.as_mut().project().is_clean = true;
         }
         ready!(self.as_mut().poll_words(cx))?;
@@ -380,44 +293,40 @@ impl<T: AsyncWrite> AsyncWrite for Strict<T> {
     }
 }
 
-impl Wire {
-    /// Has a request of this connection answered by `service`, unless it has a fault, and has the connection's reader learn
-    /// of the answer.
-    pub(super) async fn answer<I, B: From<Bytes>>(
-        self,
-        mut request: Request<I>,
-        mut service: impl tower::Service<Request<I>, Response = Response<B>, Error = Infallible>,
-    ) -> Result<Response<B>, Infallible> {
-        let fault = self.shared().fault;
-        if let Some(fault) = fault {
-            return Ok(refused(&request, fault));
-        }
-        if request.version() == Version::HTTP_2 {
-            return service.call(request).await;
-        }
-        self.call();
-        request.extensions_mut().insert(self.clone());
-        let mut answer = pin!(service.call(request));
-        let answer = std::future::poll_fn(|cx| {
-            let answer = answer.as_mut().poll(cx);
-            if answer.is_pending() {
-                self.is_answered_in(cx);
-            }
-            answer
-        });
-        let response = answer.await?;
-        self.answered(response.status());
-        Ok(response)
+/// Has a request of this connection answered by `service`, unless it has a fault, and has the connection's reader learn of
+/// the answer.
+pub(super) async fn answer<I, B: From<Bytes>>(
+    exchange: Http1Exchange,
+    mut request: Request<I>,
+    mut service: impl tower::Service<Request<I>, Response = Response<B>, Error = Infallible>,
+) -> Result<Response<B>, Infallible> {
+    if let Some((status, text)) = exchange.fault() {
+        return Ok(refused(&request, status, &text));
     }
+    if request.version() == Version::HTTP_2 {
+        return service.call(request).await;
+    }
+    exchange.call();
+    request.extensions_mut().insert(exchange.clone());
+    let mut answer = pin!(service.call(request));
+    let answer = std::future::poll_fn(|cx| {
+        let answer = answer.as_mut().poll(cx);
+        if answer.is_pending() {
+            exchange.is_answered_in(cx);
+        }
+        answer
+    });
+    let response = answer.await?;
+    exchange.answered(response.status());
+    Ok(response)
 }
 
 /// The answer to a request with a fault, in the contract's terms on the contract's paths.
-fn refused<I, B: From<Bytes>>(request: &Request<I>, fault: FramingError) -> Response<B> {
-    tracing::debug!(method = %request.method(), path = request.uri().path(), %fault, "a request was refused");
-    let (status, text) = (fault.status(), fault.to_string());
+fn refused<I, B: From<Bytes>>(request: &Request<I>, status: StatusCode, text: &str) -> Response<B> {
+    tracing::debug!(method = %request.method(), path = request.uri().path(), text, "a request was refused");
     closing(match Call::of(request.uri().path()) {
-        Some(_) => refusal(status, request.headers(), &text),
-        None => text_response(status, &text),
+        Some(_) => refusal(status, request.headers(), text),
+        None => text_response(status, text),
     })
 }
 

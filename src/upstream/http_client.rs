@@ -22,8 +22,9 @@ use hyper::client::conn::http1::{self, SendRequest};
 use tokio::time::Instant;
 
 use super::BREAKER;
-use super::dial::{Connector, TlsError, host_and_port, is_tls};
+use super::dial::{Connector, host_and_port, is_tls};
 use crate::breaker::Breaker;
+use crate::http::client_tls::TlsError;
 use crate::http::line::Line;
 use crate::telemetry::log::chain;
 use crate::telemetry::metrics::Metrics;

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 
-use super::dial::{ClientCertificate, TlsError, tls_config};
 use super::http_client::{Answer, Client, Failure};
 use crate::clock::Clock;
+use crate::http::client_tls::{ClientCertificate, TlsError, tls_config};
 use crate::payouts::claim::Claim;
 use crate::payouts::ports::{OrderQuestion, Upstream};
 use crate::telemetry::metrics::Metrics;

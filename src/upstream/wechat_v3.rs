@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::dial::TlsError;
 use super::http_client::{Answer, Failure};
 use super::platform_keys::{PlatformKeys, signed};
 use super::wechat_v2::{Clients, Hosts, nonce};
 use crate::clock::Clock;
+use crate::http::client_tls::TlsError;
 use crate::payouts::claim::Claim;
 use crate::payouts::ports::{Notice, OrderQuestion, Upstream};
 use payout_domain::contract::send::RequestCredentials;

@@ -18,7 +18,7 @@ async fn with_an_unknown(admin: &str) -> (Upstream, Sidecar) {
     );
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
     upstream
-        .stub
+        .fake
         .set_faults("pay/UNK=reset-before;query=status:502".parse().unwrap());
     let told = sidecar.pay(Encoding::Json, &Payout::new("UNK1")).await.code();
     assert_eq!(told, "SYSTEMERROR");

@@ -13,7 +13,7 @@ async fn start() -> (Upstream, Sidecar) {
 
 /// Nothing reached the upstream, and nothing was recorded: the same number pays at once.
 async fn nothing_happened(upstream: &Upstream, sidecar: &Sidecar, order_no: &str) {
-    assert_eq!(upstream.stub.books().requests(), []);
+    assert_eq!(upstream.fake.books().requests(), []);
     assert!(!sidecar.log().contains("payout changed"));
     assert_eq!(
         sidecar.pay(Encoding::Json, &Payout::new(order_no)).await.code(),
@@ -506,7 +506,7 @@ async fn every_revisions_field_names_pay() {
             .post("/pay/sendApiRedPack", Encoding::Json, &older(&no, amount))
             .await;
         assert_eq!(answer.code(), "SUCCESS", "{amount}: {}", answer.body);
-        let books = upstream.stub.books();
+        let books = upstream.fake.books();
         let payment = books
             .payments()
             .iter()
@@ -557,7 +557,7 @@ async fn the_client_address_is_needed_where_it_is_kept() {
             .code(),
         "SUCCESS"
     );
-    let books = upstream.stub.books();
+    let books = upstream.fake.books();
     assert_eq!(books.payments()[0].parameters["client_ip"], "10.0.0.1");
 }
 

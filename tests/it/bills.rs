@@ -32,11 +32,11 @@ async fn cancel(sidecar: &Sidecar, order_no: &str) -> Answer {
 }
 
 pub fn paid(upstream: &Upstream, order_no: &str) -> usize {
-    upstream.stub.books().times_paid(order_no)
+    upstream.fake.books().times_paid(order_no)
 }
 
 pub fn faults(upstream: &Upstream, spec: &str) {
-    upstream.stub.set_faults(spec.parse().unwrap());
+    upstream.fake.set_faults(spec.parse().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +83,7 @@ async fn a_bill_is_made_waits_for_its_user_and_is_followed_to_its_end() {
                 "WAIT_USER_CONFIRM"
             );
 
-            upstream.stub.set_status(order_no, "SUCCESS");
+            upstream.fake.set_status(order_no, "SUCCESS");
             until("followed to its end", async || {
                 shown(&sidecar, order_no).await["upstreamStatus"] == "SUCCESS"
             })
@@ -92,7 +92,7 @@ async fn a_bill_is_made_waits_for_its_user_and_is_followed_to_its_end() {
             assert_eq!(sidecar.pay(encoding, &payout).await.fields(), fields);
             assert_eq!((upstream.times_sent(order_no), paid(&upstream, order_no)), (1, 1));
         }
-        let books = upstream.stub.books();
+        let books = upstream.fake.books();
         let sent = books
             .requests()
             .iter()
@@ -184,7 +184,7 @@ async fn every_attempt_sends_the_first_ones_parameters_under_a_nonce_of_its_own(
     other = other.replace("恭喜中奖", "别的文字");
     let answer = sidecar.post("/pay/sendApiRedPack", Encoding::Json, &other).await;
     assert_eq!(answer.code(), "SUCCESS", "{}", answer.body);
-    let books = upstream.stub.books();
+    let books = upstream.fake.books();
     let sent: Vec<_> = books
         .requests()
         .iter()
@@ -247,7 +247,7 @@ async fn a_lost_answer_is_settled_by_the_bills_end_without_a_repeat() {
             "PROCESSING"
         );
         assert_eq!(shown(&sidecar, order_no).await["state"], "unknown");
-        upstream.stub.set_status(order_no, end);
+        upstream.fake.set_status(order_no, end);
         until("settled", async || {
             shown(&sidecar, order_no).await["state"] == state
         })
@@ -278,7 +278,7 @@ async fn one_that_ends_unpaid_gives_its_limits_back() {
             sidecar.pay(Encoding::Json, &orders[1]).await.code(),
             "AMOUNT_LIMIT"
         );
-        upstream.stub.set_status(&orders[0].order_no, "FAIL");
+        upstream.fake.set_status(&orders[0].order_no, "FAIL");
         until("followed to its end", async || {
             shown(&sidecar, &orders[0].order_no).await["upstreamStatus"] == "FAIL"
         })
@@ -335,7 +335,7 @@ async fn an_operator_cancels_what_the_user_has_not_confirmed() {
     );
     assert_eq!(cancel(&sidecar, "CAN1").await.status, 409, "it has ended");
 
-    upstream.stub.set_status("CAN2", "TRANSFERING");
+    upstream.fake.set_status("CAN2", "TRANSFERING");
     let late = cancel(&sidecar, "CAN2").await;
     assert_eq!(
         (late.status, late.body.contains("INVALID_REQUEST")),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fake_wechat::{APIV3_KEY, Options, Stub};
+use fake_wechat::{APIV3_KEY, FakeWechat, Options};
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::ids::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
 use payout_domain::order::Destination;
@@ -27,7 +27,7 @@ async fn a_rotated_platform_certificate_is_downloaded_when_it_is_met() {
         sidecar.pay(Encoding::Json, &Payout::new("ROT0")).await.code(),
         "SUCCESS"
     );
-    upstream.stub.rotate_platform_certificate().unwrap();
+    upstream.fake.rotate_platform_certificate().unwrap();
     // Until it may be downloaded again, its answers are not believed; nothing is paid twice or called refused for it.
     let payout = Payout::new("ROT1");
     until("the new certificate is known", async || {
@@ -37,7 +37,7 @@ async fn a_rotated_platform_certificate_is_downloaded_when_it_is_met() {
     })
     .await;
     assert_eq!(paid(&upstream, "ROT1"), 1);
-    assert_eq!(upstream.stub.books().times_asked("certificates", ""), 2);
+    assert_eq!(upstream.fake.books().times_asked("certificates", ""), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,15 +50,15 @@ async fn many_at_once_share_one_download() {
     for answer in futures_util::future::join_all(all).await {
         assert_eq!(answer.code(), "SUCCESS", "{}", answer.body);
     }
-    assert_eq!(upstream.stub.books().times_asked("certificates", ""), 1);
+    assert_eq!(upstream.fake.books().times_asked("certificates", ""), 1);
 }
 
 #[tokio::test]
 async fn platform_certificates_are_refreshed_in_the_background() {
-    let stub = Stub::start(Options::loopback()).await.unwrap();
-    let keys = stub.bill_keys(MERCHANT).unwrap();
+    let fake = FakeWechat::start(Options::loopback()).await.unwrap();
+    let keys = fake.bill_keys(MERCHANT).unwrap();
     let hosts = Hosts {
-        base: format!("http://{}", stub.addr()).parse().unwrap(),
+        base: format!("http://{}", fake.addr()).parse().unwrap(),
         backup: None,
         ca_pem: None,
         connect_timeout: Duration::from_secs(10),
@@ -91,7 +91,7 @@ async fn platform_certificates_are_refreshed_in_the_background() {
             .await
             .found
     };
-    let downloads = || stub.books().times_asked("certificates", "");
+    let downloads = || fake.books().times_asked("certificates", "");
     assert_eq!((ask().await, downloads()), (Found::NoSuchOrder, 1));
     assert_eq!((ask().await, downloads()), (Found::NoSuchOrder, 1));
     tokio::time::pause();
@@ -105,7 +105,7 @@ async fn platform_certificates_are_refreshed_in_the_background() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connect_failures_move_to_the_backup_host_and_without_one_nothing_is_sent() {
     let upstream = Upstream::start(PUBLIC_KEY).await;
-    let tls = upstream.stub.tls_addr().unwrap().port();
+    let tls = upstream.fake.tls_addr().unwrap().port();
     let dead = test_support::free_port();
     let base = format!("base_url = \"https://localhost:{tls}\"");
     let nowhere = format!("base_url = \"https://localhost:{dead}\"");
@@ -160,7 +160,7 @@ async fn without_platform_certificates_nothing_is_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merchants_wrong_key_is_refused_at_the_door_and_lost_is_nothing() {
     let upstream = Upstream::start(PUBLIC_KEY).await;
-    let stranger = upstream.stub.bill_keys("1900000777").unwrap();
+    let stranger = upstream.fake.bill_keys("1900000777").unwrap();
     let folder = upstream.dir.path().join(MERCHANT).join("v3");
     let good = std::fs::read_to_string(folder.join("apiclient_key.pem")).unwrap();
     let cert = std::fs::read_to_string(folder.join("apiclient_cert.pem")).unwrap();

@@ -10,21 +10,21 @@ use test_support::http::call;
 async fn confirmed(order_no: &str, more: &str) -> (Upstream, Sidecar) {
     let upstream = Upstream::start(PUBLIC_KEY).await;
     let sidecar = on_files(&upstream, more).await;
-    upstream.stub.set_faults("query=status:502".parse().unwrap());
+    upstream.fake.set_faults("query=status:502".parse().unwrap());
     let answer = sidecar.pay(Encoding::Json, &Payout::new(order_no)).await;
     assert_eq!(answer.code(), "SUCCESS", "{}", answer.body);
-    upstream.stub.set_status(order_no, "SUCCESS");
+    upstream.fake.set_status(order_no, "SUCCESS");
     (upstream, sidecar)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_is_taken_and_the_same_again_is_harmless() {
     let (upstream, sidecar) = confirmed("NOTE1", "").await;
-    assert_eq!(upstream.stub.notify("NOTE1", "").await, Ok(204));
+    assert_eq!(upstream.fake.notify("NOTE1", "").await, Ok(204));
     let first = shown(&sidecar, "NOTE1").await;
     assert_eq!(first["upstreamStatus"], "SUCCESS");
     for how in ["again", "again", "", "platform"] {
-        assert_eq!(upstream.stub.notify("NOTE1", how).await, Ok(204), "{how}");
+        assert_eq!(upstream.fake.notify("NOTE1", how).await, Ok(204), "{how}");
         assert_eq!(shown(&sidecar, "NOTE1").await, first, "{how}");
     }
     assert_eq!(
@@ -54,7 +54,7 @@ async fn what_is_not_wechats_or_not_about_the_record_changes_nothing() {
         ("number", 404),
         ("amount", 409),
     ] {
-        assert_eq!(upstream.stub.notify("NOTE2", how).await, Ok(status), "{how}");
+        assert_eq!(upstream.fake.notify("NOTE2", how).await, Ok(status), "{how}");
         let after = shown(&sidecar, "NOTE2").await;
         assert_eq!(after["upstreamStatus"], before["upstreamStatus"], "{how}");
         assert_eq!(after["history"], before["history"], "{how}");
@@ -65,7 +65,7 @@ async fn what_is_not_wechats_or_not_about_the_record_changes_nothing() {
         assert!(answer.body.contains("\"code\":\"FAIL\""), "{}", answer.body);
     }
     assert_eq!(
-        upstream.stub.notify("NOTE2", "").await,
+        upstream.fake.notify("NOTE2", "").await,
         Ok(204),
         "the right one is taken"
     );
@@ -120,8 +120,8 @@ async fn the_platforms_rules_are_not_asked_of_wechat() {
     )
     .await;
     assert_eq!(paid.code(), "SUCCESS", "{}", paid.body);
-    upstream.stub.set_status("NOTE3", "SUCCESS");
-    assert_eq!(upstream.stub.notify("NOTE3", "").await, Ok(204));
+    upstream.fake.set_status("NOTE3", "SUCCESS");
+    assert_eq!(upstream.fake.notify("NOTE3", "").await, Ok(204));
     assert_eq!(shown(&open, "NOTE3").await["upstreamStatus"], "SUCCESS");
 
     let closed = on_files(&upstream, rules).await;
@@ -138,7 +138,7 @@ async fn the_platforms_rules_are_not_asked_of_wechat() {
 async fn one_that_ended_unpaid_is_told_too_and_an_unknown_one_is_settled() {
     let upstream = Upstream::start(PUBLIC_KEY).await;
     let sidecar = on_files(&upstream, "[limits]\nper_user_per_day = 200\n").await;
-    upstream.stub.set_faults(
+    upstream.fake.set_faults(
         "query=status:502;transfer-bills/LOSTNOTE=reset-after"
             .parse()
             .unwrap(),
@@ -151,15 +151,15 @@ async fn one_that_ended_unpaid_is_told_too_and_an_unknown_one_is_settled() {
         sidecar.pay(Encoding::Json, &Payout::new("LOSTNOTE")).await.code(),
         "SYSTEMERROR"
     );
-    upstream.stub.set_status("LAPSED", "FAIL");
-    upstream.stub.set_status("LOSTNOTE", "SUCCESS");
+    upstream.fake.set_status("LAPSED", "FAIL");
+    upstream.fake.set_status("LOSTNOTE", "SUCCESS");
     for order_no in ["LAPSED", "LOSTNOTE"] {
-        assert_eq!(upstream.stub.notify(order_no, "").await, Ok(204));
+        assert_eq!(upstream.fake.notify(order_no, "").await, Ok(204));
         assert_eq!(shown(&sidecar, order_no).await["state"], "succeeded");
     }
     assert_eq!(shown(&sidecar, "LAPSED").await["upstreamStatus"], "FAIL");
-    upstream.stub.set_status("LAPSED", "TRANSFERING");
-    assert_eq!(upstream.stub.notify("LAPSED", "").await, Ok(204));
+    upstream.fake.set_status("LAPSED", "TRANSFERING");
+    assert_eq!(upstream.fake.notify("LAPSED", "").await, Ok(204));
     assert_eq!(
         shown(&sidecar, "LAPSED").await["upstreamStatus"],
         "FAIL",
@@ -175,8 +175,8 @@ async fn one_that_ended_unpaid_is_told_too_and_an_unknown_one_is_settled() {
         "AMOUNT_LIMIT"
     );
     // It cannot be, but if WeChat says that it paid after all, a person is called.
-    upstream.stub.set_status("LAPSED", "SUCCESS");
-    assert_eq!(upstream.stub.notify("LAPSED", "").await, Ok(204));
+    upstream.fake.set_status("LAPSED", "SUCCESS");
+    assert_eq!(upstream.fake.notify("LAPSED", "").await, Ok(204));
     assert_eq!(shown(&sidecar, "LAPSED").await["upstreamStatus"], "SUCCESS");
     sidecar.logged("paid a bill that had ended unpaid").await;
 }

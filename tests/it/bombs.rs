@@ -169,7 +169,7 @@ async fn bombs_by_the_thousand_are_refused_and_leave_nothing_behind() {
     eprintln!("{requests} bombs: {warm} KiB at most at first, {after} KiB in the end; slowest {slowest:?}");
     assert!(after < warm + 32 * 1024, "it grew from {warm} to {after} KiB");
     assert!(after < 200 * 1024, "{after} KiB");
-    assert_eq!(upstream.stub.books().requests(), []);
+    assert_eq!(upstream.fake.books().requests(), []);
     assert_eq!(
         sidecar.pay(Encoding::Xml, &Payout::new("BOMB1")).await.code(),
         "SUCCESS",

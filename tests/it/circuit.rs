@@ -34,7 +34,7 @@ async fn an_upstream_that_hangs_is_not_asked_for_every_order() {
         (embedded(&dir) + &upstream.configuration()).replace("timeout = \"3s\"\n", "timeout = \"300ms\"\n");
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
     assert_eq!(state(&sidecar, "merchant[0]").await, 0);
-    upstream.stub.set_faults("any=hang-before".parse().unwrap());
+    upstream.fake.set_faults("any=hang-before".parse().unwrap());
     let mut n = 0;
     // The fifth silence in a row opens it; queries of the orders in doubt count as well.
     until("the circuit opens", async || {
@@ -61,7 +61,7 @@ async fn an_upstream_that_hangs_is_not_asked_for_every_order() {
     let gone = call(sidecar.admin, "GET", &path, &[], b"").await;
     assert_eq!(gone.status, 404);
 
-    upstream.stub.set_faults("".parse().unwrap());
+    upstream.fake.set_faults("".parse().unwrap());
     until("it is tried again, and answers", async || {
         sidecar.pay(Encoding::Json, &Payout::new("BACK")).await.code() == "SUCCESS"
     })
@@ -72,7 +72,7 @@ async fn an_upstream_that_hangs_is_not_asked_for_every_order() {
             sidecar.pay(Encoding::Json, &Payout::new(&order_no)).await.code() == "SUCCESS"
         })
         .await;
-        assert_eq!(upstream.stub.books().times_paid(&order_no), 1);
+        assert_eq!(upstream.fake.books().times_paid(&order_no), 1);
     }
 }
 
@@ -111,6 +111,6 @@ async fn a_frozen_redis_is_seen_and_comes_back() {
     // A claim that Redis took while nobody could hear it is settled like any other.
     tokio::time::sleep(Duration::from_millis(100)).await;
     for n in 1..=n {
-        assert!(upstream.stub.books().times_paid(&format!("FROZEN{n}")) <= 1);
+        assert!(upstream.fake.books().times_paid(&format!("FROZEN{n}")) <= 1);
     }
 }

@@ -43,12 +43,12 @@ async fn every_fault_of_wechat_before_and_after_paying() {
     {
         let payout = Payout::new(&format!("F{n:02}"));
         upstream
-            .stub
+            .fake
             .set_faults(format!("pay/F{n:02}={fault}*1").parse().unwrap());
         let first = sidecar.pay(Encoding::Json, &payout).await;
         assert_eq!(first.code(), told, "{fault}: {}", first.body);
         assert_eq!(
-            upstream.stub.books().times_paid(&payout.order_no),
+            upstream.fake.books().times_paid(&payout.order_no),
             paid,
             "{fault}"
         );
@@ -59,7 +59,7 @@ async fn every_fault_of_wechat_before_and_after_paying() {
         );
         let repeat = sidecar.pay(Encoding::Xml, &payout).await;
         assert_eq!(repeat.code(), "SUCCESS", "{fault}: {}", repeat.body);
-        assert_eq!(upstream.stub.books().times_paid(&payout.order_no), 1, "{fault}");
+        assert_eq!(upstream.fake.books().times_paid(&payout.order_no), 1, "{fault}");
     }
 }
 
@@ -86,12 +86,12 @@ async fn every_fault_of_a_handler_that_pays_on_each_call() {
     {
         let payout = Payout::new(&format!("G{n:02}"));
         upstream
-            .stub
+            .fake
             .set_faults(format!("pay/G{n:02}={fault}*1").parse().unwrap());
         assert_eq!(sidecar.pay(Encoding::Json, &payout).await.code(), told, "{fault}");
         if paid == 1 {
             until("paid, at the latest by now", async || {
-                upstream.stub.books().times_paid(&payout.order_no) == 1
+                upstream.fake.books().times_paid(&payout.order_no) == 1
             })
             .await;
             assert_eq!(
@@ -111,7 +111,7 @@ async fn every_fault_of_a_handler_that_pays_on_each_call() {
         assert_eq!(
             (
                 upstream.times_sent(&payout.order_no),
-                upstream.stub.books().times_paid(&payout.order_no)
+                upstream.fake.books().times_paid(&payout.order_no)
             ),
             (1, paid),
             "{fault}"
@@ -127,7 +127,7 @@ async fn a_handlers_refusing_statuses() {
     for status in [400, 401, 403, 404, 405, 413, 415, 422, 429] {
         let payout = Payout::new(&format!("ST{status}"));
         upstream
-            .stub
+            .fake
             .set_faults(format!("pay/ST{status}=status:{status}*1").parse().unwrap());
         let code = sidecar.pay(Encoding::Json, &payout).await.code();
         assert!(
@@ -139,7 +139,7 @@ async fn a_handlers_refusing_statuses() {
             "SUCCESS",
             "{status}"
         );
-        assert_eq!(upstream.stub.books().times_paid(&payout.order_no), 1);
+        assert_eq!(upstream.fake.books().times_paid(&payout.order_no), 1);
     }
 }
 
@@ -148,7 +148,7 @@ async fn a_spent_number_answers_the_same_for_ever() {
     let upstream = Upstream::start(To::Redpack).await;
     let sidecar = on_files(&upstream, "").await;
     upstream
-        .stub
+        .fake
         .set_faults("pay=error:SEND_FAILED*1".parse().unwrap());
     for _ in 0..3 {
         assert_eq!(
@@ -164,7 +164,7 @@ async fn a_spent_number_answers_the_same_for_ever() {
 async fn a_door_refusal_after_a_doubt_stays_a_doubt() {
     let upstream = Upstream::start(To::Redpack).await;
     let sidecar = on_files(&upstream, "").await;
-    upstream.stub.set_faults(
+    upstream.fake.set_faults(
         "sendredpack=hang-before*1;sendredpack=error:FREQ_LIMIT*1"
             .parse()
             .unwrap(),
@@ -181,7 +181,7 @@ async fn a_door_refusal_after_a_doubt_stays_a_doubt() {
         sidecar.pay(Encoding::Json, &Payout::new("DOOR")).await.code(),
         "SUCCESS"
     );
-    assert_eq!(upstream.stub.books().times_paid("DOOR"), 1);
+    assert_eq!(upstream.fake.books().times_paid("DOOR"), 1);
 }
 
 /// A repeat sends what the first one sent, whatever it says itself.
@@ -190,7 +190,7 @@ async fn every_attempt_sends_the_first_ones_parameters() {
     let upstream = Upstream::start(To::Redpack).await;
     let sidecar = on_files(&upstream, "").await;
     upstream
-        .stub
+        .fake
         .set_faults("sendredpack=reset-before*1".parse().unwrap());
     let first = Payout::new("SAME1").with("wishing", "第一");
     let second = Payout::new("SAME1").with("wishing", "第二");
@@ -200,7 +200,7 @@ async fn every_attempt_sends_the_first_ones_parameters() {
     sidecar.logged("the mapping was read again").await;
     assert_eq!(sidecar.pay(Encoding::Json, &second).await.code(), "SUCCESS");
     let sent: Vec<_> = upstream
-        .stub
+        .fake
         .books()
         .requests()
         .iter()
@@ -232,11 +232,11 @@ async fn without_an_upstream_nothing_is_sent_and_the_number_stays_free() {
         let dead = test_support::free_port();
         let nowhere = configuration
             .replace(
-                &format!(":{}\"\nca", upstream.stub.tls_addr().unwrap().port()),
+                &format!(":{}\"\nca", upstream.fake.tls_addr().unwrap().port()),
                 &format!(":{dead}\"\nca"),
             )
             .replace(
-                &format!("handler_url = \"http://{}", upstream.stub.addr()),
+                &format!("handler_url = \"http://{}", upstream.fake.addr()),
                 &format!("handler_url = \"http://127.0.0.1:{dead}"),
             );
         assert_ne!(configuration, nowhere);
@@ -259,14 +259,14 @@ async fn without_an_upstream_nothing_is_sent_and_the_number_stays_free() {
         .unwrap();
         sidecar.launch(&[]).await;
         assert_eq!(sidecar.pay(Encoding::Json, &payout).await.code(), "SUCCESS");
-        assert_eq!(upstream.stub.books().times_paid("DOWN1"), 1);
+        assert_eq!(upstream.fake.books().times_paid("DOWN1"), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connect_failures_move_to_the_backup_host() {
     let upstream = Upstream::start(To::Redpack).await;
-    let tls = upstream.stub.tls_addr().unwrap().port();
+    let tls = upstream.fake.tls_addr().unwrap().port();
     let dead = test_support::free_port();
     let configuration = upstream.configuration().replace(
         &format!("base_url = \"https://localhost:{tls}\""),
@@ -292,7 +292,7 @@ async fn wrong_certificates_pay_nothing_and_lose_nothing() {
     // Another CA's server; another CA's client certificate; another merchant's.
     let wrong_ca = good.replace(&format!("{own}/stub-ca.crt"), &format!("{other}/stub-ca.crt"));
     let wrong_client = good.replace(&format!("{own}/1900000109"), &format!("{other}/1900000109"));
-    let (cert, key) = upstream.stub.client_certificate("1900000777").unwrap();
+    let (cert, key) = upstream.fake.client_certificate("1900000777").unwrap();
     let swapped = tempfile::tempdir().unwrap();
     std::fs::write(swapped.path().join("apiclient_cert.pem"), cert).unwrap();
     std::fs::write(swapped.path().join("apiclient_key.pem"), key).unwrap();
@@ -314,7 +314,7 @@ async fn wrong_certificates_pay_nothing_and_lose_nothing() {
         let mut sidecar = Sidecar::start_in(dir, &format!("{stores}{configuration}"), &[]).await;
         let payout = Payout::new(&format!("CERT{n}"));
         assert_eq!(sidecar.pay(Encoding::Json, &payout).await.code(), told);
-        assert_eq!(upstream.stub.books().times_paid(&payout.order_no), 0);
+        assert_eq!(upstream.fake.books().times_paid(&payout.order_no), 0);
         sidecar.kill();
         std::fs::write(sidecar.dir.path().join("config.toml"), format!("{stores}{good}")).unwrap();
         sidecar.launch(&[]).await;
@@ -323,7 +323,7 @@ async fn wrong_certificates_pay_nothing_and_lose_nothing() {
             "SUCCESS",
             "mended: the same number pays"
         );
-        assert_eq!(upstream.stub.books().times_paid(&payout.order_no), 1);
+        assert_eq!(upstream.fake.books().times_paid(&payout.order_no), 1);
     }
 }
 
@@ -355,7 +355,7 @@ async fn without_redis_nothing_is_sent_and_with_it_everything_goes_on() {
         200,
         "liveness does not"
     );
-    assert_eq!(upstream.stub.books().payments().len(), 1);
+    assert_eq!(upstream.fake.books().payments().len(), 1);
     redis.restart();
     until("ready again", async || sidecar.is_ready().await).await;
     assert_eq!(
@@ -394,7 +394,7 @@ async fn a_redis_that_hangs_sends_nothing() {
     assert_eq!(
         (
             upstream.times_sent("HG2"),
-            upstream.stub.books().times_paid("HG2")
+            upstream.fake.books().times_paid("HG2")
         ),
         (1, 1)
     );
@@ -406,7 +406,7 @@ async fn an_unknown_order_is_settled_in_the_background() {
     let upstream = Upstream::start(To::Redpack).await;
     let sidecar = on_files(&upstream, "").await;
     upstream
-        .stub
+        .fake
         .set_faults("sendredpack=reset-after*1".parse().unwrap());
     assert_eq!(
         sidecar.pay(Encoding::Json, &Payout::new("BG1")).await.code(),
@@ -435,7 +435,7 @@ async fn limits_hold_across_both_replicas_and_are_given_back() {
         Sidecar::start(&configuration).await,
     ];
     upstream
-        .stub
+        .fake
         .set_faults("sendredpack/REF=error:NOTENOUGH*1".parse().unwrap());
     assert_eq!(
         replicas[0].pay(Encoding::Json, &Payout::new("REF1")).await.code(),
@@ -461,7 +461,7 @@ async fn limits_hold_across_both_replicas_and_are_given_back() {
         4,
         "{codes:?}"
     );
-    assert_eq!(upstream.stub.books().payments().len(), 5);
+    assert_eq!(upstream.fake.books().payments().len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

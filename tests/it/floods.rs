@@ -82,10 +82,10 @@ async fn confined() -> (Upstream, Backend, Sidecar) {
     let upstream = Upstream::start(To::Redpack).await;
     let backend = Backend::start().await;
     let dir = tempfile::tempdir().unwrap();
-    let stub = format!("[backend]\nurl = \"http://{}\"", upstream.stub.addr());
+    let fake = format!("[backend]\nurl = \"http://{}\"", upstream.fake.addr());
     let configuration = upstream
         .configuration()
-        .replace(&stub, &format!("[backend]\nurl = \"http://{}\"", backend.address));
+        .replace(&fake, &format!("[backend]\nurl = \"http://{}\"", backend.address));
     let configuration = format!("[server]\nhttp2 = true\n{}{configuration}", embedded(&dir));
     let confined = Confined {
         cgroup: Cgroup::of_mib(LIMIT_MIB),
@@ -166,7 +166,7 @@ async fn paid(upstream: &Upstream, sidecar: &Sidecar, order_no: &str, flood: &st
     loop {
         let answer = exchange(sidecar.main, &ask).await;
         if answer.as_ref().is_some_and(|answer| answer.code() == "SUCCESS") {
-            assert_eq!(upstream.stub.books().times_paid(order_no), 1);
+            assert_eq!(upstream.fake.books().times_paid(order_no), 1);
             return again;
         }
         let told = answer.map(|answer| answer.body).unwrap_or_default();

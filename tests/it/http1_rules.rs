@@ -105,7 +105,7 @@ async fn payout_paths_take_strict_http_only() {
         lenient.len(),
         2 * FAULTS.len()
     );
-    assert!(upstream.stub.books().payments().is_empty(), "nothing was paid");
+    assert!(upstream.fake.books().payments().is_empty(), "nothing was paid");
     let answer = sidecar.pay(Encoding::Json, &Payout::new("GOOD")).await;
     assert_eq!(answer.code(), "SUCCESS", "{}", answer.body);
 }

@@ -86,7 +86,7 @@ async fn tls_carries_both_versions_of_http() {
     let proxied = answers.pop().unwrap();
     assert!(answers.iter().all(|answer| result(answer.body()) == "SUCCESS"));
     for order_no in &orders {
-        assert_eq!(upstream.stub.books().times_paid(order_no), 1);
+        assert_eq!(upstream.fake.books().times_paid(order_no), 1);
     }
     // The backend is spoken to in HTTP/1.1, and told where it came from.
     let seen: serde_json::Value = serde_json::from_slice(proxied.body()).unwrap();
@@ -133,7 +133,7 @@ async fn only_callers_with_a_certificate_of_the_client_ca_get_in() {
             is_served
         );
         assert_eq!(
-            upstream.stub.books().times_asked("sendredpack", "C1"),
+            upstream.fake.books().times_asked("sendredpack", "C1"),
             usize::from(is_served)
         );
     }
@@ -203,7 +203,7 @@ async fn of_the_client_ca_only_client_names_get_in_and_only_with_certificates_fo
         let is_in = is_let_in(&sidecar, &authority, &own, &format!("N{n}")).await;
         assert_eq!(is_in, expected, "{common:?} {dns:?} {uris:?} {usages:?}");
         paid += usize::from(expected);
-        assert_eq!(upstream.stub.books().payments().len(), paid);
+        assert_eq!(upstream.fake.books().payments().len(), paid);
     }
 
     // Names change without a restart.
@@ -261,7 +261,7 @@ async fn http2_without_tls_is_for_those_who_ask_for_it() {
     assert!(answers.iter().all(|answer| result(answer.body()) == "SUCCESS"));
     let answer = with.pay(Encoding::Xml, &Payout::new("K3")).await;
     assert_eq!(answer.code(), "SUCCESS", "HTTP/1.1 on the same port");
-    assert_eq!(upstream.stub.books().payments().len(), 3);
+    assert_eq!(upstream.fake.books().payments().len(), 3);
 }
 
 /// Whether the other side closes the connection, before 60 s are over.

@@ -107,14 +107,14 @@ async fn survives_kills(tag: &'static str, to: To, seed: u64, redis: Option<Redi
     let mut rng = Rng::new(seed);
     for _kill in 0..6 {
         for _change in 0..6 {
-            upstream.stub.set_faults(faults(&mut rng, to).parse().unwrap());
+            upstream.fake.set_faults(faults(&mut rng, to).parse().unwrap());
             tokio::time::sleep(Duration::from_millis(60 + rng.index(60) as u64)).await;
         }
         sidecars[0].kill();
         sidecars[0].launch(&[]).await;
     }
     callers.stop().await;
-    upstream.stub.set_faults("".parse().unwrap());
+    upstream.fake.set_faults("".parse().unwrap());
     let admin = sidecars[0].admin;
     load.settle_by_repeats(&upstream, addresses[0], admin).await;
     load.judge(&upstream, admin, &REFUSALS).await;
@@ -157,7 +157,7 @@ async fn redis_dies(tag: &'static str, to: To, seed: u64) {
         Sidecar::start(&configuration).await,
     ];
     let addresses: Vec<SocketAddr> = sidecars.iter().map(|sidecar| sidecar.main).collect();
-    upstream.stub.set_faults("pay=delay:100ms".parse().unwrap());
+    upstream.fake.set_faults("pay=delay:100ms".parse().unwrap());
     let load = Load::new(tag, &upstream);
     let callers = load.begin(&upstream, &addresses, seed);
     let mut rng = Rng::new(seed);
@@ -177,9 +177,9 @@ async fn redis_dies(tag: &'static str, to: To, seed: u64) {
     .await;
     // At start: what nobody is left to record. Some of it is paid without an answer.
     upstream
-        .stub
+        .fake
         .set_faults("pay=delay:100ms;pay=reset-after*3".parse().unwrap());
-    let asked = || upstream.stub.books().requests().len();
+    let asked = || upstream.fake.books().requests().len();
     let before = asked();
     let callers = load.begin(&upstream, &addresses, seed + 1);
     until("payouts are on their way", async || asked() >= before + 20).await;

@@ -22,6 +22,7 @@
 
 mod support;
 
+mod access;
 mod admin_port;
 mod bad_input;
 mod bills;
@@ -30,7 +31,7 @@ mod bills_notified;
 mod bombs;
 mod circuit;
 mod control_frames;
-mod door;
+mod fake_wechat;
 mod faults;
 mod floods;
 mod handler;
@@ -51,7 +52,7 @@ mod otlp;
 mod private;
 mod process;
 mod proxy;
-mod redis_link;
+mod redis;
 mod reload;
 mod rolling;
 mod routers;
@@ -60,7 +61,6 @@ mod send;
 mod slow;
 mod smuggling;
 mod standstill;
-mod stub;
 mod suite;
 mod surroundings;
 mod surroundings_clocks;

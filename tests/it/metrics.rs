@@ -31,7 +31,7 @@ async fn started() -> (Upstream, Sidecar) {
 async fn what_happened_is_counted_once() {
     let (upstream, sidecar) = started().await;
     upstream
-        .stub
+        .fake
         .set_faults("pay/NO=error:NOTENOUGH;pay/WHO=hang-after".parse().unwrap());
     for (order_no, amount, told) in [
         ("YES1", "100", "SUCCESS"),
@@ -72,7 +72,7 @@ async fn what_happened_is_counted_once() {
         "payout_http_requests_total{endpoint=\"proxy\",code=\"200\"} 1".to_owned(),
         format!(
             "payout_upstream_exchanges_total{{upstream=\"{UPSTREAM}{}\",result=\"silent\"}} 1",
-            upstream.stub.tls_addr().unwrap().port()
+            upstream.fake.tls_addr().unwrap().port()
         ),
         "payout_http_requests_in_flight{endpoint=\"send\"} 0".to_owned(),
         "payout_http_request_duration_seconds_count{endpoint=\"send\"} 7".to_owned(),

@@ -19,7 +19,7 @@ async fn with_orders(more: &str) -> (Upstream, Sidecar) {
         upstream.configuration()
     );
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
-    upstream.stub.set_faults(
+    upstream.fake.set_faults(
         "pay/REF=error:NOTENOUGH;pay/UNK=reset-before;query=status:502"
             .parse()
             .unwrap(),

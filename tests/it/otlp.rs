@@ -72,7 +72,7 @@ async fn counted(sidecar: &Sidecar) -> BTreeMap<String, u64> {
 
 /// The `traceparent` that the stub's handler or WeChat saw with an order, empty where there was none.
 fn seen_by(upstream: &Upstream, order_no: &str) -> String {
-    let books = upstream.stub.books();
+    let books = upstream.fake.books();
     let asked = books.requests().iter().find(|asked| asked.order_no == order_no);
     let headers = &asked.unwrap().headers;
     let found = headers.iter().find(|(name, _)| name == "traceparent");
@@ -141,7 +141,7 @@ async fn a_payout_is_told_as_a_request_with_what_was_done_for_it() {
     assert_eq!(paid.attribute("server.address"), "127.0.0.1");
     assert_eq!(
         paid.attribute("server.port"),
-        upstream.stub.addr().port().to_string()
+        upstream.fake.addr().port().to_string()
     );
     assert_eq!(
         one(&spans, "internal", "ledger insert").attribute("db.system.name"),
@@ -196,7 +196,7 @@ async fn an_order_that_is_settled_is_told_with_the_query_of_its_upstream() {
         let (upstream, mut sidecar) = start(to, &url(&collector), &[]).await;
         let sent = if to == To::Redpack { "sendredpack" } else { "send" };
         upstream
-            .stub
+            .fake
             .set_faults(format!("{sent}/LOST=reset-after").parse().unwrap());
         assert_eq!(
             pay_under(&sidecar, "LOST", Some("01")).await.code(),
@@ -230,11 +230,11 @@ async fn an_order_that_is_settled_is_told_with_the_query_of_its_upstream() {
 async fn a_notification_is_told_with_its_answer_and_what_was_recorded() {
     let collector = Collector::start(Does::Takes).await;
     let (upstream, mut sidecar) = start(PUBLIC_KEY, &url(&collector), &[]).await;
-    upstream.stub.set_faults("query=status:502".parse().unwrap());
+    upstream.fake.set_faults("query=status:502".parse().unwrap());
     assert_eq!(pay_under(&sidecar, "N1", None).await.code(), "SUCCESS");
-    upstream.stub.set_status("N1", "SUCCESS");
-    assert_eq!(upstream.stub.notify("N1", "signature").await, Ok(401));
-    assert_eq!(upstream.stub.notify("N1", "").await, Ok(204));
+    upstream.fake.set_status("N1", "SUCCESS");
+    assert_eq!(upstream.fake.notify("N1", "signature").await, Ok(401));
+    assert_eq!(upstream.fake.notify("N1", "").await, Ok(204));
     stop(&mut sidecar).await;
     let spans = collector.spans();
     let answered = |status: &str| {
@@ -265,7 +265,7 @@ async fn a_notification_is_told_with_its_answer_and_what_was_recorded() {
 async fn every_other_request_has_one_span_and_the_end_exports_what_is_left() {
     let collector = Collector::start(Does::Takes).await;
     let (upstream, mut sidecar) = start(TO_HANDLER, &url(&collector), &[]).await;
-    upstream.stub.set_faults("send/CUT=reset-after".parse().unwrap());
+    upstream.fake.set_faults("send/CUT=reset-after".parse().unwrap());
     let parent = format!("00-{TRACE}-{CALLER}-01");
     let headers = [("traceparent", parent.as_str()), ("tracestate", "v=1")];
     let shop = call(sidecar.main, "GET", "/shop/7?token=hush", &headers, b"").await;
@@ -365,7 +365,7 @@ async fn every_other_request_has_one_span_and_the_end_exports_what_is_left() {
 async fn an_exchange_is_told_though_its_caller_is_gone_and_so_is_one_that_was_not_made() {
     let collector = Collector::start(Does::Takes).await;
     let (upstream, mut sidecar) = start(TO_HANDLER, &url(&collector), &[]).await;
-    upstream.stub.set_faults("send/GONE=delay:700ms".parse().unwrap());
+    upstream.fake.set_faults("send/GONE=delay:700ms".parse().unwrap());
     let body = Payout::new("GONE").body(Encoding::Json);
     let headers = [("Content-Type", "application/json")];
     let mut caller = TcpStream::connect(sidecar.main).await.unwrap();
@@ -392,7 +392,7 @@ async fn an_exchange_is_told_though_its_caller_is_gone_and_so_is_one_that_was_no
     // A handler that is not there: tried once, and then not even that.
     let nobody = format!("handler_url = \"http://127.0.0.1:{}\"", free_port());
     let config = sidecar.dir.path().join("config.toml");
-    let there = format!("handler_url = \"http://{}\"", upstream.stub.addr());
+    let there = format!("handler_url = \"http://{}\"", upstream.fake.addr());
     let text = std::fs::read_to_string(&config).unwrap();
     assert!(text.contains(&there));
     std::fs::write(&config, text.replace(&there, &nobody)).unwrap();

@@ -99,8 +99,8 @@ async fn the_stubs_keys_are_for_its_user_only() {
     std::fs::write(&victim, "whole").unwrap();
     std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
     for round in 0..2 {
-        let mut stub = without_umask(&["stub", "--listen", "127.0.0.1:0", "--merchant"]);
-        let mut stub = stub
+        let mut fake = without_umask(&["stub", "--listen", "127.0.0.1:0", "--merchant"]);
+        let mut fake = fake
             .args([&format!("{MERCHANT}:0123456789abcdef0123456789abcdef"), "--pki"])
             .arg(&pki)
             .stdout(Stdio::piped())
@@ -110,11 +110,11 @@ async fn the_stubs_keys_are_for_its_user_only() {
         let mut line = String::new();
         // It says where it is once the keys are written.
         std::io::BufRead::read_line(
-            &mut std::io::BufReader::new(stub.0.stdout.as_mut().unwrap()),
+            &mut std::io::BufReader::new(fake.0.stdout.as_mut().unwrap()),
             &mut line,
         )
         .unwrap();
-        stub.ends("-INT");
+        fake.ends("-INT");
         let key = pki.join(MERCHANT).join("v3/apiv3-key");
         assert!(key.is_file(), "{line}");
         assert_eq!(shared(&pki), Vec::<PathBuf>::new());
@@ -255,7 +255,7 @@ async fn the_process_is_neither_dumped_nor_read_by_its_own_user() {
     let user = 65534;
     let dir = tempfile::tempdir().unwrap();
     let pki = tempfile::tempdir().unwrap();
-    replace_all(pki.path(), &upstream.stub.pki(&[MERCHANT]).unwrap()).unwrap();
+    replace_all(pki.path(), &upstream.fake.pki(&[MERCHANT]).unwrap()).unwrap();
     let admin = test_support::free_port();
     let text = configuration_of(&dir, &upstream, pki.path(), admin);
     std::fs::write(dir.path().join("config.toml"), text).unwrap();

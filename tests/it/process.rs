@@ -106,7 +106,7 @@ async fn check_connects_and_healthcheck_asks() {
 /// Killed in the middle of payouts, over and over: every order is paid once in the end, whatever was under way.
 async fn survives_kills(upstream: &Upstream, mut sidecar: Sidecar, tag: &str) {
     upstream
-        .stub
+        .fake
         .set_faults(format!("pay/{tag}=delay:80ms").parse().unwrap());
     let orders: Vec<Payout> = (0..40).map(|n| Payout::new(&format!("{tag}{n}"))).collect();
     for round in 0..4 {
@@ -148,7 +148,7 @@ async fn survives_kills(upstream: &Upstream, mut sidecar: Sidecar, tag: &str) {
         })
         .await;
         assert_eq!(
-            upstream.stub.books().times_paid(&order.order_no),
+            upstream.fake.books().times_paid(&order.order_no),
             1,
             "{}",
             order.order_no
@@ -268,7 +268,7 @@ async fn sigterm_ends_in_order() {
         upstream.configuration()
     );
     let mut sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
-    upstream.stub.set_faults("pay/SLOW=delay:2500ms".parse().unwrap());
+    upstream.fake.set_faults("pay/SLOW=delay:2500ms".parse().unwrap());
     let (main, body) = (sidecar.main, Payout::new("SLOW1").body(Encoding::Json));
     let slow = tokio::spawn(async move {
         call(

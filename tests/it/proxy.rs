@@ -20,7 +20,7 @@ async fn before(backend: &str) -> Sidecar {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_pass_byte_for_byte_with_our_headers_set() {
     let upstream = Upstream::start(To::Redpack).await;
-    let sidecar = before(&upstream.stub.addr().to_string()).await;
+    let sidecar = before(&upstream.fake.addr().to_string()).await;
     for (method, path) in [
         ("GET", "/a/../b//c%2F?x=%20&y"),
         ("POST", "/pay/other"),
@@ -75,7 +75,7 @@ async fn requests_pass_byte_for_byte_with_our_headers_set() {
         );
         assert_eq!(header("connection"), "", "hop-by-hop headers end here");
     }
-    assert_eq!(upstream.stub.books().requests(), [], "nothing of it was a payout");
+    assert_eq!(upstream.fake.books().requests(), [], "nothing of it was a payout");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -236,7 +236,7 @@ async fn a_payout_under_way_is_finished_under_its_own_configuration() {
     let changing = Changing::start(tempfile::tempdir().unwrap(), "[answer]\nreveal_openid = false").await;
     changing
         .upstream
-        .stub
+        .fake
         .set_faults("pay/SLOW=delay:2s".parse().unwrap());
     let payout = Payout::new("SLOW1");
     let under_way = changing.sidecar.pay(Encoding::Json, &payout);
@@ -250,5 +250,5 @@ async fn a_payout_under_way_is_finished_under_its_own_configuration() {
     assert_eq!(answer.field("reOpenid"), "user-1", "it began under the old one");
     let repeat = changing.sidecar.pay(Encoding::Json, &payout).await;
     assert_eq!(repeat.field("reOpenid"), crate::support::sidecar::OPENID);
-    assert_eq!(changing.upstream.stub.books().times_paid("SLOW1"), 1);
+    assert_eq!(changing.upstream.fake.books().times_paid("SLOW1"), 1);
 }

@@ -69,9 +69,9 @@ fn judge(upstream: &Upstream, told: &Told) -> usize {
     let told = told.lock().unwrap();
     for (order_no, code) in told.iter() {
         assert_eq!(code, "SUCCESS", "{order_no}");
-        assert_eq!(upstream.stub.books().times_paid(order_no), 1, "{order_no}");
+        assert_eq!(upstream.fake.books().times_paid(order_no), 1, "{order_no}");
     }
-    assert_eq!(upstream.stub.books().payments().len(), told.len());
+    assert_eq!(upstream.fake.books().payments().len(), told.len());
     told.len()
 }
 
@@ -80,7 +80,7 @@ async fn a_rolling_restart_loses_refuses_and_doubles_no_payout() {
     let redis = Redis::start();
     let upstream = Upstream::start(To::Redpack).await;
     redis.cli(&["SET", &format!("openid:{APP}:user-1"), OPENID]);
-    upstream.stub.set_faults("pay=delay:50ms".parse().unwrap());
+    upstream.fake.set_faults("pay=delay:50ms".parse().unwrap());
     let configuration = format!(
         "[server]\nlame_duck = \"500ms\"\n{}{}",
         in_redis(&redis.url()),
@@ -159,13 +159,13 @@ impl Application {
 async fn an_application_that_goes_first_loses_and_doubles_no_payout() {
     // It pays on each call: nothing but the ledger stands between a repeat and a second payment.
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
-    upstream.stub.set_faults("pay=delay:30ms".parse().unwrap());
+    upstream.fake.set_faults("pay=delay:30ms".parse().unwrap());
     let port = free_port();
     let application = Arc::new(tokio::sync::Mutex::new(
-        Application::start(port, upstream.stub.addr()).await,
+        Application::start(port, upstream.fake.addr()).await,
     ));
     let dir = tempfile::tempdir().unwrap();
-    let own = upstream.stub.addr().to_string();
+    let own = upstream.fake.addr().to_string();
     let configuration = format!("{}{}", embedded(&dir), upstream.configuration())
         .replace(&own, &format!("127.0.0.1:{port}"))
         .replace("timeout = \"3s\"\n", "timeout = \"1s\"\n");
@@ -185,7 +185,7 @@ async fn an_application_that_goes_first_loses_and_doubles_no_payout() {
             endpoints.set(&[]);
             assert_eq!(sidecar.ended().await, Some(0));
             let port = application.lock().await.port;
-            *application.lock().await = Application::start(port, upstream.stub.addr()).await;
+            *application.lock().await = Application::start(port, upstream.fake.addr()).await;
             sidecar.launch(&[]).await;
             until("ready again", async || sidecar.is_ready().await).await;
             endpoints.set(&[sidecar.main]);

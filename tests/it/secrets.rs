@@ -105,7 +105,7 @@ impl Secrets {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_rotated_away_is_in_memory_no_more() {
     let upstream = Upstream::start(To::Redpack).await;
-    let pki = upstream.stub.v3_pki(&["1900000113"]).unwrap();
+    let pki = upstream.fake.v3_pki(&["1900000113"]).unwrap();
     replace_all(upstream.dir.path(), &pki).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let v3 = upstream.dir.path().join("1900000113/v3");
@@ -131,7 +131,7 @@ async fn what_was_rotated_away_is_in_memory_no_more() {
     let before = found(sidecar.id(), &first.all());
     assert_eq!(before.len(), 5, "the secrets in force are found: {before:?}");
 
-    let (cert, key) = upstream.stub.client_certificate(MERCHANT).unwrap();
+    let (cert, key) = upstream.fake.client_certificate(MERCHANT).unwrap();
     std::fs::write(path.join("apiclient_cert.pem"), cert).unwrap();
     std::fs::write(path.join("apiclient_key.pem"), key).unwrap();
     second.write(sidecar.dir.path(), &second.configuration(&rest, &bill));

@@ -57,7 +57,7 @@ async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, t
         let mut changed = payout.clone();
         changed.amount = "101".into();
         assert_eq!(sidecar.pay(encoding, &changed).await.code(), "PARAM_ERROR");
-        let books = upstream.stub.books();
+        let books = upstream.fake.books();
         assert_eq!(
             (
                 books.times_paid(&payout.order_no),
@@ -112,7 +112,7 @@ async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, t
 }
 
 async fn refusals_and_doubts(sidecar: &Sidecar, upstream: &Upstream, tag: &str) {
-    let set = |spec: String| upstream.stub.set_faults(spec.parse().unwrap());
+    let set = |spec: String| upstream.fake.set_faults(spec.parse().unwrap());
     let refused = Payout::new(&format!("{tag}R1"));
     let is_bill = matches!(upstream.to, To::Bill { .. });
     let code = if is_bill { "NOT_ENOUGH" } else { "NOTENOUGH" };
@@ -126,7 +126,7 @@ async fn refusals_and_doubts(sidecar: &Sidecar, upstream: &Upstream, tag: &str) 
     assert_eq!(
         (
             upstream.times_sent(&refused.order_no),
-            upstream.stub.books().times_paid(&refused.order_no)
+            upstream.fake.books().times_paid(&refused.order_no)
         ),
         (2, 1)
     );
@@ -142,7 +142,7 @@ async fn refusals_and_doubts(sidecar: &Sidecar, upstream: &Upstream, tag: &str) 
     assert_eq!(
         (
             upstream.times_sent(&silent.order_no),
-            upstream.stub.books().times_paid(&silent.order_no)
+            upstream.fake.books().times_paid(&silent.order_no)
         ),
         // A bill that waits for its user is sent again, under the same number: no query tells its package.
         (if is_bill { 2 } else { 1 }, 1)
@@ -152,7 +152,7 @@ async fn refusals_and_doubts(sidecar: &Sidecar, upstream: &Upstream, tag: &str) 
 async fn fifty_at_once(sidecar: &Sidecar, upstream: &Upstream, tag: &str) {
     let payout = Payout::new(&format!("{tag}F1"));
     upstream
-        .stub
+        .fake
         .set_faults(format!("pay/{tag}F=delay:300ms").parse().unwrap());
     let all = (0..50).map(|n| sidecar.pay(BOTH[n % 2], &payout));
     let answers = futures_util::future::join_all(all).await;
@@ -258,7 +258,7 @@ async fn on_a_sentinel_set_up_and_after_its_fail_over() {
         sidecar.pay(Encoding::Json, &before).await.code() == "SUCCESS"
     })
     .await;
-    assert_eq!(upstream.stub.books().times_paid(&before.order_no), 1);
+    assert_eq!(upstream.fake.books().times_paid(&before.order_no), 1);
     let alone = format!("{}{}", in_redis(&sentinels.url()), upstream.configuration());
     let sidecar = Sidecar::start(&alone).await;
     until("ready", async || sidecar.is_ready().await).await;
@@ -278,7 +278,7 @@ async fn two_replicas_on_one_redis_pay_an_order_once() {
         Sidecar::start(&configuration).await,
         Sidecar::start(&configuration).await,
     ];
-    upstream.stub.set_faults("pay=delay:300ms".parse().unwrap());
+    upstream.fake.set_faults("pay=delay:300ms".parse().unwrap());
     let payout = Payout::new("TWO1");
     let all = (0..60).map(|n| replicas[n % 2].pay(BOTH[n % 2], &payout));
     let answers = futures_util::future::join_all(all).await;
@@ -290,7 +290,7 @@ async fn two_replicas_on_one_redis_pay_an_order_once() {
     assert_eq!(
         (
             upstream.times_sent("TWO1"),
-            upstream.stub.books().times_paid("TWO1")
+            upstream.fake.books().times_paid("TWO1")
         ),
         (1, 1)
     );
@@ -313,7 +313,7 @@ async fn a_payout_costs_two_round_trips_before_the_upstream_and_no_connection_of
         );
     }
     let connections = redis.info("clients", "connected_clients");
-    let to_upstream = upstream.stub.connections();
+    let to_upstream = upstream.fake.connections();
     redis.cli(&["CONFIG", "RESETSTAT"]);
     for n in 0..20 {
         assert_eq!(
@@ -345,7 +345,7 @@ async fn a_payout_costs_two_round_trips_before_the_upstream_and_no_connection_of
         (0, 0, 0)
     );
     assert_eq!(
-        upstream.stub.connections(),
+        upstream.fake.connections(),
         to_upstream,
         "the connection to the upstream is used again"
     );
@@ -369,7 +369,7 @@ async fn a_mini_program_red_packet_where_the_request_asks_for_one() {
         );
         assert_eq!(
             upstream
-                .stub
+                .fake
                 .books()
                 .times_asked("sendminiprogramhb", &payout.order_no),
             1
@@ -398,7 +398,7 @@ async fn a_handler_gets_the_normalised_request_with_its_idempotency_key() {
             .with("privateKey", "marked-secret")
             .with("certKey", "marked-secret");
         assert_eq!(sidecar.pay(encoding, &payout).await.code(), "SUCCESS");
-        let books = upstream.stub.books();
+        let books = upstream.fake.books();
         let asked = books
             .requests()
             .iter()
@@ -477,7 +477,7 @@ async fn credentials_of_the_request_are_used_where_that_is_configured() {
         "SYSTEMERROR",
         "nothing to sign with: nothing is sent"
     );
-    let (cert, key) = upstream.stub.client_certificate(MERCHANT).unwrap();
+    let (cert, key) = upstream.fake.client_certificate(MERCHANT).unwrap();
     for encoding in BOTH {
         let payout = Payout::new(&format!("Q{encoding:?}"))
             .with("apiSecretKey", fake_wechat::API_KEY)
@@ -553,20 +553,20 @@ async fn a_status_answer_has_every_field_of_its_product() {
         } else {
             "RECEIVED"
         };
-        upstream.stub.set_status("STAT1", later);
+        upstream.fake.set_status("STAT1", later);
         assert_eq!(
             sidecar.status(Encoding::Xml, &payout).await.field("status"),
             later
         );
         // Where the upstream says nothing, the record answers.
-        upstream.stub.set_faults("query=status:502".parse().unwrap());
+        upstream.fake.set_faults("query=status:502".parse().unwrap());
         let remembered = sidecar.status(Encoding::Json, &payout).await;
         assert_eq!(
             (remembered.code(), remembered.field("status")),
             ("SUCCESS".into(), later.into())
         );
         upstream
-            .stub
+            .fake
             .set_faults("pay=reset-before;query=status:502".parse().unwrap());
         let unsettled = Payout::new("STAT2");
         assert_eq!(

@@ -117,7 +117,7 @@ async fn a_thousand_slow_clients_are_cut_off_and_the_others_are_served() {
         told > 400,
         "only {told} of 500 were told that the body took too long"
     );
-    let books = upstream.stub.books();
+    let books = upstream.fake.books();
     assert_eq!(books.payments().len(), 320);
     assert!(
         books

@@ -404,7 +404,7 @@ async fn each_case_on_the_contracts_path() {
         .filter(|(_, outcome)| matches!(outcome, Both(_)))
         .count();
     assert_eq!(
-        upstream.stub.books().payments().len(),
+        upstream.fake.books().payments().len(),
         both,
         "nothing else was paid"
     );

@@ -38,14 +38,14 @@ where
     });
     let upstream = Upstream::start(To::Redpack).await;
     let dir = tempfile::tempdir().unwrap();
-    let stub = format!("[backend]\nurl = \"http://{}\"", upstream.stub.addr());
+    let fake = format!("[backend]\nurl = \"http://{}\"", upstream.fake.addr());
     let timeout = if settings.contains("backend.timeout") {
         "500ms"
     } else {
         "1h"
     };
     let configuration = upstream.configuration().replace(
-        &stub,
+        &fake,
         &format!("[backend]\nurl = \"http://{backend}\"\ntimeout = \"{timeout}\""),
     );
     let server = settings.replace("backend.timeout", "");

@@ -302,7 +302,7 @@ async fn due_orders_are_handed_out_once(ledger: &dyn Ledger) {
     assert_eq!(
         ledger.due(HIDDEN, 9, one).await.unwrap(),
         [],
-        "one in a second is the pace"
+        "one in a second is the rate"
     );
     again().await;
     assert_eq!(ledger.due(HIDDEN, 9, one).await.unwrap().len(), 1);

@@ -102,7 +102,7 @@ async fn state(sidecar: &Sidecar, order_no: &str) -> String {
 }
 
 fn faults(upstream: &Upstream, spec: &str) {
-    upstream.stub.set_faults(spec.parse().unwrap());
+    upstream.fake.set_faults(spec.parse().unwrap());
 }
 
 fn redis_with_a_user() -> Redis {
@@ -288,9 +288,9 @@ async fn a_step_during_an_attempt_makes_no_status_call_deny_it() {
             until("it is sent", async || upstream.times_sent("A1") == 1).await;
             clock.step_to(step);
             let mut calls = 0;
-            while upstream.stub.look(|books| books.times_paid("A1")) == 0 {
+            while upstream.fake.look(|books| books.times_paid("A1")) == 0 {
                 let told = told(&sidecar, "A1").await;
-                if upstream.stub.look(|books| books.times_paid("A1")) == 0 {
+                if upstream.fake.look(|books| books.times_paid("A1")) == 0 {
                     assert_eq!(told, "PROCESSING", "{to:?} {step}");
                     calls += 1;
                 }
@@ -320,7 +320,7 @@ async fn what_wechat_has_forgotten_is_not_called_refused() {
     faults(&upstream, "pay=reset-after;query=status:502");
     assert_eq!(code(&sidecar, "A1").await, "SYSTEMERROR");
     clock.step_to("+0");
-    let asked = || upstream.stub.look(|books| books.times_asked("gethbinfo", "A1"));
+    let asked = || upstream.fake.look(|books| books.times_asked("gethbinfo", "A1"));
     faults(&upstream, "query=error:NOT_FOUND");
     sidecar.logged("near the end of WeChat's query window").await;
     // Longer than "no such order" must be heard to be believed, with somebody asking all along.
@@ -352,7 +352,7 @@ async fn what_is_sent_again_after_a_month_is_asked_about() {
         state(&sidecar, "A1").await == "succeeded"
     })
     .await;
-    assert_eq!(upstream.stub.books().times_paid("A1"), 1);
+    assert_eq!(upstream.fake.books().times_paid("A1"), 1);
 }
 
 /// WeChat's window applied to a handler, which forgets nothing: its unknown order is not asked about any more.
@@ -427,7 +427,7 @@ async fn after_a_step_back_and_a_kill_orders_settle() {
         );
         let caller = tokio::spawn(async move { exchange(main, &bytes).await.is_some() });
         until("it is sent and paid", async || {
-            upstream.stub.look(|books| books.times_paid(order_no)) == 1
+            upstream.fake.look(|books| books.times_paid(order_no)) == 1
         })
         .await;
         clock.step_to("-2h");

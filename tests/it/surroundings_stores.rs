@@ -334,7 +334,7 @@ async fn with_one_master_away_the_others_orders_settle() {
     let upstream = Upstream::start(PAYS_EACH_CALL).await;
     let sidecar = start_on(&upstream, &thirty.cluster.url(), true).await;
     upstream
-        .stub
+        .fake
         .set_faults("pay/A=reset-after;query=status:502".parse().unwrap());
     let orders = thirty.orders();
     for order in &orders {
@@ -348,7 +348,7 @@ async fn with_one_master_away_the_others_orders_settle() {
     }
     let (away, merchants) = thirty.node_of_merchants_only();
     thirty.cluster.nodes[away].kill();
-    upstream.stub.set_faults("".parse().unwrap());
+    upstream.fake.set_faults("".parse().unwrap());
     for order in orders.iter().filter(|order| !merchants.contains(&order.mch_id)) {
         until("they settle, repeated by nobody", async || {
             is_shown(&sidecar, order, "succeeded").await

@@ -28,7 +28,7 @@ async fn an_id_and_a_trace_go_along_with_a_payout() {
     assert_eq!(answer.code(), "SUCCESS");
     assert_eq!(answer.headers["x-request-id"], "from-the-platform-1");
 
-    let books = upstream.stub.books();
+    let books = upstream.fake.books();
     let sent = |name: &str| {
         let headers = &books.requests().first().unwrap().headers;
         let found = headers.iter().find(|(header, _)| header == name);

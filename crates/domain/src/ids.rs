@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Why a text or a number is not the term it was meant to be: a rule in words, e.g. `must be 1 to 32 letters or digits`.
+/// Why a text or a number is not the value it was meant to be: a rule in words, e.g. `must be 1 to 32 letters or digits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
 /// Declares a text newtype whose constructor applies `$check` and whose refusal says `$rule`. Shared, since a payout hands
 /// its terms to records, questions and keys a dozen times.
-macro_rules! text_term {
+macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $rule:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
@@ -51,7 +51,7 @@ macro_rules! text_term {
     };
 }
 
-/// Makes a term printable and serialisable as it is: for those that may appear in logs in full.
+/// Makes a type printable and serialisable as it is: for those that may appear in logs in full.
 macro_rules! printable {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -72,7 +72,7 @@ macro_rules! printable {
     )*};
 }
 
-/// Makes a term print shortened only (`oX12…9f`), also in `Debug`, and not serialise by itself: for those that name a person.
+/// Makes a type print shortened only (`oX12…9f`), also in `Debug`, and not serialise by itself: for those that name a person.
 macro_rules! redacted {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -93,34 +93,34 @@ macro_rules! redacted {
     )*};
 }
 
-text_term! {
+text_id! {
     /// A merchant's number at WeChat Pay; the contract's `mchId`.
     MchId, "must be 1 to 32 digits", |t| within(t, 32, |b| b.is_ascii_digit())
 }
-text_term! {
+text_id! {
     /// An app id of a mini program or official account; the contract's `wxAppId`. It becomes part of a Redis key.
     WxAppId, "must be 1 to 32 letters, digits, `_` or `-`",
     |t| within(t, 32, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
-text_term! {
+text_id! {
     /// An order number (单号): the contract's `mchBillno`, WeChat's `mch_billno` (28 characters at most, see
     /// [`OrderNo::fits_red_packet`]) and `partner_trade_no`. Unique for all time within a merchant.
     OrderNo, "must be 1 to 32 letters or digits", |t| within(t, 32, |b| b.is_ascii_alphanumeric())
 }
-text_term! {
+text_id! {
     /// The customer's own id of a user, which the contract carries in the field `openid`. NOT a WeChat openid, and no
     /// conversion to [`OpenId`] exists.
     UserId, "must be 1 to 128 characters without control characters",
     |t| !t.is_empty() && t.chars().count() <= 128 && !t.chars().any(char::is_control)
 }
-text_term! {
+text_id! {
     /// WeChat's id of a user under one app; made only from the identity store or from a record.
     /// Source: wechat-pay.md, section 7 (String(64)).
     OpenId, "must be 1 to 64 letters, digits, `_` or `-`",
     |t| within(t, 64, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-text_term! {
+text_id! {
     /// Names a handler: `handler_id`, or else scheme, host, port and base path of its `handler_url`. It is pinned with each
     /// order that is sent there, so that no other handler is ever asked about that order.
     HandlerId, "must be 1 to 256 characters without blanks or control characters",

@@ -141,7 +141,7 @@ impl World {
 }
 
 /// A running stub. It stops when it is dropped.
-pub struct Stub {
+pub struct FakeWechat {
     world: Arc<World>,
     pki: Pki,
     addr: SocketAddr,
@@ -149,7 +149,7 @@ pub struct Stub {
     tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-impl Stub {
+impl FakeWechat {
     /// Starts to serve.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ impl Cgroup {
     }
 
     /// The file into which a process writes its number to come in.
-    pub fn door(&self) -> PathBuf {
+    pub fn procs(&self) -> PathBuf {
         self.path.join("cgroup.procs")
     }
 

@@ -28,7 +28,7 @@ use crate::http::drain::{Drain, Phase};
 use crate::http::plain_client::plain_client;
 use crate::openids::csv::HEADER;
 use crate::private;
-use fake_wechat::{HandlerKind, Options, Stub};
+use fake_wechat::{FakeWechat, HandlerKind, Options};
 use payout_domain::fields::Fields;
 
 /// How long an answer may take.
@@ -64,7 +64,7 @@ async fn play(once: bool) -> anyhow::Result<usize> {
 
 /// What a demo has started.
 struct Playground {
-    stub: Stub,
+    fake: FakeWechat,
     admin: SocketAddr,
     token: String,
     drain: Drain,
@@ -76,19 +76,19 @@ impl Playground {
     #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
     fn tell(&self) {
         let Self {
-            stub, admin, token, ..
+            fake, admin, token, ..
         } = self;
         println!("What is on record:\n  curl -H 'Authorization: Bearer {token}' http://{admin}/api/payouts");
         println!(
             "Serving until Ctrl-C. Payments: http://{}/_stub/payments",
-            stub.addr()
+            fake.addr()
         );
     }
 
     async fn end(self) -> anyhow::Result<()> {
         self.drain.enter(Phase::Draining);
         self.serving.await?;
-        self.stub.shutdown().await;
+        self.fake.shutdown().await;
         Ok(())
     }
 }
@@ -96,13 +96,13 @@ impl Playground {
 /// Plays the script; returns how many answers were wrong.
 #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
 async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
-    let stub = Stub::start(Options {
+    let fake = FakeWechat::start(Options {
         handler: HandlerKind::PaysEachCall,
         ..Options::loopback()
     })
     .await?;
     let token = random_token();
-    let config = configure(dir, &stub, &token)?;
+    let config = configure(dir, &fake, &token)?;
     let (sidecar, drain) = Sidecar::bind(&config, Arc::new(SystemClock)).await?;
     let (main, admin) = sidecar.addresses()?;
     let serving = tokio::spawn(sidecar.serve());
@@ -113,7 +113,7 @@ async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
     println!("admin    http://{admin}/readyz   (token {token})");
     println!(
         "stub     http://{}/_stub/payments   (stands in for WeChat Pay and for a handler)\n",
-        stub.addr()
+        fake.addr()
     );
 
     let mut rows = Vec::new();
@@ -126,7 +126,7 @@ async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
     }
     let wrong = rows.iter().filter(|row| !row.is_right).count();
     table::print(&rows);
-    let payments = stub.books().payments().len();
+    let payments = fake.books().payments().len();
     println!(
         "\n{payments} payments were made for {} requests that asked for one.",
         script::asking_to_pay()
@@ -135,7 +135,7 @@ async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
         bail!("there should have been {} payments", script::PAYMENTS);
     }
     let playground = Playground {
-        stub,
+        fake,
         admin,
         token,
         drain,
@@ -160,8 +160,8 @@ async fn post(
 }
 
 /// Writes the demo's configuration, as a customer would, and loads it.
-fn configure(dir: &Path, stub: &Stub, token: &str) -> anyhow::Result<Config> {
-    let pki = stub.pki(&[script::MERCHANT]).map_err(anyhow::Error::from_boxed)?;
+fn configure(dir: &Path, fake: &FakeWechat, token: &str) -> anyhow::Result<Config> {
+    let pki = fake.pki(&[script::MERCHANT]).map_err(anyhow::Error::from_boxed)?;
     private::replace_all(dir, &pki)?;
     let users = [script::APP, script::TRANSFER_APP]
         .into_iter()
@@ -171,8 +171,8 @@ fn configure(dir: &Path, stub: &Stub, token: &str) -> anyhow::Result<Config> {
         .collect();
     let csv = format!("{HEADER}\n{mapped}");
     private::replace(&dir.join("openids.csv"), csv.as_bytes())?;
-    let tls = stub.tls_addr().context("the stub serves TLS")?;
-    let text = script::configuration(stub.addr(), tls, token);
+    let tls = fake.tls_addr().context("the stub serves TLS")?;
+    let text = script::configuration(fake.addr(), tls, token);
     let path = dir.join("config.toml");
     private::replace(&path, text.as_bytes())?;
     Ok(crate::config::load(&path, std::iter::empty())?)

@@ -277,13 +277,13 @@ fn a_handlers_token_is_a_header_value_and_a_handlers() {
 
 #[test]
 fn a_stand_in_never_gets_the_real_backup_host() {
-    let stub = format!("{LEAST}[wechat]\nbase_url = \"http://127.0.0.1:9\"\n");
-    assert_eq!(load_text(&stub, &[]).unwrap().wechat.backup_url, None);
+    let fake = format!("{LEAST}[wechat]\nbase_url = \"http://127.0.0.1:9\"\n");
+    assert_eq!(load_text(&fake, &[]).unwrap().wechat.backup_url, None);
     let real = [(
         "PAYOUT_SIDECAR__WECHAT__BACKUP_URL",
         "https://api2.mch.weixin.qq.com",
     )];
-    assert!(mistakes(&stub, &real)[0].contains("one of base_url and backup_url is on this machine"));
+    assert!(mistakes(&fake, &real)[0].contains("one of base_url and backup_url is on this machine"));
     let other = format!("{LEAST}[wechat]\nbase_url = \"https://wechat.example.com\"\n");
     assert_eq!(load_text(&other, &[]).unwrap().wechat.backup_url, None);
 }

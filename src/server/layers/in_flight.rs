@@ -8,140 +8,23 @@
 //! connection holds none: it has a place of another kind. A contract call whose body does not come gives its place to a newer
 //! one, the oldest first: slow bodies keep no payout out.
 
-use std::collections::VecDeque;
 use std::future::ready;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use futures_util::future::{Either, TryFutureExt as _};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, StatusCode};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
+use crate::http::in_flight::{CallPermits, InFlightPermit, Waiting};
 use crate::http::responses::refusal;
 use crate::proxy::headers::digits;
 use crate::server::budget::Calls;
 use crate::server::stack::Serves;
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
-/// A place among the requests in flight; free again once every clone is dropped. Every admitted request carries its own as
-/// an extension.
-#[derive(Clone)]
-pub struct InFlightPermit(Kind);
-
-#[derive(Clone)]
-enum Kind {
-    /// A contract call's, which may go to a newer one.
-    Call(Arc<Held>),
-    /// Another request's, to its end.
-    Other { _permit: Arc<OwnedSemaphorePermit> },
-}
-
-/// A contract call, and the memory that it may take.
-struct Permits {
-    _request: OwnedSemaphorePermit,
-    _memory: OwnedSemaphorePermit,
-}
-
 /// The unit in which the memory of contract calls is given out: a semaphore has too few permits for bytes.
 const BYTES_PER_PERMIT: u64 = 1024;
-
-struct Held {
-    hold: Mutex<Hold>,
-    taken_away: Notify,
-    waiting: Arc<Waiting>,
-}
-
-enum Hold {
-    /// The request has not come whole, and a newer one may have the place.
-    Lent(Permits),
-    /// To the end.
-    Kept { _permits: Permits },
-    /// A newer one has it.
-    Gone,
-}
-
-/// Those whose bodies are waited for, in the order in which they came.
-#[derive(Default)]
-struct Waiting {
-    line: Mutex<VecDeque<Weak<Held>>>,
-}
-
-impl Waiting {
-    fn line(&self) -> MutexGuard<'_, VecDeque<Weak<Held>>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn join(&self, held: &Arc<Held>) {
-        let mut line = self.line();
-        // Those that are gone are swept out when they are many.
-        if line.len() == line.capacity() {
-            line.retain(|one| one.strong_count() > 0);
-        }
-        line.push_back(Arc::downgrade(held));
-    }
-
-    /// Takes the place of the one that has waited for longest.
-    fn take_oldest(&self) -> Option<Permits> {
-        let mut line = self.line();
-        std::iter::from_fn(|| line.pop_front()).find_map(|held| held.upgrade()?.take_away())
-    }
-}
-
-impl Held {
-    fn hold(&self) -> MutexGuard<'_, Hold> {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_away(&self) -> Option<Permits> {
-        let mut hold = self.hold();
-        match std::mem::replace(&mut *hold, Hold::Gone) {
-            Hold::Lent(permits) => {
-                self.taken_away.notify_one();
-                Some(permits)
-            }
-            other @ (Hold::Kept { .. } | Hold::Gone) => {
-                *hold = other;
-                None
-            }
-        }
-    }
-}
-
-impl InFlightPermit {
-    fn lent(permits: Permits, waiting: &Arc<Waiting>) -> Self {
-        Self(Kind::Call(Arc::new(Held {
-            hold: Mutex::new(Hold::Lent(permits)),
-            taken_away: Notify::new(),
-            waiting: Arc::clone(waiting),
-        })))
-    }
-
-    /// Resolves when a newer request has the place. To be waited for only while the body does not come: from now on it can
-    /// happen.
-    pub async fn taken_away(&self) {
-        match &self.0 {
-            Kind::Call(held) => {
-                held.waiting.join(held);
-                held.taken_away.notified().await;
-            }
-            Kind::Other { .. } => std::future::pending().await,
-        }
-    }
-
-    /// Keeps the place to the end, now that the request is whole. False: it is gone, and nothing may be done.
-    #[must_use]
-    pub fn keep(&self) -> bool {
-        let Kind::Call(held) = &self.0 else { return true };
-        let mut hold = held.hold();
-        match std::mem::replace(&mut *hold, Hold::Gone) {
-            Hold::Lent(permits) | Hold::Kept { _permits: permits } => {
-                *hold = Hold::Kept { _permits: permits };
-                true
-            }
-            Hold::Gone => false,
-        }
-    }
-}
 
 /// All places. (tower's limits end with the response's future, before its body and before a payout that outlives its caller.)
 pub struct InFlightPermits {
@@ -188,9 +71,7 @@ impl InFlightPermits {
     fn admit(&self, path: &str, headers: &HeaderMap) -> Option<InFlightPermit> {
         if !matches!(path, SEND_PATH | STATUS_PATH) {
             let permit = Arc::clone(&self.others).try_acquire_owned().ok()?;
-            return Some(InFlightPermit(Kind::Other {
-                _permit: Arc::new(permit),
-            }));
+            return Some(InFlightPermit::other(permit));
         }
         let cost = self.calls.cost(length(headers)).div_ceil(BYTES_PER_PERMIT);
         let cost = u32::try_from(cost).ok()?;
@@ -204,10 +85,10 @@ impl InFlightPermits {
     }
 
     /// What a contract call of this cost takes, where it is free.
-    fn take(&self, cost: u32) -> Option<Permits> {
+    fn take(&self, cost: u32) -> Option<CallPermits> {
         let request = Arc::clone(&self.payouts).try_acquire_owned().ok()?;
         let memory = Arc::clone(&self.memory).try_acquire_many_owned(cost).ok()?;
-        Some(Permits {
+        Some(CallPermits {
             _request: request,
             _memory: memory,
         })

@@ -1,6 +1,6 @@
 //! The library behind the framer: it must see the same requests, whatever comes, in whatever pieces.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
@@ -34,9 +34,9 @@ fn serve() -> (DuplexStream, Served, tokio::task::JoinHandle<()>) {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
         }
     });
-    let wire = Wire::default();
-    let io = TokioIo::new(Strict::new(ours, None, MAX_HEAD, wire.clone()));
-    let service = hyper::service::service_fn(move |request| wire.clone().answer(request, service.clone()));
+    let http1 = Http1Exchange::default();
+    let io = TokioIo::new(Strict::new(ours, None, MAX_HEAD, http1.clone()));
+    let service = hyper::service::service_fn(move |request| answer(http1.clone(), request, service.clone()));
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
     let task = tokio::spawn(async move { drop(connection.await) });
     (caller, served, task)
@@ -159,18 +159,18 @@ async fn the_library_sees_the_requests_that_the_framer_sees() {
 
 #[tokio::test]
 async fn the_bytes_behind_a_request_wait_for_its_answer() {
-    let wire = Wire::default();
+    let http1 = Http1Exchange::default();
     let (mut caller, ours) = tokio::io::duplex(256);
-    let mut strict = Strict::new(ours, None, MAX_HEAD, wire.clone());
+    let mut strict = Strict::new(ours, None, MAX_HEAD, http1.clone());
     let request = b"GET /1 HTTP/1.1\r\nUpgrade: x\r\n\r\n";
     soon(caller.write_all(&[request, b"\nnot HTTP".as_slice()].concat()))
         .await
         .unwrap();
     let mut buf = vec![0; 256];
     assert_eq!(soon(strict.read(&mut buf)).await.unwrap(), request.len());
-    wire.call();
+    http1.call();
     assert!(futures_util::poll!(std::pin::pin!(strict.read(&mut buf))).is_pending());
-    wire.answered(StatusCode::SWITCHING_PROTOCOLS);
+    http1.answered(StatusCode::SWITCHING_PROTOCOLS);
     let read = soon(strict.read(&mut buf)).await.unwrap();
     assert_eq!(&buf[..read], b"\nnot HTTP");
     soon(caller.write_all(b"\0")).await.unwrap();
@@ -183,14 +183,14 @@ async fn the_bytes_behind_a_request_wait_for_its_answer() {
 
 #[tokio::test]
 async fn a_word_before_the_answer_never_gets_into_another_answer() {
-    let wire = Wire::default();
+    let http1 = Http1Exchange::default();
     let (mut caller, ours) = tokio::io::duplex(4);
-    let mut strict = Strict::new(ours, None, MAX_HEAD, wire.clone());
+    let mut strict = Strict::new(ours, None, MAX_HEAD, http1.clone());
     let mut told = [0; 4];
-    wire.say_first(Bytes::from_static(b"early"));
-    wire.call();
+    http1.send_interim(Bytes::from_static(b"early"));
+    http1.call();
     // The answer before is still being written: the word waits until the library has flushed it.
-    wire.say_first(Bytes::from_static(b"word"));
+    http1.send_interim(Bytes::from_static(b"word"));
     assert_eq!(soon(strict.write(b"last")).await.unwrap(), 4);
     soon(caller.read_exact(&mut told)).await.unwrap();
     assert_eq!(&told, b"last");
@@ -198,10 +198,10 @@ async fn a_word_before_the_answer_never_gets_into_another_answer() {
     soon(caller.read_exact(&mut told)).await.unwrap();
     assert_eq!(&told, b"word");
     // One that is half written is finished before anything else, and one that comes with the answer goes first.
-    wire.say_first(Bytes::from_static(b"123456"));
+    http1.send_interim(Bytes::from_static(b"123456"));
     assert!(futures_util::poll!(std::pin::pin!(strict.flush())).is_pending());
-    wire.answered(StatusCode::OK);
-    wire.say_first(Bytes::from_static(b"late"));
+    http1.answered(StatusCode::OK);
+    http1.send_interim(Bytes::from_static(b"late"));
     assert!(futures_util::poll!(std::pin::pin!(strict.write(b"78"))).is_pending());
     soon(caller.read_exact(&mut told)).await.unwrap();
     assert_eq!(&told, b"1234");
@@ -236,7 +236,7 @@ async fn http2_is_known_by_its_preface_and_passes_as_it_is() {
         };
         let (mut caller, ours) = tokio::io::duplex(256);
         let frames = Frames::new(activity, wider);
-        let mut strict = Strict::new(ours, Some(frames), MAX_HEAD, Wire::default());
+        let mut strict = Strict::new(ours, Some(frames), MAX_HEAD, Http1Exchange::default());
         let mut read = Vec::new();
         for byte in &sent {
             caller.write_all(&[*byte]).await.unwrap();

@@ -24,9 +24,9 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::Handle;
 
 use super::{Protocol, Settings};
+use crate::http::client_tls::{TlsError, tls_config};
 use crate::telemetry::log::throttle::Throttle;
 use crate::telemetry::metrics::traces::TraceMetrics;
-use crate::upstream::dial::{TlsError, tls_config};
 
 /// The most spans that wait. One that finds no place is dropped.
 const CAPACITY: usize = 2048;

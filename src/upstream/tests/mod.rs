@@ -15,8 +15,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::dial::{Connector, tls_config};
+use super::dial::Connector;
 use super::http_client::{Answer, Client, Failure, MAX_ANSWER_BYTES};
+use crate::http::client_tls::tls_config;
 use payout_domain::ids::OrderNo;
 use payout_domain::wechat::v3::{cancel_path, query_path};
 

@@ -22,7 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use test_support::rng::Rng;
 
-use crate::upstream::dial::{ClientCertificate, Connector, tls_config};
+use crate::http::client_tls::{ClientCertificate, tls_config};
+use crate::upstream::dial::Connector;
 use crate::upstream::http_client::{Client, Failure};
 
 /// How many are under way at once.

@@ -76,7 +76,7 @@ async fn pay(said: &mut Said, sidecar: &Sidecar, encoding: Encoding, payout: &Pa
 /// Every kind of payout and of failure, and the status of each.
 async fn payouts(world: &World, sidecar: &Sidecar, said: &mut Said) {
     let faults = "pay/REF=error:NOTENOUGH;pay/SYS=error-after:SYSTEMERROR;pay/CUT=reset-after;pay/BAD=garbage-after;pay/HALF=truncate-after;pay/HANG=hang-after;query=status:502";
-    world.stub.set_faults(faults.parse().unwrap());
+    world.fake.set_faults(faults.parse().unwrap());
     for encoding in BOTH {
         let name = |order_no: &str| format!("{order_no}{encoding:?}");
         let with_keys = |mch_id: &str, order_no: &str| {
@@ -228,9 +228,9 @@ async fn malformed(world: &World, sidecar: &Sidecar, said: &mut Said) {
         said.0.push(("HTTP/2".into(), format!("{answer:?}")));
     }
     // A notification that is right, and some that are not.
-    assert_eq!(world.stub.notify("OKBJson", "").await, Ok(204));
+    assert_eq!(world.fake.notify("OKBJson", "").await, Ok(204));
     for how in ["signature", "serial", "body", "key", "number", "amount"] {
-        let answered = world.stub.notify("OKBJson", how).await;
+        let answered = world.fake.notify("OKBJson", how).await;
         said.0.push((format!("notify {how}"), format!("{answered:?}")));
     }
 }

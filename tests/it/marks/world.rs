@@ -1,7 +1,7 @@
 //! A world whose every secret is marked: the configuration, the keys behind it, and configurations with mistakes right
 //! where the secrets are.
 
-use fake_wechat::{APIV3_KEY, Options, PUBLIC_KEY_ID, Stub};
+use fake_wechat::{APIV3_KEY, FakeWechat, Options, PUBLIC_KEY_ID};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use payout_sidecar::private::replace_all;
 use rustls::pki_types::pem::PemObject as _;
@@ -51,7 +51,7 @@ fn lines_of(pem: &str) -> Vec<String> {
 }
 
 pub struct World {
-    pub stub: Stub,
+    pub fake: FakeWechat,
     pub redis: Redis,
     pub collector: Collector,
     pub pki: TempDir,
@@ -62,7 +62,7 @@ pub struct World {
 impl World {
     pub async fn start() -> Self {
         let own = [(SENDS_KEYS.to_owned(), API_KEY_SENT.to_owned())];
-        let stub = Stub::start(Options {
+        let fake = FakeWechat::start(Options {
             api_key: API_KEY.to_owned(),
             merchants: own.to_vec(),
             ..Options::loopback()
@@ -70,13 +70,13 @@ impl World {
         .await
         .unwrap();
         let pki = tempfile::tempdir().unwrap();
-        replace_all(pki.path(), &stub.pki(&[MERCHANT]).unwrap()).unwrap();
-        replace_all(pki.path(), &stub.v3_pki(&[BILLED]).unwrap()).unwrap();
-        let (cert, key) = stub.client_certificate(HAS_P12).unwrap();
+        replace_all(pki.path(), &fake.pki(&[MERCHANT]).unwrap()).unwrap();
+        replace_all(pki.path(), &fake.v3_pki(&[BILLED]).unwrap()).unwrap();
+        let (cert, key) = fake.client_certificate(HAS_P12).unwrap();
         std::fs::write(pki.path().join("merchant.p12"), p12(&cert, &key)).unwrap();
         std::fs::write(pki.path().join("p12.key"), key).unwrap();
         std::fs::write(pki.path().join("caller-token"), CALLER).unwrap();
-        let (sent_cert, sent_key) = stub.client_certificate(SENDS_KEYS).unwrap();
+        let (sent_cert, sent_key) = fake.client_certificate(SENDS_KEYS).unwrap();
         let synced = [
             "--requirepass",
             REDIS,
@@ -88,7 +88,7 @@ impl World {
         let redis = Redis::start_with(&synced, Some(REDIS));
         redis.cli(&["SET", &format!("openid:{APP}:{USER}"), OPENID]);
         Self {
-            stub,
+            fake,
             redis,
             collector: Collector::start(Does::Takes).await,
             pki,
@@ -100,9 +100,9 @@ impl World {
     pub fn configuration(&self) -> String {
         let pki = self.pki.path().display();
         let redis = format!("redis://:{REDIS}@127.0.0.1:{}/0", self.redis.port);
-        let plain = self.stub.addr();
+        let plain = self.fake.addr();
         let collector = self.collector.address;
-        let tls = self.stub.tls_addr().unwrap().port();
+        let tls = self.fake.tls_addr().unwrap().port();
         let redpack = "to = \"wechat\"\nproduct = \"redpack\"\nsend_name = \"s\"\nwishing = \"w\"";
         format!(
             "[server]\nhttp2 = true\n[admin]\ntoken = \"{ADMIN}\"\n\

@@ -125,7 +125,7 @@ impl Load {
     }
 
     fn seen(&self, upstream: &Upstream, order_no: &str) -> Seen {
-        upstream.stub.look(|books| Seen {
+        upstream.fake.look(|books| Seen {
             asked: books.times_asked(self.paying_call, order_no),
             paid: books.times_paid(order_no),
         })
@@ -146,7 +146,7 @@ impl Load {
 
     /// What must hold, whatever happened. Call it when every order is settled.
     pub async fn judge(&self, upstream: &Upstream, admin: SocketAddr, refusals: &[&str]) {
-        let books = upstream.stub.books();
+        let books = upstream.fake.books();
         let recorded = recorded(admin).await;
         let all = self.stories.lock().unwrap().clone();
         let ordered: BTreeSet<&str> = all.keys().map(String::as_str).collect();

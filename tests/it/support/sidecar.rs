@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use fake_wechat::{API_KEY, HandlerKind, Options, PUBLIC_KEY_ID, Stub};
+use fake_wechat::{API_KEY, FakeWechat, HandlerKind, Options, PUBLIC_KEY_ID};
 use payout_sidecar::private::replace_all;
 use tempfile::TempDir;
 
@@ -50,7 +50,7 @@ impl Confined {
     /// A shell that confines itself and becomes the command.
     fn shell(&self) -> Command {
         let enter = self.cgroup.as_ref().map_or_else(String::new, |cgroup| {
-            format!("echo $$ > {} && ", cgroup.door().display())
+            format!("echo $$ > {} && ", cgroup.procs().display())
         });
         let script = format!("{enter}ulimit -S -n {} && exec \"$0\" \"$@\"", self.descriptors);
         let mut shell = Command::new("sh");
@@ -342,7 +342,7 @@ pub enum To {
 
 /// A stub, and the configuration that sends payouts to it.
 pub struct Upstream {
-    pub stub: Stub,
+    pub fake: FakeWechat,
     pub dir: TempDir,
     pub to: To,
 }
@@ -353,18 +353,18 @@ impl Upstream {
             To::Handler { idempotent: false } => HandlerKind::PaysEachCall,
             _ => HandlerKind::Idempotent,
         };
-        let stub = Stub::start(Options {
+        let fake = FakeWechat::start(Options {
             handler,
             ..Options::loopback()
         })
         .await
         .unwrap();
         let dir = tempfile::tempdir().unwrap();
-        replace_all(dir.path(), &stub.pki(&[MERCHANT]).unwrap()).unwrap();
+        replace_all(dir.path(), &fake.pki(&[MERCHANT]).unwrap()).unwrap();
         if matches!(to, To::Bill { .. }) {
-            replace_all(dir.path(), &stub.v3_pki(&[MERCHANT]).unwrap()).unwrap();
+            replace_all(dir.path(), &fake.v3_pki(&[MERCHANT]).unwrap()).unwrap();
         }
-        Self { stub, dir, to }
+        Self { fake, dir, to }
     }
 
     /// `[client_ip]`, `[wechat]`, `[backend]` and the merchant.
@@ -374,7 +374,7 @@ impl Upstream {
             To::Handler { idempotent } => format!(
                 "[[merchant]]\nmch_id = \"{MERCHANT}\"\nto = \"handler\"\nhandler_url = \"http://{}\"\nidempotent = {idempotent}\n\
                  timeout = \"3s\"\n",
-                self.stub.addr()
+                self.fake.addr()
             ),
             To::Bill { certificates } => {
                 let v3 = format!("{pki}/{MERCHANT}/v3");
@@ -411,8 +411,8 @@ impl Upstream {
         format!(
             "[client_ip]\nvalue = \"203.0.113.7\"\n[backend]\nurl = \"http://{}\"\n\
              [wechat]\nbase_url = \"https://localhost:{}\"\nca = \"{pki}/stub-ca.crt\"\nconnect_timeout = \"3s\"\ntimeout = \"3s\"\n{merchant}",
-            self.stub.addr(),
-            self.stub.tls_addr().unwrap().port(),
+            self.fake.addr(),
+            self.fake.tls_addr().unwrap().port(),
         )
     }
 
@@ -428,7 +428,7 @@ impl Upstream {
 
     /// How often the paying call was made for an order.
     pub fn times_sent(&self, order_no: &str) -> usize {
-        self.stub
+        self.fake
             .look(|books| books.times_asked(self.paying_call(), order_no))
     }
 }

@@ -10,12 +10,12 @@ use crate::support::sidecar::{ADMIN, MERCHANT, Sidecar, To, Upstream, binary};
 async fn a_number_that_was_settled_as_refused_is_spent() {
     let upstream = Upstream::start(To::Handler { idempotent: true }).await;
     upstream
-        .stub
+        .fake
         .set_faults("pay=reset-before;query=status:502".parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let configuration = format!(
         "{ADMIN}{}",
-        on_files(&dir, &at_handler(MERCHANT, upstream.stub.addr(), ""))
+        on_files(&dir, &at_handler(MERCHANT, upstream.fake.addr(), ""))
     );
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
     assert_eq!(pay(&sidecar, "O1").await, "SYSTEMERROR");
@@ -36,14 +36,14 @@ async fn a_number_that_was_settled_as_refused_is_spent() {
         .output()
         .unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    upstream.stub.set_faults("".parse().unwrap());
+    upstream.fake.set_faults("".parse().unwrap());
     let sent = upstream.times_sent("O1");
     for _ in 0..2 {
         assert_eq!(pay(&sidecar, "O1").await, "OPERATOR");
         assert_eq!(stands(&sidecar, "O1").await, "FAILED");
     }
     assert_eq!(
-        (upstream.times_sent("O1"), upstream.stub.books().times_paid("O1")),
+        (upstream.times_sent("O1"), upstream.fake.books().times_paid("O1")),
         (sent, 0)
     );
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fake_wechat::{Faults, HandlerKind, Options, Stub};
+use fake_wechat::{FakeWechat, Faults, HandlerKind, Options};
 
 use super::{another_address_of, at_handler, metric, on_files, pay, record, reload, stands};
 use crate::support::sidecar::{MERCHANT, Sidecar, To, Upstream, embedded};
@@ -14,19 +14,19 @@ fn faults(spec: &str) -> Faults {
     spec.parse().unwrap()
 }
 
-async fn handler(kind: HandlerKind) -> Stub {
+async fn handler(kind: HandlerKind) -> FakeWechat {
     let options = Options {
         handler: kind,
         tls_listen: None,
         ..Options::loopback()
     };
-    Stub::start(options).await.unwrap()
+    FakeWechat::start(options).await.unwrap()
 }
 
 /// Two handlers that know nothing of each other. The first one pays and does not say so, nor answers questions.
 struct Two {
-    first: Stub,
-    second: Stub,
+    first: FakeWechat,
+    second: FakeWechat,
     /// What the entries of both have in common.
     manners: String,
 }
@@ -228,18 +228,18 @@ async fn goes_over(made: To, from: To, to: To) {
         };
         let times = others
             .iter()
-            .map(|call| upstream.stub.books().times_asked(call, "V1"));
+            .map(|call| upstream.fake.books().times_asked(call, "V1"));
         times.sum::<usize>() > 0
     };
     upstream
-        .stub
+        .fake
         .set_faults(faults("pay/V1=reset-after;query/V1=status:502"));
     let dir = tempfile::tempdir().unwrap();
     let stores = embedded(&dir);
     let sidecar = Sidecar::start_in(dir, &format!("{stores}{before}"), &[]).await;
     assert_eq!(pay(&sidecar, "V1").await, "SYSTEMERROR");
     reload(&sidecar, &format!("{stores}{after}")).await;
-    is_left_alone(&sidecar, "V1", || upstream.stub.books().times_paid("V1") == 1).await;
+    is_left_alone(&sidecar, "V1", || upstream.fake.books().times_paid("V1") == 1).await;
     named_by_the_reload(
         &sidecar,
         if made == from {
@@ -253,7 +253,7 @@ async fn goes_over(made: To, from: To, to: To) {
     assert!(!was_asked(&upstream));
 
     // The entry before is restored, for its own orders.
-    upstream.stub.set_faults(Faults::default());
+    upstream.fake.set_faults(Faults::default());
     let entry = &before[before.find("[[merchant]]").unwrap()..];
     reload(&sidecar, &format!("{stores}{after}{entry}settle_only = true\n")).await;
     until("it is settled", async || {
@@ -261,7 +261,7 @@ async fn goes_over(made: To, from: To, to: To) {
     })
     .await;
     assert_eq!(pay(&sidecar, "V1").await, "SUCCESS");
-    assert_eq!(upstream.stub.books().times_paid("V1"), 1);
+    assert_eq!(upstream.fake.books().times_paid("V1"), 1);
     assert!(!was_asked(&upstream));
     until("nobody is called any more", async || {
         metric(&sidecar, STRANDED).await == 0

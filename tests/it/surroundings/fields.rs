@@ -21,7 +21,7 @@ const LOOK_ALIKES: [(&str, &str); 8] = [
 async fn no_handler_is_given_a_contract_field_in_other_letters() {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
     let dir = tempfile::tempdir().unwrap();
-    let configuration = on_files(&dir, &at_handler(MERCHANT, upstream.stub.addr(), ""));
+    let configuration = on_files(&dir, &at_handler(MERCHANT, upstream.fake.addr(), ""));
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
     for encoding in BOTH {
         for (n, (name, value)) in LOOK_ALIKES.into_iter().enumerate() {
@@ -31,11 +31,11 @@ async fn no_handler_is_given_a_contract_field_in_other_letters() {
             assert!(told.field("errCodeDes").contains(name), "{name}: {}", told.body);
         }
     }
-    assert_eq!(upstream.stub.books().requests(), []);
+    assert_eq!(upstream.fake.books().requests(), []);
     // What only looks like nothing of the contract's is passed on.
     let payout = Payout::new("H9").with("campaign", "spring");
     assert_eq!(sidecar.pay(BOTH[0], &payout).await.code(), "SUCCESS");
-    let books = upstream.stub.books();
+    let books = upstream.fake.books();
     assert_eq!(books.requests()[0].fields["campaign"], "spring");
 }
 
@@ -50,7 +50,7 @@ async fn wechat_pay_is_sent_the_canonical_fields_only() {
         let payout = Payout::new(&format!("W{n}")).with(name, value);
         let told = sidecar.pay(BOTH[n % 2], &payout).await;
         assert_eq!(told.code(), "SUCCESS", "{name}: {}", told.body);
-        let books = upstream.stub.books();
+        let books = upstream.fake.books();
         let payment = books.payments().last().unwrap();
         let paid = (payment.mch_id.as_str(), payment.order_no.as_str(), payment.amount);
         assert_eq!(paid, (MERCHANT, payout.order_no.as_str(), 100), "{name}");

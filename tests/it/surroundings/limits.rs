@@ -8,7 +8,7 @@ use test_support::until;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lowered_limit_binds_the_repeat_of_a_refused_order() {
     let upstream = Upstream::start(To::Redpack).await;
-    upstream.stub.set_faults("pay=error:NOTENOUGH*1".parse().unwrap());
+    upstream.fake.set_faults("pay=error:NOTENOUGH*1".parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let rest = format!("{}{}", embedded(&dir), upstream.configuration());
     let at_most = |fen: u32| format!("[limits]\nmax_amount = {fen}\n{rest}");
@@ -25,7 +25,7 @@ async fn a_lowered_limit_binds_the_repeat_of_a_refused_order() {
     assert_eq!(record(&sidecar, "L1").await["state"], "refused");
     reload(&sidecar, &at_most(150)).await;
     assert_eq!(sidecar.pay(Encoding::Json, &payout).await.code(), "SUCCESS");
-    assert_eq!(upstream.stub.books().times_paid("L1"), 1);
+    assert_eq!(upstream.fake.books().times_paid("L1"), 1);
 }
 
 /// A handler pays an order that it was believed not to have: the day's limit counts it after all.

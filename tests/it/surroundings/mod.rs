@@ -7,7 +7,7 @@ mod fields;
 mod late_delivery;
 mod limits;
 mod network;
-mod pace;
+mod query_rate;
 mod status;
 
 use std::collections::BTreeMap;

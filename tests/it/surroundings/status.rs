@@ -20,21 +20,21 @@ async fn a_paid_transfer_is_not_called_failed_by_the_word_on_an_attempt_before()
     let configuration = format!("{}{}", embedded(&dir), upstream.configuration());
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
     upstream
-        .stub
+        .fake
         .set_faults("pay=error-after:SYSTEMERROR*1".parse().unwrap());
-    upstream.stub.set_status("T1", "FAILED");
+    upstream.fake.set_status("T1", "FAILED");
     assert_eq!(pay(&sidecar, "T1").await, "SYSTEMERROR");
     assert_eq!(stands(&sidecar, "T1").await, "FAILED");
-    upstream.stub.set_status("T1", "SUCCESS");
+    upstream.fake.set_status("T1", "SUCCESS");
     assert_eq!(pay(&sidecar, "T1").await, "SUCCESS");
     assert_eq!(upstream.times_sent("T1"), 2);
     for silence in ["query=status:502", "query=reset-before", "query=garbage"] {
-        upstream.stub.set_faults(silence.parse().unwrap());
+        upstream.fake.set_faults(silence.parse().unwrap());
         assert_eq!(stands(&sidecar, "T1").await, "SUCCESS", "{silence}");
     }
     // Nor by a late answer about that attempt.
-    upstream.stub.set_faults("".parse().unwrap());
-    upstream.stub.set_status("T1", "FAILED");
+    upstream.fake.set_faults("".parse().unwrap());
+    upstream.fake.set_status("T1", "FAILED");
     assert_eq!(stands(&sidecar, "T1").await, "SUCCESS");
 }
 
@@ -44,7 +44,7 @@ async fn an_order_on_its_way_is_not_called_unknown_while_the_ledger_is_away() {
     let mut redis = Redis::start();
     redis.cli(&["SET", &format!("openid:{APP}:user-1"), OPENID]);
     let upstream = Upstream::start(To::Redpack).await;
-    upstream.stub.set_faults("pay=hang-before".parse().unwrap());
+    upstream.fake.set_faults("pay=hang-before".parse().unwrap());
     let configuration = format!("{}{}", in_redis(&redis.url()), upstream.configuration());
     let sidecar = Sidecar::start(&configuration).await;
     let elsewhere = Sidecar::start(&configuration).await;
@@ -68,7 +68,7 @@ async fn an_order_on_its_way_is_not_called_unknown_while_the_ledger_is_away() {
         );
     }
     redis.restart();
-    upstream.stub.set_faults("".parse().unwrap());
+    upstream.fake.set_faults("".parse().unwrap());
     until("it is paid by a repeat", async || {
         let told = (stands(&sidecar, "S1").await, pay(&sidecar, "S1").await);
         assert!(
@@ -82,7 +82,7 @@ async fn an_order_on_its_way_is_not_called_unknown_while_the_ledger_is_away() {
         record(&elsewhere, "S1").await["state"] == "succeeded"
     })
     .await;
-    assert_eq!(upstream.stub.books().times_paid("S1"), 1);
+    assert_eq!(upstream.fake.books().times_paid("S1"), 1);
 }
 
 /// Stands between a sidecar and Redis. A command that holds these bytes, and what comes after it, waits.

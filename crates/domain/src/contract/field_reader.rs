@@ -30,11 +30,11 @@ impl<'a> FieldReader<'a> {
         self.text(name)?.ok_or_else(|| ApiError::missing(name))
     }
 
-    /// A text that must be there and parse as a term.
+    /// A text that must be there and parse as one of the contract's values.
     ///
     /// # Errors
-    /// As [`FieldReader::required`], and when the term's rule is broken.
-    pub fn term<T>(&mut self, name: &str, parse: fn(&str) -> Result<T, Malformed>) -> Result<T, ApiError> {
+    /// As [`FieldReader::required`], and when the value breaks its type's rule.
+    pub fn parsed<T>(&mut self, name: &str, parse: fn(&str) -> Result<T, Malformed>) -> Result<T, ApiError> {
         let text = self.required(name)?;
         parse(&text).map_err(|rule| ApiError::field(name, rule.0))
     }

@@ -113,10 +113,10 @@ impl SendRequest {
     pub fn read(fields: Fields<'_>) -> Result<Self, ApiError> {
         let mut fields = FieldReader(fields);
         Ok(Self {
-            wx_app_id: fields.term("wxAppId", WxAppId::parse)?,
-            mch_id: fields.term("mchId", MchId::parse)?,
-            order_no: fields.term("mchBillno", OrderNo::parse)?,
-            user_id: fields.term("openid", UserId::parse)?,
+            wx_app_id: fields.parsed("wxAppId", WxAppId::parse)?,
+            mch_id: fields.parsed("mchId", MchId::parse)?,
+            order_no: fields.parsed("mchBillno", OrderNo::parse)?,
+            user_id: fields.parsed("openid", UserId::parse)?,
             amount: read_amount(&mut fields)?,
             client_ip: fields.text(CLIENT_IP)?,
             act_name: fields

@@ -27,10 +27,10 @@ impl StatusRequest {
     pub fn read(fields: Fields<'_>) -> Result<Self, ApiError> {
         let mut fields = FieldReader(fields);
         Ok(Self {
-            wx_app_id: fields.term("wxAppId", WxAppId::parse)?,
+            wx_app_id: fields.parsed("wxAppId", WxAppId::parse)?,
             key: OrderKey {
-                mch_id: fields.term("mchId", MchId::parse)?,
-                order_no: fields.term("mchBillno", OrderNo::parse)?,
+                mch_id: fields.parsed("mchId", MchId::parse)?,
+                order_no: fields.parsed("mchBillno", OrderNo::parse)?,
             },
             trade_record_id: read_record_id(&mut fields)?,
             credentials: RequestCredentials::read(&mut fields)?,

@@ -45,7 +45,7 @@ async fn only_addresses_that_are_allowed_get_in() {
             "{forwarded:?}"
         );
     }
-    assert_eq!(upstream.stub.books().payments().len(), 1);
+    assert_eq!(upstream.fake.books().payments().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +68,7 @@ async fn the_token_is_asked_for_and_goes_no_further() {
         status(&sidecar, "/pay/sendApiRedPack?token=wrong", &[], body.as_bytes()).await,
         401
     );
-    assert_eq!(upstream.stub.books().requests(), []);
+    assert_eq!(upstream.fake.books().requests(), []);
     assert_eq!(
         status(
             &sidecar,
@@ -148,7 +148,7 @@ async fn a_signed_request_is_checked_over_all_its_fields() {
             (200, "FAIL".into(), "SIGN_ERROR".into())
         );
     }
-    assert_eq!(upstream.stub.books().requests(), []);
+    assert_eq!(upstream.fake.books().requests(), []);
     for encoding in [Encoding::Json, Encoding::Xml] {
         let answer = sidecar
             .pay(encoding, &unsigned.clone().with("sign", &signature))
@@ -238,10 +238,10 @@ async fn a_signature_fits_one_request_only() {
                 "{}",
                 answer.body
             );
-            assert_eq!(upstream.stub.books().payments().len(), 0);
+            assert_eq!(upstream.fake.books().payments().len(), 0);
         }
     }
-    let payments = upstream.stub.books().payments().to_vec();
+    let payments = upstream.fake.books().payments().to_vec();
     assert_eq!(
         payments
             .iter()
@@ -273,7 +273,7 @@ async fn the_rules_come_in_the_order_of_the_stack() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_up_frees_no_place() {
     let (upstream, sidecar) = with_access("[server]\nmax_in_flight = 1").await;
-    upstream.stub.set_faults("pay/HUNG=delay:2s".parse().unwrap());
+    upstream.fake.set_faults("pay/HUNG=delay:2s".parse().unwrap());
     let body = Payout::new("HUNG1").body(Encoding::Json);
     let headers = [("Content-Type", "application/json")];
     let bytes = test_support::http::request("POST", "/pay/sendApiRedPack", &headers, body.as_bytes());
@@ -289,13 +289,13 @@ async fn hanging_up_frees_no_place() {
         sidecar.pay(Encoding::Json, &Payout::new("NEXT1")).await.status == 200
     })
     .await;
-    assert_eq!(upstream.stub.books().times_paid("HUNG1"), 1);
+    assert_eq!(upstream.fake.books().times_paid("HUNG1"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_request_too_many_is_turned_away_at_once() {
     let (upstream, sidecar) = with_access("[server]\nmax_in_flight = 2").await;
-    upstream.stub.set_faults("pay/BUSY=delay:2s".parse().unwrap());
+    upstream.fake.set_faults("pay/BUSY=delay:2s".parse().unwrap());
     let orders: Vec<Payout> = (0..6).map(|n| Payout::new(&format!("BUSY{n}"))).collect();
     let all = orders.iter().map(|order| sidecar.pay(Encoding::Json, order));
     let answers = futures_util::future::join_all(all).await;
@@ -306,7 +306,7 @@ async fn one_request_too_many_is_turned_away_at_once() {
             .iter()
             .all(|answer| answer.headers["retry-after"] == "1" && answer.code() == "SYSTEMERROR")
     );
-    assert_eq!(upstream.stub.books().payments().len(), 2);
+    assert_eq!(upstream.fake.books().payments().len(), 2);
     assert_eq!(
         sidecar.pay(Encoding::Json, &Payout::new("AFTER")).await.code(),
         "SUCCESS",

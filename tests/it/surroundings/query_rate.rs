@@ -21,7 +21,7 @@ async fn many_unknown_orders_are_asked_about_at_the_pace_that_wechat_pay_takes()
     let upstream = Upstream::start(To::Redpack).await;
     // Paid, and not said so. Each is settled by its first question.
     upstream
-        .stub
+        .fake
         .set_faults("pay=error-after:SYSTEMERROR".parse().unwrap());
     let configuration = format!("{}{}", in_redis(&redis.url()), upstream.configuration());
     let replicas = [
@@ -32,7 +32,7 @@ async fn many_unknown_orders_are_asked_about_at_the_pace_that_wechat_pay_takes()
     let begun = Instant::now();
     let asked = || {
         let requests = |call: &str| {
-            upstream.stub.look(|books| {
+            upstream.fake.look(|books| {
                 books
                     .requests()
                     .iter()
@@ -72,5 +72,5 @@ async fn many_unknown_orders_are_asked_about_at_the_pace_that_wechat_pay_takes()
         listed["payouts"].as_array().unwrap().len()
     };
     test_support::until("all are settled", async || unknown().await == 0).await;
-    assert_eq!(upstream.stub.books().payments().len(), ORDERS);
+    assert_eq!(upstream.fake.books().payments().len(), ORDERS);
 }

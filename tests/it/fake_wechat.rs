@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fake_wechat::{API_KEY, Options, Stub};
+use fake_wechat::{API_KEY, FakeWechat, Options};
 use md5::{Digest as _, Md5};
 
 use test_support::http::call;
@@ -13,8 +13,8 @@ async fn v3_takes_what_is_signed_and_documented_and_nothing_else() {
     use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     const PATH: &str = "/v3/fund-app/mch-transfer/transfer-bills";
-    let stub = Stub::start(Options::loopback()).await.unwrap();
-    let keys = stub.bill_keys("19").unwrap();
+    let fake = FakeWechat::start(Options::loopback()).await.unwrap();
+    let keys = fake.bill_keys("19").unwrap();
     let der: String = keys
         .key_pem
         .lines()
@@ -47,7 +47,7 @@ async fn v3_takes_what_is_signed_and_documented_and_nothing_else() {
             ("Content-Type", "application/json"),
             ("User-Agent", "test"),
         ];
-        let answer = call(stub.addr(), "POST", PATH, &headers, body.as_bytes()).await;
+        let answer = call(fake.addr(), "POST", PATH, &headers, body.as_bytes()).await;
         assert!(answer.headers.contains_key("wechatpay-signature"));
         let object: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
         let word = object.get("code").or_else(|| object.get("state")).unwrap();
@@ -69,15 +69,15 @@ async fn v3_takes_what_is_signed_and_documented_and_nothing_else() {
     ] {
         assert_eq!(ask(&bad, &bad, now, "19").await, of(400, "PARAM_ERROR"), "{bad}");
     }
-    assert_eq!(stub.books().payments().len(), 0);
+    assert_eq!(fake.books().payments().len(), 0);
     for _ in 0..2 {
         assert_eq!(ask(good, good, now, "19").await, of(200, "WAIT_USER_CONFIRM"));
     }
     let other = good.replace("100", "101");
     assert_eq!(ask(&other, &other, now, "19").await, of(400, "INVALID_REQUEST"));
-    assert_eq!(stub.books().times_paid("B1"), 1);
+    assert_eq!(fake.books().times_paid("B1"), 1);
     assert_eq!(
-        call(stub.addr(), "POST", PATH, &[], good.as_bytes()).await.status,
+        call(fake.addr(), "POST", PATH, &[], good.as_bytes()).await.status,
         400,
         "without Accept and User-Agent"
     );
@@ -117,9 +117,9 @@ fn signed(fields: &BTreeMap<&'static str, String>, key: &str) -> String {
     format!("<xml>{parts}<sign>{sign}</sign></xml>")
 }
 
-async fn post(stub: &Stub, path: &str, body: &str) -> String {
+async fn post(fake: &FakeWechat, path: &str, body: &str) -> String {
     let answer = call(
-        stub.addr(),
+        fake.addr(),
         "POST",
         &format!("/mmpaymkttransfers/{path}"),
         &[],
@@ -141,38 +141,38 @@ async fn post(stub: &Stub, path: &str, body: &str) -> String {
 
 #[tokio::test]
 async fn it_signs_checks_and_pays_as_wechat_does() {
-    let stub = Stub::start(Options::loopback()).await.unwrap();
+    let fake = FakeWechat::start(Options::loopback()).await.unwrap();
     let good = sendredpack("S1");
     assert_eq!(
-        post(&stub, "sendredpack", &signed(&good, API_KEY)).await,
+        post(&fake, "sendredpack", &signed(&good, API_KEY)).await,
         "SUCCESS"
     );
     let mut again = good.clone();
     again.insert("nonce_str", "m".into());
     assert_eq!(
-        post(&stub, "sendredpack", &signed(&again, API_KEY)).await,
+        post(&fake, "sendredpack", &signed(&again, API_KEY)).await,
         "SUCCESS",
         "re-entry: the first one's result"
     );
-    assert_eq!(stub.books().times_paid("S1"), 1);
+    assert_eq!(fake.books().times_paid("S1"), 1);
     for (name, value) in [("total_amount", "101"), ("re_openid", "o2"), ("remark", "other")] {
         let mut other = good.clone();
         other.insert(name, value.into());
         assert_eq!(
-            post(&stub, "sendredpack", &signed(&other, API_KEY)).await,
+            post(&fake, "sendredpack", &signed(&other, API_KEY)).await,
             "FATAL_ERROR",
             "{name}"
         );
     }
     assert_eq!(
-        post(&stub, "sendredpack", &signed(&sendredpack("S2"), "another key")).await,
+        post(&fake, "sendredpack", &signed(&sendredpack("S2"), "another key")).await,
         "SIGN_ERROR"
     );
     for extra in ["sign_type", "appid", "trade_type"] {
         let mut more = sendredpack("S2");
         more.insert(extra, "MD5".into());
         assert_eq!(
-            post(&stub, "sendredpack", &signed(&more, API_KEY)).await,
+            post(&fake, "sendredpack", &signed(&more, API_KEY)).await,
             "SIGN_ERROR",
             "{extra}"
         );
@@ -191,13 +191,13 @@ async fn it_signs_checks_and_pays_as_wechat_does() {
             bad.remove(name);
         }
         assert_eq!(
-            post(&stub, "sendredpack", &signed(&bad, API_KEY)).await,
+            post(&fake, "sendredpack", &signed(&bad, API_KEY)).await,
             code,
             "{name}={value}"
         );
     }
-    assert_eq!(post(&stub, "sendredpack", "not xml").await, "XML_ERROR");
-    assert_eq!(stub.books().times_paid("S2"), 0);
+    assert_eq!(post(&fake, "sendredpack", "not xml").await, "XML_ERROR");
+    assert_eq!(fake.books().times_paid("S2"), 0);
     let query = |order_no: &str| {
         let fields = [
             ("nonce_str", "n"),
@@ -211,22 +211,22 @@ async fn it_signs_checks_and_pays_as_wechat_does() {
             API_KEY,
         )
     };
-    assert_eq!(post(&stub, "gethbinfo", &query("S1")).await, "SUCCESS");
-    assert_eq!(post(&stub, "gethbinfo", &query("S2")).await, "NOT_FOUND");
+    assert_eq!(post(&fake, "gethbinfo", &query("S1")).await, "SUCCESS");
+    assert_eq!(post(&fake, "gethbinfo", &query("S2")).await, "NOT_FOUND");
 }
 
 #[tokio::test]
 async fn its_books_and_faults_are_reached_over_http() {
-    let stub = Stub::start(Options::loopback()).await.unwrap();
+    let fake = FakeWechat::start(Options::loopback()).await.unwrap();
     assert_eq!(
-        call(stub.addr(), "POST", "/_stub/faults", &[], b"pay=nonsense")
+        call(fake.addr(), "POST", "/_stub/faults", &[], b"pay=nonsense")
             .await
             .status,
         400
     );
     assert_eq!(
         call(
-            stub.addr(),
+            fake.addr(),
             "POST",
             "/_stub/faults",
             &[],
@@ -237,9 +237,9 @@ async fn its_books_and_faults_are_reached_over_http() {
         200
     );
     let body = signed(&sendredpack("B1"), API_KEY);
-    assert_eq!(post(&stub, "sendredpack", &body).await, "NOTENOUGH");
-    assert_eq!(post(&stub, "sendredpack", &body).await, "SUCCESS");
-    let payments = call(stub.addr(), "GET", "/_stub/payments", &[], b"").await;
+    assert_eq!(post(&fake, "sendredpack", &body).await, "NOTENOUGH");
+    assert_eq!(post(&fake, "sendredpack", &body).await, "SUCCESS");
+    let payments = call(fake.addr(), "GET", "/_stub/payments", &[], b"").await;
     let payments: serde_json::Value = serde_json::from_str(&payments.body).unwrap();
     assert_eq!(
         (
@@ -250,6 +250,6 @@ async fn its_books_and_faults_are_reached_over_http() {
         (Some("B1"), Some(100), 1)
     );
     let requests: serde_json::Value =
-        serde_json::from_str(&call(stub.addr(), "GET", "/_stub/requests", &[], b"").await.body).unwrap();
+        serde_json::from_str(&call(fake.addr(), "GET", "/_stub/requests", &[], b"").await.body).unwrap();
     assert_eq!(requests.as_array().unwrap().len(), 2);
 }
