@@ -16,6 +16,7 @@ use crate::ledger::redis::{RedisKeeper, RedisLedger, RedisSettings};
 use crate::openids::cache::CacheSettings;
 use crate::openids::file::FileIdentity;
 use crate::openids::redis::RedisIdentity;
+use crate::payouts::audit::Audit;
 use crate::payouts::merchant::{Merchant, MerchantKind};
 use crate::payouts::ports::{Identity, Ledger};
 use crate::payouts::watch::Contact;
@@ -272,6 +273,7 @@ pub(crate) async fn payouts(
         )),
         clock,
         Arc::new(SystemRng),
+        vec![Arc::new(Audit), Arc::new(metrics.payouts.clone())],
         settings,
     ))
 }

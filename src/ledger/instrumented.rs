@@ -1,4 +1,4 @@
-//! A ledger whose calls are counted, timed and traced, and through which every outcome passes on its way to the record.
+//! A ledger whose calls are counted, timed and traced.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +7,6 @@ use async_trait::async_trait;
 
 use crate::payouts::ports::{Inserted, Ledger, ListFilter, Page, QueryRate, Replaced, StoreError};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::payouts::PayoutMetrics;
 use crate::telemetry::metrics::stores::{CallMeter, Store};
 use crate::telemetry::traces::child::OpenSpan;
 use payout_domain::ids::{LedgerTime, MchId, OrderKey};
@@ -16,7 +15,6 @@ use payout_domain::order::Order;
 /// A ledger that is counted, timed and traced.
 pub struct Instrumented {
     inner: Arc<dyn Ledger>,
-    payouts: PayoutMetrics,
     system: &'static str,
     calls: Calls,
 }
@@ -41,7 +39,6 @@ impl Instrumented {
         let of = |call| metrics.stores.of(Store::Ledger, call);
         Self {
             inner,
-            payouts: metrics.payouts.clone(),
             system,
             calls: Calls {
                 insert: of("insert"),
@@ -80,25 +77,12 @@ impl Ledger for Instrumented {
     }
 
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
-        let inserted = self.timed(&self.calls.insert, self.inner.insert(order)).await?;
-        match &inserted {
-            Inserted::Done => self.payouts.changed(None, order),
-            Inserted::OverLimit(_) => self.payouts.over_limit(order),
-            Inserted::Exists(_) => {}
-        }
-        Ok(inserted)
+        self.timed(&self.calls.insert, self.inner.insert(order)).await
     }
 
     async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
-        let replaced = self
-            .timed(&self.calls.replace, self.inner.replace(previous, next))
-            .await?;
-        match &replaced {
-            Replaced::Done => self.payouts.changed(Some(previous.state.name()), next),
-            Replaced::OverLimit(_) => self.payouts.over_limit(next),
-            Replaced::Moved(_) => {}
-        }
-        Ok(replaced)
+        self.timed(&self.calls.replace, self.inner.replace(previous, next))
+            .await
     }
 
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {

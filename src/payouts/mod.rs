@@ -23,7 +23,15 @@ pub mod webhook;
 
 mod apply;
 
+mod attempt;
+
+pub mod audit;
+
 pub mod pay;
+
+mod query;
+
+mod repeat;
 
 pub mod settle;
 
@@ -33,7 +41,9 @@ mod single_flight;
 
 pub mod watch;
 
-mod events;
+pub mod events;
+
+mod measure;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +55,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 
+use self::events::Observer;
 use self::merchant::Merchant;
 use self::ports::{Identity, Ledger};
 use self::single_flight::SingleFlight;
@@ -161,6 +172,7 @@ struct Inner {
     identity: Arc<dyn Identity>,
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
+    observers: Vec<Arc<dyn Observer>>,
     settings: ArcSwap<Settings>,
     single_flight: SingleFlight,
     watch: Watch,
@@ -170,13 +182,14 @@ struct Inner {
 }
 
 impl Payouts {
-    /// Puts the flow together.
+    /// Puts the flow together. `observers` are told of every change.
     #[must_use]
     pub fn new(
         ledger: Arc<dyn Ledger>,
         identity: Arc<dyn Identity>,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
+        observers: Vec<Arc<dyn Observer>>,
         settings: Settings,
     ) -> Self {
         let inner = Inner {
@@ -184,6 +197,7 @@ impl Payouts {
             identity,
             clock,
             rng,
+            observers,
             settings: ArcSwap::from_pointee(settings),
             single_flight: SingleFlight::default(),
             watch: Watch::default(),

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ports::{ListFilter, OrderQuestion, Page, Replaced, StoreError};
-use super::{Payouts, events};
+use super::apply::Applied;
+use super::ports::{ListFilter, OrderQuestion, Page, StoreError};
+use super::{Payouts, audit};
 use payout_domain::ids::{MchId, OrderKey};
-use payout_domain::order::step::{Event, Policy, Step, step};
+use payout_domain::order::step::{Event, Policy};
 use payout_domain::order::{Attention, Destination, Order, State, StateName};
 use payout_domain::wechat::v3::answer::Withdrawal;
 
@@ -90,7 +91,7 @@ impl Payouts {
             return Err(CancelError::NotOpen(format!("{state}{word}")));
         }
         let merchant = self.settings().leads_to(&order).ok_or(CancelError::NoMerchant)?;
-        events::cancel_asked(&order);
+        audit::cancel_asked(&order);
         match merchant.upstream.cancel(&OrderQuestion::of(&order)).await {
             Withdrawal::Taken(finding) => Ok(self
                 .record_finding(&order, finding, Duration::ZERO, merchant.policy)
@@ -111,7 +112,7 @@ impl Payouts {
         let mut stranded = BTreeMap::<_, usize>::new();
         for order in orders {
             if settings.needs_a_person(&order, now) == Some(Attention::NoDestination) {
-                events::alarm(&order, events::STRANDED);
+                audit::alarm(&order, audit::STRANDED);
                 let whose = (order.key.mch_id.clone(), order.upstream.to_string());
                 let count = stranded.entry(whose).or_default();
                 *count = count.saturating_add(1);
@@ -155,15 +156,10 @@ impl Payouts {
             reason: reason.to_owned(),
         };
         // An operator's word needs no policy: it is about what the upstream cannot say.
-        match step(&order, event, Policy::UNKNOWN, self.now(), self.jitter()) {
-            Step::Become(next) => match self.replace(&order, &next).await? {
-                Replaced::Done => {
-                    events::changed(&next);
-                    Ok(*next)
-                }
-                Replaced::Moved(_) | Replaced::OverLimit(_) => Err(SettleError::Moved),
-            },
-            Step::Stay | Step::Remove => Err(SettleError::NotUnknown(order.state.name())),
+        match self.apply(&order, event, Policy::UNKNOWN).await? {
+            Applied::Changed(next) => Ok(*next),
+            Applied::Moved(_) => Err(SettleError::Moved),
+            Applied::Unchanged | Applied::Removed => Err(SettleError::NotUnknown(order.state.name())),
         }
     }
 }

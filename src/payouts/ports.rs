@@ -283,3 +283,18 @@ pub struct OrderQuestion {
     /// The amount and openid that the upstream's answer must agree with, where the order is on record.
     pub expected: Option<(payout_domain::ids::Fen, OpenId)>,
 }
+
+impl OrderQuestion {
+    /// The question about a recorded order.
+    #[must_use]
+    pub fn of(order: &Order) -> Self {
+        Self {
+            key: order.key.clone(),
+            wx_app_id: order.wx_app_id.clone(),
+            trade_record_id: order.trade_record_id,
+            upstream: order.upstream.clone(),
+            encoding: order.encoding,
+            expected: Some((order.amount, order.openid.clone())),
+        }
+    }
+}

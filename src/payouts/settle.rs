@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::ports::StoreError;
-use super::{Payouts, events};
+use super::{Payouts, audit};
 use crate::telemetry::traces::background::settling;
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::ids::{MchId, OrderKey};
@@ -101,7 +101,7 @@ impl Payouts {
         let merchant = self.settings().leads_to(&order);
         let why_not = match &merchant {
             None => {
-                events::alarm(&order, events::STRANDED);
+                audit::alarm(&order, audit::STRANDED);
                 Some(format!("no merchant entry leads to {} any more", order.upstream))
             }
             Some(_) if self.is_askable(&order) => None,
@@ -129,7 +129,7 @@ impl Payouts {
         if matches!(order.state, State::Succeeded(_)) {
             let age = order.age_of_attempt(now);
             if age > BILL_LIFE {
-                events::alarm(
+                audit::alarm(
                     order,
                     "an accepted bill has no final state after 25 hours: look at it in the merchant platform",
                 );
@@ -137,7 +137,7 @@ impl Payouts {
             return age <= QUERY_WINDOW;
         }
         if order.nears_the_end_of_its_window(now) {
-            events::alarm(
+            audit::alarm(
                 order,
                 "an order is unknown near the end of WeChat's query window of 30 days: settle it by hand",
             );

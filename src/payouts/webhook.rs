@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use super::ports::{Notice, Replaced, StoreError};
-use super::{Payouts, events};
+use super::apply::Applied;
+use super::ports::{Notice, StoreError};
+use super::{Payouts, audit};
 use crate::telemetry::traces::server::learn_order;
 use payout_domain::ids::OrderKey;
-use payout_domain::order::step::{Event, Policy, Step, step};
+use payout_domain::order::step::{Event, Policy};
 use payout_domain::order::{Destination, Order, State};
 use payout_domain::outcome::Found;
 use payout_domain::wechat::v3::answer::Notification;
@@ -74,19 +75,13 @@ impl Payouts {
                 finding,
                 heard: Duration::ZERO,
             };
-            match step(&order, event, policy, self.now(), self.jitter()) {
+            match self.apply(&order, event, policy).await? {
                 // An attempt is under way, and its own answer counts first.
-                Step::Stay if matches!(order.state, State::Pending(_)) && !is_acceptance => {
+                Applied::Unchanged if matches!(order.state, State::Pending(_)) && !is_acceptance => {
                     return Err(NoticeError::Busy(key.clone()));
                 }
-                Step::Stay | Step::Remove => return Ok(()),
-                Step::Become(next) => match self.replace(&order, &next).await? {
-                    Replaced::Done => {
-                        self.tell(&order, &next);
-                        return Ok(());
-                    }
-                    Replaced::Moved(_) | Replaced::OverLimit(_) => {}
-                },
+                Applied::Changed(_) | Applied::Unchanged | Applied::Removed => return Ok(()),
+                Applied::Moved(_) => {}
             }
         }
         Err(NoticeError::Busy(key.clone()))
@@ -94,6 +89,6 @@ impl Payouts {
 }
 
 fn contradiction(order: &Order, why: String) -> NoticeError {
-    events::alarm(order, "a verified notification contradicts the record");
+    audit::alarm(order, "a verified notification contradicts the record");
     NoticeError::Contradiction(order.key.clone(), why)
 }

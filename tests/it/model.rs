@@ -237,6 +237,7 @@ fn start(world: &Arc<World>, ledger: &Arc<dyn Ledger>) -> (Payouts, Arc<Process>
         Arc::clone(&process) as _,
         clock,
         Arc::new(SystemRng),
+        vec![],
         settings,
     );
     (payouts, process)

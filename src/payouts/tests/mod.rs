@@ -110,6 +110,7 @@ async fn a_repeat_on_another_replica_waits_for_the_first_ones_answer() {
         world.mapping.clone(),
         std::sync::Arc::clone(&world.payouts.inner.clock),
         std::sync::Arc::new(crate::rng::SystemRng),
+        vec![],
         super::Settings {
             merchants: world.payouts.settings().merchants.clone(),
             client_ip: world.payouts.settings().client_ip,

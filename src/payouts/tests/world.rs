@@ -478,6 +478,7 @@ pub(super) fn world(refuses_doubles: bool) -> World {
         Arc::clone(&mapping) as Arc<dyn Identity>,
         clock,
         Arc::new(SystemRng),
+        vec![],
         settings,
     );
     World {

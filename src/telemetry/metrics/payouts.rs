@@ -158,7 +158,7 @@ impl PayoutMetrics {
     }
 
     /// The record of an order has changed.
-    pub fn changed(&self, before: Option<StateName>, after: &Order) {
+    pub fn recorded(&self, before: Option<StateName>, after: &Order) {
         let outcome = match &after.state {
             State::Pending(_) => return,
             State::Unknown(_) => "unknown",
@@ -178,7 +178,7 @@ impl PayoutMetrics {
     }
 
     /// A claim was refused for a limit.
-    pub fn over_limit(&self, order: &Order) {
+    pub fn refused_for_a_limit(&self, order: &Order) {
         let mch_id = self.label(&order.key.mch_id);
         self.over_limit.get_or_create(&MerchantLabels { mch_id }).inc();
     }

@@ -173,7 +173,10 @@ fn replica(shared: &Arc<Shared>, clock: Arc<SkewedClock>, layout: Layout) -> (Pa
     let (ledger, identity) = (Arc::new(process.clone()), Arc::new(process.clone()));
     let settings = layout.settings(&process);
     let rng = Arc::clone(&shared.rng) as _;
-    (Payouts::new(ledger, identity, clock, rng, settings), process)
+    (
+        Payouts::new(ledger, identity, clock, rng, vec![], settings),
+        process,
+    )
 }
 
 /// One run. Returns what happened, for the comparison of two runs of one seed.

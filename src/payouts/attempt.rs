@@ -1,0 +1,131 @@
+//! One attempt under a claim: it is sent once, and what it proved is recorded, however long the ledger is away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::apply::Recorded;
+use super::claim::Claim;
+use super::merchant::Merchant;
+use super::reply::Reply;
+use super::{Payouts, audit};
+use crate::telemetry::context::carried;
+use payout_domain::contract::error::ApiError;
+use payout_domain::contract::send::RequestCredentials;
+use payout_domain::order::step::{Event, Policy, Step, step};
+use payout_domain::order::{Order, State};
+use payout_domain::outcome::Evidence;
+
+/// The pauses between tries to write what an attempt proved: doubled each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long it is tried. After it the record stays pending, its lease runs out, and the settler asks the upstream.
+const KEEP_TRYING: Duration = Duration::from_secs(15 * 60);
+
+impl Payouts {
+    /// From here on there is no error, only evidence.
+    pub(super) async fn dispatch(
+        &self,
+        merchant: &Merchant,
+        given: &RequestCredentials,
+        claim: Option<Claim>,
+    ) -> Reply {
+        let Some(claim) = claim else {
+            return Reply::Failed(ApiError::unknown());
+        };
+        let credentials = merchant.credentials(given);
+        let evidence = merchant.upstream.attempt(&claim, &credentials).await;
+        let claimed = claim.into_order();
+        match &evidence {
+            Evidence::NeverSent { why } | Evidence::NoAnswer { why } => {
+                merchant.contact.missed();
+                tracing::warn!(order = %claimed.key, why, "an attempt got no answer");
+            }
+            Evidence::Accepted { .. } | Evidence::Opened { .. } | Evidence::Declined { .. } => {}
+        }
+        self.record(claimed, evidence, merchant.policy).await
+    }
+
+    /// Records what an attempt proved, and says what the caller is told. Where the store is out of reach the caller is
+    /// told the truth all the same, and a task goes on trying.
+    async fn record(&self, claimed: Order, evidence: Evidence, policy: Policy) -> Reply {
+        let never_sent = match &evidence {
+            Evidence::NeverSent { why } => Some(why.clone()),
+            Evidence::NoAnswer { .. }
+            | Evidence::Accepted { .. }
+            | Evidence::Opened { .. }
+            | Evidence::Declined { .. } => None,
+        };
+        let event = Event::Attempted {
+            version: claimed.version,
+            evidence,
+        };
+        match self.apply_to_latest(&claimed, &event, policy).await {
+            Ok(recorded) => self.reply_to(recorded, never_sent.as_deref()),
+            Err(error) => {
+                tracing::warn!(order = %claimed.key, %error, "an outcome was not recorded yet");
+                let reply = match step(&claimed, event.clone(), policy, self.now(), self.jitter()) {
+                    Step::Become(next) => Recorded::Order(next),
+                    Step::Stay => Recorded::Order(Box::new(claimed.clone())),
+                    Step::Remove => Recorded::Nothing,
+                };
+                self.record_later(claimed, event, policy);
+                self.reply_to(reply, never_sent.as_deref())
+            }
+        }
+    }
+
+    fn reply_to(&self, recorded: Recorded, never_sent: Option<&str>) -> Reply {
+        match (recorded, never_sent) {
+            (Recorded::Order(order), None) => Reply::Recorded(Arc::from(order)),
+            (Recorded::Order(order), Some(_))
+                if matches!(order.state, State::Unknown(_) | State::Succeeded(_)) =>
+            {
+                // This attempt was not sent, but an earlier one may have been paid.
+                Reply::Recorded(Arc::from(order))
+            }
+            // Sent, and the store has forgotten the record since: only the upstream knows.
+            (Recorded::Nothing, None) => Reply::Failed(ApiError::unknown()),
+            (Recorded::Nothing | Recorded::Order(_), Some(_)) => {
+                Reply::Failed(ApiError::not_sent("the upstream cannot be reached"))
+            }
+        }
+    }
+
+    /// Goes on trying to record in a task of its own.
+    fn record_later(&self, claimed: Order, event: Event, policy: Policy) {
+        let payouts = self.clone();
+        self.tasks().spawn(carried(async move {
+            let begun = tokio::time::Instant::now();
+            let mut pause = FIRST_PAUSE;
+            while begun.elapsed() < KEEP_TRYING {
+                tokio::time::sleep(pause).await;
+                pause = std::cmp::min(pause.saturating_mul(2), LONGEST_PAUSE);
+                match payouts.apply_to_latest(&claimed, &event, policy).await {
+                    Ok(_) => {
+                        tracing::info!(order = %claimed.key, "an outcome was recorded after all");
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::debug!(order = %claimed.key, %error, "an outcome was not recorded yet")
+                    }
+                }
+            }
+            audit::alarm(
+                &claimed,
+                "an outcome could not be recorded; the upstream will be asked",
+            );
+        }));
+    }
+
+    /// A claim was not acknowledged, and nothing was sent for it. Should it be there after all, it is taken back, so that it blocks
+    /// nobody.
+    pub(super) fn take_back(&self, claimed: Order, policy: Policy) {
+        let event = Event::Attempted {
+            version: claimed.version,
+            evidence: Evidence::NeverSent {
+                why: "the claim was not acknowledged".to_owned(),
+            },
+        };
+        self.record_later(claimed, event, policy);
+    }
+}
