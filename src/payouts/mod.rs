@@ -62,6 +62,7 @@ use self::single_flight::SingleFlight;
 use self::watch::Watch;
 use crate::clock::Clock;
 use crate::rng::Rng;
+use crate::telemetry::context::carried;
 use crate::telemetry::log::throttle::Throttle;
 use payout_domain::contract::answer::Disclosure;
 use payout_domain::ids::{MchId, Moment, WxAppId};
@@ -238,6 +239,19 @@ impl Payouts {
     #[must_use]
     pub fn tasks(&self) -> &TaskTracker {
         &self.inner.tasks
+    }
+
+    /// Runs work in a task of its own: whoever waits for it may go away, and what it has written is told to the observers all
+    /// the same. A panic in it goes on in whoever waits.
+    async fn detached<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.tasks().spawn(carried(work)).await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is being taken down, and whoever waits with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     /// This moment, by both clocks.

@@ -69,7 +69,16 @@ impl Payouts {
     ///
     /// # Errors
     /// When the order is no open bill, or WeChat Pay or the ledger does not do it, then [`CancelError`].
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time: it goes on in a task of its own.
     pub async fn cancel(&self, key: &OrderKey) -> Result<Order, CancelError> {
+        let (payouts, key) = (self.clone(), key.clone());
+        self.detached(async move { payouts.cancel_bill(&key).await })
+            .await
+    }
+
+    async fn cancel_bill(&self, key: &OrderKey) -> Result<Order, CancelError> {
         let order = self
             .show(key)
             .await?
@@ -141,20 +150,29 @@ impl Payouts {
     ///
     /// # Errors
     /// When the order is not unknown, or the ledger cannot be written, then [`SettleError`].
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time: it goes on in a task of its own.
     pub async fn settle_by_hand(
         &self,
         key: &OrderKey,
         succeeded: bool,
         reason: &str,
     ) -> Result<Order, SettleError> {
-        let order = self
-            .show(key)
-            .await?
-            .ok_or_else(|| SettleError::NotFound(key.clone()))?;
+        let (payouts, key) = (self.clone(), key.clone());
         let event = Event::Operator {
             succeeded,
             reason: reason.to_owned(),
         };
+        self.detached(async move { payouts.take_word(&key, event).await })
+            .await
+    }
+
+    async fn take_word(&self, key: &OrderKey, event: Event) -> Result<Order, SettleError> {
+        let order = self
+            .show(key)
+            .await?
+            .ok_or_else(|| SettleError::NotFound(key.clone()))?;
         // An operator's word needs no policy: it is about what the upstream cannot say.
         match self.apply(&order, event, Policy::UNKNOWN).await? {
             Applied::Changed(next) => Ok(*next),

@@ -12,15 +12,34 @@ use payout_domain::order::{Order, State};
 use payout_domain::outcome::Found;
 
 impl Payouts {
-    /// Answers how a payout stands. `asked` is the request's encoding.
+    /// Answers how a payout stands. `asked` is the request's encoding; `permit` is kept until the answer is known.
     ///
     /// # Errors
     /// When the order is not on record and no merchant entry matches, or the app is not the order's, then the fault; the
     /// request was not taken.
     ///
     /// # Cancel safety
-    /// May be dropped at any time; what the upstream said is then asked again by somebody else.
-    pub async fn status(&self, request: StatusRequest, asked: Encoding) -> Result<Fields<'static>, ApiError> {
+    /// May be dropped at any time: the question runs in a task of its own, and what the upstream says is recorded.
+    pub async fn status(
+        &self,
+        request: StatusRequest,
+        asked: Encoding,
+        permit: impl Send + 'static,
+    ) -> Result<Fields<'static>, ApiError> {
+        let payouts = self.clone();
+        self.detached(async move {
+            let answer = payouts.answer_status(request, asked).await;
+            drop(permit);
+            answer
+        })
+        .await
+    }
+
+    async fn answer_status(
+        &self,
+        request: StatusRequest,
+        asked: Encoding,
+    ) -> Result<Fields<'static>, ApiError> {
         let key = &request.key;
         let is_under_way = || self.inner.single_flight.has(key);
         match self.inner.ledger.get(key).await {

@@ -44,12 +44,20 @@ impl Payouts {
     ///
     /// # Errors
     /// When it is not believed, contradicts the record, or cannot be recorded now, then [`NoticeError`]; nothing has changed.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time: what was believed is recorded by a task of its own.
     pub async fn notified(&self, path: &str, notice: Notice<'_>) -> Result<(), NoticeError> {
         let merchants = self.settings().notified_at(path);
         let mut refusal = NoticeError::NoSuchPath;
         for merchant in merchants {
             match merchant.upstream.open(notice).await {
-                Ok(notification) => return self.told(&notification, merchant.policy).await,
+                Ok(notification) => {
+                    let (payouts, policy) = (self.clone(), merchant.policy);
+                    return self
+                        .detached(async move { payouts.told(&notification, policy).await })
+                        .await;
+                }
                 // Several merchants may share a path: whose it is, only their keys can tell.
                 Err(why) => refusal = NoticeError::Unverified(why),
             }

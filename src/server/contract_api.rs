@@ -169,7 +169,7 @@ impl Contract {
                 let key = request.key.clone();
                 learn_order(&key);
                 // The rarer call must not make the other one's future larger.
-                (key, Box::pin(self.payouts.status(request, asked)).await)
+                (key, Box::pin(self.payouts.status(request, asked, place)).await)
             }
         };
         let told = answered.unwrap_or_else(|fault| answer::not_taken(&fault, Some(key.order_no.as_str())));

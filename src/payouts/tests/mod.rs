@@ -35,7 +35,7 @@ async fn stands(world: &World, order_no: &str) -> String {
         trade_record_id: TradeRecordId(7),
         credentials: RequestCredentials::default(),
     };
-    match world.payouts.status(question, Encoding::Json).await {
+    match world.payouts.status(question, Encoding::Json, ()).await {
         Ok(fields) => {
             let told = fields
                 .characters("status")
@@ -624,4 +624,40 @@ async fn a_crash_between_claim_and_sending_settles_as_not_paid() {
     settle_for(&world, 90).await;
     assert!(matches!(world.ledger.order().unwrap().state, State::Refused(_)));
     assert_eq!(world.upstream.attempted(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn observers_are_told_of_each_change_once() {
+    let world = world(false);
+    world.upstream.will(&[Deed::IsNotThere, Deed::PaysAndSaysNothing]);
+    // The first write's acknowledgement is lost: it is written again, and told once.
+    world
+        .ledger
+        .next_writes(&[Some(StoreFault::LosesAcknowledgement)]);
+    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+    settle_for(&world, 90).await;
+    assert_eq!(
+        world.told.all(),
+        [
+            "claimed",
+            "taken back: scripted",
+            "claimed",
+            "pending to unknown",
+            "unknown to succeeded"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_told_although_the_caller_who_brought_it_about_is_gone() {
+    let world = world(false);
+    world.upstream.will(&[Deed::PaysAndSaysNothing]);
+    assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
+    *world.ledger.acknowledges_after.lock().unwrap() = Duration::from_secs(2);
+    let gone = tokio::time::timeout(Duration::from_secs(1), stands(&world, "A1")).await;
+    assert!(gone.is_err(), "the caller has hung up");
+    assert_eq!(state(&world), "succeeded", "the store has written");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.told.all().last().unwrap(), "unknown to succeeded");
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::payouts::claim::Claim;
+use crate::payouts::events::{Observer, PayoutChanged};
 use crate::payouts::merchant::{Merchant, MerchantKind};
 use crate::payouts::ports::{
     Identity, Inserted, Ledger, ListFilter, LookupError, OrderQuestion, Page, QueryRate, Replaced,
@@ -24,8 +25,8 @@ use payout_domain::contract::send::RequestCredentials;
 use payout_domain::fields::Fields;
 use payout_domain::ids::{HandlerId, LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
 use payout_domain::limits::Limits;
-use payout_domain::order::Order;
 use payout_domain::order::step::Policy;
+use payout_domain::order::{Order, State};
 use payout_domain::outcome::{Class, Evidence, Finding, Found};
 use payout_domain::route::MerchantPattern;
 
@@ -87,6 +88,8 @@ pub(super) struct MemoryLedger {
     hidden: Mutex<BTreeMap<OrderKey, LedgerTime>>,
     faults: Mutex<VecDeque<Option<StoreFault>>>,
     has_forgotten: Mutex<bool>,
+    /// How long the store takes to acknowledge a replacement that it has written.
+    pub(super) acknowledges_after: Mutex<Duration>,
 }
 
 impl Default for MemoryLedger {
@@ -97,6 +100,7 @@ impl Default for MemoryLedger {
             hidden: Mutex::default(),
             faults: Mutex::default(),
             has_forgotten: Mutex::default(),
+            acknowledges_after: Mutex::default(),
         }
     }
 }
@@ -179,14 +183,17 @@ impl Ledger for MemoryLedger {
     }
 
     async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
-        self.write(|orders| match orders.get(&next.key) {
+        let replaced = self.write(|orders| match orders.get(&next.key) {
             Some(stored) if stored == next => Replaced::Done,
             Some(stored) if stored.version == previous.version => {
                 orders.insert(next.key.clone(), next.clone());
                 Replaced::Done
             }
             stored => Replaced::Moved(stored.cloned().map(Box::new)),
-        })
+        });
+        let acknowledges_after = *self.acknowledges_after.lock().unwrap();
+        tokio::time::sleep(acknowledges_after).await;
+        replaced
     }
 
     async fn remove(&self, order: &Order) -> Result<Replaced, StoreError> {
@@ -404,9 +411,45 @@ pub(super) fn handler_entry(id: &str, upstream: Arc<dyn Upstream>, policy: Polic
     }
 }
 
+/// What observers were told, one word for each change.
+#[derive(Default)]
+pub(super) struct Told(Mutex<Vec<String>>);
+
+impl Told {
+    pub(super) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Observer for Told {
+    fn changed(&self, change: PayoutChanged<'_>) {
+        let word = match change {
+            PayoutChanged::Claimed(order) => {
+                assert!(matches!(order.state, State::Pending(_)));
+                "claimed".to_owned()
+            }
+            PayoutChanged::Replaced { before, after } => {
+                assert_eq!(after.version.number, before.version.number + 1);
+                format!(
+                    "{} to {}",
+                    before.state.name().as_str(),
+                    after.state.name().as_str()
+                )
+            }
+            PayoutChanged::TakenBack { why, .. } => format!("taken back: {why}"),
+        };
+        self.0.lock().unwrap().push(word);
+    }
+
+    fn over_limit(&self, _order: &Order) {
+        self.0.lock().unwrap().push("over a limit".to_owned());
+    }
+}
+
 /// Everything, with handles to look behind.
 pub(super) struct World {
     pub(super) payouts: Payouts,
+    pub(super) told: Arc<Told>,
     pub(super) ledger: Arc<MemoryLedger>,
     pub(super) mapping: Arc<Mapping>,
     pub(super) upstream: Arc<Upstairs>,
@@ -473,16 +516,18 @@ pub(super) fn world(refuses_doubles: bool) -> World {
         request_timeout: Duration::from_secs(15),
     };
     let clock = Arc::new(PausedClock(Instant::now()));
+    let told = Arc::new(Told::default());
     let payouts = Payouts::new(
         Arc::clone(&ledger) as Arc<dyn Ledger>,
         Arc::clone(&mapping) as Arc<dyn Identity>,
         clock,
         Arc::new(SystemRng),
-        vec![],
+        vec![Arc::clone(&told) as Arc<dyn Observer>],
         settings,
     );
     World {
         payouts,
+        told,
         ledger,
         mapping,
         upstream,

@@ -428,7 +428,7 @@ async fn ask(payouts: Payouts, process: Process) {
         credentials: Default::default(),
     };
     let was_asked = is_asked();
-    let told = match payouts.status(question, Encoding::Json).await {
+    let told = match payouts.status(question, Encoding::Json, ()).await {
         Ok(fields) => {
             let told = fields
                 .characters("status")
