@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::http_client::{Client, Failure};
+use super::http_client::Client;
 use crate::clock::Clock;
 use crate::http::media;
 use crate::payouts::claim::Claim;
@@ -104,8 +104,7 @@ impl Upstream for HandlerUpstream {
             .await
         {
             Ok(answer) => handler::evidence(&order.key, order.amount, answer.status.as_u16(), &answer.body),
-            Err(Failure::NeverSent(why)) => Evidence::NeverSent { why },
-            Err(Failure::MaybeSent(why)) => Evidence::NoAnswer { why },
+            Err(failure) => failure.evidence(),
         }
     }
 
@@ -129,7 +128,7 @@ impl Upstream for HandlerUpstream {
                 let expected = question.expected.as_ref().map(|(amount, _)| *amount);
                 handler::finding(&question.key, expected, answer.status.as_u16(), &answer.body)
             }
-            Err(Failure::NeverSent(why) | Failure::MaybeSent(why)) => Finding::unclear(&why),
+            Err(failure) => Finding::unclear(&failure.why()),
         }
     }
 

@@ -28,8 +28,9 @@ use crate::http::client_tls::TlsError;
 use crate::http::line::Line;
 use crate::telemetry::log::chain;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::upstreams::{Ended, UpstreamMeter};
+use crate::telemetry::metrics::upstreams::{ExchangeOutcome, UpstreamMeter};
 use crate::telemetry::traces::child::OpenSpan;
+use payout_domain::outcome::Evidence;
 
 /// The most bytes of an answer that are read.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -50,42 +51,60 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why there is no answer, and so what can have been sent. Each `String` is the reason, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No byte of the request was written.
-    NeverSent(String),
-    /// Bytes may have been written, and no whole answer came back.
-    MaybeSent(String),
-}
-
-/// Why an exchange came to nothing, as its circuit needs to know it.
-enum Lost {
-    /// No connection could be had.
+    /// The request could not be made. No byte of it was written.
+    NotMade(String),
+    /// The circuit breaker is open. No byte was written.
+    CircuitOpen(String),
+    /// No connection could be had. No byte was written.
     Unreachable(String),
-    /// The request was not handed over, for a reason of ours.
+    /// This process was held up, and the lease is ending. No byte was written.
     HeldUp,
     /// Bytes may have been written, and no whole answer came back.
     Silent(String),
 }
 
-impl From<Lost> for Failure {
-    fn from(lost: Lost) -> Self {
-        match lost {
-            Lost::Unreachable(why) => Self::NeverSent(why),
-            Lost::HeldUp => Self::NeverSent("the process was held up and the lease is ending".to_owned()),
-            Lost::Silent(why) => Self::MaybeSent(why),
+impl Failure {
+    /// Whether it is certain that no byte was written.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        match self {
+            Self::NotMade(_) | Self::CircuitOpen(_) | Self::Unreachable(_) | Self::HeldUp => true,
+            Self::Silent(_) => false,
+        }
+    }
+
+    /// What it proves about an attempt.
+    #[must_use]
+    pub fn evidence(self) -> Evidence {
+        if self.is_unsent() {
+            Evidence::NeverSent { why: self.why() }
+        } else {
+            Evidence::NoAnswer { why: self.why() }
+        }
+    }
+
+    /// The reason, for the operator.
+    #[must_use]
+    pub fn why(self) -> String {
+        match self {
+            Self::NotMade(why) | Self::CircuitOpen(why) | Self::Unreachable(why) | Self::Silent(why) => why,
+            Self::HeldUp => "the process was held up and the lease is ending".to_owned(),
         }
     }
 }
 
-/// How an exchange ended, as spans have it.
-fn name_of(exchanged: &Result<Answer, Lost>) -> &'static str {
+/// How an exchange ended, as metrics and spans have it.
+fn outcome(exchanged: &Result<Answer, Failure>) -> ExchangeOutcome {
     match exchanged {
-        Ok(_) => Ended::Answered.name(),
-        Err(Lost::Unreachable(_)) => Ended::Unreachable.name(),
-        Err(Lost::Silent(_)) => Ended::Silent.name(),
-        Err(Lost::HeldUp) => "held_up",
+        Ok(_) => ExchangeOutcome::Answered,
+        Err(Failure::NotMade(_)) => ExchangeOutcome::NotMade,
+        Err(Failure::CircuitOpen(_)) => ExchangeOutcome::CircuitOpen,
+        Err(Failure::Unreachable(_)) => ExchangeOutcome::Unreachable,
+        Err(Failure::HeldUp) => ExchangeOutcome::HeldUp,
+        Err(Failure::Silent(_)) => ExchangeOutcome::Silent,
     }
 }
 
@@ -96,28 +115,16 @@ struct Watched {
 }
 
 impl Watched {
-    fn ended(&self, exchanged: &Result<Answer, Lost>, took: Duration) {
-        let how = match exchanged {
-            Ok(_) => {
-                self.breaker.answered();
-                Ended::Answered
-            }
-            Err(Lost::Unreachable(why)) => {
-                self.breaker.unreachable(why);
-                Ended::Unreachable
-            }
-            Err(Lost::Silent(why)) => {
-                self.breaker.failed(why);
-                Ended::Silent
-            }
-            Err(Lost::HeldUp) => return,
-        };
-        self.meter(how, took);
-    }
-
-    fn meter(&self, how: Ended, took: Duration) {
+    fn ended(&self, exchanged: &Result<Answer, Failure>, took: Duration) {
+        match exchanged {
+            Ok(_) => self.breaker.answered(),
+            Err(Failure::Unreachable(why)) => self.breaker.unreachable(why),
+            Err(Failure::Silent(why)) => self.breaker.failed(why),
+            // These say nothing about the upstream.
+            Err(Failure::NotMade(_) | Failure::CircuitOpen(_) | Failure::HeldUp) => {}
+        }
         if let Some(meter) = &self.meter {
-            meter.ended(how, took);
+            meter.ended(outcome(exchanged), took);
         }
     }
 }
@@ -309,37 +316,31 @@ impl Client {
             }),
         };
         let mut request = self.request(method, path, headers, body).map_err(|error| {
-            Failure::NeverSent(format!("the request to {} cannot be built: {error}", self.shown))
+            Failure::NotMade(format!("the request to {} cannot be built: {error}", self.shown))
         })?;
         let Some(watched) = &self.watched else {
-            return Ok(self.exchange(request).await?);
+            return self.exchange(request).await;
         };
         let base = &self.connector.upstream;
         let (host, port) = host_and_port(base);
         let span = OpenSpan::exchange(method, path, host, port, is_tls(base));
-        if let Err(why) = watched.breaker.may_try() {
-            watched.meter(Ended::TurnedAway, Duration::ZERO);
-            if let Some(span) = span {
-                span.exchanged(Ended::TurnedAway.name(), None);
-            }
-            return Err(Failure::NeverSent(format!("{}: {why}", self.shown)));
-        }
         if let Some(span) = &span {
             span.pass_on(request.headers_mut());
         }
         let begun = Instant::now();
-        let exchanged = self.exchange(request).await;
+        let exchanged = match watched.breaker.may_try() {
+            Ok(()) => self.exchange(request).await,
+            Err(why) => Err(Failure::CircuitOpen(format!("{}: {why}", self.shown))),
+        };
         watched.ended(&exchanged, begun.elapsed());
         if let Some(span) = span {
-            span.exchanged(
-                name_of(&exchanged),
-                exchanged.as_ref().ok().map(|answer| answer.status),
-            );
+            let status = exchanged.as_ref().ok().map(|answer| answer.status);
+            span.exchanged(outcome(&exchanged).name(), status);
         }
-        Ok(exchanged?)
+        exchanged
     }
 
-    async fn exchange(&self, mut request: Request<Gate>) -> Result<Answer, Lost> {
+    async fn exchange(&self, mut request: Request<Gate>) -> Result<Answer, Failure> {
         // What is not asked for is not sent, but an empty body is never asked for.
         let unasked = if request.body().is_end_stream() {
             Handed::Over
@@ -351,7 +352,7 @@ impl Client {
             let connection = match self.take_idle() {
                 Some(connection) => connection,
                 // Seldom, and in a box: every exchange would otherwise have the room that connecting needs.
-                None => Box::pin(self.connect()).await.map_err(Lost::Unreachable)?,
+                None => Box::pin(self.connect()).await.map_err(Failure::Unreachable)?,
             };
             let was_used = connection.was_used;
             let exchange = self.exchange_on(connection, request);
@@ -371,9 +372,9 @@ impl Client {
             }
         };
         Err(match handing.handed.get_or_init(|| unasked) {
-            Handed::Over => Lost::Silent(why),
-            Handed::HeldUp => Lost::HeldUp,
-            Handed::Never => Lost::Unreachable(why),
+            Handed::Over => Failure::Silent(why),
+            Handed::HeldUp => Failure::HeldUp,
+            Handed::Never => Failure::Unreachable(why),
         })
     }
 

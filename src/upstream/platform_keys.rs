@@ -174,9 +174,7 @@ impl PlatformKeys {
     async fn fetch(&self) -> Result<Vec<Arc<PlatformCertificate>>, String> {
         let apiv3_key = self.apiv3_key.as_ref().ok_or("there is no apiv3_key")?;
         let asked = self.caller.get(CERTIFICATES_PATH, None).await;
-        let answer = asked.map_err(|failure| match failure {
-            Failure::NeverSent(why) | Failure::MaybeSent(why) => why,
-        })?;
+        let answer = asked.map_err(Failure::why)?;
         if answer.status != http::StatusCode::OK {
             return Err(format!(
                 "WeChat Pay answered HTTP {} to the download of platform certificates: is this a merchant with a public \

@@ -183,12 +183,16 @@ impl Clients {
             .base
             .send(method, path, headers, body.clone(), may_send.clone());
         match (first.await, &self.backup) {
-            (Err(Failure::NeverSent(why)), Some(backup)) => {
+            (Err(first), Some(backup)) if first.is_unsent() => {
+                let why = first.why();
                 tracing::warn!(why, "the backup host was taken");
                 let sent = backup.send(method, path, headers, body.clone(), may_send).await;
-                sent.map_err(|failure| match failure {
-                    Failure::NeverSent(also) => Failure::NeverSent(format!("{why}; {also}")),
-                    Failure::MaybeSent(why) => Failure::MaybeSent(why),
+                sent.map_err(|second| {
+                    if second.is_unsent() {
+                        Failure::Unreachable(format!("{why}; {}", second.why()))
+                    } else {
+                        second
+                    }
                 })
             }
             (sent, _) => sent,
@@ -213,8 +217,7 @@ impl Upstream for WechatUpstream {
         let may_send = claim.lease(&self.clock, self.hosts.timeout);
         match clients.post(v2::path(product), &body, may_send).await {
             Ok(answer) => v2::evidence(product, order, answer.status.as_u16(), &answer.body),
-            Err(Failure::NeverSent(why)) => Evidence::NeverSent { why },
-            Err(Failure::MaybeSent(why)) => Evidence::NoAnswer { why },
+            Err(failure) => failure.evidence(),
         }
     }
 
@@ -243,7 +246,7 @@ impl Upstream for WechatUpstream {
                     &answer.body,
                 )
             }
-            Err(Failure::NeverSent(why) | Failure::MaybeSent(why)) => Finding::unclear(&why),
+            Err(failure) => Finding::unclear(&failure.why()),
         }
     }
 

@@ -129,9 +129,7 @@ impl BillUpstream {
             .caller
             .send(method, path, String::new(), Some(&serial), || true)
             .await;
-        sent.map_err(|failure| match failure {
-            Failure::NeverSent(why) | Failure::MaybeSent(why) => why,
-        })
+        sent.map_err(Failure::why)
     }
 }
 
@@ -156,7 +154,7 @@ impl Caller {
     ) -> Result<Answer, Failure> {
         let headers = self
             .headers(method, path, &body, serial)
-            .map_err(Failure::NeverSent)?;
+            .map_err(Failure::NotMade)?;
         let body = Bytes::from(body);
         self.0.clients.send(method, path, &headers, &body, may_send).await
     }
@@ -230,8 +228,7 @@ impl Upstream for BillUpstream {
                 let signature = self.signature(&answer).await;
                 answer::evidence(order, answer.status.as_u16(), &signature, &answer.body)
             }
-            Err(Failure::NeverSent(why)) => Evidence::NeverSent { why },
-            Err(Failure::MaybeSent(why)) => Evidence::NoAnswer { why },
+            Err(failure) => failure.evidence(),
         }
     }
 

@@ -12,7 +12,7 @@ use super::{Durations, seconds};
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum ExchangeOutcome {
     /// With an answer, whatever it says.
     Answered,
     /// Without one, and something may have been sent.
@@ -20,7 +20,11 @@ pub enum Ended {
     /// Nothing was sent: it could not be connected.
     Unreachable,
     /// Nothing was sent: the circuit is open.
-    TurnedAway,
+    CircuitOpen,
+    /// Nothing was sent: this process was held up until the lease was ending.
+    HeldUp,
+    /// Nothing was sent: the request could not be made.
+    NotMade,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,7 +38,7 @@ struct UpstreamLabels {
     upstream: String,
 }
 
-impl Ended {
+impl ExchangeOutcome {
     /// As it is called in metrics and spans.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -42,7 +46,9 @@ impl Ended {
             Self::Answered => "answered",
             Self::Silent => "silent",
             Self::Unreachable => "unreachable",
-            Self::TurnedAway => "turned_away",
+            Self::CircuitOpen => "turned_away",
+            Self::HeldUp => "held_up",
+            Self::NotMade => "not_made",
         }
     }
 }
@@ -77,17 +83,17 @@ impl UpstreamMetrics {
     /// The meter of one upstream.
     #[must_use]
     pub fn of(&self, upstream: &str) -> UpstreamMeter {
-        let exchanges = |how: Ended| {
+        let exchanges = |how: ExchangeOutcome| {
             self.exchanges.get_or_create_owned(&ExchangeLabels {
                 upstream: upstream.to_owned(),
                 result: how.name(),
             })
         };
         UpstreamMeter {
-            answered: exchanges(Ended::Answered),
-            silent: exchanges(Ended::Silent),
-            unreachable: exchanges(Ended::Unreachable),
-            turned_away: exchanges(Ended::TurnedAway),
+            answered: exchanges(ExchangeOutcome::Answered),
+            silent: exchanges(ExchangeOutcome::Silent),
+            unreachable: exchanges(ExchangeOutcome::Unreachable),
+            turned_away: exchanges(ExchangeOutcome::CircuitOpen),
             took: self.durations.get_or_create_owned(&UpstreamLabels {
                 upstream: upstream.to_owned(),
             }),
@@ -107,15 +113,17 @@ pub struct UpstreamMeter {
 
 impl UpstreamMeter {
     /// An exchange has ended.
-    pub fn ended(&self, how: Ended, took: Duration) {
+    pub fn ended(&self, how: ExchangeOutcome, took: Duration) {
         let counter = match how {
-            Ended::Answered => &self.answered,
-            Ended::Silent => &self.silent,
-            Ended::Unreachable => &self.unreachable,
-            Ended::TurnedAway => &self.turned_away,
+            ExchangeOutcome::Answered => &self.answered,
+            ExchangeOutcome::Silent => &self.silent,
+            ExchangeOutcome::Unreachable => &self.unreachable,
+            ExchangeOutcome::CircuitOpen => &self.turned_away,
+            // They say nothing about the upstream.
+            ExchangeOutcome::HeldUp | ExchangeOutcome::NotMade => return,
         };
         counter.inc();
-        if how != Ended::TurnedAway {
+        if how != ExchangeOutcome::CircuitOpen {
             self.took.observe(seconds(took));
         }
     }

@@ -96,7 +96,7 @@ async fn a_request_that_times_out_ends_in_a_reset() {
         end_of(&mut stream).await
     });
     let client = client_of(address, Duration::from_millis(100));
-    assert!(matches!(post(&client, "order").await, Err(Failure::MaybeSent(_))));
+    assert!(matches!(post(&client, "order").await, Err(Failure::Silent(_))));
     assert_eq!(upstream.await.unwrap(), (Some(ErrorKind::ConnectionReset), 0));
 }
 
@@ -131,7 +131,7 @@ async fn an_answer_that_is_too_long_or_breaks_off_ends_in_a_reset() {
         end_of(&mut stream).await.0
     });
     let client = client_of(address, LONG);
-    assert!(matches!(post(&client, "order").await, Err(Failure::MaybeSent(_))));
+    assert!(matches!(post(&client, "order").await, Err(Failure::Silent(_))));
     assert_eq!(upstream.await.unwrap(), Some(ErrorKind::ConnectionReset));
 }
 
@@ -143,7 +143,7 @@ async fn what_was_not_delivered_when_a_request_was_given_up_never_is() {
         let (listener, address) = listen_narrowly();
         let client = client_of(address, Duration::from_millis(200));
         let body = vec![7; length];
-        assert!(matches!(post(&client, body).await, Err(Failure::MaybeSent(_))));
+        assert!(matches!(post(&client, body).await, Err(Failure::Silent(_))));
         turns().await;
         let (mut stream, _) = listener.accept().await.unwrap();
         let (ended, delivered) = end_of(&mut stream).await;
@@ -320,7 +320,7 @@ async fn the_path_that_is_signed_is_the_path_that_is_sent() {
 #[tokio::test]
 async fn an_upstream_that_cannot_be_connected_is_named_with_the_reason() {
     let never_sent = async |base: &str| match post(&client(base, LONG), "order").await {
-        Err(Failure::NeverSent(why)) => why,
+        Err(Failure::Unreachable(why)) => why,
         other => panic!("{other:?}"),
     };
     let (listener, address) = listen().await;
@@ -352,7 +352,10 @@ async fn an_upstream_that_cannot_be_connected_is_named_with_the_reason() {
     let tls = tls_config(None, None).unwrap();
     let client = Client::new(base.parse().unwrap(), tls, Duration::from_millis(100), LONG).unwrap();
     let why = format!("{base} was not connected within 100 ms");
-    assert_eq!(post(&client, "order").await.unwrap_err(), Failure::NeverSent(why));
+    assert_eq!(
+        post(&client, "order").await.unwrap_err(),
+        Failure::Unreachable(why)
+    );
     drop(listener);
 }
 

@@ -364,10 +364,10 @@ async fn send(
                 assert!(is_good, "{number} was sent with its lease over");
                 Verdict::Answered
             }
-            Err(Failure::NeverSent(why)) if why.contains("the lease is ending") => Verdict::HeldUp,
-            Err(Failure::NeverSent(_)) => Verdict::NeverSent,
-            Err(Failure::MaybeSent(why)) => {
-                assert!(is_good, "{number}: {why}");
+            Err(Failure::HeldUp) => Verdict::HeldUp,
+            Err(failure) if failure.is_unsent() => Verdict::NeverSent,
+            Err(failure) => {
+                assert!(is_good, "{number}: {failure:?}");
                 Verdict::MaybeSent
             }
         };
