@@ -26,8 +26,9 @@
 //! | `forged:CODE` | v3: responds this error code with a wrong signature, and does not pay |
 //! | `wrong-amount` | pays (or responds to the query), and states another amount |
 //!
-//! A call takes the first rule that matches and has times left. `…-after` actions pay first. Responses to a payment have
-//! no amount in v3: there `wrong-amount` states another order number. Those to `transfers` have none either, and stay right.
+//! A call takes the first rule that matches and has times left. `…-after` actions pay first. A v3 response to a payment
+//! has no amount: there `wrong-amount` states another order number. The v2 response to `transfers` has none either, and
+//! stays right.
 
 use std::str::FromStr;
 use std::time::Duration;
