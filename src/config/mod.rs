@@ -7,7 +7,7 @@
 //! all mistakes for one report. [`redacted`] shows a `Config` without secrets: it shows whatever is `Serialize`
 //! here.
 //!
-//! Not here: watching the files for changes (`cli`), and building the stores and listeners.
+//! Not here: watching the files for changes (`app`), and building the stores and listeners.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
