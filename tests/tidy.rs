@@ -1,4 +1,4 @@
-//! House rules that a compiler does not check.
+//! Rules of this repository that the compiler does not check.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ fn manifest(path: &str) -> toml::Table {
         .unwrap()
 }
 
-/// The files below a folder with this ending, but for what is built.
+/// All files below a folder with this ending.
 fn files(under: &str, ending: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(under)];
@@ -38,7 +38,7 @@ fn files(under: &str, ending: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The part of a file that is not its tests.
+/// The part of a file before its module `tests`.
 fn product(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
@@ -76,7 +76,7 @@ fn every_manifest_says_first_what_is_at_home_in_it() {
     assert!(silent.is_empty(), "{silent:?}");
 }
 
-/// The folders and files of `src`, those that know least first: each may use what stands before it, and nothing else.
+/// The folders and files of `src`, from the lowest layer to the highest. Each may use only those before it.
 const LAYERS: [&str; 19] = [
     "clock",
     "private",
@@ -107,7 +107,7 @@ fn each_folder_uses_only_those_that_know_less() {
         let relative = path.strip_prefix(root().join("src")).unwrap();
         let first = relative.iter().next().unwrap().to_str().unwrap();
         let own = first.trim_end_matches(".rs");
-        // A test may use whatever it tests with.
+        // Tests may use any layer.
         if own == "lib" || relative.iter().any(|part| part == "tests" || part == "tests.rs") {
             continue;
         }
@@ -221,7 +221,7 @@ fn unsafe_code_is_forbidden_in_every_package_and_cannot_be_allowed_again() {
         unsafe_code.and_then(toml::Value::as_str) == Some("forbid")
     };
     assert!(forbidden(root["workspace"].get("lints")), "the workspace's lints");
-    // The fuzz target is none of the workspace: what libFuzzer calls it by cannot be written without.
+    // The fuzz target is not in the workspace: libFuzzer's entry point needs unsafe code.
     let packages = [
         "Cargo.toml",
         "crates/domain/Cargo.toml",

@@ -1,4 +1,5 @@
-//! The floor: the least that a proxy built on hyper can do. One thread, one pooled client, nothing looked at.
+//! The floor: a minimal reverse proxy built on hyper, as a lower bound. One thread, one pooled client; it looks
+//! at nothing.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ pub fn serve(listen: SocketAddr, upstream: SocketAddr) -> anyhow::Result<()> {
             let client = client.clone();
             tokio::spawn(async move {
                 let service = service_fn(move |request| pass(client.clone(), upstream, request));
-                // A connection that breaks is the caller's to notice.
+                // The client reports a broken connection.
                 let _ended = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
                     .await;

@@ -1,4 +1,5 @@
-//! `growth`: how cost grows with connections, known users and recorded payouts; JSON, handler, Redis and embedded.
+//! `growth`: how cost grows with connections, known users and recorded payouts. It measures JSON calls to a
+//! handler, with Redis and with embedded stores.
 
 use crate::Common;
 use crate::load::{Encoding, Load, PAYOUT, Rate, Until};
@@ -71,14 +72,14 @@ pub fn growth(common: &Common, most: u64) -> anyhow::Result<()> {
             }
             let cost = measure(&subject, &upstream, Encoding::Json, common, 10_000)?;
             row(&format!("records, {store:?}").to_lowercase(), records, &cost);
-            // What was paid while measuring is recorded as well.
+            // `measure` records payouts, too: estimate how many (saturation, and a third of its rate).
             recorded += (cost.per_second * common.time().as_secs_f64() * 1.5) as u64;
         }
     }
     Ok(())
 }
 
-/// Powers of a hundred from `from`, and `most`.
+/// `from`, each hundredfold of it below `most`, and `most`.
 fn steps(from: u64, most: u64) -> Vec<u64> {
     let mut all: Vec<u64> = std::iter::successors(Some(from), |at| at.checked_mul(100))
         .take_while(|at| *at < most)

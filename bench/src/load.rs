@@ -1,5 +1,5 @@
-//! Who asks: the platform, on connections that stay open. Each order number is used once; an answer other than success
-//! is counted, and a measurement with one is void.
+//! The load generator: plays the platform on keep-alive connections. It uses each order number once, and counts
+//! every response other than success as a failure. A measurement with a failure is void.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::wire::{Reader, find};
 
-/// Order numbers, unique in this process.
+/// The next order number. Unique within this process.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,32 +26,33 @@ pub enum Encoding {
 /// The path that pays.
 pub const PAYOUT: &str = "/pay/sendApiRedPack";
 
-/// What is asked, and how.
+/// What to request, and how.
 #[derive(Clone, Copy)]
 pub struct Load {
     pub address: SocketAddr,
     pub connections: usize,
     pub encoding: Encoding,
-    /// Where it is asked: the payout path, or another one, which is proxied.
+    /// The payout path, or another path, which the sidecar proxies.
     pub path: &'static str,
-    /// How many users there are; each payout goes to the next one.
+    /// The number of users. Consecutive payouts go to consecutive users.
     pub users: u64,
 }
 
-/// When a connection asks again.
+/// When a connection sends its next request.
 #[derive(Clone, Copy)]
 pub enum Rate {
-    /// At once.
+    /// As soon as the response to the previous one has arrived.
     Saturation,
-    /// So many requests per second over all connections, whether answers are in or not.
+    /// At this rate per second over all connections. Requests that fall due while their connection waits go out
+    /// late, and their latency counts from the due time.
     PerSecond(f64),
 }
 
-/// When it is over.
+/// When the load ends.
 #[derive(Clone, Copy)]
 pub enum Until {
     After(Duration),
-    /// So many payouts.
+    /// After this number of requests.
     Count(u64),
 }
 
@@ -60,13 +61,15 @@ pub struct Tally {
     pub failed: u64,
     pub first_failure: Option<String>,
     pub elapsed: Duration,
-    /// Microseconds.
+    /// In microseconds.
     pub latencies: Histogram<u64>,
 }
 
 impl Tally {
+    /// Returns the tally if every request succeeded.
+    ///
     /// # Errors
-    /// When one request failed: then what was measured is something else.
+    /// If a request failed, or nothing was paid: the measurement is void.
     pub fn whole(self, what: &str) -> anyhow::Result<Self> {
         match &self.first_failure {
             Some(failure) => anyhow::bail!(
@@ -153,7 +156,7 @@ impl Connection {
         let mut answers = Reader::new(read);
         let mut turn: u64 = 0;
         loop {
-            // From when a request counts: its moment, where the connection was still busy then.
+            // The latency counts from the due time, even if the connection was still busy then.
             let since = match rate {
                 Rate::Saturation => Instant::now(),
                 Rate::PerSecond(rate) => {
@@ -216,7 +219,7 @@ impl Connection {
 }
 
 impl Load {
-    /// The platform's request, with the next order number.
+    /// A payout request in the platform's form, with the next order number.
     fn request(&self) -> Vec<u8> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let user = number % self.users;

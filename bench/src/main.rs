@@ -1,7 +1,9 @@
-//! Measures the sidecar beside a bare hyper pass-through and nginx with Lua, on loopback, in one run: `scripts/bench`.
+//! Measures the sidecar beside a bare hyper pass-through and nginx with Lua, on loopback, in one run. Start it
+//! with `scripts/bench`.
 //!
-//! [`subject`] starts what is measured, each as a process of its own with one worker thread; [`load`] asks, [`upstream`]
-//! answers, both in this process; [`meter`] reads what the subject's process used; [`report`] prints, ratios first.
+//! [`subject`] starts the measured programs, each in its own process with one worker thread. [`load`] sends
+//! requests and [`upstream`] answers them, both in this process. [`meter`] reads what the subject's process
+//! used. [`report`] prints the results, ratios first.
 
 mod floor;
 mod growth;
@@ -28,18 +30,18 @@ struct Line {
 
 #[derive(Subcommand)]
 enum What {
-    /// Every set-up side by side.
+    /// Compares all set-ups in one run.
     Compare {
         #[command(flatten)]
         common: Common,
-        /// Only set-ups whose name contains one of these.
+        /// Only set-ups whose name contains one of these texts.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
-        /// Another build of the sidecar, measured beside it.
+        /// Another build of the sidecar, to measure beside it.
         #[arg(long)]
         other: Option<PathBuf>,
     },
-    /// How cost grows with connections, known users and recorded payouts.
+    /// Measures how cost grows with connections, known users and recorded payouts.
     Growth {
         #[command(flatten)]
         common: Common,
@@ -47,20 +49,20 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         most: u64,
     },
-    /// Many payouts in one process: is its memory flat?
+    /// Makes many payouts in one process, and shows whether its memory stays flat.
     Soak {
         #[command(flatten)]
         common: Common,
-        /// How many payouts.
+        /// The number of payouts.
         #[arg(long, default_value_t = 10_000_000)]
         payouts: u64,
     },
-    /// How long from exec until it is ready, and what it holds then.
+    /// Measures the time from exec until the sidecar is ready, and its memory then.
     Start {
         #[command(flatten)]
         common: Common,
     },
-    /// The floor: hands each request on, and each answer back. Started by the others.
+    /// The floor: forwards each request and response. The other commands start it.
     #[command(hide = true)]
     Floor {
         listen: SocketAddr,
@@ -70,13 +72,13 @@ enum What {
 
 #[derive(clap::Args, Clone)]
 struct Common {
-    /// The sidecar's binary.
+    /// Path of the sidecar's binary.
     #[arg(long)]
     sidecar: PathBuf,
-    /// Seconds of each measurement.
+    /// Duration of each measurement, in seconds.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Connections at saturation.
+    /// Number of connections at saturation.
     #[arg(long, default_value_t = 64)]
     connections: usize,
 }

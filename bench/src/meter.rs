@@ -1,11 +1,11 @@
-//! What a process has used, from /proc. Linux counts processor time in hundredths of a second.
+//! Reads from /proc what a process has used. Linux counts CPU time there in hundredths of a second.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-/// A started process. Killed when dropped.
+/// A child process. Dropping it kills it.
 pub struct Process {
     child: Child,
 }
@@ -16,7 +16,7 @@ impl Process {
         Ok(Self { child })
     }
 
-    /// User and system time of all its threads.
+    /// User and system time of all threads.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let after_name = text.rsplit(')').next().unwrap_or_default();
@@ -27,7 +27,7 @@ impl Process {
         Ok(Duration::from_millis(10 * (user + system)))
     }
 
-    /// Resident memory in all, and the part of it that is no file's, in bytes.
+    /// Resident memory, and the anonymous part of it, in bytes.
     pub fn memory(&self) -> anyhow::Result<(u64, u64)> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let of = |name: &str| {
@@ -48,7 +48,7 @@ impl Drop for Process {
     }
 }
 
-/// Waits until something holds, at most 30 s.
+/// Waits for a condition, at most 30 s.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
     let begun = Instant::now();
     while !holds() {

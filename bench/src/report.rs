@@ -1,4 +1,4 @@
-//! `compare`: every set-up side by side in one run, ratios first.
+//! `compare`: measures all set-ups in one run and prints the results, ratios first.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use crate::meter::pause;
 use crate::subject::{Kind, Store, Subject, To, get};
 use crate::upstream::Upstream;
 
-/// Users in the store; the sidecar and nginx both keep looked up openids for a minute.
+/// Users in the store. Sidecar and nginx both cache an openid for a minute.
 const USERS: u64 = 10_000;
 
-/// How long each is saturated at once.
+/// How long one turn at saturation takes.
 const TURN: Duration = Duration::from_millis(500);
 
-/// What one set-up costs.
+/// The cost of one set-up.
 pub struct Cost {
     pub cpu_micros: f64,
-    /// What its Redis costs beside it.
+    /// CPU time of its Redis per request.
     pub redis_micros: f64,
     pub per_second: f64,
-    /// p50, p99, p99.9 in microseconds at a third of the saturated rate, the upstream's part included.
+    /// p50, p99 and p99.9 in microseconds at a third of the saturated rate, including the upstream's part.
     pub latency: [f64; 3],
-    /// Resident bytes at rest, under load, after.
+    /// Resident bytes at rest, under load, and afterwards.
     pub memory: [u64; 3],
     pub payouts_per_sync: Option<f64>,
 }
 
-/// Every set-up, with the name that `--only` looks at.
+/// All set-ups, with the names that `--only` matches.
 fn setups() -> Vec<(String, Kind, Encoding)> {
     let mut all = vec![
         ("direct".to_owned(), Kind::Direct, Encoding::Json),
@@ -66,7 +66,7 @@ pub fn compare(common: &Common, only: &[String], other: Option<&Path>) -> anyhow
     let mut subjects = Vec::new();
     for (name, kind, encoding) in setups() {
         let wanted = only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
-        // Everything is told in relation to these two.
+        // The report compares everything with these two.
         if !wanted && !matches!(kind, Kind::Direct | Kind::Floor) {
             continue;
         }
@@ -83,8 +83,8 @@ pub fn compare(common: &Common, only: &[String], other: Option<&Path>) -> anyhow
         let one = Measured::begin(subject, &upstream, *encoding, common, USERS)?;
         measured.push((name.clone(), one));
     }
-    // In turns, so that a minute in which the machine is slower is everybody's; and each time in the other direction, so that
-    // none is always the one that comes after another.
+    // Alternate between the set-ups, so that a slow minute of the machine affects all of them. Reverse the
+    // order each time, so that no set-up always runs after the same other one.
     let turns = 2 * (common.time().as_millis() / TURN.as_millis()).div_ceil(2);
     eprintln!("at saturation, in {turns} turns");
     for _ in 0..turns {
@@ -109,8 +109,8 @@ pub fn compare(common: &Common, only: &[String], other: Option<&Path>) -> anyhow
     Ok(())
 }
 
-/// What each costs in relation to its other build: the quartiles of what neighbouring turns say. With a copy of the same binary
-/// as `--other` half of the turns said 0.94 to 1.07.
+/// The CPU cost of each set-up relative to its other build: the quartiles over pairs of neighbouring turns.
+/// With a copy of the same binary as `--other`, half of the turns gave 0.94 to 1.07.
 fn ratios(measured: &[(String, Measured<'_>)]) -> Vec<(String, [f64; 3])> {
     let pairs = measured.windows(2).filter_map(|pair| match pair {
         [(other, theirs), (name, ours)] if *other == format!("{name}, other build") => {
@@ -125,7 +125,7 @@ fn ratios(measured: &[(String, Measured<'_>)]) -> Vec<(String, [f64; 3])> {
     pairs.collect()
 }
 
-/// Warms up, saturates, then asks at a third of that.
+/// Warms up, measures at saturation, then at a third of that rate.
 pub fn measure(
     subject: &Subject,
     upstream: &Upstream,
@@ -138,7 +138,7 @@ pub fn measure(
     one.finish(common.time())
 }
 
-/// One that is being measured.
+/// A measurement in progress.
 struct Measured<'a> {
     subject: &'a Subject,
     upstream: &'a Upstream,
@@ -147,7 +147,7 @@ struct Measured<'a> {
     under_load: u64,
     used: Duration,
     redis_used: Duration,
-    /// CPU microseconds a request, of each turn.
+    /// CPU microseconds per request, for each turn.
     turns: Vec<f64>,
     paid: u64,
     elapsed: Duration,
@@ -155,7 +155,7 @@ struct Measured<'a> {
 }
 
 impl<'a> Measured<'a> {
-    /// Looks at it at rest, and warms it up.
+    /// Reads the memory at rest, then warms up.
     fn begin(
         subject: &'a Subject,
         upstream: &'a Upstream,
@@ -202,7 +202,7 @@ impl<'a> Measured<'a> {
         Ok(())
     }
 
-    /// Asks at a third of what it can, and sums up.
+    /// Measures at a third of the saturated rate, and computes the cost.
     fn finish(self, time: Duration) -> anyhow::Result<Cost> {
         let per_second = self.paid as f64 / self.elapsed.as_secs_f64();
         let third = self.ask("at a third", Rate::PerSecond(per_second / 3.0), time)?;
@@ -217,8 +217,10 @@ impl<'a> Measured<'a> {
         })
     }
 
+    /// Runs the load, and compares its count with the upstream's.
+    ///
     /// # Errors
-    /// When the upstream did not pay exactly what was told as paid.
+    /// If a request failed, or the upstream did not pay exactly the requests that got success.
     fn ask(&self, what: &str, rate: Rate, time: Duration) -> anyhow::Result<Tally> {
         let before = self.upstream.paid();
         let tally = self.load.run(rate, Until::After(time))?.whole(what)?;
@@ -246,7 +248,7 @@ impl<'a> Measured<'a> {
     }
 }
 
-/// How often the embedded ledger has synced.
+/// How often the embedded ledger has synced so far.
 fn syncs(subject: &Subject) -> Option<f64> {
     let metrics = get(subject.admin?, "/metrics")?;
     let line = metrics

@@ -1,4 +1,5 @@
-//! `soak`: is memory flat over very many payouts in one process? `start`: how soon is it ready, and what does it hold?
+//! `soak`: does memory stay flat over very many payouts in one process? `start`: how soon is the sidecar ready,
+//! and how much memory does it use then?
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::store::Redis;
 use crate::subject::{Kind, Store, Subject, To};
 use crate::upstream::Upstream;
 
-/// In how many parts the payouts are made, with a look at the memory after each.
+/// The number of parts of the run. After each, the soak reads the memory.
 const PARTS: u64 = 20;
 const USERS: u64 = 10_000;
 
@@ -43,7 +44,7 @@ pub fn soak(common: &Common, payouts: u64) -> anyhow::Result<()> {
         load.run(Rate::Saturation, Until::Count(payouts / PARTS))?
             .whole("soaking")?;
         look(part * payouts / PARTS)?;
-        // The store forgets what was paid, so that it is the sidecar's memory that is tried and not the machine's.
+        // Empty the store and the log, so that the run tests the sidecar's memory and not the machine's.
         if let Some(redis) = &subject.redis {
             forget(redis)?;
         }
@@ -55,8 +56,8 @@ pub fn soak(common: &Common, payouts: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes the orders of one merchant, and leaves the ledger's mark and the openids. Little by little: a Redis that is busy
-/// for a second is out of reach, and what comes then is turned away.
+/// Removes the orders of the merchant, but not the ledger's mark and the openids. It works in small steps: a
+/// Redis that blocks for a second is unreachable, and the sidecar then rejects payouts.
 fn forget(redis: &Redis) -> anyhow::Result<()> {
     let mut connection = redis.connect()?;
     let mut at = 0_u64;

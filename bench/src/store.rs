@@ -1,4 +1,4 @@
-//! A Redis of its own for each subject, in memory only: its disk is not what is measured.
+//! A Redis server for each subject, in memory only: the benchmark does not measure its disk.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -44,7 +44,7 @@ impl Redis {
         Ok(redis::Client::open(self.url())?.get_connection()?)
     }
 
-    /// Makes users `from..to` known.
+    /// Stores the openids of users `from..to`.
     pub fn know(&self, from: u64, to: u64) -> anyhow::Result<()> {
         let mut connection = self.connect()?;
         let mut at = from;

@@ -1,4 +1,4 @@
-//! What is measured: processes with one worker thread, all before the same upstream.
+//! The measured programs: processes with one worker thread, all in front of the same upstream.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,13 +22,13 @@ pub enum Store {
 pub enum To {
     Handler,
     Wechat,
-    /// What is no payout: proxied to the backend.
+    /// No payout: the sidecar proxies the request to the backend.
     Backend,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nobody between: what asking costs by itself.
+    /// The load goes straight to the upstream, which shows the cost of the load itself.
     Direct,
     Floor,
     Nginx {
@@ -40,15 +40,15 @@ pub enum Kind {
     },
 }
 
-/// A running one.
+/// A running subject.
 pub struct Subject {
     pub address: SocketAddr,
-    /// Where it is asked.
+    /// The path to request.
     pub path: &'static str,
     pub admin: Option<SocketAddr>,
     pub process: Option<Process>,
     pub redis: Option<Redis>,
-    /// From exec until it answered as ready.
+    /// From exec until the subject was ready, or listened.
     pub ready_after: Duration,
     pub dir: TempDir,
 }
@@ -109,7 +109,8 @@ impl Subject {
                         csv.push_str(&format!("wx8888888888888888,u{user},{}\n", openid(user)));
                     }
                     std::fs::write(dir.path().join("openids.csv"), csv)?;
-                    // One that has only just been written is looked at twice, which is no part of an ordinary start.
+                    // The sidecar reads a file twice if it was written just before, which is not part of a
+                    // normal start.
                     pause(Duration::from_millis(200));
                 }
                 begun = Instant::now();
@@ -153,7 +154,7 @@ fn ready(admin: SocketAddr) -> bool {
     get(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
-/// A whole answer of the admin port.
+/// Gets a whole response of the admin port, head included.
 pub fn get(admin: SocketAddr, path: &str) -> Option<String> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(admin).ok()?;
@@ -195,7 +196,7 @@ fn configuration(to: To, store: Store, upstream: &Upstream, pki: &Path, redis: O
     )
 }
 
-/// nginx with Lua that does the same job: see `nginx/pay.lua`.
+/// Writes the configuration of nginx with Lua, which does the same work: see `nginx/pay.lua`.
 fn nginx(dir: &Path, port: u16, upstream: &Upstream, redis_port: u16, ledger: bool) -> anyhow::Result<()> {
     let fill = |text: &str| {
         text.replace("@PORT@", &port.to_string())

@@ -1,5 +1,5 @@
-//! Who pays: a handler that speaks the contract, and WeChat's red packets over TLS. It accepts everything at once and
-//! remembers only how often it was asked. A thread of its own.
+//! The upstream: a handler that speaks the contract, and WeChat's red packets over TLS. It accepts every
+//! request at once and only counts them. It runs in its own thread.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,7 +18,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use crate::wire::{Reader, between};
 
-/// A running one; it ends with the process.
+/// A running upstream. It ends with the process.
 pub struct Upstream {
     pub plain: SocketAddr,
     pub tls: SocketAddr,
@@ -26,7 +26,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Starts, and writes `ca.pem` and the merchant's `cert.pem` and `key.pem` into `dir`.
+    /// Starts the upstream, and writes `ca.pem` and the merchant's `cert.pem` and `key.pem` into `dir`.
     pub fn start(dir: &Path) -> anyhow::Result<Self> {
         let acceptor = acceptor(dir)?;
         let paid = Arc::new(AtomicU64::new(0));
@@ -49,7 +49,7 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// How often it has paid.
+    /// The number of payments so far.
     pub fn paid(&self) -> u64 {
         self.paid.load(Ordering::Relaxed)
     }
@@ -61,7 +61,7 @@ fn bind() -> anyhow::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-/// A CA that has issued both the stand-in's certificate and the merchant's.
+/// Makes a CA, and with it the upstream's certificate and the merchant's.
 fn acceptor(dir: &Path) -> anyhow::Result<TlsAcceptor> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -96,7 +96,7 @@ async fn accept(listener: std::net::TcpListener, tls: Option<TlsAcceptor>, paid:
         let (tls, paid) = (tls.clone(), Arc::clone(paid));
         let _set = stream.set_nodelay(true);
         tokio::spawn(async move {
-            // A connection that breaks is the subject's to report.
+            // The subject reports a broken connection.
             let _ended = match tls {
                 Some(tls) => match tls.accept(stream).await {
                     Ok(stream) => serve(stream, &paid).await,

@@ -1,10 +1,10 @@
-//! Just enough HTTP/1.1 to ask and to answer at little cost: whole messages with a Content-Length.
+//! Just enough HTTP/1.1 for a cheap load generator and upstream: whole messages with a Content-Length.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Reads one message after the other from a connection.
+/// Reads messages from a connection, one after the other.
 pub struct Reader<R> {
     stream: R,
     buffer: Vec<u8>,
@@ -20,7 +20,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// The next message, as head and body; `None` at the end of the connection.
+    /// The next message, as head and body. `None` at the end of the connection.
     pub async fn next(&mut self) -> io::Result<Option<(&[u8], &[u8])>> {
         self.buffer.drain(..self.taken);
         self.taken = 0;
@@ -66,7 +66,7 @@ pub fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// What stands between two texts.
+/// The bytes between two texts.
 pub fn between<'a>(bytes: &'a [u8], before: &[u8], after: &[u8]) -> Option<&'a [u8]> {
     let from = find(bytes, before)? + before.len();
     let until = from + find(&bytes[from..], after)?;

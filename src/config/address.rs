@@ -1,6 +1,6 @@
-//! Addresses as the file gives them: sockets, ranges, and URLs of upstreams.
+//! Parses addresses from the configuration: sockets, CIDR ranges, upstream URLs, handler ids.
 //!
-//! Each reader returns the value, or what is wrong and what to write instead.
+//! Each function returns the parsed value, or a message that says what is wrong and what to write instead.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -11,14 +11,14 @@ use ipnet::IpNet;
 use crate::upstream::dial::host_and_port;
 use payout_domain::ids::HandlerId;
 
-/// An address and port to listen on.
+/// Parses the address and port of a listener.
 pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("\"{text}\" is not an address and port: write e.g. \"0.0.0.0:8080\" or \"127.0.0.1:8080\"")
     })
 }
 
-/// A CIDR range; a single address is a range of one.
+/// Parses a CIDR range; a single address becomes a range of one.
 pub(super) fn range(text: &str) -> Result<IpNet, String> {
     let net = text.parse::<IpNet>().ok();
     net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
@@ -28,16 +28,16 @@ pub(super) fn range(text: &str) -> Result<IpNet, String> {
         })
 }
 
-/// Which parts a URL may have besides scheme and authority.
+/// Whether a URL may have a path besides scheme and authority.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Path {
-    /// None: requests bring their own path.
+    /// No path: each request brings its own.
     Refused,
-    /// A path that others are added to.
+    /// A base path, which the caller of the URL extends.
     Allowed,
 }
 
-/// The URL of an HTTP upstream, without a slash at the end. `example` is what a right one looks like.
+/// Parses the URL of an HTTP upstream and strips slashes at its end. `example` is a valid URL for the message.
 pub(super) fn http_url(text: &str, path: Path, example: &str) -> Result<String, String> {
     let refuse = |why: &str| Err(format!("{why}: write e.g. \"{example}\""));
     let Ok(uri) = text.parse::<Uri>() else {
@@ -66,8 +66,8 @@ pub(super) fn http_url(text: &str, path: Path, example: &str) -> Result<String, 
     Ok(trimmed.to_owned())
 }
 
-/// What a handler is called: by a URL in the form that a handler without a name of its own is called by, or by a name as
-/// it stands.
+/// Parses a handler's id. A URL becomes `scheme://host:port/path` in lower case (except the path), which is
+/// also the default id of a handler that has only a URL. Any other text is the id as it stands.
 pub(super) fn handler_id(text: &str, example: &str) -> Result<HandlerId, String> {
     let id = if text.contains("://") {
         let url = http_url(text, Path::Allowed, example)?;
@@ -88,13 +88,13 @@ pub(super) fn handler_id(text: &str, example: &str) -> Result<HandlerId, String>
     id.map_err(|rule| format!("{rule}: write a name, or a URL like \"{example}\""))
 }
 
-/// Whether a URL that [`http_url`] took is plain `http`.
+/// Whether a URL that [`http_url`] accepted uses plain `http`.
 pub(super) fn is_plain(url: &str) -> bool {
     url.parse::<Uri>()
         .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTP))
 }
 
-/// Whether a URL that [`http_url`] took leads to this machine.
+/// Whether a URL that [`http_url`] accepted names this machine (`localhost` or a loopback address).
 pub(super) fn is_loopback(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
     let (host, _) = host_and_port(&url);

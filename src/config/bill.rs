@@ -1,5 +1,7 @@
-//! The entries of `[[merchant]]` with `product = "transfer-bill"`: WeChat Pay v3's keys and texts.
-//! Document: wechat-pay.md, sections 9 and 10; specification, section 7.
+//! Checks the `[[merchant]]` entries with `product = "transfer-bill"`: WeChat Pay v3's keys and texts.
+//!
+//! The rules come from WeChat Pay's interface, see docs/wechat-pay.md ("signatures", "notifications").
+//! `merchant` checks the other kinds of entries.
 
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use super::certificate::Certificate;
 use super::check::Check;
 use super::merchant::{Entry, HANDLER_KEYS, V2_KEYS};
 
-/// Characters of `transfer_scene_id` and `notify_url`. Source: wechat-pay.md, section 10.
+/// The most characters of `transfer_scene_id` and of `notify_url` that WeChat Pay v3 accepts.
 const SCENE_ID: usize = 36;
 const NOTIFY_URL: usize = 256;
 
@@ -46,7 +48,7 @@ impl Entry<'_> {
         })
     }
 
-    /// The signing key and the serial number of its certificate.
+    /// Returns the signing key and the serial number of the merchant's certificate.
     fn signer(&self, pattern: &MerchantPattern, check: &mut Check<'_>) -> Option<(Arc<SigningKey>, String)> {
         let raw = self.raw;
         if raw.key.is_none() && raw.p12.is_none() {
@@ -57,7 +59,7 @@ impl Entry<'_> {
         let certificate = self.given_certificate(pattern, check);
         let key = match &certificate {
             Some(certificate) => SigningKey::from_der(certificate.key()),
-            // It is wrong, and noted.
+            // `given_certificate` has reported the mistake.
             None if raw.cert.is_some() || raw.p12.is_some() => return None,
             None => SigningKey::from_pem(check.secret(raw.key.as_ref(), &self.at("key"))?.expose()),
         };
@@ -172,7 +174,8 @@ impl Entry<'_> {
         for (index, report) in raw.scene_report_infos.iter().enumerate() {
             let at = |key: &str| format!("scene_report_infos[{index}].{key}");
             self.text(&report.info_type, &at("info_type"), INFO_TYPE, check);
-            // What is filled in is cut; what stands here must leave room for it.
+            // For each bill the domain cuts the filled-in text to `INFO_CONTENT`; here the template itself must
+            // fit.
             let fixed = report
                 .info_content
                 .replace("{actName}", "")
@@ -197,7 +200,7 @@ impl Entry<'_> {
         }
     }
 
-    /// A text that v3 takes.
+    /// Checks a text against v3's rules: 1 to `longest` characters, no control characters, no emoji.
     fn text(&self, text: &str, key: &str, longest: usize, check: &mut Check<'_>) {
         let path = self.at(key);
         let length = text.chars().count();
@@ -219,7 +222,7 @@ impl Entry<'_> {
         }
     }
 
-    /// The path of `notify_url`.
+    /// Checks `notify_url` and returns its path, which the main port serves.
     fn notify_path(&self, check: &mut Check<'_>) -> Option<String> {
         let url = self.raw.notify_url.as_deref()?;
         let path = self.at("notify_url");

@@ -1,6 +1,8 @@
-//! A certificate chain with its private key, from PEM or PKCS#12, checked to belong together and to be in force.
+//! A certificate chain with its private key, read from PEM or PKCS#12. The two must belong together, and the
+//! certificate must be valid now.
 //!
-//! So a wrong file is found at the start and named, not as `CA_ERROR` at the first payout (wechat-pay.md, section 13).
+//! These checks report a wrong file by name at startup. Without them the first payout would fail with WeChat's
+//! `CA_ERROR`.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use zeroize::Zeroizing;
 use payout_domain::ids::Millis;
 use payout_domain::wechat::v3::envelope::serial_no;
 
-/// Why a certificate and key cannot be used.
+/// Why the sidecar cannot use a certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// No certificate in the PEM text.
@@ -34,21 +36,21 @@ pub enum CertificateError {
     /// The key does not parse or is of an unknown kind.
     #[error("holds a private key that cannot be used (RSA or ECDSA is needed)")]
     UnusableKey,
-    /// Key and certificate are of different pairs.
+    /// Key and certificate belong to different pairs.
     #[error("the private key does not belong to the certificate: take both from the same download")]
     Mismatch,
     /// The PKCS#12 file cannot be opened.
     #[error("cannot be opened: take the file as WeChat Pay gave it (its password is the merchant number)")]
     P12,
-    /// The time of the certificate is over.
+    /// The certificate has expired.
     #[error("the certificate expired at {0}: put its successor there")]
     Expired(String),
-    /// The time of the certificate has not begun.
+    /// The certificate is not valid yet.
     #[error("the certificate is not valid before {0}: check this machine's clock")]
     NotYetValid(String),
 }
 
-/// A certificate chain and its private key. The key is wiped when the last owner drops it, and never printed.
+/// A certificate chain and its private key. Dropping the last owner wipes the key; `Debug` does not print it.
 pub struct Certificate {
     chain: Vec<CertificateDer<'static>>,
     key: Zeroizing<PrivateKeyDer<'static>>,
@@ -59,9 +61,8 @@ pub struct Certificate {
 impl Certificate {
     /// Reads a chain (the merchant's or server's own certificate first) and its key.
     ///
-    /// # Errors
-    /// When one of them cannot be read, they do not belong together, or `now` is outside the certificate's time, then
-    /// [`CertificateError`].
+    /// Returns [`CertificateError`] if one of the texts does not parse, if the key does not belong to the
+    /// certificate, or if `now` lies outside the certificate's validity.
     pub fn from_pem(cert: &str, key: &str, now: Millis) -> Result<Self, CertificateError> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(cert.as_bytes())
             .collect::<Result<_, _>>()
@@ -76,7 +77,8 @@ impl Certificate {
     /// Reads WeChat Pay's `apiclient_cert.p12`, whose password is the merchant number.
     ///
     /// # Errors
-    /// When it cannot be opened, then [`CertificateError::P12`]; else as [`Certificate::from_pem`].
+    /// Returns [`CertificateError::P12`] if the file does not open, otherwise the errors of
+    /// [`Certificate::from_pem`].
     pub fn from_p12(p12: &[u8], password: &str, now: Millis) -> Result<Self, CertificateError> {
         let store = KeyStore::from_pkcs12(p12, password, Pkcs12ImportPolicy::Strict)
             .map_err(|_| CertificateError::P12)?;
@@ -102,7 +104,7 @@ impl Certificate {
         let validity = parsed.validity();
         let millis = |time: ASN1Time| Millis(time.timestamp().saturating_mul(1000));
         let (not_before, not_after) = (millis(validity.not_before), millis(validity.not_after));
-        // Not by `CertifiedKey::from_der`, which takes a copy of the key that nobody wipes.
+        // `CertifiedKey::from_der` would copy the key and never wipe the copy.
         let signer = any_supported_type(&key).map_err(|_| CertificateError::UnusableKey)?;
         match CertifiedKey::new(chain.clone(), signer).keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
@@ -123,19 +125,19 @@ impl Certificate {
         })
     }
 
-    /// The chain, own certificate first; never empty.
+    /// The chain, own certificate first. Never empty.
     #[must_use]
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         self.chain.clone()
     }
 
-    /// A copy of the key, for the one place that builds a TLS configuration. The caller wipes it.
+    /// A copy of the key, for building a TLS configuration. The caller must wipe it.
     #[must_use]
     pub fn key(&self) -> PrivateKeyDer<'static> {
         self.key.clone_key()
     }
 
-    /// The serial number of the own certificate, hexadecimal, upper case, as WeChat Pay shows it.
+    /// The serial number of the own certificate in upper-case hexadecimal, as WeChat Pay shows it.
     #[must_use]
     pub fn serial(&self) -> &str {
         &self.serial
@@ -147,7 +149,7 @@ impl Certificate {
         self.not_after
     }
 
-    /// Whole days left until it expires, if it does within `span` of `now`.
+    /// The whole days until the certificate expires, if it expires within `span` of `now`.
     pub(super) fn days_left_within(&self, span: Duration, now: Millis) -> Option<u64> {
         let left = self.not_after.since(now);
         (left < span).then(|| left.as_secs().checked_div(86_400).unwrap_or_default())
@@ -163,7 +165,7 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// Whether a PEM text holds at least one certificate, and nothing broken before it.
+/// Whether a PEM text holds at least one certificate and no broken PEM section.
 pub(super) fn holds_certificates(pem: &str) -> bool {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()

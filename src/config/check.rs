@@ -1,7 +1,7 @@
-//! What every check of a value shares: where secrets are found, the time, and where mistakes go.
+//! What all checks share: the sources of secrets, the current time, and the list of mistakes.
 //!
-//! A check notes its mistake under the key's path and returns a stand-in or nothing, so that one reading of the
-//! configuration finds all mistakes.
+//! A check records each mistake under the key's path and returns a substitute value or `None`. So one pass over
+//! the configuration finds all mistakes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use super::errors::Problems;
 use super::secret_ref::{SecretRef, SecretSources};
 use super::units::{Span, show};
 
-/// The longest time-out that is believed to be meant.
+/// The longest timeout that the checks accept. A longer one is probably a slip.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// How long before its end a certificate is warned about.
+/// How long before a certificate's expiry the checks begin to warn.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
-/// What every check needs: where to look for secrets, the time, and where mistakes go.
+/// What each check needs: where to find secrets, the current time, and where to record mistakes.
 pub(super) struct Check<'a> {
     pub(super) places: &'a mut SecretSources,
     pub(super) now: Millis,
@@ -32,35 +32,35 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Notes a mistake.
+    /// Records a mistake.
     pub(super) fn error(&mut self, path: &str, text: impl std::fmt::Display) {
         self.problems.error(path, text);
     }
 
-    /// The value, or its mistake noted.
+    /// Returns the value, or records its mistake.
     pub(super) fn take<T>(&mut self, path: &str, read: Result<T, String>) -> Option<T> {
         read.map_err(|text| self.error(path, text)).ok()
     }
 
-    /// A secret that may be absent.
+    /// Resolves a secret that may be absent.
     pub(super) fn secret(&mut self, secret: Option<&SecretRef>, path: &str) -> Option<Secret> {
         let read = self.places.resolve(secret?);
         self.take(path, read)
     }
 
-    /// The bytes of a file that a key names.
+    /// Reads the file that a key names, as bytes.
     pub(super) fn bytes(&mut self, file: &str, path: &str) -> Option<Zeroizing<Vec<u8>>> {
         let read = self.places.read(file);
         self.take(path, read)
     }
 
-    /// The text of a file that a key names.
+    /// Reads the file that a key names, as text.
     pub(super) fn file_text(&mut self, file: &str, path: &str) -> Option<Secret> {
         let read = self.places.read_text(file);
         self.take(path, read)
     }
 
-    /// CA certificates in a file.
+    /// Reads a file of CA certificates (PEM, at least one).
     pub(super) fn ca(&mut self, file: Option<&str>, path: &str) -> Option<String> {
         let text = self.file_text(file?, path)?;
         if !holds_certificates(text.expose()) {
@@ -72,7 +72,7 @@ impl Check<'_> {
         Some(text.expose().to_owned())
     }
 
-    /// A duration of at least 1 ms, up to an hour.
+    /// Checks a duration of more than zero and at most an hour.
     pub(super) fn timeout(&mut self, span: Span, path: &str) -> Duration {
         if span.0.is_zero() || span.0 > LONGEST_TIMEOUT {
             self.error(
@@ -87,7 +87,7 @@ impl Check<'_> {
         span.0
     }
 
-    /// A duration up to an hour, which may be zero.
+    /// Checks a duration of at most an hour; zero is allowed.
     pub(super) fn pause(&mut self, span: Span, path: &str) -> Duration {
         if span.0 > LONGEST_TIMEOUT {
             self.error(
@@ -98,7 +98,7 @@ impl Check<'_> {
         span.0
     }
 
-    /// A number from `least` on.
+    /// Checks a number of at least `least`.
     pub(super) fn count(&mut self, number: i64, least: usize, path: &str) -> usize {
         usize::try_from(number)
             .ok()
@@ -112,13 +112,14 @@ impl Check<'_> {
             })
     }
 
-    /// The URL of an HTTP upstream.
+    /// Checks the URL of an HTTP upstream.
     pub(super) fn url(&mut self, url: &str, path: &str, parts: Path, example: &str) -> String {
         let read = address::http_url(url, parts, example);
         self.take(path, read).unwrap_or_default()
     }
 
-    /// A certificate in force: notes what is wrong with it at `path`, and warns when it ends soon.
+    /// Unwraps a certificate: records what is wrong with it at `path`, and warns if it expires soon. `whose`
+    /// names its owner.
     pub(super) fn certificate(
         &mut self,
         read: Result<Certificate, CertificateError>,
@@ -142,7 +143,7 @@ impl Check<'_> {
         }
     }
 
-    /// Warns about keys that have no effect under the chosen kind of store or product.
+    /// Warns about keys that have no effect with the chosen store or product.
     pub(super) fn idle(&mut self, section: &str, keys: &[&str], chosen: &str) {
         for key in keys {
             let path = format!("{section}.{key}");

@@ -1,19 +1,19 @@
-//! What is wrong with a configuration, collected: all mistakes are reported at once, each with its place.
+//! Collects the mistakes of a configuration, each with its location, so that one run reports all of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value was given. `Display` is what stands before a message.
+/// Where the operator set a value. `Display` gives the prefix of a message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Location {
-    /// In the file, on this line (from 1).
+    /// In the file, on this line (counted from 1).
     #[error("line {0}: ")]
     Line(usize),
     /// In this environment variable.
     #[error("{0}: ")]
     Variable(String),
-    /// Nowhere: something is missing, or the file as a whole is meant.
+    /// Nowhere: a key is missing, or the message is about the file as a whole.
     #[error("")]
     Nowhere,
 }
@@ -22,19 +22,19 @@ pub enum Location {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}{message}")]
 pub struct ConfigError {
-    /// Where the value was given.
+    /// Where the operator set the value.
     pub place: Location,
-    /// The key's path, e.g. `merchant[0].api_key`; empty when the file as a whole is meant.
+    /// The key's path, e.g. `merchant[0].api_key`. Empty if the message is about the file as a whole.
     pub path: String,
-    /// What is wrong and what to do, the path included. Shows no secret.
+    /// What is wrong and what to do, path included. Contains no secret.
     pub message: String,
 }
 
-/// Every mistake of one configuration. `Display` shows one per line, in the file's order.
+/// All mistakes of one configuration. `Display` shows one per line, in the file's order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} has {}:{}", file.display(), counted(errors), listed(errors))]
 pub struct ConfigErrors {
-    /// The file, as it was named.
+    /// The file, as the caller named it.
     pub file: PathBuf,
     /// The mistakes; never empty.
     pub errors: Vec<ConfigError>,
@@ -51,7 +51,7 @@ fn listed(errors: &[ConfigError]) -> String {
     errors.iter().map(|error| format!("\n  {error}")).collect()
 }
 
-/// Where each value came from: the line of the file or the variable that set it.
+/// The origin of each value: the line of the file, or the environment variable that set it.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     lines: BTreeMap<String, usize>,
@@ -63,7 +63,7 @@ impl Origins {
         self.lines.insert(path.to_owned(), line);
     }
 
-    /// Notes that a variable set this value; it hides what the file says there.
+    /// Records that a variable set this value. The variable hides the file's value.
     pub(super) fn set_variable(&mut self, path: &str, name: &str) {
         self.variables.insert(path.to_owned(), name.to_owned());
     }
@@ -73,7 +73,7 @@ impl Origins {
         self.lines.contains_key(path) || self.variables.contains_key(path)
     }
 
-    /// The place of a value, or of the nearest section around it that has one.
+    /// The location of a value, or of the nearest enclosing section that has one.
     fn place(&self, path: &str) -> Location {
         let mut path = path;
         loop {
@@ -91,19 +91,19 @@ impl Origins {
     }
 }
 
-/// Collects mistakes and warnings while a configuration is read.
+/// Collects mistakes and warnings while the configuration is read.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
-    /// Where values came from.
+    /// The origins of the values.
     pub(super) origins: Origins,
     errors: Vec<ConfigError>,
-    /// Keys that were blamed already. A second complaint about one would only follow from the first.
+    /// Keys with a recorded mistake. A second mistake of the same key would only follow from the first.
     blamed: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Problems {
-    /// Notes a mistake at `path`, unless one is noted there already.
+    /// Records a mistake at `path`, unless the list has one there already.
     pub(super) fn error(&mut self, path: &str, text: impl fmt::Display) {
         if self.is_blamed(path) {
             return;
@@ -112,7 +112,7 @@ impl Problems {
         self.push(self.origins.place(path), path, format!("{path}: {text}"));
     }
 
-    /// Notes an unknown key. The key that was meant is not complained about when it is missing.
+    /// Records an unknown key. Suppresses the "is missing" of the key that the operator probably meant.
     pub(super) fn unknown(&mut self, path: &str, meant: Option<&str>) {
         let hint = meant.map_or_else(String::new, |meant| format!(": did you mean {meant}?"));
         self.push(
@@ -127,17 +127,17 @@ impl Problems {
         }
     }
 
-    /// Notes a mistake of the file as a whole, or at a place that has no path.
+    /// Records a mistake of the file as a whole, or at a location without a path.
     pub(super) fn at(&mut self, place: Location, message: String) {
         self.push(place, "", message);
     }
 
-    /// Notes something that works, but perhaps not as it was meant.
+    /// Records a warning: the configuration works, but perhaps not as the operator meant it.
     pub(super) fn warn(&mut self, path: &str, text: impl fmt::Display) {
         self.warnings.push(format!("{path}: {text}"));
     }
 
-    /// Takes a key out of further complaints.
+    /// Suppresses further mistakes of this key.
     fn excuse(&mut self, path: &str) {
         self.blamed.push(path.to_owned());
     }
@@ -157,12 +157,13 @@ impl Problems {
         });
     }
 
-    /// Whether no mistake was found so far.
+    /// Whether the list of mistakes is empty.
     pub(super) const fn is_clean(&self) -> bool {
         self.errors.is_empty()
     }
 
-    /// The mistakes in the file's order (those of the environment and those without a place last), and the warnings.
+    /// Returns the mistakes and the warnings. Mistakes come in the file's order, then those of the environment,
+    /// then those without a location.
     pub(super) fn finish(mut self) -> (Vec<ConfigError>, Vec<String>) {
         self.errors.sort_by(|a, b| a.place.cmp(&b.place));
         (self.errors, self.warnings)

@@ -1,7 +1,8 @@
-//! Reads the file and the environment into a [`Config`], or into everything that is wrong with them.
+//! Reads the file and the environment into a [`Config`], or into the list of everything that is wrong with
+//! them.
 //!
-//! The environment is an argument; [`environment`] is the only place that reads the process's own. What we hold of
-//! texts that may be secrets is wiped once it is read; what the parsers copied meanwhile is out of reach.
+//! The environment is an argument; only [`environment`] reads the process's own. This module wipes its own
+//! texts that may hold secrets after reading them. It cannot wipe the copies that the parsers made.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +22,8 @@ use super::raw::Raw;
 use super::secret_ref::{SecretSources, wipe};
 use super::shape::{Shape, join};
 
-/// The process's environment. What is not UTF-8 is shown with replacement characters, which no setting takes.
+/// The environment of the process. Text that is not UTF-8 gets replacement characters, which no setting
+/// accepts.
 #[must_use]
 pub fn environment() -> Vec<(String, String)> {
     let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();
@@ -30,16 +32,16 @@ pub fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Reads a configuration: the file at `path`, overridden by `env`, with the secrets and files that it points to.
-/// Reads files and takes a moment, so call it where blocking is allowed.
+/// Reads a configuration: the file at `path`, overridden by `env`, with the secrets and files that it refers
+/// to. Blocks on file reads, so call it on a thread that may block.
 ///
 /// # Errors
-/// When the file cannot be read or anything in it is wrong, then all mistakes at once.
+/// Returns all mistakes at once if the file cannot be read or anything in it is wrong.
 pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
     load_at(path, env, SystemClock.now())
 }
 
-/// As [`load`], at a given time (certificates expire).
+/// Like [`load`], at the given time (certificates expire).
 pub(super) fn load_at(
     path: &Path,
     env: impl Iterator<Item = (String, String)>,
@@ -59,7 +61,7 @@ pub(super) fn load_at(
     }
 }
 
-/// The configuration, if it could be read far enough to make one; mistakes go to `problems`.
+/// Returns the configuration if the file could be read far enough to build one. Mistakes go to `problems`.
 fn read(
     path: &Path,
     env: BTreeMap<String, Zeroizing<String>>,
@@ -95,7 +97,8 @@ fn read(
     let raw = match raw {
         Ok(raw) => raw,
         Err(error) => {
-            // The shape check lets nothing through that the structs refuse; if it did, say so rather than nothing.
+            // The shape check rejects whatever the structs reject. If it ever misses something, report that
+            // instead of nothing.
             problems.at(Location::Nowhere, format!("cannot be read: {}", error.message()));
             return None;
         }
@@ -111,13 +114,14 @@ fn read(
     Some(config)
 }
 
-/// Parses the file and notes the line of each key. Mistakes of TOML itself end the reading; all of them are reported.
+/// Parses the file and records the line of each key. TOML syntax errors end the reading, and all of them are
+/// reported.
 fn parse(text: &str, problems: &mut Problems) -> Option<Table> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = Lines::of(text);
     let (table, mut errors) = DeTable::parse_recoverable(text);
     note_table(table.get_ref(), "", &lines, &mut problems.origins);
-    // Nothing is copied out of a broken file: it may hold secrets, and only a whole table is wiped.
+    // Copy nothing out of a broken file: it may hold secrets, and the code wipes only a whole table.
     if errors.is_empty() {
         match Table::deserialize(toml::Deserializer::from(table)) {
             Ok(table) => return Some(table),
@@ -125,7 +129,7 @@ fn parse(text: &str, problems: &mut Problems) -> Option<Table> {
         }
     }
     for error in errors {
-        // The parser's own display would quote the line, which may hold a secret.
+        // The parser's own `Display` would quote the line, which may hold a secret.
         let place = error
             .span()
             .map_or(Location::Nowhere, |span| Location::Line(lines.line(span.start)));
@@ -153,7 +157,7 @@ fn note_value(value: &DeValue<'_>, path: &str, lines: &Lines, origins: &mut Orig
     }
 }
 
-/// Where the lines of a text begin.
+/// The byte offsets at which the lines of a text end.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -161,7 +165,7 @@ impl Lines {
         Self(text.match_indices('\n').map(|(end, _)| end).collect())
     }
 
-    /// The line (from 1) of a byte.
+    /// The line (counted from 1) of a byte.
     fn line(&self, byte: usize) -> usize {
         self.0.partition_point(|end| *end < byte).saturating_add(1)
     }

@@ -1,7 +1,8 @@
-//! The entries of `[[merchant]]`: whose orders go where, and whether the credentials for it are there and right.
+//! Checks the `[[merchant]]` entries: which orders go where, and whether the credentials for it are present and
+//! valid.
 //!
-//! v3 transfers are checked in `bill`. A key that belongs to another kind of entry is a mistake here, not ignored: it says that somebody expects money to
-//! take another way than it would.
+//! A key that belongs to another kind of entry is a mistake here, not ignored: the operator expects the entry
+//! to pay in a way that it does not. `bill` checks v3 transfers.
 
 use std::sync::Arc;
 
@@ -31,10 +32,10 @@ pub(super) const HANDLER_KEYS: [&str; 9] = [
     "handler_token",
 ];
 
-/// Keys of `to = "wechat"`, of every product.
+/// Keys of `to = "wechat"` that all products share.
 const WECHAT_KEYS: [&str; 4] = ["product", "cert", "key", "p12"];
 
-/// Keys of the products of v2 only.
+/// Keys of v2 products only.
 pub(super) const V2_KEYS: [&str; 5] = [
     "send_name",
     "wishing",
@@ -58,18 +59,18 @@ const V3_KEYS: [&str; 8] = [
 /// Keys of red packets only.
 const RED_PACKET_KEYS: [&str; 3] = ["send_name", "wishing", "scene_id"];
 
-/// Length of an API key. Source: wechat-pay.md, section 3 (key).
+/// Length of an APIv2 key, in characters. See docs/wechat-pay.md ("signatures").
 const API_KEY_LENGTH: usize = 32;
 
-/// Characters of `send_name`, `wishing` and `scene_id`. Source: wechat-pay.md, section 4.
+/// The most characters of `send_name`, `wishing` and `scene_id` that WeChat Pay accepts.
 const SEND_NAME_LENGTH: usize = 32;
 const WISHING_LENGTH: usize = 128;
 const SCENE_ID_LENGTH: usize = 32;
 
-/// An example of a handler's URL.
+/// An example of a handler's URL, for messages.
 const HANDLER_URL: &str = "http://127.0.0.1:8000";
 
-/// Checks all entries, and that no two are for the same new orders.
+/// Checks all entries, and that no two entries take the same new orders.
 pub(super) fn merchants(raw: &[raw::Merchant], wechat: &Wechat, check: &mut Check<'_>) -> Vec<Merchant> {
     let mut merchants: Vec<Merchant> = Vec::new();
     for (index, raw) in raw.iter().enumerate() {
@@ -138,7 +139,7 @@ fn pattern(raw: &raw::Merchant, path: &str, check: &mut Check<'_>) -> Option<Mer
     })
 }
 
-/// `None`: a mistake, noted. `Some(None)`: `*`.
+/// Returns `None` for a mistake, which it has recorded, and `Some(None)` for `*`.
 fn any_or<T>(
     text: &str,
     parse: impl Fn(&str) -> Result<T, Malformed>,
@@ -154,7 +155,7 @@ fn any_or<T>(
         .ok()
 }
 
-/// One entry under check.
+/// An entry that is being checked.
 pub(super) struct Entry<'a> {
     pub(super) path: String,
     pub(super) name: String,
@@ -166,7 +167,7 @@ impl Entry<'_> {
         format!("{}.{key}", self.path)
     }
 
-    /// Notes keys that are given but belong elsewhere.
+    /// Records a mistake for each of `keys` that the entry has: they belong to another kind of entry.
     pub(super) fn refuse(&self, keys: &[&str], here: &str, check: &mut Check<'_>) {
         for key in keys {
             let path = self.at(key);
@@ -203,7 +204,8 @@ impl Entry<'_> {
             .filter_map(|(index, former)| self.handler_id(former, &format!("formerly[{index}]"), check))
             .collect();
         let timeout = check.timeout(raw.timeout, &self.at("timeout"));
-        // An idempotent handler refuses doubles, like WeChat, and is waited for as long (specification, section 5).
+        // An idempotent handler refuses a second payment, like WeChat, so `NOT_FOUND` must last as long as
+        // WeChat's.
         let default = if raw.idempotent {
             raw::Wechat::default().not_found_after.0
         } else {
@@ -290,7 +292,7 @@ impl Entry<'_> {
             Some(raw::Product::Redpack) => Some(Product::Redpack),
             Some(raw::Product::MiniProgramRedpack) => Some(Product::MiniProgramRedpack),
             Some(raw::Product::Transfer) => Some(Product::Transfer),
-            // Checked in `bill`.
+            // `bill` checks it.
             Some(raw::Product::TransferBill) => None,
             None => {
                 let text = "is missing: write product = \"redpack\", \"mini-program-redpack\", \"transfer\" or \
@@ -301,7 +303,7 @@ impl Entry<'_> {
         }
     }
 
-    /// A text that every red packet shows.
+    /// Checks a text that each red packet shows.
     fn shown_text(&self, text: Option<&str>, key: &str, longest: usize, check: &mut Check<'_>) -> String {
         if let Some(text) = text.filter(|text| !text.trim().is_empty()) {
             return self.plain_text(text, key, longest, check);
@@ -313,8 +315,9 @@ impl Entry<'_> {
         String::new()
     }
 
-    /// A text that WeChat is sent as it stands: not blank (an empty field is none to WeChat), one line, and nothing that
-    /// XML cannot carry, which would only be found out with a payout in hand.
+    /// Checks a text that goes to WeChat unchanged. It must not be blank (WeChat treats an empty field as
+    /// absent), must fit on one line, and must hold no character that XML cannot carry: such a character would
+    /// otherwise fail the first payout.
     fn plain_text(&self, text: &str, key: &str, longest: usize, check: &mut Check<'_>) -> String {
         let path = self.at(key);
         let length = text.chars().count();
@@ -363,7 +366,7 @@ impl Entry<'_> {
         Some(key)
     }
 
-    /// The certificate, which `request_credentials` may bring instead.
+    /// Returns the certificate. It may be absent with `request_credentials`: then each request brings its own.
     fn certificate(
         &self,
         pattern: &MerchantPattern,
@@ -387,7 +390,7 @@ impl Entry<'_> {
         self.given_certificate(pattern, check)
     }
 
-    /// The certificate of `p12`, or of `cert` and `key` where there are both.
+    /// Returns the certificate of `p12`, or of `cert` and `key` if the entry has both.
     pub(super) fn given_certificate(
         &self,
         pattern: &MerchantPattern,
@@ -428,7 +431,7 @@ impl Entry<'_> {
                 return None;
             }
         };
-        // Without a merchant number there is no password; the missing number is complained about elsewhere.
+        // The password is the merchant number. The check of `mch_id` reports a missing one.
         let mch_id = pattern.mch_id.as_ref()?;
         let bytes = check.bytes(file, &path)?;
         let read = Certificate::from_p12(&bytes, mch_id.as_str(), check.now);

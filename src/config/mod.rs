@@ -1,10 +1,13 @@
 //! The configuration: `config.toml` and the environment, read into values that are complete and checked.
 //!
-//! How the files fit together, in the direction a setting travels: `load` reads the file and `overlay` lays the
-//! environment over it; `shape` (taken from the [`schema`]) reports unknown keys (`nearest`) and wrong kinds; one
-//! deserialisation makes `raw`, with `units` and `secret_ref`; `resolve`, `stores`, `merchant` and `bill` turn that into the
-//! [`Config`] below, by way of `check`. All mistakes are collected in `errors` and reported together. [`redacted`]
-//! shows a `Config` without secrets: what is `Serialize` here is what it shows. Not at home here: watching for changes (`cli`), and the stores and listeners that are built from it.
+//! The modules, in order of processing: `load` reads the file, and `overlay` applies the environment to it.
+//! `shape`, which comes from the [`schema`], reports unknown keys (with `nearest`) and values of the wrong
+//! kind. One deserialisation produces `raw`, with the types of `units` and `secret_ref`. `resolve`, `stores`,
+//! `merchant` and `bill` check it with the helpers of `check` and build the [`Config`] below. `errors` collects
+//! all mistakes for one report. [`redacted`] shows a `Config` without secrets: it shows whatever is `Serialize`
+//! here.
+//!
+//! Not here: watching the files for changes (`app`), and building the stores and listeners.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -75,32 +78,32 @@ pub mod schema;
 )]
 mod tests;
 
-/// A whole configuration: every value present, checked, and with its secrets and files read. It is serialised under the names
-/// of the file, without any secret, see [`redacted`].
+/// A complete configuration: every value is present and checked, secrets and files are read. It serialises
+/// under the file's key names and without any secret, see [`redacted`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
     /// The main port.
     pub server: Server,
     /// The admin port.
     pub admin: Admin,
-    /// Who may call.
+    /// Who may call the main port.
     pub access: Access,
-    /// What becomes of the contract's `clientIp`.
+    /// What the sidecar does with the contract's `clientIp`.
     #[serde(serialize_with = "redacted::client_ip")]
     pub client_ip: ClientIp,
-    /// Where openids are found.
+    /// Where the sidecar looks up openids.
     pub identity: IdentitySource,
-    /// Where payouts are recorded.
+    /// Where the sidecar records payouts.
     pub ledger: Ledger,
     /// Limits of amounts and counts.
     pub limits: Limits,
-    /// Whether answers show the openid instead of the user id.
+    /// Whether responses show the openid instead of the user id.
     #[serde(rename = "answer", serialize_with = "redacted::answer")]
     pub reveal_openid: bool,
-    /// Where other paths go. `None`: 404.
+    /// Where all other paths go. `None`: 404.
     #[serde(serialize_with = "redacted::backend")]
     pub backend: Option<Backend>,
-    /// WeChat Pay's hosts and time-outs.
+    /// WeChat Pay's hosts and timeouts.
     pub wechat: Wechat,
     /// The upstreams, in the file's order. No two that take new orders have the same pattern.
     #[serde(rename = "merchant")]
@@ -109,18 +112,20 @@ pub struct Config {
     pub log: Log,
     /// Traces.
     pub telemetry: Telemetry,
-    /// What works, but perhaps not as it was meant; for the log and for `check`. Shows no secret.
+    /// Warnings for the log and for `check`: what works, but perhaps not as the operator meant it. Contains no
+    /// secret.
     pub warnings: Vec<String>,
-    /// Every file this was read from, the configuration file first: those to watch.
+    /// Every file that the configuration was read from, the configuration file first. The watcher watches
+    /// these.
     #[serde(serialize_with = "redacted::files")]
     pub files: Vec<PathBuf>,
-    /// The same for the same content of all those files, within one process.
+    /// Hash of the content of all those files. Equal for equal content within one process.
     #[serde(skip)]
     pub fingerprint: u64,
 }
 
 impl Config {
-    /// The merchant entry for a new order: the most specific one that takes such. `None`: `NO_AUTH`.
+    /// The entry for a new order: the most specific one that takes new orders. `None`: `NO_AUTH`.
     #[must_use]
     pub fn merchant(&self, mch_id: &MchId, wx_app_id: &WxAppId) -> Option<&Merchant> {
         most_specific(
@@ -137,48 +142,48 @@ impl Config {
 /// The main port.
 #[derive(Clone, Debug, Serialize)]
 pub struct Server {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Largest body on the contract's paths, in bytes; at least 1.
+    /// Largest body on the contract's paths, in bytes. At least 1.
     #[serde(serialize_with = "redacted::size")]
     pub max_body: usize,
-    /// Time for a request's head; more than zero.
+    /// How long a request's head may take. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub header_timeout: Duration,
-    /// Time for the body of a contract call; more than zero.
+    /// How long the body of a contract call may take. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub body_timeout: Duration,
-    /// Time that a connection is kept on which nothing is asked; more than zero.
+    /// How long a connection may stay idle. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub idle_timeout: Duration,
-    /// Time that a caller waits at most; more than zero.
+    /// How long a caller waits at most. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub request_timeout: Duration,
-    /// Contract calls at the same time, and as many others; at least 1.
+    /// The most concurrent contract calls, and separately the most concurrent other requests. At least 1.
     pub max_in_flight: usize,
-    /// Connections at the same time; at least 1.
+    /// The most concurrent connections. At least 1.
     pub max_connections: usize,
-    /// The memory that the process may use, in bytes; `None`: as its cgroup says.
+    /// The memory that the process may use, in bytes. `None`: the limit of its cgroup.
     #[serde(serialize_with = "redacted::limit")]
     pub memory_limit: Option<u64>,
-    /// Whether callers may begin with HTTP/2 without TLS.
+    /// Whether callers may use HTTP/2 without TLS.
     pub http2: bool,
-    /// Time between SIGTERM and the end of new calls; may be zero.
+    /// How long the server still takes new calls after SIGTERM. May be zero.
     #[serde(serialize_with = "redacted::span")]
     pub lame_duck: Duration,
-    /// Time for running payouts after that; may be zero.
+    /// How long running payouts may take after that. May be zero.
     #[serde(serialize_with = "redacted::span")]
     pub drain_timeout: Duration,
-    /// TLS of the main port.
+    /// TLS of the main port. `None`: plain HTTP.
     pub tls: Option<ServerTls>,
 }
 
-/// Where other paths go.
+/// Where all other paths go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backend {
     /// Scheme and authority without a slash at the end, e.g. `http://127.0.0.1:8000`.
     pub url: String,
-    /// How long it may stand still; `None`: for ever. More than zero.
+    /// How long the backend may make no progress. `None`: no limit. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub timeout: Option<Duration>,
 }
@@ -186,17 +191,18 @@ pub struct Backend {
 /// TLS of a port.
 #[derive(Clone, Debug, Serialize)]
 pub struct ServerTls {
-    /// The chain and its key, which belong together.
+    /// The chain and its key, checked to belong together.
     #[serde(serialize_with = "redacted::certificate")]
     pub certificate: Arc<Certificate>,
-    /// The CA certificates (PEM, at least one) whose certificates callers need; `None`: callers need none.
+    /// CA certificates (PEM, at least one). Callers need a certificate that one of them issued. `None`: callers
+    /// need none.
     #[serde(rename = "client_ca", serialize_with = "redacted::given")]
     pub client_ca_pem: Option<String>,
-    /// Of these a caller's certificate must carry one; empty: every certificate of the CA is taken.
+    /// The names of which a caller's certificate must carry one. Empty: any certificate of the CA is accepted.
     pub client_names: Vec<ClientName>,
 }
 
-/// A name that a caller's certificate carries as a subject alternative name.
+/// A subject alternative name of a caller's certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum ClientName {
@@ -207,7 +213,7 @@ pub enum ClientName {
 }
 
 impl ClientName {
-    /// Reads a name: a URI where it has a scheme, else a DNS name. `None` where it is neither.
+    /// Parses a name: a URI if it has a scheme, else a DNS name. Returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -223,7 +229,7 @@ impl ClientName {
         Some(Self::Dns(name.to_lowercase_owned().as_ref().to_owned()))
     }
 
-    /// Its text.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -235,48 +241,49 @@ impl ClientName {
 /// The admin port.
 #[derive(Clone, Debug, Serialize)]
 pub struct Admin {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Asked for under `/` and `/api`, and for whatever changes something; `None`: the two can be read from loopback only.
+    /// The token for `/` and `/api` and for every request that changes something. `None`: loopback callers may
+    /// read the two, nobody may change anything.
     pub token: Option<Secret>,
 }
 
-/// Who may call; every rule that is given must hold.
+/// Who may call the main port. A call must satisfy every rule that is set.
 #[derive(Clone, Debug, Serialize)]
 pub struct Access {
-    /// Ranges that may call; empty: anyone.
+    /// Ranges that may call. Empty: everybody.
     pub allow_from: Vec<IpNet>,
-    /// Ranges whose `X-Forwarded-For` is believed.
+    /// Ranges of proxies whose `X-Forwarded-For` the sidecar trusts.
     pub trusted_proxies: Vec<IpNet>,
-    /// `Authorization: Bearer …` or `?token=…`.
+    /// The token that callers send as `Authorization: Bearer …` or `?token=…`.
     pub token: Option<Secret>,
-    /// Key of the requests' `sign`.
+    /// The key of the requests' `sign`.
     pub sign_key: Option<Secret>,
 }
 
-/// What becomes of the contract's `clientIp`.
+/// What the sidecar does with the contract's `clientIp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientIp {
-    /// The platform's value stays.
+    /// Keep the platform's value.
     Keep,
-    /// It is overwritten by this address.
+    /// Replace it with this address.
     #[serde(untagged)]
     Value(IpAddr),
 }
 
-/// How one Redis is reached.
+/// How to reach a Redis.
 #[derive(Clone, Debug, Hash, Serialize)]
 pub struct RedisServer {
     /// The URL, which may hold a password.
     #[serde(serialize_with = "redacted::text")]
     pub url: RedisUrl,
-    /// CA certificates (PEM, at least one) instead of the public roots.
+    /// CA certificates (PEM, at least one) that replace the public roots.
     #[serde(rename = "ca", serialize_with = "redacted::given")]
     pub ca_pem: Option<String>,
 }
 
-/// Where openids are found.
+/// Where the sidecar looks up openids.
 #[derive(Clone, Debug, Hash, Serialize)]
 #[serde(tag = "source", rename_all = "lowercase")]
 pub enum IdentitySource {
@@ -285,38 +292,39 @@ pub enum IdentitySource {
         /// The server.
         #[serde(flatten)]
         server: RedisServer,
-        /// The key, with `{wxAppId}` and `{userId}` as the only placeholders.
+        /// The key. `{wxAppId}` and `{userId}` are its only placeholders.
         key: String,
-        /// The field of the hash at `key`, with the same placeholders. `{userId}` is in one of the two.
+        /// The field of the hash at `key`, with the same placeholders. Key or field contains `{userId}`.
         field: Option<String>,
-        /// How long a found openid is kept; zero: never.
+        /// How long the cache keeps a found openid. Zero: no cache.
         #[serde(serialize_with = "redacted::span")]
         cache_ttl: Duration,
-        /// How many are kept; 0: none.
+        /// The most openids in the cache. 0: no cache.
         cache_entries: usize,
     },
-    /// In a CSV file, re-read when it changes.
+    /// In a CSV file, which the sidecar reads again when it changes.
     File {
-        /// Its path; not opened yet.
+        /// Its path. Loading the configuration does not open it.
         #[serde(serialize_with = "redacted::path")]
         path: PathBuf,
     },
 }
 
-/// Where payouts are recorded, and for how long.
+/// Where the sidecar records payouts, and for how long.
 #[derive(Clone, Debug, Hash, Serialize)]
 pub struct Ledger {
     /// The store.
     #[serde(flatten)]
     pub store: LedgerStore,
-    /// Whether a start makes a ledger where the store holds none; false: `payout-sidecar ledger create` does, once.
+    /// Whether startup creates a ledger if the store holds none. If false, `payout-sidecar ledger create`
+    /// creates it, once.
     pub create: bool,
-    /// How long settled records are kept; at least 365 days.
+    /// How long the ledger keeps settled records. At least 365 days.
     #[serde(serialize_with = "redacted::span")]
     pub retention: Duration,
 }
 
-/// A store of payouts.
+/// The store of the ledger.
 #[derive(Clone, Debug, Hash, Serialize)]
 #[serde(tag = "store", rename_all = "lowercase")]
 pub enum LedgerStore {
@@ -325,36 +333,36 @@ pub enum LedgerStore {
         /// The server.
         #[serde(flatten)]
         server: RedisServer,
-        /// What all keys start with; no braces.
+        /// The prefix of all keys. Contains no braces.
         prefix: String,
-        /// How many replicas each claim waits for.
+        /// The number of replicas that must acknowledge each claim.
         wait_replicas: usize,
     },
-    /// One embedded file, for one process.
+    /// One embedded file, for a single process.
     File {
-        /// Its path; not opened yet.
+        /// Its path. Loading the configuration does not open it.
         #[serde(serialize_with = "redacted::path")]
         path: PathBuf,
     },
 }
 
-/// WeChat Pay's hosts and time-outs.
+/// WeChat Pay's hosts and timeouts.
 #[derive(Clone, Debug, Serialize)]
 pub struct Wechat {
-    /// Scheme and authority, without a slash at the end. Plain `http` only towards this machine.
+    /// Scheme and authority, without a slash at the end. Plain `http` only to this machine.
     pub base_url: String,
-    /// Where connect failures move to; `None`: nowhere.
+    /// The host to use when connecting to `base_url` fails. `None`: no backup.
     pub backup_url: Option<String>,
-    /// CA certificates (PEM, at least one) instead of the public roots.
+    /// CA certificates (PEM, at least one) that replace the public roots.
     #[serde(rename = "ca", serialize_with = "redacted::given")]
     pub ca_pem: Option<String>,
-    /// Time to connect; more than zero.
+    /// How long connecting may take. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub connect_timeout: Duration,
-    /// Time for an answer; more than zero.
+    /// How long a response may take. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub timeout: Duration,
-    /// After how long of nothing but "no such order" an order is refused; more than zero.
+    /// How long WeChat must answer nothing but "no such order" before the order is refused. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub not_found_after: Duration,
 }
@@ -362,16 +370,16 @@ pub struct Wechat {
 /// One entry of `[[merchant]]`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Merchant {
-    /// The entry in messages, e.g. `merchant[0] 1900000109`.
+    /// The entry's name in messages, e.g. `merchant[0] 1900000109`.
     #[serde(skip)]
     pub name: String,
-    /// Whose orders it is for.
+    /// Which orders it takes.
     #[serde(flatten, serialize_with = "redacted::pattern")]
     pub pattern: MerchantPattern,
-    /// Where they go.
+    /// Where its orders go.
     #[serde(flatten)]
     pub to: To,
-    /// Whether it is kept for asking about its old orders only: no new order goes there.
+    /// Whether the entry only settles its old orders. If true, it takes no new order.
     pub settle_only: bool,
 }
 
@@ -391,29 +399,31 @@ pub enum To {
 /// A customer's handler.
 #[derive(Clone, Debug, Serialize)]
 pub struct Handler {
-    /// `http` or `https`, without query and without a slash at the end; the contract's path is added.
+    /// `http` or `https`, without a query and without a slash at the end. Requests append the contract's path.
     #[serde(rename = "handler_url")]
     pub url: String,
-    /// What it is called in the orders that are sent there.
+    /// The handler's id in the orders that were sent to it.
     #[serde(rename = "handler_id", serialize_with = "redacted::text")]
     pub id: HandlerId,
-    /// What it was called before: its orders from then are asked about here.
+    /// Earlier ids of the same handler. The sidecar settles their orders here.
     #[serde(serialize_with = "redacted::texts")]
     pub formerly: Vec<HandlerId>,
-    /// The encoding towards it.
+    /// The encoding of the requests to it.
     #[serde(rename = "handler_format")]
     pub format: HandlerFormat,
-    /// Whether it refuses doubles by order number.
+    /// Whether the handler itself pays an order number only once.
     pub idempotent: bool,
-    /// Time for an answer; more than zero.
+    /// How long a response may take. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub timeout: Duration,
-    /// After how long of nothing but `NOT_FOUND` an order is refused; at least `timeout`.
+    /// How long the handler must answer nothing but `NOT_FOUND` before the order is refused. At least
+    /// `timeout`.
     #[serde(serialize_with = "redacted::span")]
     pub not_found_after: Duration,
-    /// Whether it is given the request's credentials.
+    /// Whether the handler gets the credentials of the request.
     pub forward_credentials: bool,
-    /// What each call to it carries, so that it can tell one from a proxied request; visible ASCII.
+    /// The token that the sidecar sends with each call, so that the handler can tell it from a proxied request.
+    /// Visible ASCII.
     #[serde(rename = "handler_token")]
     pub token: Option<Secret>,
 }
@@ -423,43 +433,45 @@ pub struct Handler {
 pub struct WechatMerchant {
     /// The product that pays.
     pub product: Product,
-    /// The sender shown, 1 to 32 characters; empty only for [`Product::Transfer`].
+    /// The sender that the red packet shows, 1 to 32 characters. Empty only for [`Product::Transfer`].
     pub send_name: String,
-    /// The wish shown, 1 to 128 characters; empty only for [`Product::Transfer`].
+    /// The wish that the red packet shows, 1 to 128 characters. Empty only for [`Product::Transfer`].
     pub wishing: String,
     /// WeChat's scene.
     pub scene_id: Option<String>,
-    /// The API key, 32 characters; `None` only with `request_credentials`.
+    /// The APIv2 key, 32 characters. `None` only with `request_credentials`.
     pub api_key: Option<Secret>,
-    /// The merchant's certificate and key; `None` only with `request_credentials`, or towards plain `http`.
+    /// The merchant's certificate and key. `None` only with `request_credentials`, or if `base_url` is plain
+    /// `http`.
     #[serde(serialize_with = "redacted::certificate")]
     pub certificate: Option<Arc<Certificate>>,
-    /// Whether the credentials that a request carries are used.
+    /// Whether the sidecar uses the credentials that a request carries.
     pub request_credentials: bool,
 }
 
-/// A merchant at WeChat Pay v3. Keys are parsed; `Debug` shows nothing of them.
+/// A merchant at WeChat Pay v3. The keys are parsed; `Debug` shows nothing of them.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "product", rename = "transfer-bill")]
 pub struct BillMerchant {
-    /// The merchant number, which v3 signs with.
+    /// The merchant number, which signs v3 requests together with `key`.
     #[serde(skip)]
     pub mch_id: MchId,
-    /// Signs requests.
+    /// The private key that signs requests.
     #[serde(serialize_with = "redacted::key")]
     pub key: Arc<SigningKey>,
-    /// Serial number of the merchant's certificate, hexadecimal, upper case.
+    /// Serial number of the merchant's certificate, in upper-case hexadecimal.
     pub serial_no: String,
-    /// Opens notifications and platform certificates; `None` only with a public key and without notifications.
+    /// Decrypts notifications and platform certificates. `None` only with a public key and without
+    /// notifications.
     #[serde(serialize_with = "redacted::key")]
     pub apiv3_key: Option<Arc<Apiv3Key>>,
-    /// WeChat Pay's public key with its id; `None`: platform certificates are downloaded.
+    /// WeChat Pay's public key with its id. `None`: the sidecar downloads platform certificates.
     #[serde(flatten, serialize_with = "redacted::public_key")]
     pub public_key: Option<(String, Arc<VerifyingKey>)>,
-    /// What its bills say beside the request.
+    /// The texts of its bills that do not come from the request.
     #[serde(flatten, serialize_with = "redacted::scene")]
     pub scene: Scene,
-    /// The path of `notify_url`, which is served on the main port.
+    /// The path of `notify_url`, which the main port serves.
     #[serde(skip)]
     pub notify_path: Option<String>,
 }
@@ -467,16 +479,16 @@ pub struct BillMerchant {
 /// Logs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Log {
-    /// The form of a line.
+    /// The format of a line.
     pub format: LogFormat,
-    /// A level, or levels per module: `info,hyper=warn`. Fit for `tracing_subscriber::filter::Targets`.
+    /// A level, or levels per module: `info,hyper=warn`. `tracing_subscriber::filter::Targets` can parse it.
     pub level: String,
 }
 
 /// Traces.
 #[derive(Clone, Debug, Serialize)]
 pub struct Telemetry {
-    /// Where they are exported to and how, where they are.
+    /// Where and how the sidecar exports traces. `None`: it exports none.
     #[serde(serialize_with = "redacted::otlp")]
     pub otlp: Option<Settings>,
 }

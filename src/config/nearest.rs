@@ -1,13 +1,15 @@
-//! The known key that is nearest to an unknown one. Which keys are known comes from the schema, see `shape`.
+//! Finds the known key that is most similar to an unknown one. `shape` supplies the known keys, from the
+//! schema.
 
-/// The candidate that is most alike, by the number of letters to change; the first of several.
+/// The candidate with the smallest edit distance; the first of several equal ones.
 pub(super) fn nearest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .min_by_key(|candidate| strsim::damerau_levenshtein(wanted, candidate))
 }
 
-/// Whether two names are near enough for one to be a slip of the other: at most every third letter differs.
+/// Whether one name is probably a typo of the other: the edit distance is at most a third of the longer name's
+/// length, and may always be 1.
 pub(super) fn is_slip(wanted: &str, candidate: &str) -> bool {
     let letters = std::cmp::max(wanted.chars().count(), candidate.chars().count());
     strsim::damerau_levenshtein(wanted, candidate).saturating_mul(3) <= std::cmp::max(letters, 3)

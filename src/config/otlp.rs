@@ -1,9 +1,10 @@
-//! Where traces go: `[telemetry] otlp`, and those of OpenTelemetry's environment variables that its library does not read
-//! itself, or that the key wins over. Documents: OpenTelemetry's specification, "Environment Variable Specification" and
-//! "OTLP Exporter Configuration".
+//! Reads where traces go: `[telemetry] otlp`, and OpenTelemetry's environment variables as far as its library
+//! does not read them itself, or the key overrides them. Sources: OpenTelemetry's "Environment Variable
+//! Specification" and "OTLP Exporter Configuration".
 //!
-//! A key that is wrong is a mistake; a variable that is wrong is warned about and left out, as OpenTelemetry asks for: it is
-//! often set by others, for all pods of a cluster, and payouts do not depend on it. No warning shows a value.
+//! A wrong key is a mistake. A wrong variable causes a warning and is ignored, as OpenTelemetry demands: a
+//! platform team often sets it for all pods of a cluster, and payouts do not depend on it. No warning shows a
+//! value.
 
 use http::uri::Uri;
 
@@ -31,10 +32,10 @@ const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
 /// The path of traces below an HTTP endpoint.
 const TRACES_PATH: &str = "/v1/traces";
-/// The port that is agreed on for OTLP over HTTP.
+/// The registered port of OTLP over HTTP.
 const HTTP_PORT: u16 = 4318;
 
-/// Reads where and how traces are exported; `None` where they are not.
+/// Reads where and how to export traces. Returns `None` for no export.
 pub(super) fn otlp(given: Option<&str>, check: &mut Check<'_>) -> Option<Settings> {
     let given = given.map(|url| check.url(url, KEY, Path::Allowed, EXAMPLE));
     let (url, is_whole) = match given {
@@ -53,7 +54,7 @@ pub(super) fn otlp(given: Option<&str>, check: &mut Check<'_>) -> Option<Setting
     })
 }
 
-/// The endpoint that the environment names, and whether it is the whole URL.
+/// Returns the endpoint that the environment names, and whether it is the complete URL.
 fn endpoint(check: &mut Check<'_>) -> Option<(String, bool)> {
     let is = |name, value: &str| variable(check, name).is_some_and(|set| set.eq_ignore_ascii_case(value));
     if is(DISABLED, "true") || is(EXPORTER, "none") {
@@ -68,7 +69,7 @@ fn endpoint(check: &mut Check<'_>) -> Option<(String, bool)> {
     Some((url.ok()?, is_whole))
 }
 
-/// The environment's word, else gRPC, unless port or path are those of HTTP.
+/// The protocol that the environment names. Without one: HTTP if the URL has HTTP's port or path, else gRPC.
 fn protocol(url: &str, check: &mut Check<'_>) -> Protocol {
     let uri = url.parse::<Uri>().unwrap_or_default();
     let by_url = if uri.port_u16() == Some(HTTP_PORT) || uri.path().ends_with(TRACES_PATH) {
@@ -107,13 +108,13 @@ fn ca(check: &mut Check<'_>) -> Option<String> {
     Some(text)
 }
 
-/// A variable; an empty one is none.
+/// Returns a variable. An empty one counts as absent.
 fn variable(check: &Check<'_>, name: &str) -> Option<String> {
     let text = check.places.variable(name)?.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// The first of these variables that is set, and its name.
+/// Returns the first of these variables that is set, with its name.
 fn first(check: &Check<'_>, names: [&'static str; 2]) -> Option<(&'static str, String)> {
     names
         .into_iter()

@@ -1,9 +1,11 @@
-//! The environment over the file: `PAYOUT_SIDECAR__LEDGER__URL` sets `ledger.url`, whatever the file says.
+//! Applies the environment over the file: `PAYOUT_SIDECAR__LEDGER__URL` sets `ledger.url`, whatever the file
+//! says.
 //!
-//! Names are read without regard to case, `__` separates keys, and a number chooses an element of a list
-//! (`PAYOUT_SIDECAR__MERCHANT__0__API_KEY`; the number after the last one adds an element). A text stays a text where
-//! the key wants one, so a merchant number of digits needs no quotes; lists, tables, numbers and `true`/`false` are
-//! read as TOML. A secret's place may be chosen too: `PAYOUT_SIDECAR__ACCESS__TOKEN__FILE=/run/secrets/token`.
+//! Names are case-insensitive, `__` separates keys, and a number selects an element of a list
+//! (`PAYOUT_SIDECAR__MERCHANT__0__API_KEY`; the number after the last one appends an element). If the key wants
+//! a text, the value stays a text, so a merchant number of digits needs no quotes. The overlay parses lists,
+//! tables, numbers and `true`/`false` as TOML. A variable can also name the source of a secret:
+//! `PAYOUT_SIDECAR__ACCESS__TOKEN__FILE=/run/secrets/token`.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +15,17 @@ use zeroize::Zeroizing;
 use super::errors::{Location, Problems};
 use super::shape::{Shape, join};
 
-/// What the names of our variables start with.
+/// The prefix of the sidecar's variables, in lower case.
 pub(super) const PREFIX: &str = "payout_sidecar__";
 
-/// One step from a section to what it holds.
+/// One step down from a section: into a key, or into an element of a list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Element(usize),
     Key(String),
 }
 
-/// Sets what the environment sets, and notes where it came from.
+/// Sets the values of the environment, and records their origin.
 pub(super) fn overlay(
     file: &mut Table,
     shape: &Shape,
@@ -47,7 +49,7 @@ pub(super) fn overlay(
         }
     }
     let mut whole = Value::Table(std::mem::take(file));
-    // In order, so that element 0 is added before element 1, and 9 before 10.
+    // The map's order appends element 0 before element 1, and 9 before 10.
     for (steps, (name, text)) in settings {
         let setting = Setting { name, text };
         setting.put(&mut whole, Some(shape), "", &steps, problems);
@@ -57,7 +59,8 @@ pub(super) fn overlay(
     }
 }
 
-/// The steps that a name spells; a number is an element only where the shape has a list. `None`: an empty key.
+/// The steps that a name spells. A number is an element only if the shape has a list there. `None`: an empty
+/// key.
 fn steps(keys: &str, shape: &Shape) -> Option<Vec<Step>> {
     let mut at = Some(shape);
     keys.split("__")
@@ -72,15 +75,15 @@ fn steps(keys: &str, shape: &Shape) -> Option<Vec<Step>> {
         .collect()
 }
 
-/// A variable.
+/// A variable that sets a key.
 struct Setting<'a> {
     name: &'a str,
     text: &'a str,
 }
 
 impl Setting<'_> {
-    /// Sets what is `steps` below `at`, which is at `path`. What is no section (or a secret's text) where one must be is
-    /// replaced; `check_file` judges that.
+    /// Sets the value `steps` below `at`, whose path is `path`. If a section must be at some step and something
+    /// else (or the text of a secret) is there, a section replaces it; `check_file` reports a wrong form.
     fn put(
         &self,
         at: &mut Value,
@@ -126,10 +129,10 @@ impl Setting<'_> {
     }
 }
 
-/// What stands where nothing was, until the next step replaces it.
+/// Placeholder for a new value; the next step replaces it.
 const EMPTY: Value = Value::Boolean(false);
 
-/// The value that a text means to a key of this shape.
+/// Converts a text to the kind of value that a key of this shape wants.
 fn value(text: &str, wants: Option<&Shape>) -> Value {
     let as_text = || Value::String(text.to_owned());
     match wants {
@@ -147,7 +150,7 @@ fn value(text: &str, wants: Option<&Shape>) -> Value {
     }
 }
 
-/// Reads a TOML list or inline table.
+/// Parses a TOML list or inline table.
 fn read_toml(text: &str) -> Option<Value> {
     let mut table: Table = toml::from_str(&format!("value = {}", text.trim())).ok()?;
     (table.len() == 1).then(|| table.remove("value")).flatten()

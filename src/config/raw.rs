@@ -1,8 +1,8 @@
-//! The file as it is written: one struct per section of `config.toml`, defaults included.
+//! The configuration file as written: one struct per section of `config.toml`, with its defaults.
 //!
-//! The doc comments of the fields are the descriptions of the JSON Schema, and `#[default]` beside them is the only home of the
-//! defaults. Nothing is checked here beyond the form of a value; `resolve` does that.
-//! Document: specification, section 7.
+//! The doc comments of the fields become the descriptions of the JSON Schema, so they address the operator.
+//! `#[default]` is the only place that states a default. This module checks only the form of a value; `resolve`
+//! checks the rest. Every key with an example: config.toml.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,52 +25,53 @@ pub(super) struct Raw {
     pub(super) answer: Answer,
     pub(super) backend: Backend,
     pub(super) wechat: Wechat,
-    /// Where payouts go, matched by `mch_id`, then `wx_app_id`; the most specific entry wins.
+    /// Where payouts go. An order takes the entry that matches its `mch_id` and `wx_app_id` most specifically.
     pub(super) merchant: Vec<Merchant>,
     pub(super) log: Log,
     pub(super) telemetry: Telemetry,
 }
 
-/// The main port: the two contract paths, and the proxied rest.
+/// The main port: the contract's two paths, and all other paths, which it proxies.
 #[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Server {
     /// Address and port to listen on.
     #[default = "0.0.0.0:8080"]
     pub(super) listen: String,
-    /// Largest body on the two contract paths; proxied paths stream without a limit.
+    /// Largest body on the contract's two paths. Proxied paths stream without a limit.
     #[default(ByteSize(bytesize::ByteSize::kib(64)))]
     pub(super) max_body: ByteSize,
-    /// How long a caller may take to send a request's head.
+    /// How long a caller may take to send the head of a request.
     #[default(Span::seconds(5))]
     pub(super) header_timeout: Span,
-    /// How long a caller may take to send the body of one of the two contract calls.
+    /// How long a caller may take to send the body of a contract call.
     #[default(Span::seconds(5))]
     pub(super) body_timeout: Span,
-    /// How long a connection is kept on which nothing is asked.
+    /// How long a connection may stay idle: no request in progress, or no progress in sending or receiving one.
     #[default(Span::seconds(75))]
     pub(super) idle_timeout: Span,
-    /// How long a caller waits at most; then it is told `SYSTEMERROR`, and the payout goes on in the background.
+    /// How long a caller waits at most. Then it gets `SYSTEMERROR`, and the payout goes on in the background.
     #[default(Span::seconds(15))]
     pub(super) request_timeout: Span,
-    /// Contract calls at the same time, and as many proxied requests, as far as the memory allows; one more is answered 503.
+    /// The most concurrent contract calls, and separately the most concurrent proxied requests; a low memory
+    /// limit lowers both. Further ones get 503.
     #[default = 1024]
     pub(super) max_in_flight: i64,
-    /// Connections at the same time; one more takes the place of the idlest.
+    /// The most concurrent connections. A further one replaces the connection that has been idle longest.
     #[default = 8192]
     pub(super) max_connections: i64,
-    /// Memory that the process may use; without it its cgroup's limit. `max_in_flight`, `max_connections` and `cache_entries`
-    /// are lowered to what fits.
+    /// Memory that the process may use. Without it: the limit of its cgroup. The sidecar lowers
+    /// `max_in_flight`, `max_connections` and `cache_entries` to what fits.
     pub(super) memory_limit: Option<ByteSize>,
-    /// Whether callers may begin with HTTP/2 without TLS (prior knowledge). Over TLS it is always offered.
+    /// Whether callers may use HTTP/2 without TLS (prior knowledge). Over TLS the sidecar always offers HTTP/2.
     pub(super) http2: bool,
-    /// How long calls are still taken after SIGTERM, while `/readyz` is 503 already.
+    /// How long the sidecar still takes calls after SIGTERM, while `/readyz` already answers 503.
     #[default(Span::seconds(3))]
     pub(super) lame_duck: Span,
-    /// How long running payouts may take to finish after that.
+    /// How long running payouts may take to finish after `lame_duck`.
     #[default(Span::seconds(25))]
     pub(super) drain_timeout: Span,
-    /// Serves the main port over TLS.
+    /// TLS of the main port. Without it the main port speaks plain HTTP.
     pub(super) tls: Option<ServerTls>,
 }
 
@@ -81,46 +82,47 @@ pub(super) struct Server {
 pub(super) struct ServerTls {
     /// Path of the certificate chain (PEM).
     pub(super) cert: Option<String>,
-    /// Path of its private key (PEM).
+    /// Path of the certificate's private key (PEM).
     pub(super) key: Option<String>,
-    /// Path of the CA (PEM) whose certificates callers need; without it none are asked for.
+    /// Path of a CA (PEM). Callers then need a client certificate that it issued. Without it they need none.
     pub(super) client_ca: Option<String>,
-    /// Names of which a caller's certificate must carry one: a DNS name, or a URI as of SPIFFE, of its subject alternative
-    /// names; exact, no wildcards. Without it every certificate of the CA is taken.
+    /// Names, of which a caller's certificate must carry one as a subject alternative name: a DNS name or a URI
+    /// (SPIFFE), without wildcards. Without it any certificate of `client_ca` is accepted.
     pub(super) client_names: Vec<String>,
 }
 
-/// The admin port: `/livez`, `/readyz`, `/metrics`, the console at `/`, its API under `/api`.
+/// The admin port: `/livez`, `/readyz`, `/metrics`, the console at `/`, and its API under `/api`.
 #[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Admin {
     /// Address and port to listen on.
     #[default = "127.0.0.1:9090"]
     pub(super) listen: String,
-    /// Asked for under `/` and `/api`, and for whatever changes something. Without it these two can be read, not changed, by
-    /// callers on loopback whose `Host` is loopback.
+    /// Token for the console at `/` and its API under `/api`. Without it, only callers on loopback whose `Host`
+    /// is loopback can read them, and nobody can settle, cancel or drain.
     pub(super) token: Option<SecretRef>,
 }
 
-/// Who may call; every rule that is given must hold.
+/// Who may call the main port. A call must satisfy every rule that is set.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Access {
-    /// Addresses or CIDR ranges that may call; empty: anyone.
+    /// Addresses or CIDR ranges that may call. Empty: everybody.
     pub(super) allow_from: Vec<String>,
-    /// Addresses or CIDR ranges of proxies whose `X-Forwarded-For` is believed.
+    /// Addresses or CIDR ranges of proxies whose `X-Forwarded-For` the sidecar trusts.
     pub(super) trusted_proxies: Vec<String>,
-    /// Asked for as `Authorization: Bearer …` or `?token=…`.
+    /// Token that callers must send, as `Authorization: Bearer …` or `?token=…`.
     pub(super) token: Option<SecretRef>,
-    /// Key of a WeChat-v2-style `sign` (with `nonceStr`) over the request's fields.
+    /// Key of the `sign` that callers must send: a signature in WeChat v2's style over the request's fields,
+    /// with `nonceStr`.
     pub(super) sign_key: Option<SecretRef>,
 }
 
-/// Which client address an order carries.
+/// The client address of an order.
 #[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ClientIp {
-    /// Replaces `clientIp`: the customer's public egress address; `keep` leaves the platform's.
+    /// Replaces `clientIp`: your public egress address. `keep` leaves the platform's value.
     #[default = "keep"]
     pub(super) value: String,
 }
@@ -136,85 +138,88 @@ pub(super) enum StoreKind {
     File,
 }
 
-/// Where the openid of a user id is found.
+/// Where the sidecar looks up the openid of a user id.
 #[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Identity {
-    /// `redis`, or `file`: a CSV `wx_app_id,user_id,openid`, re-read when it changes.
+    /// `redis`, or `file`: a CSV `wx_app_id,user_id,openid`, which the sidecar reads again when it changes.
     pub(super) source: StoreKind,
-    /// Of the Redis: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/MASTER`, `redis+cluster://…`.
+    /// URL of the Redis: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/MASTER`,
+    /// `redis+cluster://…`.
     pub(super) url: Option<SecretRef>,
-    /// Path of a CA (PEM) for `rediss://`, instead of the public roots.
+    /// Path of a CA (PEM) for `rediss://`, which replaces the public roots.
     pub(super) ca: Option<String>,
-    /// Redis key; `{wxAppId}` and `{userId}` are filled in.
+    /// The Redis key. The sidecar fills in `{wxAppId}` and `{userId}`.
     #[default = "openid:{wxAppId}:{userId}"]
     pub(super) key: String,
-    /// Field of the hash at `key` (`HGET`); without it `key` is a string (`GET`).
+    /// Field of the hash at `key` (`HGET`). Without it `key` holds a string (`GET`).
     pub(super) field: Option<String>,
-    /// How long a found openid is kept in the process; `0s`: never.
+    /// How long the sidecar caches an openid. `0s`: no cache.
     #[default(Span::seconds(60))]
     pub(super) cache_ttl: Span,
-    /// How many are kept at most; 0: none.
+    /// The most openids in the cache. 0: no cache.
     #[default = 100_000]
     pub(super) cache_entries: i64,
-    /// Path of the CSV of `source = "file"`.
+    /// Path of the CSV file, for `source = "file"`.
     pub(super) path: Option<String>,
 }
 
-/// Where payouts are recorded.
+/// Where the sidecar records payouts.
 #[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Ledger {
     /// `redis` for any number of replicas, `file` for one process.
     pub(super) store: StoreKind,
-    /// Of the Redis, in the forms of `identity.url`.
+    /// URL of the Redis, in the forms of `identity.url`.
     pub(super) url: Option<SecretRef>,
-    /// Path of a CA (PEM) for `rediss://`, instead of the public roots.
+    /// Path of a CA (PEM) for `rediss://`, which replaces the public roots.
     pub(super) ca: Option<String>,
-    /// What the names of all keys start with.
+    /// Prefix of all Redis keys. Must have no braces.
     #[default = "payout:"]
     pub(super) prefix: String,
-    /// Whether a start makes a ledger where the store holds none; `false`: `payout-sidecar ledger create` does, once.
+    /// Whether startup creates a ledger if the store holds none. If `false`, run `payout-sidecar ledger create`
+    /// once.
     pub(super) create: bool,
-    /// How long settled records are kept, at least 365d; unsettled ones never expire.
+    /// How long the ledger keeps settled records, at least 365d. Unsettled records never expire.
     #[default(Span::days(400))]
     pub(super) retention: Span,
-    /// How many Redis replicas each claim waits for.
+    /// The number of Redis replicas that must acknowledge each claim.
     pub(super) wait_replicas: i64,
-    /// Path of the file of `store = "file"`.
+    /// Path of the ledger's file, for `store = "file"`.
     pub(super) path: Option<String>,
 }
 
-/// Limits, each optional. Days are Beijing days.
+/// Limits, each optional. A day is a day in Beijing.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Limits {
-    /// Fen per payout.
+    /// The most fen per payout.
     pub(super) max_amount: Option<i64>,
-    /// Fen per user and day.
+    /// The most fen per user and day.
     pub(super) per_user_per_day: Option<i64>,
-    /// Fen per merchant and day.
+    /// The most fen per merchant and day.
     pub(super) per_merchant_per_day: Option<i64>,
-    /// Payouts per user and day.
+    /// The most payouts per user and day.
     pub(super) payouts_per_user_per_day: Option<i64>,
 }
 
-/// What answers show.
+/// What responses show.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Answer {
-    /// Whether answers show the openid instead of the user id.
+    /// Whether responses show the openid instead of the user id.
     pub(super) reveal_openid: bool,
 }
 
-/// Where every other path goes.
+/// Where all other paths go.
 #[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Backend {
-    /// Scheme, host and port; without it other paths are answered 404.
+    /// Scheme, host and port. Without it other paths get 404.
     pub(super) url: Option<String>,
-    /// How long it may neither send nor take a byte; then 504, or the answer is broken off. `0s`: for ever. Upgraded
-    /// connections and event streams that flow are not meant.
+    /// How long the backend may neither send nor take a byte. Then the caller gets 504, or the sidecar breaks
+    /// off the response. `0s`: no limit. The limit does not apply to upgraded connections, nor to event streams
+    /// that send data.
     #[default(Span::seconds(60))]
     pub(super) timeout: Span,
 }
@@ -223,36 +228,36 @@ pub(super) struct Backend {
 #[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Wechat {
-    /// Scheme and host; `https`, or `http` on this machine (a stand-in).
+    /// Scheme and host. `https`, or `http` for a fake WeChat Pay on this machine.
     #[default = "https://api.mch.weixin.qq.com"]
     pub(super) base_url: String,
-    /// Where connect failures move to. When absent: WeChat's backup host beside WeChat's own `base_url`, none beside
-    /// another.
+    /// Host that the sidecar uses when it cannot connect to `base_url`. Default: WeChat's backup host with
+    /// WeChat's own `base_url`, none with another. Empty: none.
     pub(super) backup_url: Option<String>,
-    /// Path of a CA (PEM), instead of the public roots.
+    /// Path of a CA (PEM), which replaces the public roots.
     pub(super) ca: Option<String>,
     /// How long connecting may take.
     #[default(Span::seconds(3))]
     pub(super) connect_timeout: Span,
-    /// How long an answer may take.
+    /// How long a response may take. Then the outcome is unknown, and the sidecar queries it.
     #[default(Span::seconds(10))]
     pub(super) timeout: Span,
-    /// After how long of nothing but "no such order" an order counts as not paid.
+    /// How long WeChat must answer nothing but "no such order" before the order counts as not paid.
     #[default(Span::hours(24))]
     pub(super) not_found_after: Span,
 }
 
-/// Which kind of upstream.
+/// A kind of upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum To {
-    /// The customer's own service.
+    /// Your own service.
     Handler,
     /// WeChat Pay.
     Wechat,
 }
 
-/// The encoding towards a handler.
+/// The encoding of requests to a handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HandlerFormat {
@@ -279,78 +284,82 @@ pub(super) enum Product {
     TransferBill,
 }
 
-/// One upstream, and whose payouts go there.
+/// An upstream, and the orders that go there.
 #[derive(SmartDefault, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Merchant {
-    /// Merchant number; `*` or absent: any.
+    /// Merchant number. `*` or absent: any.
     #[default = "*"]
     pub(super) mch_id: String,
-    /// App id; `*` or absent: any.
+    /// App id. `*` or absent: any.
     #[default = "*"]
     pub(super) wx_app_id: String,
-    /// `wechat`, or `handler`: the customer's own service.
+    /// `wechat`, or `handler`: your own service.
     pub(super) to: Option<To>,
-    /// Keeps an entry for asking about its old orders, beside a new one for the same merchant; no new order goes there.
+    /// Keeps this entry to settle its old orders only, beside a new entry for the same merchant. It takes no
+    /// new orders.
     pub(super) settle_only: bool,
 
-    /// Handler: scheme, host, port and perhaps a path; the contract's path is added.
+    /// Handler: scheme, host, port and optionally a path. Requests append the contract's path.
     pub(super) handler_url: Option<String>,
-    /// Handler: its name in the orders that are sent there; no other handler is asked about them. When absent: scheme,
-    /// host, port and path of `handler_url`.
+    /// Handler: its name in the orders that the sidecar sends to it. The sidecar asks no other handler about
+    /// them. Default: scheme, host, port and path of `handler_url`.
     pub(super) handler_id: Option<String>,
-    /// Handler: the names or URLs that the same handler had before; its orders from then are asked about here.
+    /// Handler: earlier `handler_id`s or URLs of the same handler. The sidecar asks this handler about their
+    /// orders.
     pub(super) formerly: Vec<String>,
-    /// Handler: the encoding of its requests.
+    /// Handler: the encoding of requests to it.
     pub(super) handler_format: HandlerFormat,
-    /// Handler: whether it refuses a second payment of an order number by itself.
+    /// Handler: whether it pays an order number only once by itself. Then the sidecar may send an order again.
     pub(super) idempotent: bool,
-    /// Handler: how long an answer may take.
+    /// Handler: how long a response may take. Then the outcome is unknown, and the sidecar queries it.
     #[default(Span::seconds(10))]
     pub(super) timeout: Span,
-    /// Handler: after how long of nothing but `NOT_FOUND` an order counts as not paid. When absent: twice `timeout`;
-    /// 24h for an idempotent handler.
+    /// Handler: how long it must answer nothing but `NOT_FOUND` before an order counts as not paid. Default:
+    /// twice `timeout`, or 24h for an idempotent handler.
     pub(super) not_found_after: Option<Span>,
-    /// Handler: whether it is given the credentials that a request carries.
+    /// Handler: whether it gets the credentials that a request carries.
     pub(super) forward_credentials: bool,
-    /// Handler: sent with each call to it in `X-Handler-Token`, which is taken out of every proxied request: by it the handler
-    /// tells the sidecar's calls from everybody else's. Visible ASCII.
+    /// Handler: the token that the sidecar sends with each call in `X-Handler-Token`. The sidecar removes this
+    /// header from every proxied request, so the handler can tell the sidecar's calls from others. Visible
+    /// ASCII.
     pub(super) handler_token: Option<SecretRef>,
 
-    /// WeChat: which product pays.
+    /// WeChat: the product that pays.
     pub(super) product: Option<Product>,
-    /// Red packets: the sender shown, at most 32 characters.
+    /// Red packets: the sender that the user sees, at most 32 characters.
     pub(super) send_name: Option<String>,
-    /// Red packets: the wish shown, at most 128 characters.
+    /// Red packets: the wish that the user sees, at most 128 characters.
     pub(super) wishing: Option<String>,
-    /// Red packets: WeChat's scene, e.g. `PRODUCT_2`; needed below 1 and above 200 yuan.
+    /// Red packets: WeChat's scene, e.g. `PRODUCT_2`. WeChat requires it below 1 and above 200 yuan.
     pub(super) scene_id: Option<String>,
-    /// WeChat v2: the API key, 32 characters (not the APIv3 key).
+    /// WeChat v2: the APIv2 key, 32 characters (not the APIv3 key).
     pub(super) api_key: Option<SecretRef>,
     /// WeChat: the merchant's certificate (PEM).
     pub(super) cert: Option<SecretRef>,
     /// WeChat: the certificate's private key (PEM).
     pub(super) key: Option<SecretRef>,
-    /// WeChat: `{ file = "…/apiclient_cert.p12" }` instead of both; its password is the merchant number.
+    /// WeChat: `{ file = "…/apiclient_cert.p12" }` instead of `cert` and `key`. Its password is the merchant
+    /// number.
     pub(super) p12: Option<SecretRef>,
-    /// WeChat: whether the credentials that a request carries are used.
+    /// WeChat: whether the sidecar uses the credentials that a request carries.
     pub(super) request_credentials: bool,
 
-    /// v3: serial number of the merchant's certificate; taken from `cert` where that is given.
+    /// v3: serial number of the merchant's certificate. Not needed with `cert` or `p12`.
     pub(super) serial_no: Option<String>,
-    /// v3: the APIv3 key, 32 characters, which opens notifications and platform certificates.
+    /// v3: the APIv3 key, 32 characters. It decrypts notifications and platform certificates.
     pub(super) apiv3_key: Option<SecretRef>,
-    /// v3: id of WeChat Pay's public key; without it, platform certificates are downloaded.
+    /// v3: id of WeChat Pay's public key. Without it the sidecar downloads platform certificates.
     pub(super) public_key_id: Option<String>,
     /// v3: WeChat Pay's public key (PEM).
     pub(super) public_key: Option<SecretRef>,
-    /// v3: the transfer scene.
+    /// v3: id of the transfer scene.
     pub(super) transfer_scene_id: Option<String>,
-    /// v3: what the user sees that the money is for.
+    /// v3: what the user sees as the reason for the payment.
     pub(super) user_recv_perception: Option<String>,
-    /// v3: what the scene asks to be reported; `{actName}` and `{remark}` are filled in.
+    /// v3: the report that the scene requires. The sidecar fills in `{actName}` and `{remark}`.
     pub(super) scene_report_infos: Vec<SceneReportInfo>,
-    /// v3: where WeChat sends notifications; its path is served on the main port.
+    /// v3: the URL to which WeChat sends notifications. The main port serves its path.
     pub(super) notify_url: Option<String>,
 }
 
@@ -358,20 +367,20 @@ pub(super) struct Merchant {
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct SceneReportInfo {
-    /// What is reported, in WeChat's words, e.g. `活动名称`.
+    /// The kind of information, in WeChat's words, e.g. `活动名称`.
     pub(super) info_type: String,
-    /// The text; `{actName}` and `{remark}` are filled in.
+    /// The text. The sidecar fills in `{actName}` and `{remark}`.
     pub(super) info_content: String,
 }
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     #[default]
     Json,
-    /// For people.
+    /// Text for reading.
     Text,
 }
 
@@ -381,7 +390,7 @@ pub enum LogFormat {
 pub(super) struct Log {
     /// `json` or `text`.
     pub(super) format: LogFormat,
-    /// `error`, `warn`, `info`, `debug` or `trace`, perhaps per module: `info,hyper=warn`.
+    /// `error`, `warn`, `info`, `debug` or `trace`, optionally per module: `info,hyper=warn`.
     #[default = "info"]
     pub(super) level: String,
 }
@@ -390,6 +399,7 @@ pub(super) struct Log {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Telemetry {
-    /// URL of an OTLP collector; without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, no traces are sent.
+    /// URL of an OTLP collector. Without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, the sidecar exports no
+    /// traces.
     pub(super) otlp: Option<String>,
 }

@@ -1,7 +1,8 @@
-//! A configuration without its secrets, for `/api/config`, and in short for `check`.
+//! Shows a configuration without its secrets: complete for `/api/config`, as a summary for `check`.
 //!
-//! A new setting does not compile before it can be serialised. A [`Secret`](payout_domain::secret::Secret) is serialised as `[set]`, and
-//! nothing else that holds a key can be: the fields that do are named here, one by one. What is not given is null.
+//! A new setting compiles only if it is `Serialize`. A [`Secret`](payout_domain::secret::Secret) serialises as
+//! `[set]`. No other type that holds a key is `Serialize`; each field of such a type names one of the functions
+//! below. A setting that is not given is null.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -21,18 +22,18 @@ use payout_domain::wechat::v3::sign::VerifyingKey;
 use super::units::{ByteSize, show};
 use super::{Backend, Certificate, ClientIp, Config, IdentitySource, LedgerStore, To};
 
-/// What is shown of a file that is no secret, but long.
+/// Replaces the content of a file that is no secret, but long.
 const GIVEN: &str = "[given]";
 
-/// The configuration as JSON, under the names of the file, without any secret.
+/// The configuration as JSON, under the file's key names, without any secret.
 ///
 /// # Errors
-/// When a part of it cannot be written as JSON, which nothing in it is known to be, then why.
+/// Returns the serialiser's error. No known configuration causes one.
 pub fn redacted(config: &Config) -> Result<Value, serde_json::Error> {
     serde_json::to_value(config)
 }
 
-/// What a person wants to see confirmed, one line each: where it listens, where it keeps what, who is paid how.
+/// A summary for the operator, one fact per line: listeners, stores, backend, and how each merchant pays.
 #[must_use]
 pub fn summary(config: &Config) -> Vec<String> {
     let tls = if config.server.tls.is_some() { " (TLS)" } else { "" };
@@ -89,7 +90,7 @@ pub fn summary(config: &Config) -> Vec<String> {
     lines
 }
 
-/// A product under its name in the file.
+/// A product's name in the file.
 fn product(product: Product) -> &'static str {
     match product {
         Product::Redpack => "redpack",
@@ -106,7 +107,7 @@ pub(super) fn texts<S: Serializer>(texts: &[impl Display], to: S) -> Result<S::O
     to.collect_seq(texts.iter().map(ToString::to_string))
 }
 
-/// As far as a path is text.
+/// A path that is not UTF-8 gets replacement characters.
 pub(super) fn path<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&path.display())
 }
@@ -115,7 +116,7 @@ pub(super) fn files<S: Serializer>(files: &[PathBuf], to: S) -> Result<S::Ok, S:
     to.collect_seq(files.iter().map(|file| file.display().to_string()))
 }
 
-/// A duration; none is shown as zero, which is how it is written.
+/// A duration. An absent one shows as zero, as the file writes it.
 pub(super) fn span<S: Serializer>(
     span: &(impl Copy + Into<Option<Duration>>),
     to: S,

@@ -1,8 +1,7 @@
-//! From what the file says to what the program uses: ranges, addresses, URLs, and what must go together.
+//! Turns the file's values into the program's: ranges, addresses, URLs, and rules between keys.
 //!
-//! Every check notes its mistake and goes on with a stand-in, so that one reading finds all mistakes; a configuration
-//! with mistakes is never handed out. Stores are checked in `stores`,
-//! merchants in `merchant`. Document: specification, section 7.
+//! Each check records its mistake and goes on with a substitute value, so one pass finds all mistakes. The
+//! caller never gets a configuration with mistakes. `stores` checks the stores, `merchant` the merchants.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -25,10 +24,10 @@ use super::{
     Wechat,
 };
 
-/// WeChat Pay's own backup host, which belongs to its own `base_url` only.
+/// WeChat Pay's own backup host. It belongs only to WeChat's own `base_url`.
 const WECHAT_BACKUP_URL: &str = "https://api2.mch.weixin.qq.com";
 
-/// Checks everything. `None` where a store is missing; the mistakes are in `problems`.
+/// Checks everything. Returns `None` if a store is missing; the mistakes are in `problems`.
 pub(super) fn resolve(
     raw: &raw::Raw,
     places: &mut SecretSources,
@@ -103,7 +102,7 @@ fn server(raw: &raw::Server, check: &mut Check<'_>) -> Server {
     }
 }
 
-/// The least memory that anything can be done with.
+/// The smallest memory limit that the sidecar can run with.
 const LEAST_MEMORY: ByteSize = ByteSize(bytesize::ByteSize::mib(16));
 
 fn memory_limit(raw: Option<ByteSize>, check: &mut Check<'_>) -> Option<u64> {
@@ -230,7 +229,7 @@ fn client_ip(raw: &raw::ClientIp, check: &mut Check<'_>) -> ClientIp {
             );
             ClientIp::Keep
         },
-        // `::ffff:203.0.113.7` is an IPv4 address, and red packets take no other.
+        // Red packets accept only IPv4, and `::ffff:203.0.113.7` is an IPv4 address.
         |address: IpAddr| ClientIp::Value(address.to_canonical()),
     )
 }
@@ -255,7 +254,8 @@ fn limits(raw: &raw::Limits, check: &mut Check<'_>) -> Limits {
 fn wechat(raw: &raw::Wechat, check: &mut Check<'_>) -> Wechat {
     let default = raw::Wechat::default().base_url;
     let base_url = wechat_url(&raw.base_url, "wechat.base_url", check);
-    // A stand-in's payouts must never move to the real WeChat Pay: its backup host is a default beside its own host only.
+    // Payouts to a fake must never go to the real WeChat Pay, so its backup host is a default only with its own
+    // host.
     let backup_url = match raw.backup_url.as_deref() {
         Some("") => None,
         Some(url) => Some(wechat_url(url, "wechat.backup_url", check)),
@@ -293,7 +293,7 @@ fn wechat(raw: &raw::Wechat, check: &mut Check<'_>) -> Wechat {
     }
 }
 
-/// A host of WeChat Pay: `https`, or a stand-in on this machine.
+/// Parses the URL of a WeChat Pay host: `https`, or a fake on this machine.
 fn wechat_url(url: &str, path: &str, check: &mut Check<'_>) -> String {
     let url = check.url(url, path, Path::Refused, "https://api.mch.weixin.qq.com");
     if address::is_plain(&url) && !address::is_loopback(&url) {
@@ -321,7 +321,7 @@ fn log(raw: &raw::Log, check: &mut Check<'_>) -> Log {
     }
 }
 
-/// Money may be ordered by whoever reaches the port: say so, once.
+/// Warns if everybody who can reach the main port may order payouts.
 fn warn_of_an_open_door(server: &Server, access: &Access, check: &mut Check<'_>) {
     let needs_certificate = server.tls.as_ref().is_some_and(|tls| tls.client_ca_pem.is_some());
     let Access {
@@ -337,10 +337,10 @@ fn warn_of_an_open_door(server: &Server, access: &Access, check: &mut Check<'_>)
     }
 }
 
-/// Red packets take 15 characters for the address, that is IPv4. Source: wechat-pay.md, section 4, `client_ip`.
+/// Red packets allow 15 characters for `client_ip`, which an IPv6 address exceeds. See docs/wechat-pay.md.
 fn refuse_long_client_ip(client_ip: ClientIp, merchants: &[Merchant], check: &mut Check<'_>) {
     let pays_red_packets = merchants.iter().any(|merchant| match &merchant.to {
-        // What is sent again carries the address that it was first sent with.
+        // An order that is sent again keeps the address of its first attempt.
         To::Wechat(wechat) => wechat.product == Product::Redpack && !merchant.settle_only,
         To::Handler(_) | To::TransferBill(_) => false,
     });

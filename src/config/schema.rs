@@ -1,4 +1,4 @@
-//! The JSON Schema of `config.toml`, made from the structs that read it.
+//! The JSON Schema of `config.toml`, generated from the structs of `raw` that read the file.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::raw::Raw;
 
-/// The JSON Schema (draft 2020-12) of the configuration file, descriptions and defaults included.
+/// The JSON Schema (draft 2020-12) of the configuration file, with descriptions and defaults.
 #[must_use]
 pub fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12()
@@ -19,7 +19,7 @@ pub fn schema() -> Value {
     schema.into()
 }
 
-/// TOML has no null: what may be absent is not listed as required, and that says it all.
+/// Drops `null` from the schema: TOML has none, and an optional key is already optional by not being required.
 fn drop_nulls(schema: &mut Schema) {
     if schema.get("default").is_some_and(Value::is_null) {
         schema.remove("default");

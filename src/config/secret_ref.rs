@@ -1,6 +1,7 @@
-//! A secret as the file gives it (a text, or where to find one), and its resolution to a [`Secret`].
+//! A secret as the file states it (a text, or its source), and how the sidecar resolves it to a [`Secret`].
 //!
-//! Neither form is serialisable, and `Debug` shows no secret. Messages name the place of a secret, never its text.
+//! Neither form is `Serialize`, and `Debug` shows no secret. Messages name the source of a secret, never its
+//! text.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use payout_domain::secret::Secret;
 
-/// A secret text, or where it is: `"text"`, `{ env = "NAME" }` or `{ file = "path" }`.
+/// A secret text, or its source: `"text"`, `{ env = "NAME" }` or `{ file = "path" }`.
 #[derive(Debug)]
 pub(super) enum SecretRef {
     /// The secret itself.
@@ -27,10 +28,10 @@ pub(super) enum SecretRef {
 }
 
 impl SecretRef {
-    /// The format by which the schema marks a secret.
+    /// The schema's `format` of a secret.
     pub(super) const FORMAT: &'static str = "secret";
 
-    /// What a secret looks like, for messages.
+    /// The forms of a secret, for messages.
     pub(super) const RULE: &'static str = r#"must be a string, { env = "NAME" } or { file = "path" }"#;
 }
 
@@ -43,7 +44,8 @@ enum Reference {
 
 impl<'de> Deserialize<'de> for SecretRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not by serde's untagged enums, which make copies that nobody wipes. Their message could repeat the text, too.
+        // serde's untagged enums would make copies that nobody wipes, and their error message could repeat the
+        // text.
         let place = match Value::deserialize(deserializer) {
             Ok(Value::String(text)) => return Ok(Self::Text(Secret::new(text))),
             other => other
@@ -83,15 +85,16 @@ impl JsonSchema for SecretRef {
     }
 }
 
-/// One seed for the process: two fingerprints can be compared, and none tells anything of the secrets in it.
+/// One seed per process: fingerprints are comparable within the process, and reveal nothing of the secrets in
+/// them.
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// The same for equal values within one process, and tells nothing of the secrets in them.
+/// A hash that is equal for equal values within one process, and reveals nothing of the secrets in them.
 pub fn fingerprint(value: &impl Hash) -> u64 {
     SEED.hash_one(value)
 }
 
-/// Where secrets and files are looked for, and which files were read for it.
+/// Resolves secrets and files, and remembers which files it read.
 pub(super) struct SecretSources {
     base: PathBuf,
     env: BTreeMap<String, Zeroizing<String>>,
@@ -112,24 +115,24 @@ impl SecretSources {
         }
     }
 
-    /// The same for the same content of everything that was read so far, within one process.
+    /// A hash of everything that was read so far. Equal for equal content within one process.
     pub(super) fn fingerprint(&self) -> u64 {
         self.content.finish()
     }
 
-    /// The path as seen from the configuration file's directory.
+    /// Resolves a path relative to the configuration file's directory.
     pub(super) fn locate(&self, path: &str) -> PathBuf {
         self.base.join(path)
     }
 
-    /// Every file that was asked for so far, readable or not: those to watch.
+    /// Every file that a key referred to so far, readable or not. The watcher watches these.
     pub(super) fn into_files(mut self) -> Vec<PathBuf> {
         self.files.sort();
         self.files.dedup();
         self.files
     }
 
-    /// Reads a file as bytes, or says why not.
+    /// Reads a file as bytes, or returns why it cannot.
     pub(super) fn read(&mut self, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
         let place = self.locate(path);
         let read = std::fs::read(&place);
@@ -146,7 +149,7 @@ impl SecretSources {
         }
     }
 
-    /// Reads a file as text, one newline at its end cut, or says why not.
+    /// Reads a file as text and strips one newline at its end, or returns why it cannot.
     pub(super) fn read_text(&mut self, path: &str) -> Result<Secret, String> {
         let bytes = self.read(path)?;
         let name = self.locate(path).display().to_string();
@@ -165,12 +168,12 @@ impl SecretSources {
         Ok(Secret::new(cut.to_owned()))
     }
 
-    /// A variable of the environment, which may hold a secret.
+    /// A variable of the environment. It may hold a secret.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(|text| text.as_str())
     }
 
-    /// The secret itself, or why there is none.
+    /// Returns the secret itself, or why there is none.
     pub(super) fn resolve(&mut self, secret: &SecretRef) -> Result<Secret, String> {
         match secret {
             SecretRef::Text(text) if text.expose().trim().is_empty() => {
@@ -194,7 +197,7 @@ impl SecretSources {
     }
 }
 
-/// Wipes every text of a value: the file may hold secrets, and what was read from it is copied out by then.
+/// Wipes every text of a value: the file may hold secrets, and the structs have their own copies by now.
 pub(super) fn wipe(value: &mut Value) {
     match value {
         Value::String(text) => text.zeroize(),

@@ -1,7 +1,8 @@
-//! The form of the file, taken from its schema: which keys there are, and what kind of value each wants.
+//! The shape of the file, taken from its schema: which keys exist, and which kind of value each wants.
 //!
-//! It is checked before the one deserialisation, which stops at its first mistake; this walk reports all of them,
-//! takes the wrong values out, and lets the rest be read. The environment overlay asks it what a key wants.
+//! The deserialisation stops at its first mistake. Therefore this module checks the whole file before it,
+//! reports all mistakes, and removes the wrong values so that the deserialisation can read the rest. The
+//! environment overlay asks it which kind of value a key wants.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use super::nearest::{is_slip, nearest};
 use super::secret_ref::SecretRef;
 use super::units::{ByteSize, Span};
 
-/// What a key wants.
+/// The kind of value that a key wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// A section, or an inline table.
@@ -70,7 +71,7 @@ impl Shape {
         }
     }
 
-    /// The shape of a child, by key or by number.
+    /// The shape of a child, by key or by index.
     pub(super) fn child(&self, segment: &str) -> Option<&Self> {
         match self {
             Self::Section(keys) => keys.get(segment),
@@ -82,12 +83,12 @@ impl Shape {
         }
     }
 
-    /// Every key with its full path, without those that only hold others; elements of a list are `list[0]`.
+    /// The path of every key that holds a value, not a section. Elements of a list are `list[0]`.
     pub(super) fn paths(&self) -> Vec<String> {
         self.leaves("").into_iter().map(|(path, _)| path).collect()
     }
 
-    /// What holds no keys of its own, below `path`.
+    /// The shapes below `path` that are not sections, with their paths.
     pub(super) fn leaves(&self, path: &str) -> Vec<(String, &Self)> {
         if let Self::Section(keys) = self {
             let below = keys
@@ -103,7 +104,7 @@ impl Shape {
         vec![(path.to_owned(), self)]
     }
 
-    /// What a value of this shape looks like, as in "must be …".
+    /// The rule for a value of this shape, as in "must be …".
     fn rule(&self) -> String {
         match self {
             Self::Section(_) => "must be a section, or a table in braces".into(),
@@ -121,14 +122,14 @@ impl Shape {
         }
     }
 
-    /// Reports what in the file is unknown or has the wrong form, and takes it out.
+    /// Reports unknown keys and values of the wrong form, and removes them.
     pub(super) fn check_file(&self, file: &mut Table, problems: &mut Problems) {
         let Self::Section(keys) = self else { return };
         let all = self.paths();
         check_section(keys, file, "", &all, problems);
     }
 
-    /// Whether the value may stay.
+    /// Checks a value, and returns whether it may stay.
     fn check(&self, value: &mut Value, path: &str, all: &[String], problems: &mut Problems) -> bool {
         match (self, value) {
             (Self::Section(keys), Value::Table(table)) => {
@@ -161,7 +162,7 @@ impl Shape {
                 problems.error(path, format!("{}, not \"{text}\"", self.rule()));
                 false
             }
-            // The value is not shown: it may be a secret in the wrong place.
+            // Do not show the value: it may be a secret at the wrong key.
             (_, value) => {
                 problems.error(path, format!("{}, not {}", self.rule(), kind(value)));
                 false
@@ -179,7 +180,8 @@ pub(super) fn join(section: &str, key: &str) -> String {
     }
 }
 
-/// The texts that the schema of an enum lists, each with its description.
+/// The texts that the schema of an enum lists. schemars lists each as a `const` because each variant has a
+/// description.
 fn choices(schema: &Json) -> Vec<String> {
     let choices = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
     choices
@@ -206,8 +208,8 @@ fn check_section(
     });
 }
 
-/// The key that an unknown one stands for: a slip of a neighbour, else the same name or a slip in another section,
-/// else the most alike neighbour.
+/// The key that the operator probably meant: a neighbour if the key is a typo of it, else a key of another
+/// section with the same name or a similar one, else the most similar neighbour.
 fn meant(key: &str, section: &str, neighbours: &BTreeMap<String, Shape>, all: &[String]) -> Option<String> {
     let neighbour = nearest(key, neighbours.keys().map(String::as_str));
     if let Some(neighbour) = neighbour.filter(|neighbour| is_slip(key, neighbour)) {
@@ -223,7 +225,7 @@ fn meant(key: &str, section: &str, neighbours: &BTreeMap<String, Shape>, all: &[
     neighbour.map(|neighbour| join(section, neighbour))
 }
 
-/// A secret's table holds exactly one of `env` and `file`.
+/// The table of a secret must hold exactly one of `env` and `file`.
 fn check_secret_place(table: &Table, path: &str, problems: &mut Problems) -> bool {
     for key in table.keys() {
         if key != "env" && key != "file" {
@@ -242,7 +244,7 @@ fn check_secret_place(table: &Table, path: &str, problems: &mut Problems) -> boo
     }
 }
 
-/// A value's kind in words.
+/// Names a value's kind, for messages.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "a string",

@@ -1,4 +1,5 @@
-//! `[identity]` and `[ledger]`: which store, and what it needs. Nothing is connected to or opened here.
+//! Checks `[identity]` and `[ledger]`: which store, and the keys that it needs. This module opens no store and
+//! connects to none.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,11 +13,10 @@ use super::secret_ref::SecretRef;
 use super::units::show;
 use super::{IdentitySource, Ledger, LedgerStore, RedisServer};
 
-/// WeChat forgets an order number after 365 days; a record may not be forgotten sooner.
-/// Source: specification, section 5.
+/// WeChat knows an order number for 365 days; the ledger must not forget its record sooner (docs/promise.md).
 const SHORTEST_RETENTION: Duration = Duration::from_secs(365 * 86_400);
 
-/// A Redis; `section` is where its `url` and `ca` stand.
+/// Checks a Redis server. `section` holds its `url` and `ca`.
 fn redis(
     url: Option<&SecretRef>,
     ca: Option<&str>,
@@ -36,7 +36,7 @@ fn redis(
     Some(RedisServer { url: url?, ca_pem })
 }
 
-/// The path of an embedded store, as seen from the configuration file's directory.
+/// Resolves the path of an embedded store relative to the configuration file's directory.
 fn store_path(path: Option<&str>, at: &str, example: &str, check: &mut Check<'_>) -> Option<PathBuf> {
     match path {
         Some(path) if !path.is_empty() => Some(check.places.locate(path)),
@@ -86,7 +86,7 @@ pub(super) fn identity(raw: &raw::Identity, check: &mut Check<'_>) -> Option<Ide
     }
 }
 
-/// A key or field.
+/// Checks the template of a key or a field.
 fn template(text: &str, path: &str, check: &mut Check<'_>) -> Template {
     if text.is_empty() {
         check.error(path, "is empty: write e.g. \"openid:{wxAppId}:{userId}\"");

@@ -1,20 +1,21 @@
-//! Durations (`250ms`, `5s`, `2m`, `400d`) and sizes (`64KiB`) as people write them.
+//! Durations (`250ms`, `5s`, `2m`, `400d`) and sizes (`64KiB`) as an operator writes them.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A duration as text: whole numbers with the units `ms`, `s`, `m`, `h`, `d`, e.g. `1m 30s`; a bare `0` has none.
+/// A duration as text: whole numbers with the units `ms`, `s`, `m`, `h` or `d`, e.g. `1m 30s`. A `0` needs no
+/// unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(transparent, extend("format" = Self::FORMAT))]
 pub(super) struct Span(#[schemars(with = "String")] pub(super) Duration);
 
 impl Span {
-    /// The format by which the schema marks a duration.
+    /// The schema's `format` of a duration.
     pub(super) const FORMAT: &'static str = "duration";
 
-    /// What a duration looks like, for messages.
+    /// The form of a duration, for messages.
     pub(super) const RULE: &'static str = r#"must be a duration like "250ms", "5s", "2m" or "400d""#;
 
     pub(super) const fn seconds(count: u64) -> Self {
@@ -29,7 +30,8 @@ impl Span {
         Self::hours(count.saturating_mul(24))
     }
 
-    /// Reads a duration. humantime's months, years and long names are refused: `5M` is too easily meant as minutes.
+    /// Parses a duration. Refuses humantime's months, years and long names: an operator may mean minutes by
+    /// `5M`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let known_units = text
             .split(|c: char| c.is_ascii_digit() || c == ' ')
@@ -54,7 +56,7 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// A duration as people write it: in the largest unit of which it is two or more, and whole: `400d`, `24h`, `60s`.
+/// Writes a duration in the largest unit that divides it and of which it has two or more: `400d`, `24h`, `60s`.
 pub(super) fn show(span: Duration) -> String {
     let ms = span.as_millis();
     let units = [
@@ -79,14 +81,14 @@ pub(super) fn show(span: Duration) -> String {
 pub(super) struct ByteSize(#[schemars(with = "String")] pub(super) bytesize::ByteSize);
 
 impl ByteSize {
-    /// The format by which the schema marks a size.
+    /// The schema's `format` of a size.
     pub(super) const FORMAT: &'static str = "byte-size";
 
-    /// What a size looks like, for messages.
+    /// The form of a size, for messages.
     pub(super) const RULE: &'static str = r#"must be a size like "64KiB" or "1MiB", or a number of bytes"#;
 
-    /// Reads a size; a text without a unit is a number of bytes. What is not whole or too large is refused, and `64K`, by which
-    /// some mean 64,000 and others 65,536.
+    /// Parses a size. A text without a unit is a number of bytes. Refuses fractions, sizes that are too large,
+    /// and `64K`, which means 64,000 to some and 65,536 to others.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let is_plain = text.ends_with(|c: char| c == 'B' || c.is_ascii_digit()) && !text.contains('.');
         let size: bytesize::ByteSize = text.parse().ok().filter(|_| is_plain)?;
@@ -100,7 +102,7 @@ impl Serialize for ByteSize {
     }
 }
 
-/// As a size is written, exactly; bytesize would round it.
+/// Writes the size exactly; bytesize would round it.
 impl std::fmt::Display for ByteSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let bytes = self.0.as_u64();

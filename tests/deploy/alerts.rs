@@ -1,5 +1,5 @@
-//! The alert rules: promtool takes them and their tests, each one fires in one test and stays silent in another, speaks of
-//! metrics that there are, and leads to a section of docs/operate.md.
+//! Tests of the alert rules: promtool accepts them and runs their tests; each alert fires in one test and stays
+//! silent in another, uses existing metrics, and links to a section of docs/operate.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,6 +114,6 @@ fn each_alert_says_what_it_means_and_where_to_read_on() {
         used.insert(section.to_owned());
     }
     assert_eq!(used.len(), 9);
-    // And no section is about an alert that is gone.
+    // And every section belongs to an alert.
     assert_eq!(used, sections);
 }

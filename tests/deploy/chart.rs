@@ -1,4 +1,4 @@
-//! The Helm chart: what it makes by itself and in another chart, and which values it takes.
+//! Tests of the Helm chart: what it renders by itself and as a dependency, and which values it accepts.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::tools::{names, objects, output, repository, run, the};
 const CHART: &str = "deploy/helm/payout-sidecar";
 const CONFIG: &str = "deploy/kustomize/example/overlay/config.toml";
 
-/// The chart by itself, in front of an image.
+/// Renders the chart by itself, in front of an application's image.
 pub fn standalone() -> Vec<Value> {
     static RENDERED: LazyLock<Vec<Value>> = LazyLock::new(|| standalone_with(&[]));
     RENDERED.clone()
@@ -24,14 +24,14 @@ fn standalone_with(more: &[&str]) -> Vec<Value> {
     objects(&output("helm", &arguments, b""))
 }
 
-/// The chart as a dependency of an application's own chart.
+/// Renders the chart as a dependency of an application's own chart.
 pub fn dependency() -> Vec<Value> {
     static RENDERED: LazyLock<Vec<Value>> = LazyLock::new(in_another_chart);
     RENDERED.clone()
 }
 
 fn in_another_chart() -> Vec<Value> {
-    // Beside a copy: helm puts the packed dependency into the chart's folder.
+    // In a copy: helm writes the packed dependency into the chart's folder.
     let dir = tempfile::tempdir().unwrap();
     copy(&repository("deploy/helm"), dir.path());
     let shop = dir.path().join("example/shop");
@@ -58,7 +58,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What helm says to values that it does not take.
+/// Helm's message about values that the chart must refuse.
 fn refusal(values: &[&str]) -> String {
     let refused = run("helm", &[&["template", "shop", CHART], values].concat(), b"");
     assert!(!refused.status.success(), "{values:?} were taken");
@@ -136,7 +136,7 @@ fn the_schema_refuses_values_that_would_do_nothing_or_harm() {
         "/podDisruptionBudget",
     );
     at(&["--set=serviceMonitor.interval=30"], "/serviceMonitor/interval");
-    // Not the schema's to say, since a ConfigMap of the user's own does as well.
+    // A template reports this, not the schema: the user may give a ConfigMap instead.
     at(&[], "config is empty");
 }
 
@@ -151,7 +151,8 @@ fn every_value_has_a_default_and_a_place_in_the_schema() {
     assert!(compared > 40, "only {compared} values were compared");
 }
 
-/// Below objects of which the schema lists the keys, both have the same ones.
+/// Compares the keys of defaults and schema, recursively, in all objects whose keys the schema lists. Returns
+/// the number of compared keys.
 fn compare(at: &str, defaults: &Value, schema: &Value) -> usize {
     let Some(properties) = schema["properties"].as_object() else {
         return 0;
@@ -159,7 +160,7 @@ fn compare(at: &str, defaults: &Value, schema: &Value) -> usize {
     let Some(defaults) = defaults.as_object() else {
         panic!("{at} is an object in the schema, and {defaults} by default")
     };
-    // `resources` has one that is rarely set.
+    // Of `resources`, the defaults leave out `claims`, which few deployments set.
     let known: BTreeSet<_> = properties.keys().filter(|key| *key != "claims").collect();
     let given: BTreeSet<_> = defaults.keys().collect();
     assert_eq!(given, known, "below {at:?}");
@@ -238,7 +239,7 @@ fn the_notes_ask_for_an_admin_token_where_there_is_none() {
         std::fs::write(&path, config).unwrap();
         let config = format!("config={}", path.display());
         let values = ["-f", "deploy/helm/example/standalone.yaml", "--set-file", &config];
-        // Without a cluster, a dry run of an installation still writes them.
+        // Helm renders the notes without a cluster in a dry run of `install`.
         let arguments = [
             &[
                 "install",

@@ -1,4 +1,5 @@
-//! The dashboard: every panel shows something that there is, nothing overlaps, and no metric is left out.
+//! Tests of the dashboard: every panel shows existing metrics, no panels overlap, and every metric is on a
+//! panel.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +45,7 @@ async fn every_panel_asks_for_metrics_and_labels_that_there_are() {
         }
     }
     assert!(targets >= 20, "{targets}");
-    // A family is shown by any of its series; the sum and the count of a histogram come with its buckets.
+    // One series of a histogram suffices to show it; its sum and count belong to the same family.
     for name in series.keys() {
         let family = name.trim_end_matches("_count").trim_end_matches("_sum");
         assert!(asked.contains(family), "{name} is on no panel");
@@ -59,7 +60,7 @@ fn prometheus_can_read_every_expression() {
     for panel in panels(&dashboard).iter().filter(|panel| panel["type"] != "row") {
         for target in panel["targets"].as_array().unwrap() {
             let mut expression = target["expr"].as_str().unwrap().to_owned();
-            // What Grafana puts in.
+            // The variables that Grafana replaces.
             for (variable, value) in [
                 ("$__rate_interval", "2m"),
                 ("$__range", "6h"),

@@ -1,23 +1,24 @@
-//! Reads as much of a PromQL expression as is needed to say whether it speaks of metrics and labels that there are. By its own
-//! means: promql-parser 0.11 stands on bincode, which nobody maintains any more (RUSTSEC-2025-0141).
+//! Parses enough of PromQL to check that an expression uses existing metrics and labels. It does not use
+//! promql-parser 0.11, which depends on bincode, an unmaintained crate (RUSTSEC-2025-0141).
 
 use std::collections::BTreeSet;
 
 use crate::metrics::Series;
 
-/// Labels that Prometheus adds to whatever it scrapes.
+/// Labels that Prometheus adds to everything that it scrapes.
 const OF_THE_TARGET: [&str; 3] = ["namespace", "job", "pod"];
-/// Labels whose values are not for this test to know: a deployment's own.
+/// Labels whose values depend on the deployment, so this test does not check them.
 const OPEN: [&str; 5] = ["mch_id", "upstream", "circuit", "owner", "version"];
 
-/// One metric in an expression, with the matchers that stand behind it.
+/// A metric in an expression, with its label matchers: label, operator, value.
 #[derive(Debug, PartialEq)]
 struct Use<'a> {
     name: &'a str,
     matchers: Vec<(&'a str, &'a str, &'a str)>,
 }
 
-/// The metrics of an expression. All of ours begin with `payout_`, and no label, function or string does.
+/// The metrics of an expression. All metrics of the sidecar begin with `payout_`, and nothing else in an
+/// expression does.
 fn uses(expression: &str) -> Vec<Use<'_>> {
     let mut uses = Vec::new();
     let mut rest = expression;
@@ -60,7 +61,7 @@ fn groupings(expression: &str) -> Vec<BTreeSet<&str>> {
         .collect()
 }
 
-/// What is wrong with an expression, and how many metrics it names.
+/// The faults of an expression, and the number of metrics in it.
 pub fn faults(expression: &str, series: &Series) -> (Vec<String>, usize) {
     let mut faults = Vec::new();
     let uses = uses(expression);
@@ -99,8 +100,8 @@ pub fn faults(expression: &str, series: &Series) -> (Vec<String>, usize) {
     (faults, uses.len())
 }
 
-/// The labels that a text puts in, as `{{ $labels.x }}` or `{{x}}`, and the result cannot have: it has those of the
-/// expression's first `by (…)`.
+/// The labels that a text inserts (`{{ $labels.x }}` or `{{x}}`) but the expression's result does not have. The
+/// result has the labels of the expression's first `by (…)`.
 pub fn unknown_in_text(text: &str, expression: &str) -> Vec<String> {
     let groupings = groupings(expression);
     let has = |label: &str| groupings.first().is_some_and(|labels| labels.contains(label));

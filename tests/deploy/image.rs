@@ -1,4 +1,4 @@
-//! The Dockerfile says what the manifests count on.
+//! Tests that the Dockerfile provides what the manifests assume.
 
 use crate::tools::read;
 

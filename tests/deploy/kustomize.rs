@@ -1,7 +1,8 @@
-//! `deploy/` as `kubectl` sees it: the example with the sidecar is rendered and compared with the example without.
+//! Tests of the Kustomize components with `kubectl`: they render the example with the sidecar and compare it
+//! with the example without.
 //!
-//! At home here: what the components add, that they add nothing else, and that manifests, example configuration and
-//! README agree with each other.
+//! They check that the components add what they promise and nothing else, and that manifests, example
+//! configuration and README agree.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -11,17 +12,17 @@ use serde_json::{Value, json};
 use crate::tools::{kubectl, named, names, objects, read, the};
 
 const SIDECAR: &str = "payout-sidecar";
-/// The example's Deployment and Service.
+/// The name of the example's Deployment and Service.
 const APPLICATION: &str = "shop";
 const CONFIG: &str = "payout-sidecar-config";
 
-/// `[server] lame_duck` and `drain_timeout` where the configuration does not set them, in seconds.
+/// The defaults of `[server] lame_duck` and `drain_timeout`, in seconds.
 const LAME_DUCK_S: i64 = 3;
 const DRAIN_TIMEOUT_S: i64 = 25;
-/// What `deploy/README.md` grants the application for its own stop, in seconds.
+/// The time that `deploy/README.md` grants the application to stop, in seconds.
 const APPLICATION_STOP_S: i64 = 15;
 
-/// The objects that `kubectl kustomize` makes of a folder below `deploy/kustomize/example`.
+/// Renders a folder below `deploy/kustomize/example` with `kubectl kustomize`.
 fn render(folder: &str) -> Vec<Value> {
     objects(&kubectl(
         &["kustomize", &format!("deploy/kustomize/example/{folder}")],
@@ -29,7 +30,7 @@ fn render(folder: &str) -> Vec<Value> {
     ))
 }
 
-/// The application as it was.
+/// The application without the sidecar.
 pub fn base() -> Vec<Value> {
     static RENDERED: LazyLock<Vec<Value>> = LazyLock::new(|| render("base"));
     RENDERED.clone()
@@ -59,7 +60,7 @@ fn example_config(overlay: &[Value]) -> (String, toml::Table) {
     (text, table)
 }
 
-/// Takes `key` out of `object`, which must have it.
+/// Removes `key` from `object`, which must have it.
 fn take(object: &mut Value, key: &str) -> Value {
     let map = object
         .as_object_mut()
@@ -105,7 +106,7 @@ fn without_the_additions_the_overlay_is_the_base() {
         assert_eq!(take(pod, "initContainers").as_array().unwrap().len(), 1);
         assert_eq!(take(pod, "volumes").as_array().unwrap().len(), 2);
         take(pod, "terminationGracePeriodSeconds");
-        // From the overlay, not from the component: the user's own patch on the application.
+        // The user's own patch of the application, which comes from the overlay and not from the component.
         let lifecycle = take(&mut pod["containers"][0], "lifecycle");
         assert_eq!(lifecycle, json!({ "preStop": { "sleep": { "seconds": 10 } } }));
     }
@@ -159,8 +160,8 @@ fn everything_beside_the_application_finds_its_pods_and_ports() {
 
 #[test]
 fn the_sidecar_has_no_hook_of_its_own() {
-    // A preStop of a native sidecar runs when the pod is deleted, not when its turn to end has come: `drain` there would
-    // end it before the application.
+    // Kubernetes runs a native sidecar's preStop hook when it deletes the pod, not when it is the sidecar's
+    // turn to stop: a `drain` there would stop it before the application.
     assert_eq!(sidecar(&overlay())["lifecycle"], Value::Null);
 }
 
@@ -273,7 +274,7 @@ fn probes_and_service_lead_to_ports_that_the_sidecar_listens_on() {
         );
     }
 
-    // A number, not the name: before 1.32 Kubernetes finds no named port of a native sidecar.
+    // A number, not the name: before 1.32 Kubernetes does not resolve a named port of a native sidecar.
     let target = &the("Service", APPLICATION, &overlay)["spec"]["ports"][0]["targetPort"];
     assert_eq!(target, &json!(port_of("payout")));
 }
@@ -307,7 +308,7 @@ fn the_grace_period_is_long_enough_for_an_orderly_end() {
     );
 }
 
-/// Loads a configuration as the sidecar would, with secrets of the right form in place of the Secret's.
+/// Loads a configuration like the sidecar, with generated files instead of the Secret's.
 fn loads(text: &str) {
     let secrets = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();

@@ -1,8 +1,9 @@
-//! `deploy/` as the tools see it that a platform team uses: kubectl, helm, the schemas of Kubernetes, promtool.
+//! Tests of `deploy/` with a platform team's tools: kubectl, helm, the schemas of Kubernetes, promtool.
 //!
-//! [`kustomize`] and [`chart`] render; [`same`] compares the two forms; [`schemas`] has Kubernetes' own schemas judge both;
-//! [`alerts`] and [`dashboard`] hold what is watched to the metrics that there are, by [`expressions`]; [`image`] is about
-//! the Dockerfile. Not here: whether a cluster takes it (there is none in a test).
+//! [`kustomize`] and [`chart`] render the manifests, [`same`] compares the two results, and [`schemas`] checks
+//! both against Kubernetes' own schemas. [`alerts`] and [`dashboard`] compare what they watch with the metrics
+//! that exist, through [`expressions`]. [`image`] checks the Dockerfile. Not here: whether a cluster accepts
+//! the manifests (the tests have none).
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

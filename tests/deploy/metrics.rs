@@ -1,4 +1,4 @@
-//! What `/metrics` really shows: the registry of the product, with everything counted that it counts.
+//! The series that `/metrics` really shows: the product's registry after each kind of event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,10 +25,10 @@ use payout_sidecar::telemetry::metrics::upstreams::Ended;
 use payout_sidecar::telemetry::metrics::{Expiring, Metrics};
 use payout_sidecar::{ledger, openids};
 
-/// The names of series, with what their labels can be.
+/// The names of the series, with the values of each of their labels.
 pub type Series = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// Every series that there is, by name. A histogram's are three.
+/// All series by name. A histogram has three.
 pub async fn series() -> Series {
     let mut series = Series::new();
     let text = shown().await;
@@ -47,7 +47,7 @@ pub async fn series() -> Series {
     series
 }
 
-/// `/metrics`, after one of everything.
+/// The text of `/metrics` after one event of each kind.
 async fn shown() -> String {
     let metrics = Metrics::default();
     let short = Duration::from_millis(1);
@@ -74,7 +74,7 @@ async fn shown() -> String {
     metrics.text().unwrap()
 }
 
-/// The stores' calls, and what becomes of orders, which is counted where they are recorded.
+/// Calls the stores, and gives orders an outcome: the ledger counts outcomes when it records them.
 async fn stores(metrics: &Metrics) {
     let dir = tempfile::tempdir().unwrap();
     let mapping = dir.path().join("openids.csv");
@@ -124,8 +124,9 @@ async fn stores(metrics: &Metrics) {
     ledger.insert(&much).await.unwrap();
 }
 
-/// Opens an embedded ledger in this process. A program that another test starts has every open file for a moment, and its lock
-/// with it, until it runs as itself: opening looks at the file twice, and may find it locked the second time.
+/// Opens an embedded ledger in this process. Opening reads the file twice and may find it locked the second
+/// time: a program that another test starts inherits every open file, with its lock, until it executes its own
+/// code.
 async fn file_ledger(path: &Path, retention: Duration) -> FileLedger {
     for _ in 0..500 {
         match FileLedger::open(path, retention, true, Arc::new(SystemClock)) {

@@ -1,4 +1,5 @@
-//! Kustomize and Helm give the same: the sidecar to the letter, and what stands around it but for names and selectors.
+//! Tests that Kustomize and Helm render the same: an identical sidecar, and around it the same except names and
+//! selectors.
 
 use serde_json::{Value, json};
 
@@ -6,7 +7,7 @@ use crate::chart::{dependency, standalone};
 use crate::kustomize::overlay;
 use crate::tools::{output, read, repository, the};
 
-/// What Kustomize makes, and the two ways of Helm.
+/// The objects of Kustomize, and of Helm's two ways.
 fn all() -> [(&'static str, Vec<Value>); 3] {
     [
         ("kustomize", overlay()),

@@ -1,5 +1,5 @@
-//! Kubernetes' own schemas judge what Kustomize and Helm make; the Prometheus operator's kinds, of which no schema is at
-//! hand, are judged by their shape.
+//! Checks what Kustomize and Helm render against Kubernetes' own schemas. For the kinds of the Prometheus
+//! operator the tests have no schemas, so they check the keys.
 
 use serde_json::Value;
 
@@ -7,11 +7,11 @@ use crate::chart::{dependency, standalone};
 use crate::kustomize::{base, overlay};
 use crate::tools::{run, the};
 
-/// The oldest that is promised, and the newest whose schemas are at hand.
+/// The oldest supported version, and the newest with schemas.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 const OPERATOR: [&str; 2] = ["ServiceMonitor", "PrometheusRule"];
 
-/// What the strict check says to each object that is Kubernetes' own, and whether it took them all.
+/// Validates all objects of Kubernetes' own kinds strictly. Returns whether all passed, and the tool's output.
 fn judged(version: &str, objects: &[Value]) -> (bool, String) {
     let dir = tempfile::tempdir().unwrap();
     let files: Vec<String> = objects

@@ -1,4 +1,4 @@
-//! Runs kubectl, helm, promtool and kubernetes-validate, and reads what they print.
+//! Runs kubectl, helm, promtool and kubernetes-validate, and parses their output.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub fn run(program: &str, arguments: &[&str], input: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// What a program prints; anything but success fails the test with the program's own words.
+/// The standard output of a program. The test fails with the program's output if the program fails.
 pub fn output(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let Output {
         status,
@@ -52,10 +52,10 @@ pub fn kubectl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output("kubectl", arguments, input)
 }
 
-/// The Kubernetes objects of a YAML text, of whatever kind.
+/// Parses the Kubernetes objects of a YAML text, of any kind.
 pub fn objects(yaml: &[u8]) -> Vec<Value> {
-    // Taking away an annotation that is not there changes nothing, asks no cluster, and can print JSON: so the
-    // tests do without a YAML parser. It leaves an empty `annotations` behind.
+    // Removing an annotation that does not exist changes nothing, needs no cluster, and can print JSON. So the
+    // tests need no YAML parser. It leaves an empty `annotations` behind.
     let json = kubectl(
         &[
             "annotate",
@@ -81,7 +81,7 @@ pub fn objects(yaml: &[u8]) -> Vec<Value> {
     objects
 }
 
-/// A YAML file that is no Kubernetes object.
+/// Parses a YAML file that is not a Kubernetes object.
 pub fn yaml(path: &str) -> Value {
     let mut text = "apiVersion: v1\nkind: Text\nmetadata:\n  name: text\nspec:\n".to_owned();
     for line in read(path).lines() {
@@ -92,7 +92,7 @@ pub fn yaml(path: &str) -> Value {
     objects[0]["spec"].take()
 }
 
-/// The one object of this kind and name.
+/// The only object of this kind and name.
 pub fn the<'a>(kind: &str, name: &str, objects: &'a [Value]) -> &'a Value {
     let found: Vec<&Value> = objects
         .iter()
@@ -102,7 +102,7 @@ pub fn the<'a>(kind: &str, name: &str, objects: &'a [Value]) -> &'a Value {
     found[0]
 }
 
-/// The one element of a list that has this name.
+/// The only element of a list with this name.
 pub fn named<'a>(name: &str, list: &'a Value) -> &'a Value {
     let found: Vec<&Value> = list
         .as_array()
@@ -114,7 +114,7 @@ pub fn named<'a>(name: &str, list: &'a Value) -> &'a Value {
     found[0]
 }
 
-/// Which objects there are, as `Kind/name`, sorted.
+/// The objects as `Kind/name`, sorted.
 pub fn names(objects: &[Value]) -> Vec<String> {
     let mut names: Vec<String> = objects
         .iter()

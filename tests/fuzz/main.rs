@@ -1,5 +1,6 @@
-//! The fuzz targets' properties over their corpus, `fuzz/corpus`, and over some thousand mutations of it, the same in each
-//! run. `PAYOUT_FUZZ_SEED=<n>` chooses others, `PAYOUT_FUZZ_RUNS=<count>` more; guided by coverage: `scripts/fuzz`.
+//! Runs the fuzz targets' properties over their corpus, `fuzz/corpus`, and over thousands of mutations of it.
+//! The mutations are the same in each run: `PAYOUT_FUZZ_SEED=<n>` selects others, `PAYOUT_FUZZ_RUNS=<count>`
+//! their number. `scripts/fuzz` fuzzes the same properties guided by coverage.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +22,7 @@ mod properties;
 use std::path::Path;
 use test_support::rng::Rng;
 
-/// What mutations put in: where the readers' own rules turn.
+/// Fragments that mutations insert, at which the parsers change their behaviour.
 const WORDS: [&[u8]; 31] = [
     b"]]>",
     b"<![CDATA[",

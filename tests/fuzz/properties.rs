@@ -1,5 +1,6 @@
-//! What must hold for any bytes whatever: one function a target, from bytes to assertions. `tests/fuzz/main.rs` runs them over
-//! the corpus and over mutations of it in the test command, `fuzz/` under libFuzzer for as long as one likes.
+//! The properties that must hold for any input: one function per target, from bytes to assertions.
+//! `tests/fuzz/main.rs` runs them over the corpus and its mutations as a test; `fuzz/` runs them under
+//! libFuzzer, without a time limit.
 
 use payout_domain::contract::send::SendRequest;
 use payout_domain::encoding::Encoding;
@@ -16,7 +17,7 @@ use payout_domain::xml::{self, Nested};
 use payout_domain::{handler, json};
 use payout_sidecar::server::framing::{Framer, FramingError};
 
-/// A target's name, and what must hold.
+/// A target's name and its property.
 pub type Property = (&'static str, fn(&[u8]));
 
 /// All targets.
@@ -29,7 +30,7 @@ pub const ALL: [Property; 6] = [
     ("framing", requests_framed),
 ];
 
-/// What is read from JSON is read again from what is written of it, and is answered in XML without a loss.
+/// Decoded JSON fields survive encoding and decoding again. If they are a request, `request_of` must hold.
 pub fn json_codec(data: &[u8]) {
     if let Ok(fields) = Encoding::Json.decode(data) {
         let again = json::encode(&fields);
@@ -38,7 +39,7 @@ pub fn json_codec(data: &[u8]) {
     }
 }
 
-/// The same from XML.
+/// The same for XML.
 pub fn xml_codec(data: &[u8]) {
     if let Ok(fields) = Encoding::Xml.decode(data) {
         if let Ok(again) = xml::encode(&fields) {
@@ -49,7 +50,8 @@ pub fn xml_codec(data: &[u8]) {
     }
 }
 
-/// What a caller can send, WeChat and a handler can be sent: the very fields that are signed.
+/// A request goes to WeChat and to a handler with exactly the parameters that the order records, whatever the caller
+/// wrote into its fields.
 fn request_of(fields: Fields<'_>) {
     let Ok(request) = SendRequest::read(fields) else {
         return;
@@ -84,7 +86,8 @@ fn request_of(fields: Fields<'_>) {
     }
 }
 
-/// Read by another library, the body has exactly the signed fields, and the signature is theirs, made by another hand.
+/// Another XML library reads exactly the signed fields from the body, and an independent implementation
+/// computes the same signature.
 fn signed_as_it_is_read(parameters: &Fields<'_>) {
     let key = Secret::new("k".repeat(32));
     let body = v2::signed_body(parameters, "n", &key).expect("texts were checked when they were read");
@@ -138,7 +141,7 @@ fn order(upstream: Destination) -> Order {
     Order::claimed(&request, new, lease, Moment::from((1_795_449_599_999, 0)))
 }
 
-/// Nothing certain follows from what cannot be read.
+/// Whether the evidence is "no answer": all that may follow from an unreadable response.
 fn says_nothing(evidence: &Evidence) -> bool {
     matches!(evidence, Evidence::NoAnswer { .. })
 }
@@ -147,7 +150,7 @@ fn finds_nothing(finding: &Finding) -> bool {
     matches!(finding.found, Found::Unclear { .. })
 }
 
-/// The first byte chooses the status, the rest is the body.
+/// Takes the status from the first byte. The rest is the body.
 fn status_and_body(data: &[u8]) -> Option<(u16, &[u8])> {
     let (first, body) = data.split_first()?;
     let statuses = [200, 200, 200, 200, 201, 400, 404, 500];
@@ -156,7 +159,8 @@ fn status_and_body(data: &[u8]) -> Option<(u16, &[u8])> {
         .map(|status| (*status, body))
 }
 
-/// WeChat Pay's answers, v2 and v3.
+/// WeChat Pay's responses, v2 and v3: an unreadable one proves nothing. In v3 neither does one with a wrong signature,
+/// nor one without a signature unless its status is 4xx.
 pub fn wechat_answers(data: &[u8]) {
     let Some((status, body)) = status_and_body(data) else {
         return;
@@ -196,7 +200,7 @@ pub fn wechat_answers(data: &[u8]) {
     }
 }
 
-/// A handler's answers, in either encoding.
+/// A handler's responses, in either encoding: an unreadable one never proves a payment.
 pub fn handler_answers(data: &[u8]) {
     let Some((status, body)) = status_and_body(data) else {
         return;
@@ -219,7 +223,7 @@ pub fn handler_answers(data: &[u8]) {
     }
 }
 
-/// A configuration is read or refused, and what is refused says why.
+/// Loading a configuration succeeds, or fails with at least one mistake.
 pub fn configuration(data: &[u8]) {
     let shared = std::path::Path::new("/dev/shm");
     let dir = if shared.is_dir() {
@@ -237,8 +241,8 @@ pub fn configuration(data: &[u8]) {
     }
 }
 
-/// What is passed on of HTTP/1 requests does not depend on the pieces in which they come, and has one length for a plain
-/// reader as well. What stands in for a request with a fault has none.
+/// What the framer passes on of HTTP/1 requests does not depend on how the input is split. Each request has the
+/// same length for a plain parser, and so has the replacement of a faulty head.
 pub fn requests_framed(data: &[u8]) {
     let whole = passed_on(data, data.len().max(1));
     for size in [1, 2, 7] {
@@ -249,7 +253,8 @@ pub fn requests_framed(data: &[u8]) {
     }
 }
 
-/// The whole requests, the part of the last one, and its fault.
+/// Feeds the framer in pieces of `size` bytes. Returns the complete requests, the part of the last one, and its
+/// fault.
 fn passed_on(data: &[u8], size: usize) -> (Vec<Vec<u8>>, Vec<u8>, Option<FramingError>) {
     let mut framer = Framer::new(64 * 1024);
     let (mut requests, mut passed, mut held) = (Vec::new(), Vec::new(), Vec::new());
@@ -277,7 +282,7 @@ fn passed_on(data: &[u8], size: usize) -> (Vec<Vec<u8>>, Vec<u8>, Option<Framing
     (requests, passed, None)
 }
 
-/// How long a request is, for a reader that knows nothing but strict lines.
+/// The length of a request for a parser that knows only strict lines.
 fn plain_length(request: &[u8]) -> Option<usize> {
     let find = |text: &[u8], part: &[u8]| text.windows(part.len()).position(|window| window == part);
     let mut start = 0;

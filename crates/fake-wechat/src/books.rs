@@ -1,33 +1,33 @@
-//! The stub's own books: what was paid, and what was asked for.
+//! The fake's records: which payments it made, and which requests it got.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// A payment that was made.
+/// A payment that the fake made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Payment {
     /// `sendredpack`, `sendminiprogramhb`, `transfers`, `transfer-bills` or `send` (the handler).
     pub endpoint: String,
-    /// Merchant.
+    /// The merchant number.
     pub mch_id: String,
-    /// Order number.
+    /// The order number.
     pub order_no: String,
-    /// Who was paid.
+    /// The payee's openid.
     pub openid: String,
-    /// Fen.
+    /// The amount in fen.
     pub amount: i64,
-    /// The payment's own number.
+    /// The fake's own number of the payment.
     pub number: String,
-    /// Beijing time, `yyyy-MM-dd HH:mm:ss`.
+    /// When the fake paid, in Beijing time: `yyyy-MM-dd HH:mm:ss`.
     pub paid_at: String,
-    /// Every business parameter of the request.
+    /// The request's business parameters.
     pub parameters: BTreeMap<String, String>,
 }
 
 impl Payment {
-    /// The amount as it is told, or another one.
+    /// The amount for a response: the true one, or one fen more if `wrong`.
     pub(super) fn told_amount(&self, wrong: bool) -> String {
         self.amount.saturating_add(i64::from(wrong)).to_string()
     }
@@ -37,9 +37,9 @@ impl Payment {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Asked {
-    /// Which call.
+    /// The name of the call.
     pub endpoint: String,
-    /// Order number, as far as it was there.
+    /// The order number. Empty if the request has none.
     pub order_no: String,
     /// The request's headers.
     pub headers: Vec<(String, String)>,
@@ -47,7 +47,7 @@ pub struct Asked {
     pub fields: BTreeMap<String, String>,
 }
 
-/// The books.
+/// All records of a running fake.
 #[derive(Clone, Debug, Default)]
 pub struct Books {
     payments: Vec<Payment>,
@@ -56,31 +56,31 @@ pub struct Books {
     notifications: BTreeMap<String, Posted>,
 }
 
-/// A notification as it was posted: where to, its headers, its body.
+/// A notification as sent: URL, headers, body.
 pub(super) type Posted = (String, Vec<(&'static str, String)>, String);
 
-/// What became of a request to pay once per order number.
+/// The result of a payment that is idempotent per order number.
 pub(super) enum Paid {
-    /// Paid now, or before with the very same parameters.
+    /// Paid now, or earlier with the same parameters.
     Once(Payment),
-    /// The number is known with other parameters.
+    /// The fake has paid this number with other parameters.
     Conflict,
 }
 
 impl Books {
-    /// Every payment, in order.
+    /// Every payment, oldest first.
     #[must_use]
     pub fn payments(&self) -> &[Payment] {
         &self.payments
     }
 
-    /// Every request, in order.
+    /// Every request, oldest first.
     #[must_use]
     pub fn requests(&self) -> &[Asked] {
         &self.requests
     }
 
-    /// How often an order was paid.
+    /// How often the fake paid an order.
     #[must_use]
     pub fn times_paid(&self, order_no: &str) -> usize {
         self.payments
@@ -89,7 +89,7 @@ impl Books {
             .count()
     }
 
-    /// How often a call was made for an order.
+    /// How often it got a call for an order.
     #[must_use]
     pub fn times_asked(&self, endpoint: &str, order_no: &str) -> usize {
         self.requests
@@ -102,7 +102,7 @@ impl Books {
         self.requests.push(asked);
     }
 
-    /// Makes a payment, whatever was paid before.
+    /// Makes a payment, even if the order was paid before.
     pub(super) fn pay(&mut self, mut payment: Payment) -> Payment {
         let number = self.payments.len().saturating_add(1);
         payment.number = format!("1000000000{number:018}");
@@ -111,7 +111,7 @@ impl Books {
         payment
     }
 
-    /// Makes a payment, once per merchant and order number, as WeChat does.
+    /// Makes a payment once per merchant and order number, like WeChat.
     pub(super) fn pay_once(&mut self, payment: Payment) -> Paid {
         match self.find(&payment.mch_id, &payment.order_no) {
             Some(earlier) if earlier.parameters == payment.parameters => Paid::Once(earlier.clone()),
@@ -126,7 +126,7 @@ impl Books {
             .find(|payment| payment.mch_id == mch_id && payment.order_no == order_no)
     }
 
-    /// The last notification about an order.
+    /// The last notification of an order.
     pub(super) fn notification(&self, order_no: &str) -> Option<Posted> {
         self.notifications.get(order_no).cloned()
     }

@@ -1,4 +1,4 @@
-//! The stub's own paths, and the echo that stands in for a customer's backend.
+//! The control endpoints under `/_stub`, and the echo that plays a customer's backend.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use super::faults::Faults;
 use super::serve::pairs;
 use super::{World, wechat_v3};
 
-/// What is told: `Err` where it could not be done.
+/// The response to a control request. `Err`: the fake could not do it.
 type Told = Result<String, (StatusCode, String)>;
 
-/// What is under `/_stub`.
+/// The routes below `/_stub`.
 pub(super) fn router() -> Router<Arc<World>> {
     Router::new()
         .route("/payments", get(payments))
@@ -75,7 +75,7 @@ fn refused(why: impl std::fmt::Display) -> (StatusCode, String) {
     (StatusCode::BAD_REQUEST, format!("{why}\n"))
 }
 
-/// What was asked for, as the backend saw it.
+/// Echoes the request as the backend received it, as JSON.
 pub(super) async fn echo(request: Request) -> Result<Json<Value>, StatusCode> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| StatusCode::BAD_REQUEST)?;

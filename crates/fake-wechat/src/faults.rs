@@ -1,4 +1,4 @@
-//! What goes wrong, on demand.
+//! Fault injection: each rule of a specification makes certain calls fail in one way.
 //!
 //! ```text
 //! SPEC   = RULE { ";" RULE }
@@ -6,27 +6,29 @@
 //! CALL   = sendredpack | sendminiprogramhb | transfers | gethbinfo | gettransferinfo
 //!        | transfer-bills | query-bill | cancel-bill | certificates    (v3)
 //!        | send | status        (the handler)
-//!        | pay | query | any    (any of the paying, the asking, all)
+//!        | pay | query | any    (all calls that pay, that query, all)
 //! ```
 //!
-//! | action | what happens |
+//! | action | what the fake does |
 //! |---|---|
 //! | `delay:500ms` | waits, then goes on to the next rule that matches |
 //! | `reset-before`, `reset-after` | cuts the connection by RST, before or after paying |
-//! | `hang-before`, `hang-after` | never answers |
-//! | `status:503`, `status-after:500` | answers HTML with this status |
-//! | `error:CODE`, `error-after:CODE` | answers this error code |
-//! | `fail-outer:TEXT` | `return_code=FAIL` without an error code |
-//! | `garbage`, `garbage-after` | answers 200 with something that is no answer |
-//! | `empty`, `empty-after` | answers 200 with nothing |
-//! | `truncate-after` | pays, and breaks off in the middle of the answer |
-//! | `late:3s` | cuts the connection now, and pays that much later: an order still on its way |
-//! | `redirect` | 307 to itself |
-//! | `spoilt:HOW` | v3: pays, and spoils the answer's signature: `signature serial stale absent probe body` |
-//! | `forged:CODE` | v3: answers this error code under a wrong signature, and does not pay |
-//! | `wrong-amount` | pays (or answers the query), and says another amount |
+//! | `hang-before`, `hang-after` | never responds |
+//! | `status:503`, `status-after:500` | responds HTML with this status |
+//! | `error:CODE`, `error-after:CODE` | responds this error code |
+//! | `fail-outer:TEXT` | responds `return_code=FAIL` without an error code |
+//! | `garbage`, `garbage-after` | responds 200 with a body that does not parse |
+//! | `empty`, `empty-after` | responds 200 with an empty body |
+//! | `truncate-after` | pays, and breaks off in the middle of the response |
+//! | `late:3s` | cuts the connection now, and pays that much later, like a request that WeChat still processes |
+//! | `redirect` | responds 307 with the location of another path of the fake |
+//! | `spoilt:HOW` | v3: pays, and falsifies the response's signature: `signature serial stale absent probe body` |
+//! | `forged:CODE` | v3: responds this error code with a wrong signature, and does not pay |
+//! | `wrong-amount` | pays (or responds to the query), and states another amount |
 //!
-//! Of several rules the first one that matches and has times left is taken.
+//! A call takes the first rule that matches and has times left. `…-after` actions pay first. A v3 response to a payment
+//! has no amount: there `wrong-amount` states another order number. The v2 response to `transfers` has none either, and
+//! stays right.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -35,7 +37,7 @@ use http::StatusCode;
 
 use super::wechat_v3::Spoilt;
 
-/// All faults.
+/// The rules of a specification.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     rules: Vec<Rule>,
@@ -49,11 +51,11 @@ struct Rule {
     times: Option<u32>,
 }
 
-/// One thing that goes wrong.
+/// The fault of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) action: Action,
-    /// The payment is made before (`…-after`).
+    /// Whether the fake pays before the fault (`…-after`).
     pub(super) pays_first: bool,
 }
 
@@ -84,11 +86,11 @@ pub(super) const PAYING: [&str; 5] = [
     "send",
 ];
 const ASKING: [&str; 4] = ["gethbinfo", "gettransferinfo", "query-bill", "status"];
-/// Calls that neither pay nor ask how an order stands.
+/// Calls that neither pay nor query an order.
 const OTHERS: [&str; 2] = ["cancel-bill", "certificates"];
 
 impl Faults {
-    /// What goes wrong with this call: how long it waits, and what then. Counts the times down.
+    /// Returns the delay of this call and its fault, if any. Counts down the rules' remaining times.
     pub(super) fn take(&mut self, call: &str, order_no: &str) -> (Duration, Option<Fault>) {
         let mut delay = Duration::ZERO;
         for rule in &mut self.rules {

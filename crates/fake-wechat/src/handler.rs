@@ -1,4 +1,4 @@
-//! A customer's handler: takes the normalised request, pays, and answers in the request's encoding.
+//! Plays a customer's handler: takes the normalised request, pays, and responds in the request's encoding.
 
 use axum::response::Response;
 

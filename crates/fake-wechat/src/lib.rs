@@ -1,21 +1,21 @@
-//! A stand-in for WeChat Pay (v2 and v3) and for a customer's handler: tests, the demo and staging use the same one.
+//! A fake of WeChat Pay (v2 and v3) and of a customer's handler, for tests, the demo and staging.
 //!
-//! It keeps its own books (one payment per order number and parameters, as WeChat does), verifies signatures and client
+//! It records its payments (one per order number and parameters, like WeChat), verifies signatures and client
 //! certificates, and injects faults on demand. It shares no code with `payout-domain`: a bug that both sides shared
 //! would be invisible.
 //!
-//! | path | what |
+//! | path | what it does |
 //! |---|---|
-//! | `/mmpaymkttransfers/{sendredpack, sendminiprogramhb, promotion/transfers, gethbinfo, gettransferinfo}` | WeChat Pay v2; over TLS a client certificate with the merchant's number as its CN is needed |
-//! | `/v3/fund-app/mch-transfer/transfer-bills…`, `/v3/certificates` | WeChat Pay v3: a bill waits for its user until `/_stub/status` says `SUCCESS` (confirmed), `FAIL` (lapsed), … |
+//! | `/mmpaymkttransfers/{sendredpack, sendminiprogramhb, promotion/transfers, gethbinfo, gettransferinfo}` | WeChat Pay v2; over TLS it requires a client certificate whose CN is the merchant's number |
+//! | `/v3/fund-app/mch-transfer/transfer-bills…`, `/v3/certificates` | WeChat Pay v3: a bill waits for its user until `/_stub/status` sets `SUCCESS` (confirmed), `FAIL` (expired), … |
 //! | `/pay/sendApiRedPack`, `/pay/getApiRedPacketStatus` | a customer's handler, JSON or XML |
-//! | `GET /_stub/payments` | every payment that was made; one that was made twice is there twice |
-//! | `GET /_stub/requests` | every request for a payment or a query |
+//! | `GET /_stub/payments` | lists every payment; a double payment is listed twice |
+//! | `GET /_stub/requests` | lists every request for a payment or a query |
 //! | `POST /_stub/faults` | replaces the faults by the body, in the grammar of [`faults`] |
-//! | `POST /_stub/status?order=NO&status=WORD` | what queries say of an order from now on |
-//! | `POST /_stub/notify?order=NO&how=WORD` | posts a bill's notification to its `notify_url`, and answers the status that came back; see `wechat_v3::notify` |
+//! | `POST /_stub/status?order=NO&status=WORD` | sets the status that queries return for an order from now on |
+//! | `POST /_stub/notify?order=NO&how=WORD` | posts a bill's notification to its `notify_url`, and responds the status that came back; see `wechat_v3::notify` |
 //! | `POST /_stub/rotate` | replaces the platform certificate |
-//! | anything else | an echo: method, path, headers and the body's length as JSON, for the proxy |
+//! | anything else | echoes method, path, headers and the body's length as JSON, for tests of the proxy |
 
 pub mod books;
 
@@ -50,40 +50,40 @@ use self::pki::Pki;
 use self::wechat_v3::V3Keys;
 pub use self::wechat_v3::{APIV3_KEY, BillKeys, PUBLIC_KEY_ID};
 
-/// The API key of merchants that have none of their own.
+/// The API key of merchants without a key of their own.
 pub const API_KEY: &str = "stub-api-key-0123456789abcdefghi";
 
-/// A file of a directory of keys and certificates: its path in there, and its text.
+/// A file for a directory of keys and certificates: its relative path and its text.
 pub type PemFile = (PathBuf, String);
 
 /// How the customer's handler treats a repeated order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandlerKind {
-    /// Pays an order number once, and answers the same again.
+    /// Pays an order number once, and gives the same response to a repeat.
     Idempotent,
-    /// Pays on each call.
+    /// Pays on every call.
     PaysEachCall,
 }
 
-/// How the stub is set up.
+/// How to start the fake.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where HTTP is served.
+    /// The address of the HTTP listener.
     pub listen: SocketAddr,
-    /// Where the same is served over TLS.
+    /// The address of the TLS listener, which serves the same. `None`: no TLS.
     pub tls_listen: Option<SocketAddr>,
-    /// What goes wrong.
+    /// The faults to inject.
     pub faults: Faults,
-    /// The v2 API key of merchants without one of their own.
+    /// The v2 API key of merchants without a key of their own.
     pub api_key: String,
-    /// Merchants with an API key of their own.
+    /// Merchants with their own API key.
     pub merchants: Vec<(String, String)>,
-    /// The handler's manners.
+    /// How the customer's handler treats a repeated order.
     pub handler: HandlerKind,
 }
 
 impl Options {
-    /// Free ports on loopback, TLS too, nothing goes wrong.
+    /// Free ports on loopback, with TLS, without faults.
     #[must_use]
     pub fn loopback() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -98,10 +98,10 @@ impl Options {
     }
 }
 
-/// Why something could not be made or sent.
+/// Why the fake could not make or send something.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why the stub did not start.
+/// Why the fake did not start.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant says it in its text")]
 pub enum StartError {
@@ -114,7 +114,7 @@ pub enum StartError {
     Certificates(Failure),
 }
 
-/// What all connections share.
+/// The state that all connections share.
 pub(crate) struct World {
     pub(crate) books: Mutex<Books>,
     pub(crate) faults: Mutex<Faults>,
@@ -140,7 +140,7 @@ impl World {
     }
 }
 
-/// A running stub. It stops when it is dropped.
+/// A running fake. Dropping it stops it.
 pub struct FakeWechat {
     world: Arc<World>,
     pki: Pki,
@@ -150,10 +150,10 @@ pub struct FakeWechat {
 }
 
 impl FakeWechat {
-    /// Starts to serve.
+    /// Starts the listeners.
     ///
     /// # Errors
-    /// When a port or the certificates cannot be had, then [`StartError`].
+    /// Returns [`StartError`] if a listener does not start or the certificates cannot be made.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let pki = Pki::make().map_err(StartError::Certificates)?;
         let world = Arc::new(World {
@@ -184,90 +184,91 @@ impl FakeWechat {
         })
     }
 
-    /// Where HTTP is served.
+    /// The address of the HTTP listener.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where TLS is served.
+    /// The address of the TLS listener.
     #[must_use]
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls_addr
     }
 
-    /// The CA of the server's certificate (`[wechat] ca`), PEM.
+    /// The CA of the server's certificate, PEM. It belongs into `[wechat] ca`.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.pki.ca_pem()
     }
 
-    /// A client certificate for a merchant, with its key, both PEM.
+    /// Makes a client certificate and its key for a merchant. Returns both as PEM.
     ///
     /// # Errors
-    /// When it cannot be made, then why.
+    /// Returns why the fake could not make it.
     pub fn client_certificate(&self, mch_id: &str) -> Result<(String, String), Failure> {
         self.pki.client(mch_id)
     }
 
-    /// A merchant's certificate and RSA key for v3, known to the stub from now on.
+    /// Makes a merchant's certificate and RSA key for v3. From now on the fake accepts them.
     ///
     /// # Errors
-    /// When they cannot be made, then why.
+    /// Returns why the fake could not make them.
     pub fn bill_keys(&self, mch_id: &str) -> Result<BillKeys, Failure> {
         self.world.v3.merchant(&self.pki, mch_id)
     }
 
-    /// Sends the notification about a bill to its `notify_url`, and returns the HTTP status that came back. `how` is empty,
-    /// or one of the words of `POST /_stub/notify`.
+    /// Sends the notification of a bill to its `notify_url`, and returns the HTTP status of the response. `how`
+    /// is empty, or one of the words of `POST /_stub/notify`.
     ///
     /// # Errors
-    /// When there is no such bill or its `notify_url` cannot be reached, then why.
+    /// Returns why the fake could not send it, e.g. because it has no such bill or cannot reach the
+    /// `notify_url`.
     pub async fn notify(&self, order_no: &str, how: &str) -> Result<u16, String> {
         let sent = wechat_v3::notify(&self.world, order_no, how).await;
         sent.map_err(|error| error.to_string())
     }
 
-    /// Replaces the platform certificate that v3 answers are signed with.
+    /// Replaces the platform certificate that signs v3 responses.
     ///
     /// # Errors
-    /// When it cannot be made, then why.
+    /// Returns why the fake could not make it.
     pub fn rotate_platform_certificate(&self) -> Result<(), Failure> {
         self.world.v3.rotate()
     }
 
-    /// What was paid and asked so far.
+    /// A copy of the records so far.
     #[must_use]
     pub fn books(&self) -> Books {
         self.world.books().clone()
     }
 
-    /// Looks into the books without a copy of them. While it looks nothing is paid.
+    /// Reads the records without copying them. The fake makes no payment meanwhile.
     pub fn look<T>(&self, at: impl FnOnce(&Books) -> T) -> T {
         at(&self.world.books())
     }
 
-    /// How many connections were accepted so far.
+    /// The number of connections that the fake has accepted so far.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.world.connections.load(Ordering::Relaxed)
     }
 
-    /// Replaces what goes wrong.
+    /// Replaces the faults.
     pub fn set_faults(&self, faults: Faults) {
         *self.world.faults() = faults;
     }
 
-    /// What queries say of an order from now on (`RECEIVED`, `FAILED`, …).
+    /// Sets the status that queries return for an order from now on (`RECEIVED`, `FAILED`, …).
     pub fn set_status(&self, order_no: &str, status: &str) {
         self.world.books().set_status(order_no, status);
     }
 
-    /// `stub-ca.crt`, and for each merchant `<mch_id>/apiclient_cert.pem` and `<mch_id>/apiclient_key.pem`, to be written to a
-    /// directory.
+    /// Makes `stub-ca.crt`, and for each merchant `<mch_id>/apiclient_cert.pem` and
+    /// `<mch_id>/apiclient_key.pem`. The caller writes them to a directory.
     ///
     /// # Errors
-    /// When a key cannot be made, then why.
+    /// Returns why the fake could not make a key.
     pub fn pki(&self, mch_ids: &[impl AsRef<str>]) -> Result<Vec<PemFile>, Failure> {
         let mut files = vec![("stub-ca.crt".into(), self.ca_pem().to_owned())];
         for mch_id in mch_ids {
@@ -279,11 +280,11 @@ impl FakeWechat {
         Ok(files)
     }
 
-    /// For each merchant what its v3 configuration names, as files in `<mch_id>/v3`: `apiclient_cert.pem`,
+    /// Makes for each merchant the files of its v3 configuration, in `<mch_id>/v3`: `apiclient_cert.pem`,
     /// `apiclient_key.pem`, `apiv3-key`, `wechatpay_pub_key.pem`.
     ///
     /// # Errors
-    /// When a key cannot be made, then why.
+    /// Returns why the fake could not make a key.
     pub fn v3_pki(&self, mch_ids: &[impl AsRef<str>]) -> Result<Vec<PemFile>, Failure> {
         let mut files = Vec::new();
         for mch_id in mch_ids {
@@ -297,7 +298,7 @@ impl FakeWechat {
         Ok(files)
     }
 
-    /// Stops listening. Connections that are open are cut.
+    /// Stops listening, and cuts open connections.
     pub async fn shutdown(self) {
         for task in self.tasks {
             task.abort();

@@ -1,4 +1,5 @@
-//! The stub's certificates, made at its start: a CA, a server certificate for this machine, clients' on demand.
+//! The fake's certificates, generated at startup: a CA and a server certificate for this machine; client
+//! certificates on demand.
 
 use std::sync::Arc;
 
@@ -55,13 +56,13 @@ impl Pki {
         )
     }
 
-    /// A certificate of this CA over somebody's key, PEM.
+    /// Signs a certificate for `key` with this CA. Returns PEM.
     pub(super) fn signed(&self, params: CertificateParams, key: &KeyPair) -> Result<String, Failure> {
         let cert = params.signed_by(key, &self.issuer)?;
         Ok(cert.pem())
     }
 
-    /// Accepts TLS, and takes a client certificate where one is given; who needs one is decided per call.
+    /// Accepts TLS with or without a client certificate. Each call decides whether it needs one.
     pub(super) fn acceptor(&self) -> Result<TlsAcceptor, Failure> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
@@ -94,7 +95,7 @@ fn leaf(
     Ok((cert.pem(), key.serialize_pem()))
 }
 
-/// The common name of a certificate.
+/// The common name of a certificate's subject.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let name = certificate

@@ -1,4 +1,4 @@
-//! The stub's listeners: plain and TLS, and the routes to what it stands in for.
+//! The fake's listeners, plain and TLS, the routes of its calls, and their faults.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,23 +33,23 @@ use super::wechat_v3::{self, Asker, Spoilt};
 use super::wire::{self, Map};
 use super::{StartError, World, control, handler, pki, wechat_v2};
 
-/// Who has connected.
+/// The client of a connection.
 #[derive(Clone)]
 pub(super) enum Peer {
-    /// Somebody, on the plain port.
+    /// A client of the plain port.
     Plain,
-    /// On the TLS port; the client certificate's name, if there is one.
+    /// A client of the TLS port, with its certificate's common name if it sent one.
     Tls(Option<String>),
 }
 
-/// A call, read and taken apart.
+/// A parsed call.
 pub(super) struct Call {
     pub(super) name: &'static str,
     pub(super) fields: Map,
     pub(super) order_no: String,
     pub(super) is_json: bool,
     pub(super) peer: Peer,
-    /// Who asks, in v3.
+    /// The caller of a v3 call.
     pub(super) asker: Option<Asker>,
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn listen(
     let bound = listener.local_addr().map_err(failed)?;
     let router = router(Arc::clone(&world));
     let task = tokio::spawn(async move {
-        // Dropped with this task, and the connections with it.
+        // Ends with this task, and ends the connections with it.
         let mut connections = JoinSet::new();
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -81,7 +81,7 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router)
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    // A second handle on the socket, by which it can be reset however deep the stream is wrapped.
+    // A second handle of the socket: it can reset the connection, however deep the stream is wrapped.
     let Ok(socket) = stream.as_fd().try_clone_to_owned().map(Socket::from) else {
         return;
     };
@@ -99,7 +99,7 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router)
         }
     };
     if served.is_err() {
-        // Closing then sends RST instead of FIN.
+        // With a linger of zero, closing sends RST instead of FIN.
         let _reset = socket.set_linger(Some(Duration::ZERO)).is_ok();
     }
 }
@@ -108,7 +108,7 @@ async fn http<S>(stream: S, peer: Peer, router: Router) -> Result<(), hyper::Err
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // A call goes on when its caller has gone.
+    // Without this, hyper would cancel a call when its client closes.
     hyper::server::conn::http1::Builder::new()
         .half_close(true)
         .serve_connection(
@@ -118,7 +118,7 @@ where
         .await
 }
 
-/// The paths of everything that the stub stands in for; where nothing is, the echo.
+/// The routes of all calls. Any other path goes to the echo.
 fn router(world: Arc<World>) -> Router {
     let call = |name: &'static str| {
         move |State(world): State<Arc<World>>,
@@ -163,7 +163,7 @@ fn router(world: Arc<World>) -> Router {
         .with_state(world)
 }
 
-/// Takes a call apart, and notes it in the books.
+/// Parses a call and records it.
 fn read(
     name: &'static str,
     head: &Parts,
@@ -213,7 +213,7 @@ pub(super) fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Does what the call asks for, or what a fault makes of it.
+/// Carries out a call, or its fault.
 async fn act(call: Call, world: Arc<World>) -> Response {
     let (delay, fault) = world.faults().take(call.name, &call.order_no);
     tokio::time::sleep(delay).await;
@@ -265,12 +265,13 @@ async fn act(call: Call, world: Arc<World>) -> Response {
     }
 }
 
-/// These bytes, and then a broken connection; without any, nothing of an answer is sent.
+/// A body of these bytes that then breaks the connection. If there are none, the client gets no part of a
+/// response.
 fn cut_after(bytes: Bytes) -> Body {
     let is_empty = bytes.is_empty();
     let cut = once(async move {
         if !is_empty {
-            // Until then nothing has left.
+            // Let hyper send the bytes before the error.
             tokio::task::yield_now().await;
         }
         Err(std::io::Error::other("cut on purpose"))

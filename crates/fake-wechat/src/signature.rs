@@ -1,11 +1,11 @@
-//! The v2 signature, written a second time from WeChat's document and independent of the sidecar's.
+//! The v2 signature, implemented from WeChat's document and independent of `payout-domain`'s.
 
 use std::collections::BTreeMap;
 
 use data_encoding::HEXUPPER;
 use md5::{Digest as _, Md5};
 
-/// Signs the fields (a sorted map already, whose order is that of its names' bytes).
+/// Signs the fields. The map sorts them by the bytes of their names, as WeChat requires.
 pub(super) fn sign(fields: &BTreeMap<String, String>, key: &str) -> String {
     let pairs: Vec<String> = fields
         .iter()

@@ -1,4 +1,4 @@
-//! WeChat Pay v2, as its documents describe it: red packets, transfers, and their queries.
+//! WeChat Pay v2 as WeChat documents it: red packets, transfers, and their queries.
 
 use axum::response::Response;
 
@@ -8,7 +8,7 @@ use super::serve::{Call, Peer};
 use super::signature::sign;
 use super::wire::Map;
 
-/// A documented field: its name, the most characters, and whether it must be there.
+/// A documented field: its name, its length limit in characters, and whether it is required.
 type Field = (&'static str, usize, bool);
 
 const SIGNED: &[Field] = &[("nonce_str", 32, true), ("sign", 32, true)];
@@ -62,7 +62,7 @@ fn documented(name: &str) -> impl Iterator<Item = &'static Field> + Clone {
     SIGNED.iter().chain(own.into_iter().flatten())
 }
 
-/// A failure, with the fields that WeChat usually echoes.
+/// A failure, with the order number that WeChat usually echoes.
 pub(super) fn failure(call: &Call, code: &str, text: &str) -> Response {
     call.respond(&[
         ("return_code", "SUCCESS"),
@@ -88,7 +88,7 @@ pub(super) fn answer(call: &Call, world: &World, wrong_amount: bool) -> Response
     }
 }
 
-/// Certificate, signature, fields: in the order in which a gateway meets them.
+/// Checks certificate, signature and fields, in the order of a real gateway.
 fn check(call: &Call, world: &World) -> Result<(), (&'static str, &'static str)> {
     if call.fields.is_empty() {
         return Err(("XML_ERROR", "请求的xml格式错误"));
@@ -102,7 +102,7 @@ fn check(call: &Call, world: &World) -> Result<(), (&'static str, &'static str)>
         return Err(("CA_ERROR", "商户API证书校验出错"));
     }
     let fields = documented(call.name);
-    // The server signs the fields that it knows: another one that the caller signed too breaks the signature.
+    // WeChat signs only the fields that it knows. If the caller signed another one, the signatures differ.
     let known: Map = call
         .fields
         .iter()

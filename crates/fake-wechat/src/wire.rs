@@ -1,10 +1,10 @@
-//! The stub's own reading of flat XML and JSON.
+//! Parsers of flat XML and JSON, independent of `payout-domain`'s.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Names and values, sorted by name.
+/// Field names and values, sorted by name.
 pub(super) type Map = BTreeMap<String, String>;
 
 pub(super) fn read_xml(body: &[u8]) -> Option<Map> {

@@ -1,15 +1,16 @@
-//! A cgroup with a memory limit of its own, where one can be made: below the test's own, which needs root, or a delegated one.
+//! A cgroup with its own memory limit. It is a child of the test's cgroup, so creating it needs root or a
+//! delegated cgroup.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A cgroup. It is removed when dropped, after what ran in it.
+/// A cgroup. Dropping it removes it, once the processes in it have ended (it waits up to 2 s).
 pub struct Cgroup {
     path: PathBuf,
 }
 
 impl Cgroup {
-    /// One with a limit of so many MiB. `None` where none can be made.
+    /// Creates a cgroup with a limit of `limit` MiB. Returns `None` if the system does not allow it.
     pub fn of_mib(limit: u64) -> Option<Self> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let own = own()?;
@@ -29,12 +30,12 @@ impl Cgroup {
         Some(made)
     }
 
-    /// The file into which a process writes its number to come in.
+    /// The file into which a process writes its id to enter the cgroup.
     pub fn procs(&self) -> PathBuf {
         self.path.join("cgroup.procs")
     }
 
-    /// How often the kernel has killed a process in it for want of memory.
+    /// How many processes in the cgroup the kernel has killed for lack of memory.
     pub fn killed(&self) -> u64 {
         let read = |file: &str| std::fs::read_to_string(self.path.join(file)).ok();
         let text = read("memory.events")
@@ -44,7 +45,7 @@ impl Cgroup {
         line.map_or(0, |count| count.trim().parse().unwrap())
     }
 
-    /// The most that it has used so far, in MiB, what the kernel may take back (files) included.
+    /// The peak memory use in MiB, including memory that the kernel can reclaim (file pages).
     pub fn peak_mib(&self) -> u64 {
         let read = |file: &str| std::fs::read_to_string(self.path.join(file)).ok();
         let text = read("memory.peak").or_else(|| read("memory.max_usage_in_bytes"));
@@ -63,7 +64,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// The folder of this process's own cgroup that counts memory.
+/// The folder of this process's own memory cgroup.
 fn own() -> Option<PathBuf> {
     let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = |line: &str| line.splitn(3, ':').nth(2).map(str::to_owned);

@@ -1,4 +1,5 @@
-//! One request over HTTP/2, of any frames, and what is told of it. Source: RFC 9113, sections 4 and 6; RFC 7541.
+//! Sends one HTTP/2 request made of arbitrary frames, and reads the response. Sources: RFC 9113, sections 4 and
+//! 6; RFC 7541.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,23 +12,24 @@ use crate::h2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, fr
 const AT_MOST: Duration = Duration::from_secs(30);
 const GOAWAY: u8 = 7;
 
-/// A part of a request: a field section, or content.
+/// A part of a request: a field section or content.
 pub enum Part<'a> {
     Fields(&'a [(&'a str, &'a str)]),
     Data(&'a [u8]),
 }
 
-/// What came back on the stream.
+/// The response of the stream.
 #[derive(Debug, Default)]
 pub struct Told {
     pub status: u16,
     pub body: String,
-    /// The stream or the connection was ended as broken.
+    /// Whether the server reset the stream, or ended the connection.
     pub is_reset: bool,
 }
 
 impl Told {
-    /// Refused as malformed, one way or the other. Source: RFC 9113, section 8.1.1.
+    /// Whether the server refused the request as malformed, in one of the two permitted ways. Source: RFC 9113,
+    /// section 8.1.1.
     pub fn is_malformed(&self) -> bool {
         self.status == 400 || (self.status == 0 && self.is_reset)
     }
@@ -47,7 +49,7 @@ fn integer(to: &mut Vec<u8>, mut number: usize) {
     to.push(u8::try_from(number).unwrap());
 }
 
-/// A field section of literals that nobody keeps.
+/// Encodes a field section of literals without indexing.
 fn section(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -60,7 +62,7 @@ fn section(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// The status of an answer's field section, which begins with it.
+/// The status in a response's field section, whose first field it is.
 fn status(block: &[u8]) -> u16 {
     let text = match block {
         [indexed @ 0x88..=0x8e, ..] => {
@@ -69,7 +71,7 @@ fn status(block: &[u8]) -> u16 {
         [0x48 | 0x08 | 0x18, length, rest @ ..] if length & 0x80 == 0 => {
             String::from_utf8(rest[..usize::from(*length)].to_vec()).unwrap()
         }
-        // Huffman's code: 0 to 2 have 5 bits, 3 to 9 have 6.
+        // Huffman-coded digits: 0 to 2 take 5 bits, 3 to 9 take 6.
         [0x48 | 0x08 | 0x18, length, rest @ ..] => {
             let bits: String = rest[..usize::from(length & 0x7f)]
                 .iter()
@@ -95,7 +97,7 @@ fn status(block: &[u8]) -> u16 {
     text.parse().unwrap()
 }
 
-/// Sends one request on a connection of its own, the stream's end with the last part, and reads what is told.
+/// Sends one request on a new connection, with END_STREAM on the last part, and reads the response.
 pub async fn ask(address: SocketAddr, parts: &[Part<'_>]) -> Told {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut all = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame, so that anything can be sent, and nothing need be read.
+//! HTTP/2 frame by frame: a test can send anything, and can leave responses unread.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const WINDOW_UPDATE: u8 = 8;
 
-/// Flags.
+/// Flags of a frame.
 pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
@@ -27,7 +27,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The preface, with a window of so many bytes for each answer, and a wide one for the connection.
+/// The connection preface, with a window of `window` bytes per response and a large one for the connection.
 pub fn preface(window: u32) -> Vec<u8> {
     let settings = [&[0, 4][..], &window.to_be_bytes()].concat();
     [
@@ -38,10 +38,10 @@ pub fn preface(window: u32) -> Vec<u8> {
     .concat()
 }
 
-/// A request's head. `flags` say whether it has a body.
+/// The head of a request. `flags` says whether a body follows.
 pub fn head(stream: u32, method: &str, path: &str, flags: u8) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
-    // Indexed `:scheme: http`; names 2 (`:method`), 4 (`:path`) and 1 (`:authority`) with values of their own.
+    // Indexed `:scheme: http`; literals for the names 2 (`:method`), 4 (`:path`) and 1 (`:authority`).
     let block = [
         vec![0x86],
         [vec![0x02], text(method)].concat(),
@@ -51,7 +51,7 @@ pub fn head(stream: u32, method: &str, path: &str, flags: u8) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | flags, stream, &block.concat())
 }
 
-/// A connection that has sent these bytes.
+/// Connects and sends these bytes.
 pub async fn connect(address: SocketAddr, bytes: &[u8]) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;

@@ -1,4 +1,4 @@
-//! Raw HTTP/1.1 over a socket, one request per connection, so that anything can be sent.
+//! Raw HTTP/1.1 over a socket, one request per connection. A test can send anything.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The fields of a contract answer, in whichever encoding it says that it is.
+    /// The fields of a contract response, decoded by its content type.
     pub fn fields(&self) -> BTreeMap<String, String> {
         let media = self.headers.get("content-type").map_or("", String::as_str);
         match media {
@@ -58,7 +58,7 @@ impl Answer {
     }
 }
 
-/// Sends bytes and reads the answer to its end. `None` where there is none.
+/// Sends bytes and reads until the server closes. Returns `None` if there is no response.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     stream.write_all(bytes).await.ok()?;

@@ -1,4 +1,5 @@
-//! What the tests of several packages start, ask and share: Redis servers, certificates, raw HTTP, one generator of numbers.
+//! What the tests of several packages share: Redis servers, certificates, raw HTTP and HTTP/2, and a seeded
+//! random generator.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,12 +39,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// A port that nobody has now, that no other test of this process is given, and that no outgoing connection takes meanwhile:
-/// those begin at 32768 on Linux.
+/// A port that is free now, that this process gives to no other test, and that no outgoing connection takes:
+/// Linux takes those from 32768 upwards.
 pub fn free_port() -> u16 {
     const PORTS: Range<u16> = 12_000..32_000;
     static GIVEN: AtomicUsize = AtomicUsize::new(0);
-    // Not always the same ones: those of a run before this may still be held.
+    // Start elsewhere in each run: an earlier run may still hold its ports.
     let begin = std::process::id() as usize * 400;
     loop {
         let next = begin + GIVEN.fetch_add(1, Ordering::Relaxed);
@@ -54,7 +55,8 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Waits until something is so, for at most 150 s: an order whose hand-out was not heard of stays hidden for 60 s.
+/// Waits for a condition, at most 150 s. The ledger hides an order that it gave to a settler for up to 60 s if
+/// the settler never reports back, so a shorter limit would fail.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {

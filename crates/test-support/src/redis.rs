@@ -1,5 +1,6 @@
-//! Real Redis servers on free loopback ports, in temporary folders, killed when dropped. Not by redis-test, whose servers do
-//! not come back on their data, stand still or ask for a password, and whose sentinels agree with one vote.
+//! Real Redis servers on free loopback ports, in temporary folders. Dropping one kills it. The crate redis-test
+//! does not suffice: its servers cannot restart with their data, freeze or require a password, and its
+//! sentinels decide with one vote.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +14,7 @@ use crate::free_port;
 
 const MISSING: &str = "redis-server is not installed: run scripts/test, which installs it (apt-get install redis-server redis-sentinel redis-tools)";
 
-/// One server.
+/// A Redis or Sentinel process.
 pub struct Redis {
     pub port: u16,
     arguments: Vec<String>,
@@ -24,7 +25,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// A server that syncs every write.
+    /// Starts a server that syncs every write to disk.
     pub fn start() -> Self {
         Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"], None)
     }
@@ -68,7 +69,7 @@ impl Redis {
         server
     }
 
-    /// Starts it again, on the same port and data, and waits until it answers.
+    /// Starts the server on the same port and data, and waits until it responds.
     pub fn restart(&mut self) {
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
         let child = Command::new(self.program)
@@ -112,7 +113,7 @@ impl Redis {
         }
     }
 
-    /// Freezes it: connections stay, answers do not come.
+    /// Sends a signal by name, e.g. `STOP`: the server keeps its connections but does not respond until `CONT`.
     pub fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(
@@ -128,7 +129,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// Runs a command by `redis-cli` and returns what it prints.
+    /// Runs a command with `redis-cli` and returns its output.
     pub fn cli(&self, command: &[&str]) -> String {
         let port = self.port.to_string();
         let mut cli = Command::new("redis-cli");
@@ -140,7 +141,7 @@ impl Redis {
         String::from_utf8(done.stdout).unwrap().trim_end().to_owned()
     }
 
-    /// What `MONITOR` shows of this server while something is done.
+    /// Runs `done` and returns what `MONITOR` shows of this server meanwhile.
     pub async fn seen_while(&self, done: impl AsyncFnOnce()) -> String {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port))
             .await
@@ -150,7 +151,7 @@ impl Redis {
         stream.read_exact(&mut seen).await.unwrap();
         assert_eq!(seen, b"+OK\r\n");
         done().await;
-        // Behind all that was done.
+        // A marker after everything that `done` sent.
         self.cli(&["ECHO", "seen to its end"]);
         while !String::from_utf8_lossy(&seen).contains("seen to its end") {
             assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
@@ -158,7 +159,7 @@ impl Redis {
         String::from_utf8_lossy(&seen).into_owned()
     }
 
-    /// How often a command was called since the last `CONFIG RESETSTAT`.
+    /// The number of calls of a command since the last `CONFIG RESETSTAT`.
     pub fn calls(&self, command: &str) -> u64 {
         let stats = self.cli(&["INFO", "commandstats"]);
         let line = stats
@@ -183,7 +184,7 @@ impl Drop for Redis {
     }
 }
 
-/// Three masters.
+/// A cluster of three masters without replicas.
 pub struct Cluster {
     pub nodes: Vec<Redis>,
 }
@@ -248,7 +249,7 @@ impl Cluster {
     }
 }
 
-/// A master, a replica, and three sentinels that need two votes.
+/// A master, a replica, and three sentinels with a quorum of two.
 pub struct Sentinels {
     pub servers: Vec<Redis>,
     sentinels: Vec<Redis>,
@@ -311,7 +312,7 @@ impl Sentinels {
         format!("redis+sentinel://{}/shop", hosts.join(","))
     }
 
-    /// Kills the master and waits until the sentinels name the replica.
+    /// Kills the master and waits until all sentinels name the replica and it is the master.
     pub fn fail_over(&mut self) {
         self.servers[0].kill();
         let new = self.servers[1].port.to_string();
@@ -328,7 +329,8 @@ impl Sentinels {
     }
 }
 
-/// A sentinel of the master `shop` on this port; with a password, it and its servers ask for it.
+/// Starts a sentinel for the master `shop` on this port. With a password, it requires the password and
+/// authenticates to its servers with it.
 pub fn sentinel(master_port: u16, quorum: usize, password: Option<&str>) -> Redis {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();

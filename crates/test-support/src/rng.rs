@@ -1,17 +1,17 @@
-//! Numbers that look random and follow from a seed, so that a run can be repeated.
+//! A random number generator that a seed determines, so that a test can repeat a run.
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// The numbers that follow from this seed.
+    /// Starts the sequence of this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The number that comes next.
+    /// The next number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -25,12 +25,12 @@ impl Rng {
         self.number() % end
     }
 
-    /// An index into something of this length.
+    /// A random index into a collection of this length.
     pub fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.below(u64::try_from(length).unwrap())).unwrap()
     }
 
-    /// Yes, so many times in a hundred.
+    /// Returns true with a probability of `in_a_hundred` per cent.
     pub fn happens(&mut self, in_a_hundred: u64) -> bool {
         self.below(100) < in_a_hundred
     }

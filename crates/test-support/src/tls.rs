@@ -1,4 +1,4 @@
-//! Callers that speak TLS and HTTP/2, and the certificates of both sides.
+//! TLS and HTTP/2 clients, and the certificates of both sides.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Somebody who issues certificates.
+/// A CA.
 pub struct Authority {
     pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate with its key, in PEM.
+/// A certificate and its key, in PEM.
 pub struct Pair {
     pub cert: String,
     pub key: String,
@@ -41,7 +41,7 @@ impl Authority {
         }
     }
 
-    /// A certificate for `localhost`, or for a client of this common name.
+    /// Issues a certificate for server `localhost` and for a client with this common name.
     pub fn issue(&self, name: &str) -> Pair {
         let usages = [
             ExtendedKeyUsagePurpose::ServerAuth,
@@ -50,7 +50,7 @@ impl Authority {
         self.issue_for(name, &["localhost"], &[], &usages)
     }
 
-    /// A certificate with these names, for these purposes.
+    /// Issues a certificate with these names and extended key usages.
     pub fn issue_for(
         &self,
         common: &str,
@@ -73,7 +73,7 @@ impl Authority {
     }
 }
 
-/// Greets by TLS; trusts `authority` and shows `own`.
+/// Performs a TLS handshake that trusts `authority` and presents `own`. `versions` are the ALPN protocols.
 pub async fn greet(
     address: SocketAddr,
     authority: &Authority,
@@ -108,14 +108,14 @@ pub async fn greet(
         .await
 }
 
-/// The serial number of the certificate that a server shows, as hexadecimal digits.
+/// The serial number of the server's certificate, as hexadecimal digits.
 pub fn serial(stream: &TlsStream<TcpStream>) -> String {
     let chain = stream.get_ref().1.peer_certificates().unwrap();
     let (_, certificate) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
     certificate.raw_serial_as_string()
 }
 
-/// Asks one request over HTTP/1.1.
+/// Sends one request over HTTP/1.1.
 pub async fn ask_http1<T>(stream: T, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, hyper::Error>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -125,7 +125,7 @@ where
     whole(sender.send_request(request).await?).await
 }
 
-/// Asks requests over one HTTP/2 connection, all at once.
+/// Sends requests concurrently over one HTTP/2 connection.
 pub async fn ask_http2<T>(
     stream: T,
     requests: Vec<Request<Full<Bytes>>>,

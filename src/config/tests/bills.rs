@@ -1,4 +1,4 @@
-//! v3 entries: keys of the right kind, the certificate's serial, and what belongs together.
+//! Tests of v3 entries: keys of the right kind, the certificate's serial number, and keys that belong together.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize, SerialNumbe
 use super::{LEAST, Made, load_in};
 use crate::config::{BillMerchant, To};
 
-/// An RSA key with a certificate of serial A102F3, and another key's public half.
+/// Writes an RSA key with a certificate of serial A102F3 and its public key, and an elliptic pair beside it.
 fn put(dir: &Path) {
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
     let mut params = CertificateParams::new(vec!["merchant".to_owned()]).unwrap();

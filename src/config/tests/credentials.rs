@@ -1,4 +1,4 @@
-//! Certificates and keys of merchants and of the main port: read, matched, in force.
+//! Tests of the certificates and keys of merchants and of the main port: they parse, match and are in force.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::{LEAST, Made, load_in};
 use crate::config::{Certificate, CertificateError, ClientName, Config, To};
 use payout_domain::ids::Millis;
 
-/// In force from 2020 to 2030.
+/// A certificate that is in force from 2020 to 2030.
 fn made() -> Made {
     let mut params = CertificateParams::new(vec!["merchant".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -24,7 +24,7 @@ fn read(cert: &Made, key: &Made, now: Millis) -> Result<Certificate, Certificate
     Certificate::from_pem(&cert.cert.pem(), &key.key.serialize_pem(), now)
 }
 
-/// A merchant with these credential keys, loaded from `dir`.
+/// Loads from `dir` a configuration whose merchant has these credential keys.
 fn load(dir: &Path, credentials: &str) -> Result<Config, Vec<String>> {
     let text = format!(
         "{LEAST}[[merchant]]\nmch_id = \"1900000109\"\nto = \"wechat\"\nproduct = \"transfer\"\n\
@@ -247,7 +247,7 @@ fn client_names_are_names_and_belong_to_a_client_ca() {
     assert!(errors.contains("give server.tls.client_ca too"), "{errors}");
 }
 
-/// Section 7's own example, word for word but for the secrets' directory.
+/// A complete example of the file; the test supplies its secrets.
 #[test]
 fn the_specifications_example_is_valid() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,13 +1,14 @@
-//! `tests/config/valid/*.toml` load; each `invalid/NAME.toml` is refused with exactly the text of `NAME.txt`.
+//! Loads `tests/config/valid/*.toml`, and expects for each `invalid/NAME.toml` exactly the message in
+//! `NAME.txt`.
 //!
-//! With `UPDATE_EXPECTED=1` in the environment the texts are written anew, to be read before they are committed.
+//! `UPDATE_EXPECTED=1` in the environment writes the messages anew. Read them before you commit them.
 
 use std::path::{Path, PathBuf};
 
 use crate::config::load::load_at;
 use payout_domain::ids::Millis;
 
-/// The files of a folder with their names, sorted. Paths are relative, as they are in messages.
+/// The files of a folder, sorted. Their paths are relative, as in the messages.
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new("tests/config").join(folder);
     let mut files: Vec<_> = std::fs::read_dir(folder)
@@ -19,7 +20,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// 2026-01-01, so that nothing depends on the day of the test.
+/// 2026-01-01, so the result does not depend on the day of the run.
 const NOW: Millis = Millis(1_767_225_600_000);
 
 #[test]

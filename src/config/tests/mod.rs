@@ -1,7 +1,8 @@
-//! The configuration as a whole: from files and variables to values or messages.
+//! Tests of the configuration as a whole: from files and variables to values or messages.
 //!
-//! `files` walks `tests/config/`, `shipped` holds the shipped file against the schema, `credentials` and
-//! `bills` make certificates, `secrets` looks for what is shown of them, `otlp` is about traces.
+//! `files` loads the files of `tests/config/`, `shipped` compares the shipped file with the schema,
+//! `credentials` and `bills` make certificates, `secrets` searches all output for secrets, `otlp` tests the
+//! settings of traces.
 
 use std::path::Path;
 
@@ -24,7 +25,7 @@ mod secrets;
 
 mod shipped;
 
-/// The least that is a configuration.
+/// The smallest valid configuration.
 const LEAST: &str = r#"
 [identity]
 source = "file"
@@ -34,7 +35,7 @@ store = "file"
 path = "payouts.redb"
 "#;
 
-/// A key and a certificate that it signed itself.
+/// A key and its self-signed certificate.
 struct Made {
     cert: rcgen::Certificate,
     key: KeyPair,
@@ -59,7 +60,7 @@ impl Made {
         store.writer(password).write().unwrap()
     }
 
-    /// Writes `cert.pem`, `key.pem` and, under this password, `m.p12`.
+    /// Writes `cert.pem`, `key.pem`, and `m.p12` with this password.
     fn put(&self, dir: &Path, password: &str) {
         std::fs::write(dir.join("cert.pem"), self.cert.pem()).unwrap();
         std::fs::write(dir.join("key.pem"), self.key.serialize_pem()).unwrap();
@@ -67,13 +68,13 @@ impl Made {
     }
 }
 
-/// Loads a text as `config.toml` of an otherwise empty directory.
+/// Loads a text as the `config.toml` of an otherwise empty directory.
 fn load_text(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let dir = tempfile::tempdir().unwrap();
     load_in(dir.path(), text, env)
 }
 
-/// Loads a text as `config.toml` of a directory.
+/// Loads a text as the `config.toml` of a directory.
 fn load_in(dir: &Path, text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let path = dir.join("config.toml");
     std::fs::write(&path, text).unwrap();
@@ -83,7 +84,7 @@ fn load_in(dir: &Path, text: &str, env: &[(&str, &str)]) -> Result<Config, Confi
     super::load::load_at(&path, env, SystemClock.now())
 }
 
-/// The messages of a configuration that must not load.
+/// The messages of an invalid configuration.
 fn mistakes(text: &str, env: &[(&str, &str)]) -> Vec<String> {
     load_text(text, env)
         .unwrap_err()
@@ -236,7 +237,7 @@ fn no_secret_is_shown_anywhere() {
     );
 }
 
-/// Secrets in places where something else is wanted, half-written, or beside a mistake.
+/// Secrets at keys that want something else, incomplete, or beside another mistake.
 #[test]
 fn no_secret_is_quoted_in_a_mistake() {
     for text in [
@@ -310,7 +311,7 @@ fn a_handler_is_believed_after_twice_its_time_out_unless_it_refuses_doubles() {
     );
 }
 
-/// `handler_id` and `formerly` of a handler with these keys.
+/// `handler_id` and `formerly` of a handler entry with these keys.
 fn names(keys: &str) -> (String, Vec<String>) {
     let text = format!("{LEAST}[[merchant]]\nto = \"handler\"\n{keys}\n");
     let config = load_text(&text, &[]).unwrap();

@@ -1,4 +1,5 @@
-//! `[telemetry] otlp` and OpenTelemetry's variables: what wins, what is understood, what is warned about and left out.
+//! Tests of `[telemetry] otlp` and OpenTelemetry's variables: which one wins, which values are valid, and which
+//! cause a warning.
 
 use super::{Config, LEAST, load_in, load_text, mistakes};
 use crate::telemetry::traces::{Protocol, Settings};
@@ -8,14 +9,14 @@ fn load(key: Option<&str>, env: &[(&str, &str)]) -> Config {
     load_text(&format!("{LEAST}{key}"), env).unwrap()
 }
 
-/// The settings, where nothing was to be warned about.
+/// The settings; the test fails on a warning about a variable.
 fn settings(key: Option<&str>, env: &[(&str, &str)]) -> Settings {
     let config = load(key, env);
     assert_eq!(telling_of(&config, "OTEL"), "", "{env:?}");
     config.telemetry.otlp.unwrap()
 }
 
-/// The warning that holds this.
+/// The first warning that contains `part`, or an empty text.
 fn telling_of(config: &Config, part: &str) -> String {
     let mut told = config.warnings.iter().filter(|warning| warning.contains(part));
     told.next().cloned().unwrap_or_default()
@@ -71,7 +72,7 @@ fn the_url_decides_which_protocol_is_spoken_unless_the_environment_does() {
             );
         }
     }
-    // The endpoint of traces alone is the whole URL, and so is their protocol.
+    // The endpoint and the protocol of traces override the general ones, and that endpoint is the complete URL.
     let settings = settings(
         None,
         &[

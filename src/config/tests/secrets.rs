@@ -1,4 +1,5 @@
-//! No secret is shown: not by a key that is there today, nor by one that somebody adds tomorrow.
+//! Tests that no output shows a secret. They find the secrets in the schema, so they also cover keys that are
+//! added later.
 
 use std::path::Path;
 
@@ -14,10 +15,10 @@ use crate::redis::RedisUrl;
 use payout_domain::wechat::v3::envelope::Apiv3Key;
 use payout_domain::wechat::v3::sign::SigningKey;
 
-/// A secret of 32 letters, which every kind of key takes that is a text.
+/// A secret of 32 letters, which every key accepts that takes a text.
 const MARK: &str = "hush0hush1hush2hush3hush4hush5hu";
 
-/// Configurations in which one of `[[merchant]]` or of a store may need a secret. Each is whole without it.
+/// Configurations in which a `[[merchant]]` or a store may take a secret. Each is valid without it.
 const BASES: [&str; 5] = [
     "[[merchant]]\nto = \"handler\"\nhandler_url = \"http://h\"",
     "[identity]\nsource = \"redis\"\nurl = \"redis://a\"\n[ledger]\nstore = \"redis\"\nurl = \"redis://b\"",
@@ -31,7 +32,7 @@ const BASES: [&str; 5] = [
      scene_report_infos = [{ info_type = \"a\", info_content = \"b\" }]",
 ];
 
-/// Writes files of every form that a secret may have, and returns what must not be seen of them.
+/// Writes secret files of every form, and returns the parts of their content that no output may show.
 fn put(dir: &Path) -> Vec<String> {
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
     let made = Made::of(&CertificateParams::new(Vec::new()).unwrap(), key);
@@ -51,7 +52,7 @@ fn put(dir: &Path) -> Vec<String> {
     marks
 }
 
-/// Every form that a secret may have.
+/// A secret of every form.
 fn samples() -> Vec<Value> {
     let file = |name: &str| Value::Table([("file".to_owned(), name.into())].into_iter().collect());
     let mut samples: Vec<_> = ["cert.pem", "key.pem", "public.pem", "m.p12"].map(file).into();
@@ -59,7 +60,8 @@ fn samples() -> Vec<Value> {
     samples
 }
 
-/// The base with this secret in it, loaded; `None` where it is not taken there, or means nothing.
+/// Loads the base with this secret at `path`. Returns `None` if the configuration refuses it there, or if it
+/// has no effect.
 fn with(dir: &Path, base: &str, path: &str, secret: Value) -> Option<Config> {
     let least: Table = super::LEAST.parse().unwrap();
     let mut file: Table = base.parse().unwrap();
@@ -77,7 +79,7 @@ fn with(dir: &Path, base: &str, path: &str, secret: Value) -> Option<Config> {
     (!is_idle).then_some(config)
 }
 
-/// Which keys are secrets comes from the schema: a new one that none of the bases takes fails here.
+/// Takes the secret keys from the schema: a new one that no base accepts fails this test.
 #[test]
 fn every_secret_of_the_schema_is_shown_nowhere() {
     let dir = tempfile::tempdir().unwrap();
@@ -108,7 +110,8 @@ fn every_secret_of_the_schema_is_shown_nowhere() {
     }
 }
 
-/// That none of these is `Serialize` is seen by the compiler: were one, it could not tell which of the two is meant.
+/// The compiler proves that none of these is `Serialize`: if one were, `seen` would be ambiguous and would not
+/// compile.
 #[test]
 fn nothing_else_that_holds_a_key_can_be_serialised() {
     trait IsNoText<Kind> {

@@ -1,4 +1,5 @@
-//! The shipped `config.toml` is valid, shows every key of the schema, and tells the truth about defaults.
+//! Tests of the shipped `config.toml`: it is valid, shows every key of the schema, and states the true
+//! defaults.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +29,8 @@ fn is_setting(line: &str) -> bool {
     })
 }
 
-/// Every path in a table; elements of a list of sections are all `list[0]`, secrets' places are not entered.
+/// Collects every path in a table. All elements of a list of sections are `list[0]`; a secret's source is not
+/// entered.
 fn paths(value: &Value, shape: &Shape, path: &str, found: &mut BTreeSet<String>) {
     match (value, shape) {
         (Value::Table(table), Shape::Section(keys)) => {
@@ -57,7 +59,7 @@ fn runs_as_it_is_on_embedded_stores() {
     );
     assert!(matches!(&config.ledger.store, LedgerStore::File { path } if *path == root.join("payouts.redb")));
     assert_eq!(config.merchants.len(), 1);
-    // It listens beyond this machine without a rule, which is worth saying; nothing else is.
+    // The one warning: it listens beyond this machine without an access rule.
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
 }
 
@@ -103,7 +105,7 @@ fn a_commented_key_shows_its_default() {
         let properties = &schema["properties"][&section];
         let properties = properties.get("items").unwrap_or(properties);
         let default = &properties["properties"][key]["default"];
-        // Merchants in comments are examples: only their switches show defaults.
+        // Commented merchants are examples: their ids and reports are not the defaults.
         let is_example = ["mch_id", "wx_app_id", "scene_report_infos"].contains(&key.as_str());
         if *default == Json::Null || is_example {
             continue;

@@ -1,5 +1,6 @@
-//! The stub's own v3 keys, made when they are first needed: WeChat Pay's (a public key, and a platform certificate that can
-//! be rotated), and its merchants'. Signing, verifying and wrapping are written a second time here, from WeChat's document.
+//! The fake's own v3 keys, generated on first use: WeChat Pay's (a public key, and a platform certificate that
+//! can be rotated) and its merchants'. Signing, verifying and encrypting follow WeChat's document and share no
+//! code with `payout-domain`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,29 +18,29 @@ use rcgen::{CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256, RsaKeySize, Ser
 use crate::Failure;
 use crate::pki::Pki;
 
-/// The APIv3 key of every merchant of the stub.
+/// The APIv3 key of every merchant.
 pub const APIV3_KEY: &str = "stub-apiv3-key-0123456789abcdefg";
-/// The id of the stub's public key.
+/// The id of the fake's public key.
 pub const PUBLIC_KEY_ID: &str = "PUB_KEY_ID_0119000001092026";
 
-/// What a merchant needs for v3, all as the configuration takes it.
+/// What a merchant's v3 configuration needs.
 #[derive(Clone, Debug)]
 pub struct BillKeys {
     /// The merchant's certificate, PEM.
     pub cert_pem: String,
     /// Its RSA key, PEM.
     pub key_pem: String,
-    /// Its serial number.
+    /// The certificate's serial number, upper-case hexadecimal.
     pub serial_no: String,
-    /// The stub's public key, PEM; its id is [`PUBLIC_KEY_ID`].
+    /// WeChat Pay's public key, PEM. Its id is [`PUBLIC_KEY_ID`].
     pub public_key_pem: String,
 }
 
-/// A key that signs answers and notifications, under the name that `Wechatpay-Serial` carries.
+/// A key that signs responses and notifications, and its name in `Wechatpay-Serial`.
 pub(super) struct Signer {
     pub(super) serial: String,
     pair: RsaKeyPair,
-    /// The certificate, or the public key, PEM.
+    /// The certificate or the public key, PEM.
     pub(super) pem: String,
 }
 
@@ -65,18 +66,18 @@ impl V3Keys {
         kept(&self.public, public_signer)
     }
 
-    /// The platform certificate in force.
+    /// The current platform certificate.
     pub(super) fn platform(&self) -> Result<Arc<Signer>, Failure> {
         kept(&self.platform, platform_signer)
     }
 
-    /// Puts another platform certificate in force.
+    /// Replaces the platform certificate.
     pub(crate) fn rotate(&self) -> Result<(), Failure> {
         *lock(&self.platform) = Some(Arc::new(platform_signer()?));
         Ok(())
     }
 
-    /// Makes and knows a merchant's certificate and key.
+    /// Generates a merchant's certificate and key, and remembers the public key.
     pub(crate) fn merchant(&self, pki: &Pki, mch_id: &str) -> Result<BillKeys, Failure> {
         let key = rsa()?;
         let serial = serial();
@@ -111,7 +112,7 @@ impl V3Keys {
     }
 }
 
-/// Wraps a text as a `resource` or an `encrypt_certificate`.
+/// Encrypts a text as a `resource` or an `encrypt_certificate`.
 pub(super) fn seal(text: &str, kind: &str) -> BTreeMap<&'static str, String> {
     let nonce = HEXLOWER.encode(&rand::random::<[u8; 6]>());
     let mut sealed = text.as_bytes().to_vec();
@@ -133,7 +134,7 @@ pub(super) fn seal(text: &str, kind: &str) -> BTreeMap<&'static str, String> {
     .into()
 }
 
-/// What was made before, or is made now.
+/// Returns the signer in the slot, or makes it.
 fn kept(
     slot: &Mutex<Option<Arc<Signer>>>,
     make: fn() -> Result<Signer, Failure>,
@@ -171,7 +172,7 @@ fn platform_signer() -> Result<Signer, Failure> {
     })
 }
 
-/// A positive serial number of 20 bytes without zeros in front.
+/// A positive serial number of 20 bytes, without leading zeros.
 fn serial() -> [u8; 20] {
     let mut serial: [u8; 20] = rand::random();
     let [first, ..] = &mut serial;

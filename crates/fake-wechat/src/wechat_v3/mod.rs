@@ -1,5 +1,5 @@
-//! WeChat Pay v3, as its documents describe it: transfer bills, their query and withdrawal, platform certificates; every
-//! answer signed. `keys` holds the keys, `notify` sends notifications.
+//! WeChat Pay v3 as WeChat documents it: transfer bills, their query and cancellation, and platform
+//! certificates. The fake signs every response. `keys` holds the keys, `notify` sends notifications.
 
 mod keys;
 mod notify;
@@ -22,21 +22,21 @@ pub(crate) use self::keys::V3Keys;
 pub use self::keys::{APIV3_KEY, BillKeys, PUBLIC_KEY_ID};
 pub(super) use self::notify::notify;
 
-/// How an answer's or a notification's signature is spoilt.
+/// A fault in the signature of a response or a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Spoilt {
-    /// A correct one of other bytes.
+    /// A valid signature of other bytes.
     Signature,
-    /// Under a serial that nobody has.
+    /// An unknown serial.
     Serial,
-    /// Correctly signed ten minutes ago.
+    /// A valid signature that is ten minutes old.
     Stale,
-    /// None at all.
+    /// No signature.
     Absent,
-    /// WeChat's own probe.
+    /// WeChat's own probe (`WECHATPAY/SIGNTEST/`), which is not a valid signature.
     Probe,
-    /// The body changed after it was signed.
+    /// A body that changed after signing.
     Body,
 }
 
@@ -46,7 +46,7 @@ impl Spoilt {
     }
 }
 
-/// A documented parameter of a bill: its name, the most characters, and whether it must be there.
+/// A documented parameter of a bill: its name, its length limit in characters, and whether it is required.
 const PARAMETERS: &[(&str, usize, bool)] = &[
     ("appid", 32, true),
     ("out_bill_no", 32, true),
@@ -61,7 +61,7 @@ const PARAMETERS: &[(&str, usize, bool)] = &[
     ("user_recv_style", 64, false),
 ];
 
-/// Who asks, and what is wrong with the way it asks.
+/// The caller of a v3 call, and the fault in its request, if any.
 pub(super) struct Asker {
     pub(super) mch_id: String,
     wants_serial: String,
@@ -133,7 +133,7 @@ pub(super) fn answer(
     respond(asker, world, status, &body, spoilt)
 }
 
-/// A failure with the status that goes with its code.
+/// A failure, with the HTTP status of its code.
 pub(super) fn failure(asker: &Asker, world: &World, code: &str, spoilt: Option<Spoilt>) -> Response {
     let status = match code {
         "SIGN_ERROR" => 401,
@@ -151,7 +151,7 @@ fn error(code: &str, text: &str) -> Value {
     json!({ "code": code, "message": text })
 }
 
-/// Signs with the key that was asked for, else with the platform certificate in force.
+/// Signs with the key that the request names in `Wechatpay-Serial`, else with the current platform certificate.
 fn respond(asker: &Asker, world: &World, status: u16, body: &Value, spoilt: Option<Spoilt>) -> Response {
     let text = body.to_string();
     let headers = match sign(world, asker.wants_serial == PUBLIC_KEY_ID, &text, spoilt) {
@@ -166,7 +166,7 @@ fn respond(asker: &Asker, world: &World, status: u16, body: &Value, spoilt: Opti
     (status, [(CONTENT_TYPE, "application/json")], headers, text).into_response()
 }
 
-/// The headers that sign a text.
+/// Signs a text and returns the headers.
 fn sign(
     world: &World,
     by_public_key: bool,
@@ -329,7 +329,7 @@ fn cancel(call: &Call, asker: &Asker, world: &World) -> (u16, Value) {
     }
 }
 
-/// What a bill is, until `/_stub/status` says otherwise.
+/// The state of a bill. It waits for its user until `/_stub/status` sets another state.
 fn state(books: &Books, order_no: &str) -> String {
     books.status(order_no).unwrap_or("WAIT_USER_CONFIRM").to_owned()
 }
@@ -349,7 +349,7 @@ fn bill(payment: &Payment, state: &str) -> Bill {
     bill
 }
 
-/// What a query and a notification tell beside the state.
+/// Adds what a query and a notification say besides the state.
 fn describe(bill: &mut Bill, payment: &Payment, more: i64) {
     let parameter = |name: &str| payment.parameters.get(name).map_or("", String::as_str).into();
     bill.extend([

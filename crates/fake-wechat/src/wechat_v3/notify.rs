@@ -1,4 +1,5 @@
-//! Notifications on demand: what became of a bill, wrapped, signed, and posted to the `notify_url` of its request.
+//! Sends a bill's notification on demand: encrypts its state, signs it, and posts it to the `notify_url` of its
+//! request.
 
 use std::time::Duration;
 
@@ -14,18 +15,18 @@ use super::{Spoilt, bill, describe, keys, sign, state};
 use crate::books::Posted;
 use crate::{Failure, World};
 
-/// How long an answer to a notification may take.
+/// How long the sidecar may take to respond.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends the notification of an order, and returns the status that it was answered with. `how`:
+/// Sends the notification of an order, and returns the HTTP status of the response. `how`:
 ///
-/// | word | what is sent |
+/// | word | what the fake sends |
 /// |---|---|
 /// | empty, `platform` | the bill's state, signed with the public key or with the platform certificate |
-/// | `again` | the last one once more, byte for byte |
-/// | `signature` `serial` `stale` `probe` `body` `absent` | with such a fault in its signature |
-/// | `amount` `number` `merchant` | about another amount, number or merchant, correctly signed |
-/// | `event` `key` | of another event; wrapped under another key |
+/// | `again` | the last notification again, byte for byte |
+/// | `signature` `serial` `stale` `probe` `body` `absent` | the bill's state, with this [`Spoilt`] signature |
+/// | `amount` `number` `merchant` | another amount, number or merchant, correctly signed |
+/// | `event` `key` | another event type; a resource that does not decrypt |
 pub(crate) async fn notify(world: &World, order_no: &str, how: &str) -> Result<u16, Failure> {
     let posted = if how == "again" {
         let kept = world.books().notification(order_no);
@@ -41,7 +42,7 @@ pub(crate) async fn notify(world: &World, order_no: &str, how: &str) -> Result<u
         .into_iter()
         .fold(request, |request, (name, value)| request.header(name, value))
         .body(Full::new(Bytes::from(body)))?;
-    // Neither a proxy of the environment nor a redirect is followed, and nothing is sent twice.
+    // This client uses no proxy of the environment, follows no redirect, and sends nothing twice.
     let client = Client::builder(TokioExecutor::new())
         .retry_canceled_requests(false)
         .build_http();
