@@ -21,7 +21,7 @@ use payout_sidecar::openids::file::FileIdentity;
 use payout_sidecar::payouts::ports::{Identity as _, Ledger};
 use payout_sidecar::redis;
 use payout_sidecar::telemetry::metrics::http::Endpoint;
-use payout_sidecar::telemetry::metrics::upstreams::Ended;
+use payout_sidecar::telemetry::metrics::upstreams::ExchangeOutcome;
 use payout_sidecar::telemetry::metrics::{Expiring, Metrics};
 use payout_sidecar::{ledger, openids};
 
@@ -57,10 +57,10 @@ async fn shown() -> String {
     }
     let meter = metrics.upstreams.of("merchant[0] 1900000109");
     for how in [
-        Ended::Answered,
-        Ended::Silent,
-        Ended::Unreachable,
-        Ended::TurnedAway,
+        ExchangeOutcome::Answered,
+        ExchangeOutcome::Silent,
+        ExchangeOutcome::Unreachable,
+        ExchangeOutcome::CircuitOpen,
     ] {
         meter.ended(how, short);
     }
