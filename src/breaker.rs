@@ -1,5 +1,5 @@
-//! Circuit breakers for upstreams and stores. They add to [`payout_domain::breaker`], which has the rules, a clock, a
-//! lock, and a name for the log and for `/metrics`.
+//! Circuit breakers for upstreams and stores: the rules of [`payout_domain::breaker`] with a clock, a lock, and a name
+//! for the log and for `/metrics`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -15,7 +15,7 @@
 //! * [`redis`] connects to Redis for [`ledger`] and [`openids`]; [`http`] holds what several users of HTTP share.
 //! * [`config`] reads `config.toml` and the environment into checked values. [`telemetry`] sets up logs, metrics and
 //!   traces.
-//! * [`breaker`], [`clock`], [`file_watch`], [`private`] and [`rng`] are small tools that know nothing of payouts.
+//! * [`breaker`], [`clock`], [`file_watch`], [`private`] and [`rng`] are small tools without payout logic.
 //!
 //! The crate [`payout_domain`] holds the contract, codecs, signing, the state machine and the classes of error codes.
 //! The crate `fake-wechat` simulates WeChat Pay and a customer's handler for tests and the demo, and shares no code

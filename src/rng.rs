@@ -11,8 +11,8 @@ pub trait Rng: Send + Sync + 'static {
 /// payout no system call each, and they are fit for keys. The generator would repeat itself in a forked process; the
 /// sidecar never forks.
 ///
-/// If the system gives no seed (Linux always can once it has booted), the caller panics: for a payout that is the same as
-/// a crash of the process.
+/// If the system gives no seed (Linux always can once it has booted), the caller panics: for a payout that is the same
+/// as a crash of the process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemRng;
 

@@ -20,7 +20,7 @@ pub(super) enum LedgerCommand {
     Create,
     /// Show which ledger the store holds and whether it lost data. Exits with 1 if it holds none, or lost data.
     Status,
-    /// Continue with a ledger that lost data. Orders whose records are lost may be paid again. The sidecar audits this.
+    /// Continue with a ledger that lost data. Orders whose records are lost may be paid again. Writes an audit line.
     AcceptLoss {
         /// Why this is safe, e.g. "all payouts of 2026-11-23 were compared with the statement".
         #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]

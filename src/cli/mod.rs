@@ -41,7 +41,7 @@ enum Command {
     Run,
     /// Check the configuration, and the secrets and files that it names.
     Check {
-        /// Also check that the stores can be reached.
+        /// Also check that the stores answer and the ledger is usable.
         #[arg(long)]
         connect: bool,
     },
@@ -107,7 +107,7 @@ pub fn main() -> ExitCode {
 /// processor that this process may use, and a CPU limit of Kubernetes reduces that number.
 const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 
-/// A single thread needs no work stealing, so it gets the simpler runtime.
+/// With one thread, the current-thread runtime saves handing tasks from one thread to another.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let told = std::env::var(WORKER_THREADS)
         .ok()

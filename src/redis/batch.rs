@@ -9,8 +9,8 @@ use super::dial::Connection;
 use super::error::{LinkError, classify};
 use super::redirect;
 
-/// How many commands may wait for a cluster at once. In a cluster the library sends each to its own node, and follows
-/// redirects for each.
+/// How many commands to a cluster may be unanswered at once. Each goes to its own node, and each
+/// follows redirects on its own.
 const UNDER_WAY: usize = 1024;
 
 impl RedisLink {
