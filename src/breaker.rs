@@ -1,5 +1,5 @@
-//! Circuits of what we depend on, shared by whoever uses it, with a clock and a name for the log and for `/metrics`.
-//! The rules are `rules/breaker.rs`.
+//! Circuit breakers for upstreams and stores: the rules of [`payout_domain::breaker`] with a clock, a lock, and a name
+//! for the log and for `/metrics`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::rng::{Rng as _, SystemRng};
 use payout_domain::breaker::{self as domain, BreakerSettings, BreakerState};
 
-/// The circuit of one upstream or store. Clones share it.
+/// The circuit breaker of one upstream or store. Clones share its state.
 #[derive(Clone)]
 pub struct Breaker {
     shared: Arc<Shared>,
@@ -21,24 +21,24 @@ struct Shared {
     name: String,
     begun: Instant,
     state: Mutex<State>,
-    /// Closed, and nothing has failed since: the way that nearly every request takes, without a lock.
+    /// Closed, and no failure since the last answer. Nearly every request reads only this flag and takes no lock.
     is_sound: AtomicBool,
 }
 
 struct State {
     breaker: domain::Breaker,
-    /// What the latest failure was.
+    /// The reason of the latest failure.
     why: String,
 }
 
-/// All circuits that are in use, for whoever shows how they stand. Clones share them.
+/// All circuit breakers in use, so that `/metrics` and others can show their states. Clones share the list.
 #[derive(Clone, Default)]
 pub struct Breakers {
     in_use: Arc<Mutex<Vec<Weak<Shared>>>>,
 }
 
 impl Breakers {
-    /// A circuit that is shown under this name for as long as it is used.
+    /// Makes a breaker and lists it under this name until its last clone is dropped.
     #[must_use]
     pub fn named(&self, name: impl Into<String>, settings: BreakerSettings) -> Breaker {
         let breaker = Breaker::new(name, settings);
@@ -48,7 +48,8 @@ impl Breakers {
         breaker
     }
 
-    /// How they stand, by name. Of two of one name (an old configuration's, still in use) the worse one counts.
+    /// The state of each breaker, by name. Where two have one name (one of an old configuration is still in use), the
+    /// worse state counts.
     #[must_use]
     pub fn states(&self) -> BTreeMap<String, BreakerState> {
         let mut states = BTreeMap::new();
@@ -67,7 +68,7 @@ impl Breakers {
     }
 }
 
-/// 0 closed, 1 on trial, 2 open: the values of `payout_circuit_state`.
+/// The value of `payout_circuit_state`: 0 closed, 1 half-open, 2 open.
 #[must_use]
 pub fn severity(state: BreakerState) -> i64 {
     match state {
@@ -78,7 +79,7 @@ pub fn severity(state: BreakerState) -> i64 {
 }
 
 impl Breaker {
-    /// A closed circuit that is in the log under this name.
+    /// A closed breaker that the log shows under this name.
     #[must_use]
     pub fn new(name: impl Into<String>, settings: BreakerSettings) -> Self {
         Self {
@@ -94,10 +95,10 @@ impl Breaker {
         }
     }
 
-    /// Asks whether to try.
+    /// Asks whether the caller may send.
     ///
     /// # Errors
-    /// When not, then why, for the operator: nothing was sent.
+    /// When the breaker refuses, the reason for the operator. The caller must not send.
     pub fn may_try(&self) -> Result<(), String> {
         if self.shared.is_sound.load(Ordering::Acquire) {
             return Ok(());
@@ -107,26 +108,27 @@ impl Breaker {
         state.breaker.may_try(now).map_err(|wait| state.turned_away(wait))
     }
 
-    /// Whether nothing is to be tried now, for one who has waited since it asked; then why.
+    /// The reason, if the breaker is open now: a caller that has waited since [`Breaker::may_try`] asks again with
+    /// this.
     #[must_use]
     pub fn has_opened(&self) -> Option<String> {
         let state = self.shared.state();
         (state.breaker.state() == BreakerState::Open).then(|| state.turned_away(Duration::ZERO))
     }
 
-    /// There was an answer.
+    /// The upstream or store answered.
     pub fn answered(&self) {
         if !self.shared.is_sound.load(Ordering::Acquire) {
             self.change(None, |breaker, _, _| breaker.answered());
         }
     }
 
-    /// There was none, and why.
+    /// It did not answer. `why` is shown to the operator.
     pub fn failed(&self, why: &str) {
         self.change(Some(why), domain::Breaker::failed);
     }
 
-    /// There can be none now, since it cannot even be connected, and why.
+    /// It cannot be reached at all, so the breaker opens at once. `why` is shown to the operator.
     pub fn unreachable(&self, why: &str) {
         self.change(Some(why), domain::Breaker::unreachable);
     }

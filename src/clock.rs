@@ -1,16 +1,16 @@
-//! The only reader of clocks. Everything below takes time as an argument or through [`Clock`]; waiting is tokio's.
+//! The only code that reads clocks. Other code takes time as an argument or through [`Clock`]; tokio does the waiting.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use payout_domain::ids::Millis;
 
-/// Tells the time, by both of a machine's clocks.
+/// Tells the time, by the wall clock and by the monotonic clock.
 pub trait Clock: Send + Sync + 'static {
-    /// Now by the wall clock, in milliseconds since 1970. It may step, in either direction and at any time.
+    /// Wall-clock time, in milliseconds since 1970. It may step in either direction at any time.
     fn now(&self) -> Millis;
 
-    /// What has passed since some moment before, always the same one in a process: never goes back and never steps.
+    /// The time since a fixed moment in this process. It never goes back and never steps.
     fn passed(&self) -> Duration;
 }
 

@@ -1,8 +1,8 @@
-//! Tells that files have changed. Whoever is told reads them, and finds out whether that matters.
+//! Reports that files have changed. The caller reads them and decides whether the change matters.
 //!
-//! The files are looked at once a second, symlinks followed: a mounted ConfigMap or Secret changes by another symlink
-//! beside it. The kernel could tell it sooner, but only of whole folders, where a log or a ledger may be written all the
-//! time, and of no network file system.
+//! A watch looks at its files once a second and follows symlinks, because a mounted ConfigMap or Secret changes through
+//! another symlink beside it. The kernel could report changes sooner, but only for whole folders, where a log or a
+//! ledger may be written all the time, and not on network file systems.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use payout_domain::ids::Millis;
 
-/// How often files are looked at.
+/// How often a watch looks at its files.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Which file stands at a path, how long it is, and when it and its entry were last changed.
+/// Which file is at a path, how long it is, and when its content and its inode last changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     device: u64,
@@ -27,7 +27,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of a file that these are the metadata of.
+    /// Makes the stamp from a file's metadata.
     #[must_use]
     pub fn of(found: &Metadata) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Stamp {
         }
     }
 
-    /// When the file or its entry was last changed, by the clock of whoever keeps the file.
+    /// When the file's content or its inode last changed, by the clock of the file system.
     #[must_use]
     pub fn last_change(&self) -> Millis {
         let millis = |(seconds, nanoseconds): (i64, i64)| {
@@ -50,32 +50,32 @@ impl Stamp {
     }
 }
 
-/// The stamp of the file at a path, symlinks followed.
+/// The stamp of the file at a path. Follows symlinks.
 ///
 /// # Errors
-/// When it cannot be looked at, then why.
+/// When the file's metadata cannot be read.
 pub async fn stamp(path: &Path) -> std::io::Result<Stamp> {
     tokio::fs::metadata(path).await.map(|found| Stamp::of(&found))
 }
 
-/// Watches over some files.
+/// Watches some files.
 pub struct Watch {
     files: Vec<PathBuf>,
     seen: Vec<Option<Stamp>>,
 }
 
 impl Watch {
-    /// Watches from now on.
+    /// Starts to watch.
     pub async fn over(files: impl IntoIterator<Item = PathBuf>) -> Self {
         let files: Vec<PathBuf> = files.into_iter().collect();
         let seen = stamps(&files).await;
         Self { files, seen }
     }
 
-    /// Waits until one of the files is another one than at the last look.
+    /// Waits until one of the files differs from the last look.
     ///
     /// # Cancel safety
-    /// May be dropped at any time; no change is lost by that.
+    /// The future may be dropped at any time; the next call reports the change.
     pub async fn changed(&mut self) {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -88,7 +88,7 @@ impl Watch {
     }
 }
 
-/// The stamps of some files; `None` where one cannot be looked at.
+/// The stamps of some files; `None` for each one whose metadata cannot be read.
 pub async fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
     let mut stamps = Vec::with_capacity(files.len());
     for file in files {
@@ -101,7 +101,7 @@ pub async fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
 mod tests {
     use super::*;
 
-    /// Ends when a change is told.
+    /// Waits for the watch to report a change.
     async fn told(watch: &mut Watch, what: &str) {
         let told = tokio::time::timeout(LOOK * 30, watch.changed()).await;
         assert!(told.is_ok(), "{what} was not told");

@@ -1,21 +1,32 @@
 //! `payout-sidecar`: a reverse-proxy sidecar that pays WeChat red packets and transfers, once per order number.
 //!
-//! This is a library only so that tests, fuzzing and benchmarks can reach inside; the product is the binary.
+//! This is a library only so that tests, fuzzing and benchmarks can call its parts; the product is the binary.
 //!
-//! # Map, in the direction a request travels
-//! * [`http`] accepts connections, [`door`] decides who may call, [`proxy`] forwards what is not a payout.
-//! * [`payout`] is the flow of one payout: identify, claim, dispatch, weigh, record. It knows [`rules`] and its own
-//!   ports (traits), nothing else.
-//! * [`ledger`], [`identity`] and [`upstream`] implement those ports; [`redis_link`] is their one way to Redis.
-//! * [`rules`] is pure: contract, codecs, signing, the state machine, the classes of error codes.
-//! * [`config`] is read where things are built (in [`cli`]) and nowhere below.
-//! * [`stub`] stands in for WeChat Pay and for a customer's handler, and shares no code with [`rules`].
+//! # Folders
+//! * [`cli`] parses the command line and runs one command; [`app`] builds the process from its configuration, runs it,
+//!   reloads the configuration and shuts down.
+//! * [`server`] accepts connections on the main port and answers the two calls of the platform's contract; [`proxy`]
+//!   forwards every other request to the customer's backend.
+//! * [`admin`] serves probes, metrics and the operators' API on the admin port.
+//! * [`payouts`] processes one payout: identify, claim, send, decide the outcome, record it. It knows [`payout_domain`]
+//!   and the traits in [`payouts::ports`], but no store and no HTTP.
+//! * [`ledger`], [`openids`] and [`upstream`] implement those traits: the store of payouts, the lookup from user id to
+//!   openid, and the clients of WeChat Pay and of a customer's handler.
+//! * [`redis`] connects to Redis for [`ledger`] and [`openids`]; [`http`] holds what several users of HTTP share.
+//! * [`config`] reads `config.toml` and the environment into checked values. [`telemetry`] sets up logs, metrics and
+//!   traces.
+//! * [`breaker`], [`clock`], [`file_watch`], [`private`] and [`rng`] are small tools without payout logic.
+//!
+//! The crate [`payout_domain`] holds the contract, codecs, signing, the state machine and the classes of error codes.
+//! The crate `fake-wechat` simulates WeChat Pay and a customer's handler for tests and the demo, and shares no code
+//! with [`payout_domain`].
 //!
 //! # Invariants
-//! * [`rules`] has no `async`, no I/O, no clock and no randomness; time and nonces come as arguments.
-//! * Nothing is sent without a claim in the ledger; a claim is the only key that opens an attempt.
-//! * After the claim no error is an error: an attempt returns evidence, and evidence is weighed, never assumed.
-//! * Arrows point one way: `http`, `admin`, `cli` to `payout` to `rules`.
+//! * [`payout_domain`] has no `async`, no I/O, no clock and no randomness; time and nonces are arguments.
+//! * The sidecar sends nothing without a claim in the ledger, and only a claim can start an attempt.
+//! * After the claim an attempt never fails with an error: it returns evidence, and the state machine decides from that
+//!   evidence, never from an assumption.
+//! * Each folder uses only folders that stand before it in `LAYERS` in `tests/tidy.rs`.
 
 #![cfg_attr(
     test,

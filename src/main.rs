@@ -1,4 +1,4 @@
-//! The binary: command line in, exit code 0, 1 or 2 out.
+//! The binary: runs the command line and exits with code 0, 1 or 2.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
-//! What this process keeps to itself: files that only its user may read (0600, in directories of 0700, whatever the umask),
-//! and its memory, which is neither dumped nor traced.
+//! Files that only the process's user may read (0600, in directories of 0700, whatever the umask), and a process memory
+//! that the kernel neither dumps nor lets others trace.
 //!
-//! No symbolic link is followed where a file is made or written: whoever may write to a directory could else have us write
-//! over another file.
+//! This module follows no symbolic link when it makes or writes a file: otherwise another user who may write to the
+//! directory could make the sidecar overwrite a different file.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -15,10 +15,10 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Makes a file that was not there, to read and to write.
+/// Creates a file for reading and writing.
 ///
 /// # Errors
-/// When something is at the path already, a link included, or it cannot be made.
+/// When something is at the path already (a symbolic link counts), or the file cannot be created.
 pub fn create_new(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -26,12 +26,12 @@ pub fn create_new(path: &Path) -> io::Result<File> {
         .create_new(true)
         .mode(FILE_MODE)
         .open(path)?;
-    // A umask takes bits away only, but may take the owner's.
+    // A umask only takes bits away, but it may take the owner's.
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     Ok(file)
 }
 
-/// Opens a file that may be there to write to it: to its end, or anew.
+/// Opens a file for writing and creates it if it is missing. Appends if `to_its_end`, otherwise truncates it.
 ///
 /// # Errors
 /// When the path is a symbolic link, or cannot be opened.
@@ -53,15 +53,16 @@ pub fn open(path: &Path, to_its_end: bool) -> io::Result<File> {
     })
 }
 
-/// Puts a file in the place of the one that may be there, whole or not at all. A link there goes; what it leads to stays.
+/// Writes a file and puts it at `path` with one rename, in place of any file there. A symbolic link at `path` is
+/// replaced; its target stays as it is.
 ///
 /// # Errors
-/// When it cannot be written; then what was there is there still, and nothing beside it.
+/// When it cannot be written. Then whatever was at `path` is still there, and no partial file is left beside it.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
-    // What a process left that was killed here. A link is removed itself.
+    // A process that was killed here may have left one. If it is a link, this removes the link, not its target.
     match std::fs::remove_file(beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -74,10 +75,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Puts files in place below a directory, and makes the directories that are missing; see [`replace`] for each.
+/// Writes files below a directory with [`replace`] and creates missing directories.
 ///
 /// # Errors
-/// When one cannot be written; then those before it are there.
+/// When one cannot be written. The files before it in the list have been written then.
 pub fn replace_all(directory: &Path, files: &[(PathBuf, String)]) -> io::Result<()> {
     for (name, text) in files {
         let path = directory.join(name);
@@ -87,10 +88,10 @@ pub fn replace_all(directory: &Path, files: &[(PathBuf, String)]) -> io::Result<
     Ok(())
 }
 
-/// Makes a directory, and those above it that are missing. One that is there stays as it is.
+/// Creates a directory and its missing parents. A directory that exists keeps its mode.
 ///
 /// # Errors
-/// When one of them cannot be made.
+/// When one of them cannot be created.
 pub fn create_directories(path: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -98,25 +99,25 @@ pub fn create_directories(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// Makes a directory that was not there.
+/// Creates a directory.
 ///
 /// # Errors
-/// When something is at the path already, a link included, or it cannot be made.
+/// When something is at the path already (a symbolic link counts), or the directory cannot be created.
 pub fn create_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(DIRECTORY_MODE).create(path)
 }
 
-/// Whether others than its user may read or write a file.
+/// Whether users other than the owner may read or write the file.
 #[must_use]
 pub fn is_shared(metadata: &std::fs::Metadata) -> bool {
     metadata.permissions().mode() & 0o077 != 0
 }
 
-/// Has the kernel neither write this process's memory to a file when it crashes, nor show it to other processes of its user
-/// (`ptrace`, `/proc/PID/mem`). What holds secrets calls this before it reads the first.
+/// Forbids the kernel to dump this process's memory to a file when it crashes, and to show it to other processes of the
+/// same user (`ptrace`, `/proc/PID/mem`). A process that holds secrets calls this before it reads the first one.
 ///
 /// # Errors
-/// When the kernel refuses, then its error.
+/// When the kernel refuses.
 pub fn forbid_dumps() -> io::Result<()> {
     let none = Rlimit {
         current: Some(0),
@@ -171,7 +172,7 @@ mod tests {
         ] {
             assert_eq!(mode(&at(name)), expected, "{name}");
         }
-        // Nothing is left beside what could not be put.
+        // A failed replacement leaves no file beside the target.
         create_directories(&at("full/folder")).unwrap();
         assert!(replace(&at("full"), b"x").is_err());
         assert!(!at("full.new").exists());

@@ -1,16 +1,18 @@
-//! The only source of randomness in the flow, so that a simulation can replay it.
+//! The only source of randomness for payouts, so that a simulation can replay them.
 
-/// Makes random numbers.
+/// Generates random numbers.
 pub trait Rng: Send + Sync + 'static {
-    /// A number that nobody can guess.
+    /// A number that nobody can predict.
     fn next_u64(&self) -> u64;
 }
 
-/// `rand`'s generator of the thread, as for nonces and names elsewhere: a ChaCha of twelve rounds that the system seeds at a
-/// thread's first number and again after each 64 KiB. So a payout's numbers cost no system call each, and they are fit for
-/// keys. It would repeat itself in a forked process; none is forked here.
+/// `rand`'s thread-local generator, which the code also uses for nonces and names elsewhere: ChaCha with twelve rounds,
+/// which `rand` seeds from the system at a thread's first number and again after every 64 KiB. So random numbers cost a
+/// payout no system call each, and they are fit for keys. The generator would repeat itself in a forked process; the
+/// sidecar never forks.
 ///
-/// Where the system gives no seed, which Linux does from the boot on, the work at hand panics, as if the process had died.
+/// If the system gives no seed (Linux always can once it has booted), the caller panics: for a payout that is the same
+/// as a crash of the process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemRng;
 

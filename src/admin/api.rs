@@ -1,5 +1,5 @@
-//! `/api`: payouts looked up, settled by hand and cancelled, and the configuration without its secrets. Document: specification,
-//! section 8. Who may ask what was decided before, in `guard`.
+//! The handlers of `/api`: list, show, settle and cancel payouts, begin the shutdown, and show the configuration
+//! without secrets. See docs/operate.md. `guard` has decided before who may call them.
 
 use std::sync::Arc;
 
@@ -24,20 +24,20 @@ use payout_domain::ids::{MchId, OrderKey};
 use payout_domain::order::StateName;
 use payout_domain::secret::Secret;
 
-/// How many orders a page has where the caller does not say, and at most.
+/// How many orders a page has by default, and at most.
 const PAGE: usize = 50;
 const PAGE_AT_MOST: usize = 1000;
-/// The longest reason that is kept, in characters.
+/// The longest accepted reason, in characters.
 const REASON_CHARS: usize = 500;
 
-/// What a configuration brings to the admin port.
+/// The part of the admin port that a reload replaces.
 pub struct Api {
     pub(super) guard: Guard,
     config: Value,
 }
 
 impl Api {
-    /// `token` is asked for; `config` is shown as it is, so it must be redacted.
+    /// `token` is the token that callers need. `config` is shown unchanged, so it must be redacted already.
     #[must_use]
     pub fn new(token: Option<Secret>, config: Value) -> Self {
         Self {
@@ -53,7 +53,7 @@ fn bad(why: impl std::fmt::Display) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, why)
 }
 
-/// What restricts a list; what is blank does not.
+/// The filter of a list. A blank field does not restrict it.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Wanted {
@@ -79,7 +79,7 @@ impl Wanted {
                 MchId::parse(text).map_err(|rule| format!("mchId {rule}"))
             })?,
             since: given(&self.since, |text| {
-                // A `+` that was not escaped comes as a blank.
+                // Form decoding turns an unescaped `+` into a blank.
                 let moment = parse_moment(&text.replace(' ', "+"));
                 moment.ok_or_else(|| "since must be RFC 3339, or milliseconds since 1970".to_owned())
             })?,
@@ -168,7 +168,7 @@ pub(super) async fn config(Extension(api): Extension<Arc<Api>>) -> Json<Value> {
     Json(api.config.clone())
 }
 
-/// What needs no more said is asked with no body, or with `{}`.
+/// Accepts an empty body, or `{}`.
 fn says_nothing(body: &[u8]) -> Result<(), Refusal> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -1,14 +1,14 @@
-//! Who may ask what on the admin port: decided from the head of a request, before anything is routed and before a byte of
-//! its body is read. No I/O. Document: specification, section 8.
+//! Decides who may call what on the admin port, from the head of the request alone, before routing and before the body
+//! is read. No I/O. See docs/operate.md.
 //!
-//! Probes and metrics hold no secret and are open to everybody, since a kubelet asks by the pod's address. Everything else is
-//! shut by default:
+//! Probes and metrics show no secret and are open to everybody, because a kubelet calls them at the pod's address.
+//! Everything else is closed by default:
 //!
-//! * With a token, whoever has it may ask; from anywhere, and under any `Host`.
-//! * Without one, callers on loopback may read. Their `Host` must be loopback, too: a page of elsewhere, whose name was
-//!   turned to 127.0.0.1 meanwhile (DNS rebinding), has its own name there.
-//! * What changes something needs the token, always, and must not be a browser's on behalf of a page of elsewhere: `Origin`
-//!   and `Sec-Fetch-Site` tell whose it is, and a form cannot send `application/json`.
+//! * With a configured token, a caller needs it, and may then call from any address and with any `Host`.
+//! * Without a configured token, callers on loopback may read. Their `Host` must be loopback too: after DNS rebinding a
+//!   foreign page reaches 127.0.0.1, but its `Host` is still its own name.
+//! * A request that changes something always needs the token, and must not come from a foreign page in a browser.
+//!   `Origin` and `Sec-Fetch-Site` name the page, and an HTML form cannot send `application/json`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,19 +21,19 @@ use payout_domain::secret::Secret;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whom the admin port believes.
+/// The token that callers need, if one is configured.
 pub(super) struct Guard {
     token: Option<Secret>,
 }
 
-/// What a request that was let in may do.
+/// What an accepted request may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Ask for probes and metrics; who asks is not known.
+    /// Read probes and metrics. The caller is unknown.
     Open,
-    /// Read: no token is configured, and the caller is on this machine.
+    /// Read. No token is configured, and the caller is on this machine.
     ReadOnly,
-    /// Read and change: the caller has the token.
+    /// Read and change. The caller has the token.
     Full,
 }
 
@@ -68,10 +68,10 @@ impl Guard {
         Self { token }
     }
 
-    /// Decides about a request that came from `peer`.
+    /// Decides about a request from `peer`.
     ///
     /// # Errors
-    /// When it is not let in, then why.
+    /// The refusal, when the caller may not do this.
     pub(super) fn decide(&self, peer: IpAddr, head: &Parts) -> Result<Access, Refusal> {
         let changes = !matches!(head.method, Method::GET | Method::HEAD);
         if is_open(head.uri.path()) {
@@ -98,12 +98,12 @@ impl Guard {
     }
 }
 
-/// What is answered whoever asks, and shows no secret.
+/// Paths that are open to everybody because they show no secret.
 fn is_open(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/metrics")
 }
 
-/// The only value of a header: `Err` where it is there twice or is no text.
+/// The only value of a header. `Err` if the header occurs twice or is not text.
 fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -113,14 +113,14 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     }
 }
 
-/// The token of `Authorization: Bearer …`; the scheme's case is free (RFC 9110, section 11.1).
+/// The token of `Authorization: Bearer …`. The scheme is case-insensitive (RFC 9110, section 11.1).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = only(headers, AUTHORIZATION).ok().flatten()?;
     let (scheme, given) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(given.trim())
 }
 
-/// What the request is addressed to, as host and port. An absolute target and `Host` must not differ.
+/// Host and port that the request addresses. `None` if an absolute target and `Host` differ.
 fn addressed(head: &Parts) -> Option<&str> {
     let host = only(&head.headers, HOST).ok()?;
     match (head.uri.authority(), host) {
@@ -140,7 +140,7 @@ fn is_to_loopback(head: &Parts) -> bool {
     })
 }
 
-/// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`; `None` where it is none of them.
+/// Splits `host`, `host:port`, `[v6]` or `[v6]:port`; `None` for anything else.
 fn split(authority: &str, default: Option<u16>) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port),
@@ -148,7 +148,7 @@ fn split(authority: &str, default: Option<u16>) -> Option<(&str, Option<u16>)> {
     };
     let port = match port {
         "" => default,
-        // A sign would be read, too.
+        // `parse` would also accept a sign.
         digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
         _ => return None,
     };
@@ -157,7 +157,7 @@ fn split(authority: &str, default: Option<u16>) -> Option<(&str, Option<u16>)> {
     (is_v6 || is_plain).then_some((host, port))
 }
 
-/// Whether no page asks, or one that was loaded from here. A proxy that speaks TLS may stand in front, so the scheme is free.
+/// Whether the request has no `Origin` or this server's own. Ignores the scheme, because a TLS proxy may be in front.
 fn is_of_this_origin(head: &Parts) -> bool {
     let origin = match only(&head.headers, ORIGIN) {
         Ok(None) => return true,
@@ -176,7 +176,7 @@ fn is_of_this_origin(head: &Parts) -> bool {
     }
 }
 
-/// Whether a browser, where it is one, says that a page of here asks, or nobody but the user (`none`).
+/// Whether `Sec-Fetch-Site`, if a browser sent it, names a page of this server or the user alone (`none`).
 fn is_of_this_site(headers: &HeaderMap) -> bool {
     matches!(
         only(headers, SEC_FETCH_SITE),

@@ -1,8 +1,8 @@
-//! The admin port's routes and the way to them: `/livez`, `/readyz` and `/metrics` are answered here, `/api` in [`api`],
-//! and nothing is routed before `guard` has let it in. Document: specification, section 8; ecosystem.md, section 1.1.
+//! The admin port's router. It answers `/livez`, `/readyz` and `/metrics` here and `/api` in [`api`]; `guard` checks
+//! every request before routing. See docs/operate.md.
 //!
-//! Liveness never touches a store: a store that is down must not restart every pod. Readiness does, and says no while
-//! draining.
+//! Liveness never asks a store, because a store that is down must not make Kubernetes restart every pod. Readiness does
+//! ask the stores, and fails while the sidecar drains.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -29,10 +29,10 @@ use crate::payouts::Payouts;
 use crate::server::accept::Connected;
 use crate::telemetry::metrics::{self, Metrics};
 
-/// The most bytes of a request's body, and how long they may take.
+/// Limits for a request's body: bytes, and time to read it.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// No cache keeps what operators are told, and no page of elsewhere is given it.
+/// Caches must not store these answers, and foreign pages must not load them.
 const PRIVATE: [(HeaderName, &str); 3] = [
     (CACHE_CONTROL, "no-store"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -41,15 +41,15 @@ const PRIVATE: [(HeaderName, &str); 3] = [
         "same-origin",
     ),
 ];
-/// Says in an answer that nothing can be changed here.
+/// Tells the caller that it cannot change anything.
 const READ_ONLY: [(HeaderName, &str); 1] = [(
     HeaderName::from_static("payout-admin-access"),
     "read-only; no [admin] token is configured",
 )];
-/// How long a store may take to say that it is there.
+/// How long the stores may take to answer a readiness probe.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the admin port is about. Cheap to clone.
+/// The state of the admin port. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin {
     pub(super) payouts: Payouts,
@@ -59,7 +59,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Answers for this flow.
+    /// The admin port for these payouts.
     #[must_use]
     pub fn new(payouts: Payouts, drain: Drain, metrics: Metrics, api: Api) -> Self {
         Self {
@@ -70,12 +70,12 @@ impl Admin {
         }
     }
 
-    /// Puts another configuration in force for the requests that come from now on.
+    /// Applies another configuration to all later requests.
     pub fn apply(&self, api: Api) {
         self.api.store(Arc::new(api));
     }
 
-    /// The admin port's service. Its requests carry [`Connected`] as an extension.
+    /// The admin port's service. Its requests must carry [`Connected`] as an extension.
     pub fn router(&self) -> Router {
         let routes = Router::new()
             .route("/livez", get("ok\n"))
@@ -94,12 +94,12 @@ impl Admin {
                 )
             })
             .with_state(self.clone());
-        // A layer of the router itself would come behind the choice of a route.
+        // A layer on the router itself would run after the choice of a route.
         Router::new().fallback_service(from_fn_with_state(self.clone(), admit).layer(routes))
     }
 }
 
-/// Lets a request in by its head, or turns it away; reads its body within limits.
+/// Accepts or refuses a request by its head, and reads its body within limits.
 async fn admit(
     State(admin): State<Admin>,
     Extension(connected): Extension<Connected>,
@@ -109,7 +109,7 @@ async fn admit(
     let (mut head, body) = request.into_parts();
     let api = admin.api.load_full();
     let access = api.guard.decide(connected.from.ip().to_canonical(), &head)?;
-    // What is only read needs no body, and nobody waits for one.
+    // Reads need no body, so do not wait for one.
     let body = if access == Access::Open || matches!(head.method, Method::GET | Method::HEAD) {
         Body::empty()
     } else if let Ok(Ok(body)) = timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
@@ -148,7 +148,7 @@ async fn show_metrics(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// Whether calls should be sent here now; if not, why.
+/// Whether this instance can take calls now, or the reason why not.
 async fn ready(State(admin): State<Admin>) -> Result<&'static str, (StatusCode, String)> {
     let unready = |why: &dyn Display| Err((StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")));
     if admin.drain.phase() > Phase::Serving {

@@ -1,7 +1,7 @@
-//! The admin port: probes, metrics and the operators' API now; the console later. Document: specification, section 8.
+//! The admin port: probes, metrics and the operators' API. See docs/operate.md.
 //!
-//! [`health`] is the port's service and answers the probes, `guard` decides who may ask, [`api`] is what operators ask,
-//! [`view`] how they see an order, `refusal` what they are told instead.
+//! [`health`] has the router and the probes, `guard` decides who may call what, [`api`] has the handlers of the
+//! operators' API, [`view`] shows an order as JSON, `refusal` is the error answer.
 
 pub mod api;
 

@@ -1,4 +1,4 @@
-//! The answer to a request that is not answered as it asked: a status and `{"error":"…"}`.
+//! The error answer of the admin port: a status and `{"error":"…"}`.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::payouts::operator::{CancelError, SettleError};
 use crate::payouts::ports::StoreError;
 
-/// Why a request is not answered as it asked, and what to do.
+/// Why the admin port refuses a request, and what the caller can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,

@@ -1,12 +1,12 @@
-//! An order as operators see it: JSON, with people shortened and nothing that is sent to an upstream.
-//! Document: specification, section 8.
+//! Shows an order to operators as JSON: with shortened ids of people, and without anything that goes to an upstream.
+//! See docs/operate.md.
 
 use serde_json::{Value, json};
 
 use payout_domain::ids::Millis;
 use payout_domain::order::{Destination, Order, State};
 
-/// The order's JSON.
+/// The order as JSON.
 #[must_use]
 pub fn view(order: &Order) -> Value {
     let history: Vec<Value> = order
@@ -44,7 +44,8 @@ pub fn view(order: &Order) -> Value {
     })
 }
 
-/// The kind of upstream that the order was sent to: `{"wechat": product}`, `"transfer-bill"` or `"handler"`; and which handler.
+/// The kind of upstream that the order was sent to (`{"wechat": product}`, `"transfer-bill"` or `"handler"`), and the
+/// handler's id.
 fn destination(destination: &Destination) -> (Value, Option<&str>) {
     match destination {
         Destination::Wechat(product) => (json!({ "wechat": product }), None),
@@ -53,14 +54,14 @@ fn destination(destination: &Destination) -> (Value, Option<&str>) {
     }
 }
 
-/// RFC 3339, UTC, always with three digits of milliseconds: so texts sort as the moments do.
+/// RFC 3339 in UTC, always with three digits of milliseconds, so that texts sort like times.
 fn moment(at: Millis) -> String {
     jiff::Timestamp::from_millisecond(at.0)
         .map(|at| format!("{at:.3}"))
         .unwrap_or_default()
 }
 
-/// Reads a moment: RFC 3339, or milliseconds since 1970.
+/// Parses a time: RFC 3339, or milliseconds since 1970.
 #[must_use]
 pub fn parse_moment(text: &str) -> Option<Millis> {
     let by_number = text.parse().ok().map(Millis);

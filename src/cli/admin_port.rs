@@ -1,4 +1,4 @@
-//! Asks a running sidecar's admin port, for the commands that are about it.
+//! Sends requests to a running sidecar's admin port, for the commands that need one.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +14,7 @@ use payout_domain::secret::Secret;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the admin port is, and what it asks for.
+/// The address of the admin port, and the token for it.
 pub(super) struct AdminPort {
     address: SocketAddr,
     token: Option<Secret>,
@@ -22,7 +22,7 @@ pub(super) struct AdminPort {
 }
 
 impl AdminPort {
-    /// The same, to change something: for that the port asks for a token.
+    /// Like [`AdminPort::of`], for requests that change something: the admin port accepts those only with a token.
     pub(super) fn to_change(path: &Path) -> anyhow::Result<Self> {
         let port = Self::of(path)?;
         if port.token.is_none() {
@@ -36,12 +36,12 @@ impl AdminPort {
         Ok(port)
     }
 
-    /// The admin port of the sidecar that runs with this configuration.
+    /// The admin port of the sidecar that runs with this configuration file.
     pub(super) fn of(path: &Path) -> anyhow::Result<Self> {
         let config = configuration(path)?;
         let mut address = config.admin.listen;
         if address.ip().is_unspecified() {
-            // A wildcard is for listening; it is reached on this machine's own address.
+            // A wildcard address is only for listening; connect to this machine's loopback address instead.
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
         Ok(Self {
@@ -51,7 +51,7 @@ impl AdminPort {
         })
     }
 
-    /// A request that knows where it goes, and who asks.
+    /// A request with address and token set.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self
             .client
@@ -62,7 +62,7 @@ impl AdminPort {
         }
     }
 
-    /// Sends a request, and returns status and body.
+    /// Sends a request and returns status and body.
     pub(super) async fn ask(&self, request: RequestBuilder) -> anyhow::Result<(StatusCode, String)> {
         let no_answer = || format!("{} does not answer: is the sidecar running?", self.address);
         let answer = request.send().await.with_context(no_answer)?;

@@ -1,4 +1,4 @@
-//! `payout-sidecar check`: the very checks of a start, without serving.
+//! `payout-sidecar check`: runs the same checks as a start, without serving.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) async fn check(path: &Path, connect: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks the stores, and makes and changes nothing in them, not even what a start would make.
+/// Asks the stores whether they are usable, and changes nothing in them: it does not even create what a start would.
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 async fn stores(config: &Config, metrics: &Metrics) -> anyhow::Result<()> {
     let keeper = build::keeper(config, Arc::new(SystemClock))?;

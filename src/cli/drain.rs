@@ -1,4 +1,4 @@
-//! `payout-sidecar drain`: begins the orderly end over the admin port, and waits until the sidecar is gone.
+//! `payout-sidecar drain`: begins a graceful shutdown over the admin port, and waits until the sidecar has exited.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::admin_port::AdminPort;
 use payout_domain::terminal;
 
-/// How often it is looked whether the sidecar is still there.
+/// How often to check whether the sidecar still runs.
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn drain(path: &Path) -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ pub(super) async fn drain(path: &Path) -> anyhow::Result<()> {
         status.as_u16(),
         terminal::line(&body)
     );
-    // The admin port answers to the very end, so that its silence is the end. Whoever runs this sets the time limit.
+    // The admin port answers until the process exits, so no answer means that it has. The caller sets the time limit.
     while port.ask(port.request(Method::GET, "/livez")).await.is_ok() {
         tokio::time::sleep(LOOK).await;
     }

@@ -1,4 +1,4 @@
-//! `payout-sidecar ledger create|status|accept-loss`: what only a person decides about the ledger as a whole.
+//! `payout-sidecar ledger create|status|accept-loss`: decisions about the whole ledger that only a person may make.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use payout_domain::terminal;
 
 #[derive(Subcommand)]
 pub(super) enum LedgerCommand {
-    /// Make the ledger, once, in a store that holds none.
+    /// Create the ledger, once, in a store that holds none.
     Create,
-    /// Say which ledger the store holds, and whether it has lost anything. Exits with 1 if it holds none, or has.
+    /// Show which ledger the store holds and whether it lost data. Exits with 1 if it holds none, or lost data.
     Status,
-    /// Take what is left of a ledger for the whole. Orders whose records are lost may be paid again. It is audited.
+    /// Continue with a ledger that lost data. Orders whose records are lost may be paid again. Writes an audit line.
     AcceptLoss {
-        /// Why that is right, e.g. "all payouts of 2026-11-23 were compared with the statement".
+        /// Why this is safe, e.g. "all payouts of 2026-11-23 were compared with the statement".
         #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
         reason: String,
     },
@@ -48,7 +48,7 @@ pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> anyhow::Resul
     Ok(())
 }
 
-/// How the ledger at a place stands, as a sentence; an error where it can take no order.
+/// The state of the ledger at a place, as a sentence; an error if that ledger can take no order.
 pub(super) fn told(place: &str, standing: Standing) -> anyhow::Result<String> {
     Ok(match standing {
         Standing::None => bail!("{place} holds no ledger: make one by payout-sidecar ledger create"),

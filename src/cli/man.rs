@@ -1,10 +1,10 @@
-//! `payout-sidecar man`: the manual pages, from what `--help` is made of.
+//! `payout-sidecar man`: prints or writes the manual pages, which clap makes from the same texts as `--help`.
 
 use std::path::Path;
 
 use anyhow::Context as _;
 
-/// Prints the program's own page, or writes that and one for each command to a directory.
+/// Prints the program's own page, or writes that page and one for each command to a directory.
 pub(super) fn man(program: clap::Command, directory: Option<&Path>) -> anyhow::Result<()> {
     match directory {
         None => clap_mangen::Man::new(program)

@@ -1,6 +1,6 @@
-//! The command line: one file per command. Document: specification, section 9.
+//! The command line: one file per command. See docs/operate.md.
 //!
-//! Exit codes: 0, 1 (failed), 2 (usage or configuration).
+//! Exit codes: 0, 1 (failed), 2 (wrong usage or configuration).
 
 mod admin_port;
 mod check;
@@ -39,42 +39,42 @@ struct Line {
 enum Command {
     /// Serve (the default).
     Run,
-    /// Validate the configuration and the secrets and files it names.
+    /// Check the configuration, and the secrets and files that it names.
     Check {
-        /// Also ask the stores whether they can be reached.
+        /// Also check that the stores answer and the ledger is usable.
         #[arg(long)]
         connect: bool,
     },
-    /// Start a stand-in for WeChat Pay and a sidecar on embedded stores, pay a little, and show what came back.
+    /// Start a fake WeChat Pay and a sidecar on embedded stores, make some payouts, and show the answers.
     Demo {
-        /// Exit when done, with 1 if any answer was not as it should be.
+        /// Exit when done, with 1 if any answer was wrong.
         #[arg(long)]
         once: bool,
     },
-    /// Serve a stand-in for WeChat Pay and for a customer's handler, for tests and staging.
+    /// Serve a fake WeChat Pay and customer's handler, for tests and staging.
     Stub(stub::StubArguments),
-    /// Ask the admin port whether the sidecar is ready: for probes in an image without a shell.
+    /// Ask the admin port whether the sidecar is ready, for probes in an image without a shell.
     Healthcheck {
         /// Ask /livez instead of /readyz.
         #[arg(long)]
         live: bool,
     },
-    /// Begin a running sidecar's orderly end and wait for it: for a preStop hook in an image without a shell.
+    /// Shut a running sidecar down gracefully and wait for its end, for a preStop hook in an image without a shell.
     Drain,
-    /// Make the ledger, look whether it is whole, or accept that it has lost something.
+    /// Create the ledger, check it for lost data, or accept such a loss.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
-    /// Fill, ask or print the mapping of user ids to openids.
+    /// Import, look up, change or export the mapping of user ids to openids.
     #[command(subcommand)]
     Openid(openid::OpenidCommand),
-    /// Look payouts up in a running sidecar, or settle an unknown one by hand.
+    /// Look payouts up in a running sidecar, settle an unknown one by hand, or cancel one.
     #[command(subcommand)]
     Payout(payout::PayoutCommand),
     /// Print the JSON Schema of config.toml.
     Schema,
     /// Print a completion script.
     Completions {
-        /// For which shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
     /// Print the manual page.
@@ -85,7 +85,7 @@ enum Command {
     },
 }
 
-/// Runs the program. Clap itself ends with 2 on wrong usage.
+/// Runs the program. On wrong usage clap exits with 2 itself.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "this is where a command's failure is told")]
 pub fn main() -> ExitCode {
@@ -103,11 +103,11 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The environment variable that says how many threads serve; tokio's own. Without it there is one for each processor
-/// that this process may use, which a CPU limit of Kubernetes counts among.
+/// tokio's own environment variable for the number of threads that serve. Without it there is one thread for each
+/// processor that this process may use, and a CPU limit of Kubernetes reduces that number.
 const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 
-/// Where one thread serves, nothing has to be handed from one to another.
+/// With one thread, the current-thread runtime saves handing tasks from one thread to another.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let told = std::env::var(WORKER_THREADS)
         .ok()

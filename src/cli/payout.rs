@@ -1,4 +1,4 @@
-//! `payout-sidecar payout list|show|settle|cancel|export`: what operators ask and say, through a running sidecar's admin port.
+//! `payout-sidecar payout list|show|settle|cancel|export`: the operator's requests to a running sidecar's admin port.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(super) enum PayoutCommand {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// How many at most.
+        /// The largest number of payouts to list.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
@@ -32,7 +32,7 @@ pub(super) enum PayoutCommand {
         #[arg(value_parser = OrderNo::parse)]
         order_no: OrderNo,
     },
-    /// Say what became of an unknown payout. It is audited, and cannot be taken back.
+    /// Record the outcome of an unknown payout. This is final, and the sidecar audits it.
     Settle {
         /// Merchant number.
         #[arg(value_parser = MchId::parse)]
@@ -40,14 +40,14 @@ pub(super) enum PayoutCommand {
         /// Order number (mchBillno).
         #[arg(value_parser = OrderNo::parse)]
         order_no: OrderNo,
-        /// What became of it.
+        /// The outcome.
         #[arg(long = "as", value_enum)]
         outcome: Outcome,
-        /// How that is known, e.g. "statement of 2026-11-23, line 7".
+        /// How you know the outcome, e.g. "statement of 2026-11-23, line 7".
         #[arg(long)]
         reason: String,
     },
-    /// Take a v3 transfer (transfer-bill) back that its user has not confirmed. It is audited.
+    /// Take back a v3 transfer (transfer-bill) that the user has not confirmed. The sidecar audits this.
     Cancel {
         /// Merchant number.
         #[arg(value_parser = MchId::parse)]
@@ -56,7 +56,7 @@ pub(super) enum PayoutCommand {
         #[arg(value_parser = OrderNo::parse)]
         order_no: OrderNo,
     },
-    /// Print all payouts, one JSON object a line, newest first.
+    /// Print all payouts, one JSON object per line, newest first.
     Export {
         #[command(flatten)]
         filter: Filter,
@@ -66,13 +66,13 @@ pub(super) enum PayoutCommand {
 #[derive(Args, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Filter {
-    /// Only in this state.
+    /// Only payouts in this state.
     #[arg(long, value_parser = ["pending", "unknown", "succeeded", "refused"])]
     state: Option<String>,
-    /// Only of this merchant.
+    /// Only payouts of this merchant.
     #[arg(long)]
     mch_id: Option<String>,
-    /// Only created since: RFC 3339, or milliseconds since 1970.
+    /// Only payouts created since this time: RFC 3339, or milliseconds since 1970.
     #[arg(long)]
     since: Option<String>,
 }
@@ -84,7 +84,7 @@ pub(super) enum Outcome {
     Refused,
 }
 
-/// How many payouts are asked for at a time.
+/// How many payouts to request per page.
 const PAGE: usize = 500;
 
 pub(super) async fn payout(path: &Path, command: PayoutCommand) -> anyhow::Result<()> {
@@ -108,7 +108,7 @@ struct Page {
     next: Option<String>,
 }
 
-/// Goes through the pages and prints each payout.
+/// Requests page after page and prints each payout.
 async fn each(path: &Path, filter: &Filter, limit: usize, print: fn(&Value)) -> anyhow::Result<()> {
     let port = AdminPort::of(path)?;
     let mut left = limit;

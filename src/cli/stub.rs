@@ -1,4 +1,4 @@
-//! `payout-sidecar stub`: the stand-in upstream on its own, for staging.
+//! `payout-sidecar stub`: serves fake-wechat on its own, for staging.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,22 +11,22 @@ use fake_wechat::{API_KEY, FakeWechat, Faults, HandlerKind, Options};
 
 #[derive(Args)]
 pub(super) struct StubArguments {
-    /// Where to serve HTTP: WeChat's v2 and v3 calls, a customer's handler, and /_stub/….
+    /// Address for HTTP: WeChat's v2 and v3 calls, a customer's handler, and /_stub/….
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9443")]
     listen: SocketAddr,
-    /// Where to serve the same over TLS; WeChat's calls need a client certificate there.
+    /// Address for the same over TLS. WeChat's calls need a client certificate there.
     #[arg(long, value_name = "ADDR")]
     tls_listen: Option<SocketAddr>,
     /// Faults to inject, e.g. `sendredpack=error-after:SYSTEMERROR*1;query=delay:2s`.
     #[arg(long, value_name = "SPEC", default_value = "")]
     faults: Faults,
-    /// The API key of merchants that --merchant does not name (32 characters).
+    /// API key of the merchants that --merchant does not name (32 characters).
     #[arg(long, value_name = "KEY", default_value = API_KEY)]
     api_key: String,
-    /// A merchant with an API key of its own; may be given several times.
+    /// A merchant with its own API key. May be given several times.
     #[arg(long, value_name = "MCH_ID:KEY", value_parser = merchant)]
     merchant: Vec<(String, String)>,
-    /// The handler pays on each call, instead of once per order number.
+    /// Let the handler pay on each call, instead of once per order number.
     #[arg(long)]
     pays_each_call: bool,
     /// Write stub-ca.crt, the merchants' client certificates and their v3 keys (<mch_id>/v3) to this directory.

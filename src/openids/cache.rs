@@ -1,8 +1,9 @@
-//! Found openids in process memory: bounded, for a time, and dropped at once when their key changes.
+//! Caches openids in memory: a bounded number, for a limited time, and only until their key changes.
 //!
-//! A value that was read before its key changed, and comes in after the news of the change, must not stay. So every key
-//! has a counter (many keys share one), an entry carries the counter's value from *before* it was asked for, and it counts
-//! only as long as the counter is still the same: an invalidation merely counts up. "Not found" is never cached.
+//! A value that Redis read before its key changed, but that arrives after the invalidation, must not stay. So each key
+//! has a counter, which it shares with other keys. An entry stores the counter's value from *before* the read, and is
+//! valid only while the counter has that value: an invalidation only increments the counter. The cache never stores
+//! "not found".
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,41 +14,43 @@ use tokio::time::Instant;
 
 use payout_domain::ids::OpenId;
 
-/// How many counters the keys share. An import that changes many keys drops some others with them, which costs a read.
+/// How many counters the keys share. A change of one key also invalidates the other keys of its counter, which costs a
+/// read each.
 const COUNTERS: usize = 1024;
 
-/// `cache_ttl` and `cache_entries`; with either zero nothing is kept.
+/// `cache_ttl` and `cache_entries`. If either is zero, the cache is off.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSettings {
-    /// How long a value is kept.
+    /// How long an entry is valid.
     pub ttl: Duration,
-    /// How many values are kept.
+    /// How many entries the cache holds.
     pub entries: usize,
 }
 
-/// The cache.
+/// The cache of openids.
 pub struct OpenIdCache {
     entries: Option<Cache<Box<str>, Entry>>,
     ttl: Duration,
     begun: Instant,
     counters: Vec<AtomicU32>,
     hasher: RandomState,
-    // 0: the news of changes do not come in, and nothing may be kept. Else a number that each new subscription raises.
+    // 0: the sidecar receives no invalidations, so the cache must not store anything. Otherwise the number of the
+    // subscription.
     epoch: AtomicU32,
     last_epoch: AtomicU32,
 }
 
-/// There may be a hundred thousand of them, so that each byte counts.
+/// A cache may hold a hundred thousand entries, so each byte counts.
 #[derive(Clone)]
 struct Entry {
     openid: OpenId,
     stamp: Stamp,
-    /// In milliseconds since the cache began.
+    /// Milliseconds since the cache was made.
     at: u64,
 }
 
-/// What the world looked like before a value was asked for. Four thousand million changes while one value is kept are not to
-/// be feared.
+/// The state of the invalidations before a read. A counter wraps after four thousand million changes, which cannot
+/// happen within one `cache_ttl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     epoch: u32,
@@ -55,7 +58,7 @@ pub struct Stamp {
 }
 
 impl OpenIdCache {
-    /// An empty cache, which keeps nothing until [`OpenIdCache::subscribed`].
+    /// An empty cache. It stores nothing until [`OpenIdCache::subscribed`].
     #[must_use]
     pub fn new(settings: CacheSettings) -> Self {
         let keeps = settings.entries > 0 && !settings.ttl.is_zero();
@@ -70,13 +73,13 @@ impl OpenIdCache {
         }
     }
 
-    /// Whether it keeps anything at all, so that news of changes are worth having.
+    /// Whether the cache is on, so that a subscription to changes is worthwhile.
     #[must_use]
     pub fn is_used(&self) -> bool {
         self.entries.is_some()
     }
 
-    /// The value of an entry (a key, or key and field), if it still counts. `key` is the Redis key.
+    /// The openid of an entry (a key, or a key with its field) if it is still valid. `key` is the Redis key.
     #[must_use]
     pub fn get(&self, key: &str, entry: &str) -> Option<OpenId> {
         let found = self.entries.as_ref()?.get(entry)?;
@@ -84,7 +87,7 @@ impl OpenIdCache {
         (found.stamp == self.stamp(key)? && age < self.ttl).then_some(found.openid)
     }
 
-    /// To be taken before Redis is asked for the key; `None` where nothing may be kept now.
+    /// Take this before reading the key from Redis. `None` if the cache must not store anything now.
     #[must_use]
     pub fn stamp(&self, key: &str) -> Option<Stamp> {
         let epoch = self.epoch.load(Ordering::Acquire);
@@ -94,7 +97,7 @@ impl OpenIdCache {
         })
     }
 
-    /// Keeps a value that was asked for after `stamp` was taken.
+    /// Stores a value that was read after `stamp` was taken.
     pub fn put(&self, entry: String, openid: OpenId, stamp: Option<Stamp>) {
         if let (Some(entries), Some(stamp)) = (&self.entries, stamp) {
             let at = self.now();
@@ -102,20 +105,20 @@ impl OpenIdCache {
         }
     }
 
-    /// The key has changed.
+    /// Invalidates the entries of a key that has changed.
     pub fn invalidate(&self, key: &str) {
         if let Some(counter) = self.counter(key) {
             counter.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// News of changes come in from now on: values may be kept.
+    /// A subscription to changes has begun: the cache may store values, and all older entries are invalid.
     pub fn subscribed(&self) {
         let epoch = self.last_epoch.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         self.epoch.store(std::cmp::max(epoch, 1), Ordering::Release);
     }
 
-    /// News of changes may have been missed: nothing that is kept counts any more.
+    /// The subscription has ended, so changes may be missed: all entries are invalid.
     pub fn unsubscribed(&self) {
         self.epoch.store(0, Ordering::Release);
     }

@@ -1,12 +1,14 @@
-//! The CSV `wx_app_id,user_id,openid`, line by line: for the file source, and for `payout-sidecar openid`.
+//! Reads and writes the CSV `wx_app_id,user_id,openid` line by line, for `source = "file"` and for `payout-sidecar
+//! openid`.
 //!
-//! No field may hold a control character, so a line is a row, whatever quotes are in it: a quote that is not closed spoils
-//! its own line only, and the line's number is the one that an editor shows. A last line without a line break may be cut
-//! off, and an openid that is cut off is an openid too, of somebody else or of nobody: so it is a bad one.
+//! No field may contain a control character, so each line is one row, whatever its quotes: an unclosed quote spoils
+//! only its own line, and line numbers are those of an editor. A last line without a line break may be truncated, and a
+//! truncated openid is a valid openid of somebody else or of nobody: so that line is an error.
 //!
-//! A spreadsheet runs a cell that begins like a formula, quoted or not. A row that has one is written as text: each of its
-//! three cells begins with an apostrophe, which is no part of it. No other row can look like that, since no app id and no
-//! openid has an apostrophe: so a user id that begins with one itself is never mistaken, and neither is a file of elsewhere.
+//! A spreadsheet executes a cell that looks like a formula, quoted or not. So a row with such a cell is written as
+//! text: each of its three cells begins with an apostrophe, which is not part of the value. No app id and no openid
+//! contains an apostrophe, so no other row can look like this: neither a user id that begins with an apostrophe nor a
+//! file from another source is misread.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read as _, Write};
@@ -14,11 +16,11 @@ use std::io::{self, BufRead, Read as _, Write};
 use payout_domain::ids::{OpenId, UserId, WxAppId};
 use payout_domain::terminal;
 
-/// What the first line must be.
+/// The required first line.
 pub const HEADER: &str = "wx_app_id,user_id,openid";
 
-/// The longest line that is looked at, its line break included. The longest good one has 1,127 bytes: 128 characters of
-/// four bytes, each of them doubled at worst, with quotes, apostrophes and the two other fields.
+/// The longest accepted line in bytes, with its line break. The longest valid one has 1,127 bytes: 128 characters of
+/// four bytes, at worst all of them doubled, plus quotes, apostrophes and the other two fields.
 const LONGEST_LINE: usize = 4096;
 
 /// A user's openid under an app.
@@ -26,22 +28,22 @@ const LONGEST_LINE: usize = 4096;
 pub struct Row {
     /// The app.
     pub app: WxAppId,
-    /// The customer's own id of the user.
+    /// The customer's own user id.
     pub user: UserId,
-    /// WeChat's.
+    /// WeChat's id of the user under this app.
     pub openid: OpenId,
 }
 
-/// Where in a file one is: everything before it was read.
+/// A position in a file: everything before it has been read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Bytes from the beginning.
+    /// Bytes from the start of the file.
     pub offset: u64,
-    /// Lines from the beginning.
+    /// Lines from the start of the file.
     pub line: u64,
 }
 
-/// The rows of a file, in constant memory.
+/// Reads the rows of a file in constant memory.
 pub struct Rows<R> {
     reader: R,
     buffer: Vec<u8>,
@@ -56,10 +58,10 @@ enum End {
 }
 
 impl<R: BufRead> Rows<R> {
-    /// Begins at the beginning: reads the header. `None` where the first line is not [`HEADER`].
+    /// Starts at the beginning and reads the header. `None` if the first line is not [`HEADER`].
     ///
     /// # Errors
-    /// When it cannot be read, then why.
+    /// When the reader fails.
     pub fn open(reader: R) -> io::Result<Option<Self>> {
         let mut rows = Self::at(reader, Position::default());
         let header = rows.line()?.and_then(|(line, _)| {
@@ -70,7 +72,7 @@ impl<R: BufRead> Rows<R> {
         Ok(is_header.then_some(rows))
     }
 
-    /// Begins where an earlier reader of the same file was. `reader` must stand there.
+    /// Continues where another reader of the same file stopped. `reader` must be at `place.offset`.
     pub fn at(reader: R, place: Position) -> Self {
         Self {
             reader,
@@ -79,16 +81,17 @@ impl<R: BufRead> Rows<R> {
         }
     }
 
-    /// What has been read so far.
+    /// The position after everything read so far.
     #[must_use]
     pub fn place(&self) -> Position {
         self.place
     }
 
-    /// The next line that is not empty: a row, or what is wrong with it. Its number is then in [`Rows::place`].
+    /// Returns the next line that is not empty, as a row or as the reason why it is wrong. [`Rows::place`] then has its
+    /// line number.
     ///
     /// # Errors
-    /// When it cannot be read, then why.
+    /// When the reader fails.
     pub fn next_row(&mut self) -> io::Result<Option<Result<Row, String>>> {
         loop {
             let Some((line, end)) = self.line()? else {
@@ -107,7 +110,7 @@ impl<R: BufRead> Rows<R> {
         }
     }
 
-    /// The next line without its break.
+    /// The next line without its line break.
     fn line(&mut self) -> io::Result<Option<(&[u8], End)>> {
         self.buffer.clear();
         let limit = u64::try_from(LONGEST_LINE).unwrap_or(u64::MAX);
@@ -133,7 +136,7 @@ impl<R: BufRead> Rows<R> {
     }
 }
 
-/// Reads to the end of a line, keeps nothing, and returns how many bytes there were.
+/// Skips to the end of a line and returns the number of bytes skipped.
 fn skip_line(reader: &mut impl BufRead) -> io::Result<usize> {
     let mut skipped: usize = 0;
     loop {
@@ -173,7 +176,7 @@ fn row(line: &[u8]) -> Result<Row, String> {
     })
 }
 
-/// The fields of a line. Document: RFC 4180, section 2; a quote inside a field that has none around it is taken as it is.
+/// Splits a line into fields. Source: RFC 4180, section 2. A quote inside an unquoted field is an ordinary character.
 fn fields(line: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
     let mut fields = Vec::with_capacity(3);
     let mut rest = line;
@@ -198,7 +201,7 @@ fn fields(line: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
     }
 }
 
-/// What stands before the closing quote, and what behind it.
+/// Splits at the closing quote: the field, and the text behind it.
 fn unquoted(mut rest: &str) -> Result<(String, &str), &'static str> {
     let mut field = String::new();
     loop {
@@ -212,10 +215,10 @@ fn unquoted(mut rest: &str) -> Result<(String, &str), &'static str> {
     }
 }
 
-/// Writes a row. Quotes are put where they are needed, and apostrophes where a spreadsheet would run something.
+/// Writes a row. Adds quotes where needed, and apostrophes where a spreadsheet would execute a cell.
 ///
 /// # Errors
-/// When it cannot be written, then why.
+/// When the writer fails.
 pub fn write(row: &Row, out: &mut csv::Writer<impl Write>) -> io::Result<()> {
     let cells = [row.app.as_str(), row.user.as_str(), row.openid.as_str()];
     let mark = if cells.into_iter().any(is_formula) {
@@ -229,12 +232,12 @@ pub fn write(row: &Row, out: &mut csv::Writer<impl Write>) -> io::Result<()> {
 /// Writes the first line.
 ///
 /// # Errors
-/// When it cannot be written, then why.
+/// When the writer fails.
 pub fn write_header(out: &mut csv::Writer<impl Write>) -> io::Result<()> {
     written(out.write_record(HEADER.split(',')))
 }
 
-/// The error itself: the library's own conversion hides what kind it is of.
+/// Extracts the I/O error, because the library's own conversion loses its kind.
 fn written(done: csv::Result<()>) -> io::Result<()> {
     done.map_err(|error| {
         let kind = error.into_kind();
@@ -246,11 +249,11 @@ fn written(done: csv::Result<()>) -> io::Result<()> {
     })
 }
 
-/// What each cell of a row begins with that is written as text.
+/// The first character of each cell in a row that is written as text.
 const TEXT: &str = "'";
 
-/// Whether a spreadsheet may take a cell for a formula: it begins with what formulas begin with, in the wide form of East Asian
-/// keyboards or not, whatever is not seen before it.
+/// Whether a spreadsheet may read a cell as a formula: its first visible character begins a formula, also in the
+/// full-width form of East Asian keyboards.
 fn is_formula(cell: &str) -> bool {
     let is_unseen =
         |c: char| c.is_whitespace() || terminal::line(c.encode_utf8(&mut [0; 4])).len() > c.len_utf8();
@@ -262,7 +265,7 @@ fn is_formula(cell: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Every row or complaint, with its line.
+    /// Every row or error, with its line number.
     fn read(text: &[u8]) -> Vec<(u64, Result<Row, String>)> {
         let mut rows = Rows::open(text).unwrap().unwrap();
         let mut all = Vec::new();
@@ -323,7 +326,7 @@ mod tests {
             ("wx1,\"u\"1,o1", "after a closing quote"),
             (&format!("wx1,{long},o1"), "it has more than 4096 bytes"),
         ] {
-            // Whatever is wrong with a line, the next one is read all the same.
+            // A wrong line does not stop the reader from reading the next one.
             let text = format!("{HEADER}\n{line}\n\nwx2,v,o2\r\n");
             let all = read(text.as_bytes());
             assert_eq!(all.len(), 2, "{line:?}");
@@ -378,7 +381,7 @@ mod tests {
             ),
             ("-x", "u", "o1", "'-x,'u,'o1\n"),
             ("wx1", "u", "-o", "'wx1,'u,'-o\n"),
-            // These are no formulas, and stay as they are.
+            // These are not formulas and stay unchanged.
             ("wx1", "'=1+1", "o1", "wx1,'=1+1,o1\n"),
             ("wx1", "''", "o1", "wx1,'',o1\n"),
             ("wx1", "a=1", "o1", "wx1,a=1,o1\n"),

@@ -1,7 +1,7 @@
-//! Openids in a CSV file `wx_app_id,user_id,openid`, re-read when it changes. Document: specification, section 4.
+//! Looks up openids in a CSV file `wx_app_id,user_id,openid` and reads it again when it changes. See docs/openids.md.
 //!
-//! A bad new version is refused, by line, and the last good one stays. A version that is still being written must never
-//! count: so the file must have stopped changing, and must end with a line break (see `csv`).
+//! If a new version has a bad line, the store logs that line and keeps the last good version. It must never load a file
+//! that is still being written: so the file must have stopped changing, and must end with a line break (see `csv`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,20 +18,20 @@ use crate::file_watch::{Stamp, Watch, stamp};
 use crate::payouts::ports::{Identity, LookupError};
 use payout_domain::ids::{OpenId, UserId, WxAppId};
 
-/// How long the file must not have changed before it is read.
+/// How long the file must stay unchanged before it is read.
 const STILL: Duration = Duration::from_millis(100);
-/// How often that is waited for before the version is refused.
+/// How many times to wait for that before refusing the version.
 const STILL_TRIES: u32 = 100;
 
 type Mapping = HashMap<(WxAppId, UserId), OpenId>;
 
-/// The identity store in a file.
+/// The openid store in a file.
 pub struct FileIdentity {
     mapping: Arc<ArcSwap<Mapping>>,
     reader: tokio::task::JoinHandle<()>,
 }
 
-/// Why a file cannot be used.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant says it in its text")]
 pub enum FileError {
@@ -44,12 +44,12 @@ pub enum FileError {
 }
 
 impl FileIdentity {
-    /// Reads the file and watches it. Must be called inside a runtime.
+    /// Reads the file and watches it. Call this inside a tokio runtime.
     ///
     /// # Errors
-    /// When the file cannot be read or has a bad line, then [`FileError`].
+    /// [`FileError`] when the file cannot be read or has a bad line.
     pub async fn open(path: &Path) -> Result<Self, FileError> {
-        // Watched before it is read: a change in between must not wait for the next look.
+        // Start the watch before the read, so that it reports a change in between.
         let watch = Watch::over([path.to_owned()]).await;
         let (text, first) = read(path).await?;
         let mapping = Arc::new(ArcSwap::from_pointee(first));
@@ -103,7 +103,7 @@ async fn read(path: &Path) -> Result<(String, Mapping), FileError> {
     parse_apart(path, text).await
 }
 
-/// A million lines take longer than a task may hold its thread.
+/// Parses on a blocking thread: a million lines take longer than a task may occupy its thread.
 async fn parse_apart(path: &Path, text: String) -> Result<(String, Mapping), FileError> {
     let owned = path.to_owned();
     let parsed = tokio::task::spawn_blocking(move || parse(&owned, &text).map(|mapping| (text, mapping)));
@@ -119,10 +119,10 @@ fn unreadable(path: &Path, why: &str) -> FileError {
     }
 }
 
-/// The text, once the file has not changed for a while, neither before it was read nor meanwhile.
+/// The file's text, once the file has not changed for a while, neither before the read nor during it.
 async fn load(path: &Path) -> Result<String, FileError> {
     let mut before = state_of(path).await?;
-    // One that was written long ago need not be waited for, which a start would feel.
+    // Do not wait for a file that was written long ago: that would delay every start.
     let mut is_still = SystemClock.now() > before.last_change().after(STILL);
     for _ in 0..STILL_TRIES {
         if !is_still {
@@ -252,7 +252,7 @@ mod tests {
             )
             .unwrap();
         };
-        // As a ConfigMap is mounted: the file is a link through a folder that is itself swapped.
+        // Like a mounted ConfigMap: the file is a link through a directory link, and an update swaps the latter.
         version("v1", "wx1,u,o1\n");
         let data = dir.path().join("..data");
         std::os::unix::fs::symlink("v1", &data).unwrap();
@@ -289,7 +289,7 @@ mod tests {
         let mut file = std::fs::File::create(&path).unwrap();
         let writing = async {
             for n in 0..40 {
-                // Half of the file would be a good file too.
+                // Half of the file would be a valid file too.
                 writeln!(file, "line {n}").unwrap();
                 tokio::time::sleep(STILL / 4).await;
             }

@@ -1,4 +1,4 @@
-//! An identity store whose calls are counted, timed and traced.
+//! An openid store that counts, times and traces its calls.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::telemetry::metrics::stores::{CallMeter, Store};
 use crate::telemetry::traces::child::OpenSpan;
 use payout_domain::ids::{OpenId, UserId, WxAppId};
 
-/// An identity store that is counted, timed and traced.
+/// An openid store that counts, times and traces the calls of another.
 pub struct Instrumented {
     inner: Arc<dyn Identity>,
     system: &'static str,
@@ -20,7 +20,7 @@ pub struct Instrumented {
 }
 
 impl Instrumented {
-    /// Measures an identity store. `system` is what keeps it, for spans: `redis`, or the name of an embedded one.
+    /// Wraps an openid store. `system` names its backend in spans: `redis`, or the name of an embedded one.
     #[must_use]
     pub fn new(inner: Arc<dyn Identity>, metrics: &Metrics, system: &'static str) -> Self {
         let of = |call| metrics.stores.of(Store::Identity, call);

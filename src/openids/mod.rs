@@ -1,4 +1,4 @@
-//! User id to openid: from Redis behind a bounded cache, or from a CSV file. Document: specification, section 4.
+//! Looks up a user's openid by user id: in Redis behind a bounded cache, or in a CSV file. See docs/openids.md.
 
 pub mod admin;
 

@@ -1,4 +1,4 @@
-//! Openids in Redis: `GET key`, or `HGET key field`. Document: specification, section 4.
+//! Looks up openids in Redis: `GET key`, or `HGET key field`. See docs/openids.md.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::payouts::ports::{Identity, LookupError};
 use crate::redis::RedisLink;
 use payout_domain::ids::{OpenId, UserId, WxAppId};
 
-/// The identity store in Redis.
+/// The openid store in Redis.
 pub struct RedisIdentity {
     link: RedisLink,
     key: Template,
@@ -21,10 +21,11 @@ pub struct RedisIdentity {
 }
 
 impl RedisIdentity {
-    /// Looks up by `key`, or by `field` of the hash at `key`. Must be called inside a runtime: it listens for changes.
+    /// Looks up by `key`, or by `field` of the hash at `key`. Call this inside a tokio runtime: it starts a task that
+    /// listens for changes.
     ///
     /// # Errors
-    /// When a template is none, then why.
+    /// The reason, when a template cannot be parsed.
     pub fn new(
         link: RedisLink,
         key: &str,
@@ -64,7 +65,7 @@ impl Identity for RedisIdentity {
     async fn openid(&self, app: &WxAppId, user: &UserId) -> Result<Option<OpenId>, LookupError> {
         let key = self.key.fill(app, user);
         let field = self.field.as_ref().map(|field| field.fill(app, user));
-        // A key cannot hold the separator that is put between it and a field here, since neither id can.
+        // Neither id can contain NUL, so it separates key and field unambiguously.
         let entry = field
             .as_ref()
             .map_or_else(|| key.clone(), |field| format!("{key}\0{field}"));
@@ -82,7 +83,7 @@ impl Identity for RedisIdentity {
             .await
             .map_err(|error| LookupError::Unreachable(error.to_string()))?;
         let Some(found) = found else { return Ok(None) };
-        // What is no text is no openid either.
+        // Bytes that are not UTF-8 are not an openid either.
         let found = String::from_utf8_lossy(&found);
         let openid = OpenId::parse(&found).map_err(|rule| LookupError::NotAnOpenId {
             key: format!("{} of user {user}", self.key.prefix()),

@@ -1,10 +1,10 @@
-//! `openid:{wxAppId}:{userId}`: a Redis key or field with its two placeholders, parsed once.
+//! A template for a Redis key or field, such as `openid:{wxAppId}:{userId}`, parsed once.
 
 use std::fmt;
 
 use payout_domain::ids::{UserId, WxAppId};
 
-/// A key or field.
+/// A template for a key or a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     pieces: Vec<Piece>,
@@ -22,7 +22,7 @@ impl Template {
     /// Parses a template.
     ///
     /// # Errors
-    /// When a brace stands alone or a placeholder is unknown, then which: it would be looked up literally.
+    /// When a brace has no counterpart or a placeholder is unknown: the lookup would otherwise use it literally.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let literal = |text: &str| {
@@ -52,19 +52,19 @@ impl Template {
         Ok(Self { pieces })
     }
 
-    /// Whether `{wxAppId}` is in it.
+    /// Whether the template contains `{wxAppId}`.
     #[must_use]
     pub fn names_app(&self) -> bool {
         self.pieces.contains(&Piece::WxAppId)
     }
 
-    /// Whether `{userId}` is in it.
+    /// Whether the template contains `{userId}`.
     #[must_use]
     pub fn names_user(&self) -> bool {
         self.pieces.contains(&Piece::UserId)
     }
 
-    /// The key of a user under an app.
+    /// The key or field of a user under an app.
     #[must_use]
     pub fn fill(&self, app: &WxAppId, user: &UserId) -> String {
         let mut text = String::with_capacity(64);
@@ -82,7 +82,7 @@ impl Template {
         &self.pieces
     }
 
-    /// What every filled template begins with.
+    /// The text that every filled template begins with.
     #[must_use]
     pub fn prefix(&self) -> &str {
         match self.pieces.first() {
@@ -92,7 +92,7 @@ impl Template {
     }
 }
 
-/// As it was written.
+/// Displays the template as it was written.
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.pieces.iter().try_for_each(|piece| match piece {

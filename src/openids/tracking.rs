@@ -1,5 +1,6 @@
-//! News of changed keys: a connection of its own to every master, on which Redis broadcasts what changes under the key's
-//! prefix (`CLIENT TRACKING ON BCAST`). While any of them is missing, the cache keeps nothing.
+//! Subscribes to changes of keys: opens a separate connection to every master, on which Redis broadcasts every change
+//! under the key's prefix (`CLIENT TRACKING ON BCAST`). While any of these connections is missing, the cache stores
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,19 +18,20 @@ use crate::redis::url::Topology;
 
 /// The pause before subscribing again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How often it is looked at whether the masters are still there, and who they are: the longest that a change can stay
-/// unheard where a cluster has just given slots to a new master, or a peer has vanished without a word.
+/// How often to check that the masters answer and are still the same. This is the longest time that a change may go
+/// unnoticed after a cluster moved slots to a new master, or after a peer vanished silently.
 const LOOK: Duration = Duration::from_secs(2);
-/// Every so many looks the sentinels are asked, which takes two connections; a master they demote says so by closing.
+/// Ask the sentinels only at every fifth check, because asking takes two connections. A master that they demote closes
+/// its connections by itself.
 const SENTINEL_LOOKS: u32 = 5;
 
-/// Listens for ever.
+/// Subscribes again and again, and never returns.
 pub(super) async fn listen(link: RedisLink, prefix: String, cache: Arc<OpenIdCache>) {
     let mut told = None;
     loop {
         let why = subscribe(&link, &prefix, &cache, &mut told).await;
         cache.unsubscribed();
-        // Each reason once, not with every try: a Redis that forbids CLIENT TRACKING does so for ever.
+        // Log each reason once, not on every try: a Redis that forbids `CLIENT TRACKING` does so forever.
         if told.as_ref() != Some(&why) {
             tracing::warn!(
                 redis = %link.url(), why,
@@ -41,7 +43,8 @@ pub(super) async fn listen(link: RedisLink, prefix: String, cache: Arc<OpenIdCac
     }
 }
 
-/// Subscribes to all masters and hands on what they say, until one of them is lost or they are others; returns why.
+/// Subscribes to all masters and applies their invalidations, until a connection is lost or the masters change. Returns
+/// the reason.
 async fn subscribe(link: &RedisLink, prefix: &str, cache: &OpenIdCache, told: &mut Option<String>) -> String {
     let (sender, mut pushes) = mpsc::unbounded_channel();
     let masters = match masters(link).await {
@@ -59,7 +62,7 @@ async fn subscribe(link: &RedisLink, prefix: &str, cache: &OpenIdCache, told: &m
     if told.take().is_some() {
         tracing::info!(redis = %link.url(), "changes of the mapping are heard of again");
     }
-    // Beside the news, not between them: a look that takes long must not hold up what has changed.
+    // Check concurrently: a slow check must not delay invalidations.
     let changed = watch(link, &masters, connections);
     tokio::pin!(changed);
     loop {
@@ -76,7 +79,7 @@ async fn subscribe(link: &RedisLink, prefix: &str, cache: &OpenIdCache, told: &m
     }
 }
 
-/// Holds the connections until one of them is lost or the masters are others; returns why.
+/// Keeps the connections until one of them is lost or the masters change. Returns the reason.
 async fn watch(
     link: &RedisLink,
     known: &BTreeSet<Node>,
@@ -90,7 +93,7 @@ async fn watch(
     loop {
         tokio::time::sleep(LOOK).await;
         for connection in &mut connections {
-            // A peer that vanished without a word is noticed by asking.
+            // Only a request detects a peer that vanished silently.
             if let Err(error) = redis::cmd("PING").query_async::<Value>(connection).await {
                 return error.to_string();
             }
@@ -108,7 +111,7 @@ async fn watch(
     }
 }
 
-/// An invalidation names keys, or nothing: then all keys are meant (`FLUSHALL`).
+/// An invalidation lists keys. Without a list it means all keys (`FLUSHALL`), which a new subscription number covers.
 fn hand_on(data: &[Value], cache: &OpenIdCache) {
     match data.first() {
         Some(Value::Array(keys)) => {

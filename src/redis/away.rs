@@ -1,16 +1,17 @@
-//! Which parts of a cluster do not answer, so that they keep nobody else waiting: the library's connection to a cluster is one,
-//! and while it looks for a node that is away it answers nobody.
+//! Tracks which parts of a cluster do not answer, so that their commands do not delay others. The `redis` library has
+//! one connection to a cluster, and while that connection looks for a lost node it answers nobody.
 //!
-//! A part is what shares a hash tag, and so a slot. The first command that it leaves without an answer marks it; from then on
-//! its commands are turned away unsent, and a connection of its own looks once a second whether somebody answers for it again,
-//! after a fail-over perhaps. That connection then takes the place of the shared one.
+//! A part is all keys with one hash tag, which share one slot. The first command that gets no answer marks its part.
+//! The link then refuses commands to that part without sending them, and a separate connection checks once a second
+//! whether some node answers for the part again, perhaps after a fail-over. Then that connection replaces the shared
+//! one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redis::{Arg, Cmd};
 
-/// The parts that are away, each with one of its keys.
+/// The parts that do not answer, each with one of its keys.
 #[derive(Default)]
 pub(super) struct Away {
     parts: Mutex<Parts>,
@@ -22,14 +23,14 @@ struct Parts {
     is_followed: bool,
 }
 
-/// The part of a cluster that a command goes to.
+/// The part of a cluster that holds a command's key.
 pub(super) struct Part {
     tag: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl Part {
-    /// Of the first key of a command; `None` where it has none.
+    /// The part of the command's first key; `None` if the command has no key.
     pub(super) fn of(command: &Cmd) -> Option<Self> {
         let word = |at: usize| match command.args_iter().nth(at) {
             Some(Arg::Simple(word)) => Some(word),
@@ -49,7 +50,7 @@ impl Part {
     }
 }
 
-/// What stands between the first `{` and the next `}`, if anything does; else the whole key. Source: Redis Cluster
+/// The text between the first `{` and the next `}` if it is not empty, otherwise the whole key. Source: Redis Cluster
 /// specification, "Hash tags".
 fn tag_of(key: &[u8]) -> &[u8] {
     let inner = key.iter().position(|byte| *byte == b'{').and_then(|open| {
@@ -65,19 +66,19 @@ impl Away {
         self.parts().keys.contains_key(&part.tag)
     }
 
-    /// Marks a part. `true`: nobody looks after the parts that are away yet, and whoever is told so must.
+    /// Marks a part. `true` means that no task checks the marked parts yet: the caller must start one.
     pub(super) fn mark(&self, part: Part) -> bool {
         let mut parts = self.parts();
         parts.keys.insert(part.tag, part.key);
         !std::mem::replace(&mut parts.is_followed, true)
     }
 
-    /// One key of each part.
+    /// One key of each marked part.
     pub(super) fn keys(&self) -> Vec<Vec<u8>> {
         self.parts().keys.values().cloned().collect()
     }
 
-    /// The part of this key answers again. `true`: none is away any more, and nobody needs to look after them.
+    /// Unmarks the part of this key. `true` means that no marked part is left: the task that checks them must end.
     pub(super) fn is_back(&self, key: &[u8]) -> bool {
         let mut parts = self.parts();
         parts.keys.remove(tag_of(key));

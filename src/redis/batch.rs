@@ -1,4 +1,4 @@
-//! Many commands at a time, for work in bulk: one answer for each, in their order.
+//! Sends many commands at a time, for bulk work, and returns one answer for each, in order.
 
 use futures_util::{StreamExt as _, stream};
 use redis::aio::ConnectionLike as _;
@@ -9,15 +9,16 @@ use super::dial::Connection;
 use super::error::{LinkError, classify};
 use super::redirect;
 
-/// How many commands may be under way to a cluster at once. Each finds its own node there, and is redirected on its own.
+/// How many commands to a cluster may be unanswered at once. Each goes to its own node, and each
+/// follows redirects on its own.
 const UNDER_WAY: usize = 1024;
 
 impl RedisLink {
-    /// Sends commands, each once, and returns what each was answered. In a cluster they may be done in any order.
+    /// Sends each command once and returns their answers. A cluster may execute them in any order.
     ///
     /// # Errors
-    /// When one of them was not answered, then [`LinkError`]: any of them may have taken effect. That a server refused one
-    /// is no error of the others, and stands at its place.
+    /// [`LinkError`] when one of them got no answer: any of them may have taken effect. If the server refused a
+    /// command, its place in the list holds that error, and the other answers stay valid.
     pub async fn all(&self, commands: Vec<Cmd>) -> Result<Vec<Result<Value, LinkError>>, LinkError> {
         if commands.is_empty() {
             return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Opens a connection to whoever is the master now, with every option of the library written out.
+//! Opens connections to the current master, with every option of the `redis` library set explicitly.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -22,9 +22,9 @@ use super::Options;
 use super::redirect;
 use super::url::{RedisUrl, Topology};
 
-/// How many commands may wait for a connection's writer; more wait for room.
+/// How many commands a connection queues for its writer; further ones wait until there is room.
 const WAITING_COMMANDS: usize = 256;
-/// A peer that vanished without a word is noticed within about this time, on an idle connection and on a busy one.
+/// The keepalive settings detect a peer that vanished silently within about this time, on idle and on busy connections.
 const VANISHED: Duration = Duration::from_secs(15);
 
 /// A connection that many tasks share.
@@ -37,7 +37,7 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Whether the server, or one of the cluster's masters, answers.
+    /// Succeeds if the server, or any master of the cluster, answers.
     pub(super) async fn ping(&mut self) -> Result<(), RedisError> {
         let ping = redis::cmd("PING");
         match self {
@@ -96,10 +96,11 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// Opens a connection. `pushes` is told when one to a single server is lost; a cluster's mends itself.
+/// Opens a connection. A connection to a single server reports its loss to `pushes`; a cluster connection reconnects by
+/// itself.
 ///
 /// # Errors
-/// When nobody answers who is the master, then why.
+/// The reason, when no master can be found or connected.
 pub async fn dial(url: &RedisUrl, options: &Options, pushes: Pushes) -> Result<Connection, String> {
     match &url.topology {
         Topology::Standalone | Topology::Sentinel { .. } => {
@@ -112,16 +113,16 @@ pub async fn dial(url: &RedisUrl, options: &Options, pushes: Pushes) -> Result<C
     }
 }
 
-/// `host` and `port` of one server.
+/// Host and port of one server.
 pub type Node = (String, u16);
 
-/// Who gets what a server sends unasked, the end of the connection included. Must not block.
+/// Receives the messages that a server sends unasked, and the end of the connection. Must not block.
 pub type Pushes = Arc<dyn AsyncPushSender>;
 
-/// Opens a connection to one server. `pushes` gets what it sends unasked.
+/// Opens a connection to one server. `pushes` receives what the server sends unasked.
 ///
 /// # Errors
-/// When it cannot be opened, then why.
+/// The reason, when the connection cannot be opened.
 pub async fn node_connection(
     url: &RedisUrl,
     options: &Options,
@@ -133,14 +134,14 @@ pub async fn node_connection(
         .map_err(|error| error.to_string())
 }
 
-/// Whom a connection greets, and with what.
+/// What a connection sends in its greeting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Peer {
-    /// User, password and database.
+    /// To a server: user, password and database.
     Server,
-    /// Nothing.
+    /// To a sentinel: nothing.
     Sentinel,
-    /// User and password.
+    /// To a sentinel that asks for a password: user and password.
     GuardedSentinel,
 }
 
@@ -151,7 +152,8 @@ async fn connect(
     peer: Peer,
     pushes: Option<Pushes>,
 ) -> Result<MultiplexedConnection, RedisError> {
-    // Left at the library's: how many commands may be under way at once (no limit), its resolver, its write buffer.
+    // These stay at the library's defaults: the number of unanswered commands (no limit), the resolver, the write
+    // buffer.
     let mut config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(options.connect_timeout))
         .set_response_timeout(Some(options.response_timeout))
@@ -164,10 +166,10 @@ async fn connect(
         .await
 }
 
-/// The server itself, or whom the sentinels call the master and who says so too.
+/// The configured server, or the server that a sentinel names as master and that confirms it.
 ///
 /// # Errors
-/// When no sentinel knows, or the one they name is no master, then why.
+/// The reason, when no sentinel knows the master, or the named server says that it is not one.
 pub async fn master(url: &RedisUrl, options: &Options) -> Result<Node, String> {
     let Topology::Sentinel { master } = &url.topology else {
         return url
@@ -193,7 +195,7 @@ async fn ask_sentinel(
     master: &str,
 ) -> Result<Node, String> {
     let connected = match connect(url, options, sentinel, Peer::Sentinel, None).await {
-        // Sentinels with a password have the servers' own, as a rule. It is told to those only that ask for one.
+        // Sentinels with a password usually share the servers' password. Send it only to a sentinel that asks for one.
         Err(error) if error.code() == Some("NOAUTH") && url.password.is_some() => {
             connect(url, options, sentinel, Peer::GuardedSentinel, None).await
         }
@@ -207,7 +209,7 @@ async fn ask_sentinel(
         .await
         .map_err(|error| error.to_string())?;
     let node = named.ok_or_else(|| format!("it knows no master called {master}"))?;
-    // Sentinels name a demoted master for a while: it is asked itself.
+    // For a while after a fail-over, sentinels still name the demoted master, so ask the server itself.
     let mut connection = node_connection(url, options, &node, None).await?;
     let role: Vec<Value> = redis::cmd("ROLE")
         .query_async(&mut connection)
@@ -229,7 +231,8 @@ async fn cluster(url: &RedisUrl, options: &Options) -> Result<ClusterConnection,
         .iter()
         .map(|node| info(url, node, Peer::Server))
         .collect::<Result<Vec<_>, _>>();
-    // No `retries`: what may be sent again, `redirect` sends again. Lost nodes are connected to again without a limit.
+    // `retries(0)`: `redirect` repeats the commands that may be repeated. The library reconnects lost nodes without a
+    // limit.
     let mut builder = ClusterClientBuilder::new(nodes.map_err(|error| error.to_string())?)
         .retries(0)
         .connection_timeout(options.connect_timeout)
@@ -267,7 +270,7 @@ fn certificates(options: &Options) -> TlsCertificates {
     }
 }
 
-/// The library's default leaves Nagle's algorithm on, which delays small commands that share a connection.
+/// The library leaves Nagle's algorithm on by default, which delays small commands on a shared connection.
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(VANISHED.checked_div(3).unwrap_or(VANISHED))

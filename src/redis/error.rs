@@ -1,17 +1,17 @@
-//! Why a command was not done, or perhaps was: the difference is somebody's money.
+//! Whether a failed command certainly took no effect or perhaps did: a wrong answer could pay an order twice.
 
 use redis::{ErrorKind, RedisError};
 
 use super::redirect;
 use super::url::Topology;
 
-/// Why a command was not done, or perhaps was.
+/// Why a command failed, and whether it may have taken effect.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LinkError {
-    /// No connection: the command was certainly not sent.
+    /// No connection: nothing was sent.
     #[error("Redis cannot be reached, nothing was sent: {0}")]
     NotSent(String),
-    /// The connection broke or the time was over: the command may have taken effect.
+    /// The connection broke or the timeout passed: the command may have taken effect.
     #[error("Redis did not answer, the command may have taken effect: {0}")]
     Unanswered(String),
     /// Redis answered with an error: the command took no effect.
@@ -19,20 +19,20 @@ pub enum LinkError {
     Refused {
         /// `READONLY`, `OOM`, `LOADING`, `NOPERM`, …
         code: String,
-        /// The rest of its words.
+        /// The rest of the error message.
         text: String,
     },
-    /// Redis stopped a script with an error: what it had written until then stays written.
+    /// Redis stopped a script with an error. Whatever the script had written before stays written.
     #[error("Redis stopped a script, which may have taken effect in part: {code} {text}")]
     Stopped {
         /// `NOPERM`, `WRONGTYPE`, `ERR`, …
         code: String,
-        /// The rest of its words.
+        /// The rest of the error message.
         text: String,
     },
 }
 
-/// What a script is refused with before it has written anything: before it runs, or by its first write.
+/// Error codes by which Redis refuses a script before it has written anything: before it runs, or at its first write.
 const BEFORE_A_WRITE: [&str; 14] = [
     "NOSCRIPT",
     "LOADING",
@@ -57,7 +57,7 @@ impl LinkError {
         matches!(self, Self::Unanswered(_) | Self::Stopped { .. })
     }
 
-    /// The same error, where it was a script that met it: nothing rolls back what a script has done.
+    /// Converts an error of a script: Redis does not roll back what a script has already written.
     pub(super) fn of_a_script(self) -> Self {
         match self {
             Self::Refused { code, text } if !BEFORE_A_WRITE.contains(&code.as_str()) => {
@@ -68,13 +68,13 @@ impl LinkError {
         }
     }
 
-    /// Whether this is a demoted master's word: the present one must be looked for.
+    /// Whether a demoted master refused the write: the link must look for the current master.
     pub(super) fn is_read_only(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "READONLY")
     }
 }
 
-/// What an error of a command that was handed to a connection means. In doubt, that it may have taken effect.
+/// Classifies an error of a command that was handed to a connection. In doubt the command may have taken effect.
 pub(super) fn classify(error: &RedisError, topology: &Topology) -> LinkError {
     let is_refusal = match topology {
         Topology::Standalone | Topology::Sentinel { .. } => {
@@ -91,8 +91,9 @@ pub(super) fn classify(error: &RedisError, topology: &Topology) -> LinkError {
     }
 }
 
-/// A cluster's client that fails to look at the slots anew hands that failure to commands that are under way, which may
-/// have taken effect all the same. So only what `CLUSTER SLOTS` is never answered with is sure to be the command's own.
+/// When the library's cluster client fails to refresh the slots, it returns that failure for other commands that still
+/// wait, although those may have taken effect. So only an error that `CLUSTER SLOTS` itself never returns certainly
+/// belongs to the command.
 fn is_refusal_of_a_cluster(error: &RedisError) -> bool {
     const OF_WRITES: [&str; 7] = [
         "OOM",
@@ -162,7 +163,7 @@ mod tests {
                 "{kind:?}"
             );
         }
-        // A node that is asked for the slots may say these, and a cluster's client tells them to others.
+        // A node may answer these to `CLUSTER SLOTS`, and the cluster client then returns them for other commands.
         for kind in [
             ServerErrorKind::ResponseError,
             ServerErrorKind::BusyLoading,

@@ -1,4 +1,4 @@
-//! Who the masters are, and every key that they hold.
+//! Lists the masters, and every key on them.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -14,13 +14,13 @@ use super::dial::{self, Node};
 use super::error::LinkError;
 use super::url::Topology;
 
-/// How many keys `SCAN` is to look at for one answer.
+/// `COUNT` of `SCAN`: about how many keys it examines per call.
 const PAGE: usize = 1000;
 
-/// Who the masters are: one, but in a cluster.
+/// The masters: one server, or several in a cluster.
 ///
 /// # Errors
-/// When nobody says, then why.
+/// The reason, when no sentinel or node names them.
 pub async fn masters(link: &RedisLink) -> Result<BTreeSet<Node>, String> {
     match &link.url().topology {
         Topology::Standalone | Topology::Sentinel { .. } => {
@@ -49,7 +49,7 @@ pub async fn masters(link: &RedisLink) -> Result<BTreeSet<Node>, String> {
                 };
                 Some((host, u16::try_from(*port).ok()?))
             };
-            // One that cannot be read is an error: its changes would be missed without anybody knowing.
+            // Fail on an unreadable entry: the caller would otherwise miss that master's changes without noticing.
             let masters: Option<BTreeSet<Node>> = slots.iter().map(master_of).collect();
             let masters = masters.ok_or("the cluster names a master without an address")?;
             if masters.is_empty() {
@@ -62,11 +62,11 @@ pub async fn masters(link: &RedisLink) -> Result<BTreeSet<Node>, String> {
 }
 
 impl RedisLink {
-    /// Hands every key that begins with `prefix` to `each`, on every master. What changes meanwhile may be found or not; a key
-    /// may be found twice.
+    /// Calls `each` with every key on every master that begins with `prefix`. `SCAN` may or may not report keys that
+    /// change meanwhile, and may report a key twice.
     ///
     /// # Errors
-    /// When one of the masters cannot be asked, then [`LinkError`].
+    /// [`LinkError`] when one of the masters does not answer.
     pub async fn keys(&self, prefix: &str, mut each: impl FnMut(Vec<u8>)) -> Result<(), LinkError> {
         let pattern = pattern(prefix);
         for master in masters(self).await.map_err(|why| self.not_sent(&why))? {
@@ -89,7 +89,7 @@ impl RedisLink {
     }
 }
 
-/// A pattern of `SCAN` for what begins so.
+/// A `MATCH` pattern of `SCAN` for keys that begin with `prefix`.
 fn pattern(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len().saturating_add(1));
     for letter in prefix.chars() {

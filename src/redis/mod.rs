@@ -1,12 +1,13 @@
-//! The one way to Redis: standalone, Sentinel, Cluster and TLS behind one handle, for the ledger and the identity store.
+//! The connection to Redis for the ledger and the openid store: standalone, Sentinel, Cluster and TLS behind one
+//! handle.
 //!
-//! [`url`] is what a configuration names, [`dial`] opens a connection to whoever is the master now. Every library option
-//! is written out here, since a default that changes could change what happens to money.
+//! [`url`] parses the configured URL, [`dial`] opens a connection to the current master. This code sets every library
+//! option explicitly, because a changed default could change what happens to money.
 //!
-//! # What may be sent twice
-//! Nothing whose effect is unsure: a command whose connection breaks or whose time is over is an error, and the caller
-//! decides. Sent again is only what a server has turned away (`READONLY`, `NOSCRIPT`; in a cluster see [`redirect`]), and
-//! what [`RedisLink::read`] asks.
+//! # What the link sends twice
+//! Never a command whose effect is unsure: if its connection breaks or its timeout passes, the caller gets an error and
+//! decides. The link repeats only commands that a server refused (`READONLY`, `NOSCRIPT`; in a cluster see
+//! [`redirect`]) and the reads of [`RedisLink::read`].
 
 mod away;
 
@@ -41,46 +42,46 @@ use self::url::Topology;
 use crate::breaker::Breaker;
 use payout_domain::breaker::BreakerSettings;
 
-/// A Redis that cannot be connected, or leaves this many commands in a row without an answer, is not tried for a moment,
-/// so that a dead one costs its callers little.
+/// Pauses between attempts when Redis cannot be connected, or leaves this many commands in a row unanswered, so that
+/// callers fail fast instead of waiting for each timeout.
 pub const BREAKER: BreakerSettings = BreakerSettings {
     failures: 3,
     first_pause: Duration::from_millis(200),
     longest_pause: Duration::from_secs(2),
 };
 
-/// Room for what an order's scripts are told, so that it is written without being moved.
+/// Initial buffer size: enough for a script call of a usual order without reallocation.
 const USUAL_CALL_BYTES: usize = 2560;
 
-/// How many scripts may wait for replicas at once, each on a connection of its own.
+/// How many scripts may wait for replicas at once, each on its own connection.
 const WAITING_SCRIPTS: usize = 8;
 
-/// How often at most a connection to a cluster is opened beside the one that failed a command.
+/// The shortest time between two replacements of a cluster connection that failed a command.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 
-/// How connections are made.
+/// How the link opens connections.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Name, TCP, TLS and greeting of one connection.
+    /// Limit for name lookup, TCP, TLS and the greeting of one connection.
     pub connect_timeout: Duration,
-    /// One command's answer.
+    /// Limit for the answer to one command.
     pub response_timeout: Duration,
-    /// Replaces the public roots, for `rediss`.
+    /// Replaces the public root certificates, for `rediss`.
     pub ca_pem: Option<String>,
 }
 
-/// How many replicas must have a write.
+/// How many replicas must acknowledge a write.
 #[derive(Clone, Copy)]
 pub struct Replicas {
-    /// So many.
+    /// The number of replicas.
     pub count: usize,
-    /// For at most this long.
+    /// How long to wait for them.
     pub timeout: Duration,
-    /// Whether a script's answer says that it wrote; where it did not, there is nothing to wait for.
+    /// Whether a script's answer says that it wrote. If it did not, the link does not wait.
     pub has_written: fn(&Value) -> bool,
 }
 
-/// A link to one Redis, however it is made up. Cheap to clone; connects when it is first used, and again when needed.
+/// A link to one Redis of any topology. Cheap to clone. It connects on first use and reconnects when needed.
 #[derive(Clone)]
 pub struct RedisLink {
     inner: Arc<Inner>,
@@ -101,12 +102,12 @@ struct State {
     current: Option<Current>,
     own: Vec<Current>,
     generation: u64,
-    /// When a connection to a cluster was last begun in the background.
+    /// When the link last began to open a cluster connection in the background.
     renewed_at: Option<Instant>,
 }
 
 impl State {
-    /// This connection is the one from now on. Returns its generation.
+    /// Makes this the current connection and returns its generation.
     fn renewed(&mut self, connection: Connection, is_lost: Arc<AtomicBool>) -> u64 {
         self.generation = self.generation.wrapping_add(1);
         self.current = Some(Current {
@@ -118,7 +119,7 @@ impl State {
     }
 }
 
-/// A connection that is used until it fails a command, or is lost while nobody uses it.
+/// A connection, used until it fails a command or is lost while idle.
 struct Current {
     generation: u64,
     connection: Connection,
@@ -126,14 +127,14 @@ struct Current {
 }
 
 impl RedisLink {
-    /// A link that is not connected yet.
+    /// A link that is not connected yet, with its own circuit breaker.
     #[must_use]
     pub fn new(url: RedisUrl, options: Options) -> Self {
         let breaker = Breaker::new(url.to_string(), BREAKER);
         Self::behind(url, options, breaker)
     }
 
-    /// The same, with a circuit of the caller's.
+    /// A link that is not connected yet, with the caller's circuit breaker.
     #[must_use]
     pub fn behind(url: RedisUrl, options: Options, breaker: Breaker) -> Self {
         let inner = Inner {
@@ -150,22 +151,22 @@ impl RedisLink {
         }
     }
 
-    /// Where it leads to; shows no password.
+    /// The URL of this Redis. Its `Display` hides the password.
     #[must_use]
     pub fn url(&self) -> &RedisUrl {
         &self.inner.url
     }
 
-    /// How its connections are made.
+    /// How the link opens connections.
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.inner.options
     }
 
-    /// Sends a command, once.
+    /// Sends a command once.
     ///
     /// # Errors
-    /// When it was not done, or perhaps was, then [`LinkError`].
+    /// [`LinkError`] when the command was not executed, or perhaps was.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LinkError> {
         let part = self.part_of(command)?;
         let (generation, mut connection) = self.connection().await?;
@@ -173,10 +174,10 @@ impl RedisLink {
         typed(self.judge_part(part, generation, answered)?)
     }
 
-    /// Sends a command that only reads; once more on a new connection where the first one broke.
+    /// Sends a command that only reads. Repeats it once if it got no answer.
     ///
     /// # Errors
-    /// When it was not answered, then [`LinkError`].
+    /// [`LinkError`] when it got no answer.
     pub async fn read<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LinkError> {
         match self.query(command).await {
             Err(LinkError::Unanswered(_)) => self.query(command).await,
@@ -184,11 +185,11 @@ impl RedisLink {
         }
     }
 
-    /// Runs a script by its digest, and loads it first where Redis does not know it. With `replicas`, the same connection
-    /// then waits until so many replicas have what it wrote.
+    /// Runs a script by its digest and loads it first if Redis does not know it. With `replicas`, the same connection
+    /// then waits until that many replicas have the write.
     ///
     /// # Errors
-    /// When it was not done, or perhaps was (too few replicas included), then [`LinkError`].
+    /// [`LinkError`] when the script did not run, or perhaps did. Too few replicas count as "perhaps".
     pub async fn script<T, K, A>(
         &self,
         script: &Script,
@@ -203,7 +204,7 @@ impl RedisLink {
     {
         let call = Call::of(script, keys, arguments);
         let done = match self.invoke(&call, replicas).await {
-            // A demoted master took no effect: the present one is asked.
+            // The demoted master changed nothing, so ask the current one.
             Err(error) if error.is_read_only() => self.invoke(&call, replicas).await,
             done => done,
         };
@@ -233,8 +234,8 @@ impl RedisLink {
         Ok((self.judge_part(part, generation, value)?, None))
     }
 
-    /// On a connection that nobody shares, since `WAIT` holds up whatever comes behind it. One that was dropped half way
-    /// is not used again.
+    /// Uses a connection that no other task shares, because `WAIT` blocks every later command on it. If the caller
+    /// drops this future half way, the connection is dropped too.
     async fn invoke_and_wait(
         &self,
         call: &Call<'_>,
@@ -259,7 +260,8 @@ impl RedisLink {
         Ok((value, Some((acknowledged, replicas.count))))
     }
 
-    /// One to whom the shared connection leads too: where that was given up, the present master is looked for.
+    /// A separate connection to the same server as the shared one. If the link has given up the shared one, this first
+    /// finds the current master.
     async fn own_connection(&self) -> Result<Current, LinkError> {
         let (generation, _) = self.connection().await?;
         {
@@ -281,28 +283,28 @@ impl RedisLink {
         })
     }
 
-    /// Whether Redis answers.
+    /// Checks that Redis answers.
     ///
     /// # Errors
-    /// When it does not, then [`LinkError`].
+    /// [`LinkError`] when it does not.
     pub async fn ready(&self) -> Result<(), LinkError> {
-        // In a cluster the answer of any master will do: one that is down stops the orders of its slots only.
+        // In a cluster any master's answer is enough: a master that is down stops only the orders in its slots.
         let (generation, mut connection) = self.connection().await?;
         let answered = connection.ping().await;
         self.judge(generation, answered)
     }
 
-    /// Asks every master the same, and returns the answers.
+    /// Sends the command to every master and returns the answers.
     ///
     /// # Errors
-    /// When one of them does not answer, then [`LinkError`].
+    /// [`LinkError`] when one of them does not answer.
     pub async fn each_master(&self, command: &Cmd) -> Result<Vec<Value>, LinkError> {
         let (generation, mut connection) = self.connection().await?;
         let answered = connection.ask_every_master(command).await;
         self.judge(generation, answered)
     }
 
-    /// What came of a command; a connection that failed it is not used again.
+    /// Classifies the result of a command, tells the breaker, and gives up a connection that failed the command.
     fn judge<T>(&self, generation: u64, answered: Result<T, RedisError>) -> Result<T, LinkError> {
         let answered = answered.map_err(|error| classify(&error, &self.inner.url.topology));
         if self.inner.url.topology == Topology::Cluster {
@@ -324,10 +326,10 @@ impl RedisLink {
         answered
     }
 
-    /// The part of a cluster that a command goes to.
+    /// The part of a cluster that the command goes to.
     ///
     /// # Errors
-    /// When that part is away, then [`LinkError::NotSent`].
+    /// [`LinkError::NotSent`] when that part is marked as not answering.
     fn part_of(&self, command: &Cmd) -> Result<Option<Part>, LinkError> {
         if self.inner.url.topology != Topology::Cluster {
             return Ok(None);
@@ -341,7 +343,7 @@ impl RedisLink {
         }
     }
 
-    /// The same as [`RedisLink::judge`]; a part of a cluster that gave no answer is away from then on.
+    /// Like [`RedisLink::judge`], but also marks a part of a cluster that gave no answer.
     fn judge_part<T>(
         &self,
         part: Option<Part>,
@@ -357,7 +359,7 @@ impl RedisLink {
         judged
     }
 
-    /// Looks whether the parts that are away answer again, on connections of its own, until all do.
+    /// Checks on separate connections whether the marked parts answer again, until all of them do.
     async fn follow_away(self) {
         loop {
             let is_lost = Arc::new(AtomicBool::new(false));
@@ -382,8 +384,9 @@ impl RedisLink {
         }
     }
 
-    /// One node that is away says nothing about the others, so it neither opens the circuit nor takes the connection from
-    /// them: beside it another one is opened, which finds a fail-over.
+    /// A lost node says nothing about the others. So its failure neither opens the circuit breaker nor takes the
+    /// connection from other commands: the link opens a second connection, which finds the new master after a
+    /// fail-over.
     fn judge_cluster<T>(&self, generation: u64, answered: Result<T, LinkError>) -> Result<T, LinkError> {
         match &answered {
             Err(error) if error.is_unsure() || error.is_read_only() => self.renew(generation),
@@ -392,8 +395,8 @@ impl RedisLink {
         answered
     }
 
-    /// Opens a connection in the background and puts it in the place of this one, once in [`RENEW_EVERY`]. If none can be had,
-    /// nobody of the cluster answers.
+    /// Opens a connection in the background and replaces this one, at most once per [`RENEW_EVERY`]. If that fails, no
+    /// node of the cluster answers, and the breaker opens.
     fn renew(&self, generation: u64) {
         {
             let mut state = self.state();
@@ -428,13 +431,13 @@ impl RedisLink {
         may_try.map_err(|why| self.not_sent(&why))?;
         match self.connected() {
             Some(connected) => Ok(connected),
-            // In a box: every command would otherwise have the room that dialling needs.
+            // Boxed: otherwise the future of every command would be as large as dialling needs.
             None => Box::pin(self.connect()).await,
         }
     }
 
     async fn connect(&self) -> Result<(u64, Connection), LinkError> {
-        // One dials, the others wait for it.
+        // One task dials, the others wait for it.
         let _one = self.inner.dialing.lock().await;
         if let Some(connected) = self.connected() {
             return Ok(connected);
@@ -455,7 +458,7 @@ impl RedisLink {
         }
     }
 
-    /// No connection could be had.
+    /// The error for a missing connection.
     fn not_sent(&self, why: &str) -> LinkError {
         LinkError::NotSent(format!("{}: {why}", self.inner.url))
     }
@@ -484,7 +487,7 @@ impl RedisLink {
     }
 }
 
-/// A call of a script by its digest, written once.
+/// A script call by digest, encoded once.
 struct Call<'a> {
     script: &'a Script,
     command: Cmd,
@@ -504,7 +507,8 @@ impl<'a> Call<'a> {
         Self { script, command }
     }
 
-    /// Runs it; a server that does not know the script has done nothing, is told it, and asked once more.
+    /// Runs the script. A server that does not know it has changed nothing: this loads the script there and calls it
+    /// again.
     async fn run(&self, connection: &mut Connection) -> Result<Value, RedisError> {
         match self.command.query_async(connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -516,15 +520,15 @@ impl<'a> Call<'a> {
     }
 }
 
-/// A command that was answered with something else than it has as an answer may have taken effect.
+/// Converts the answer. A command whose answer has an unexpected type may have taken effect.
 fn typed<T: FromRedisValue>(value: Value) -> Result<T, LinkError> {
     T::from_redis_value(value).map_err(|error| {
         LinkError::Unanswered(format!("its answer is of another type than expected: {error}"))
     })
 }
 
-/// Notes that a connection was lost, so that no command is tried on it: a command that was not sent is surer than one
-/// that was not answered.
+/// Sets `is_lost` when the connection ends, so that the link sends no command on it: `NotSent` is certain, `Unanswered`
+/// is not.
 fn notice(is_lost: &Arc<AtomicBool>) -> dial::Pushes {
     let is_lost = Arc::clone(is_lost);
     Arc::new(move |push: PushInfo| {

@@ -1,9 +1,9 @@
-//! Commands to a cluster: redirects are followed here, because the library's own following cannot be had without its
-//! repeating.
+//! Sends commands to a cluster and follows redirects here, because the library cannot follow them without also
+//! repeating commands.
 //!
-//! The library has one budget (`retries`) for `MOVED`, for `ASK` and for sending again after a time-out or a lost
-//! connection, when the first sending may have taken effect. So its budget is zero, and what a node has turned away
-//! (and only that) is sent again here: the library looks at the cluster's slots anew whenever a node says `MOVED`.
+//! The library has one budget (`retries`) for `MOVED`, for `ASK` and for a repetition after a timeout or a lost
+//! connection, when the first command may have taken effect. So this code sets that budget to zero and repeats only
+//! what a node refused. The library refreshes the cluster's slots by itself whenever a node answers `MOVED`.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -17,14 +17,14 @@ use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::SingleNodeRoutingInfo;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
-/// The pauses before a command that was turned away is sent again: the first redirect is followed at once, then a slot
-/// that is being moved, or a fail-over, gets a moment.
+/// The pauses before repeating a refused command. The first redirect is followed at once; later pauses give time to a
+/// slot migration or a fail-over.
 const PAUSES_MS: [u64; 5] = [0, 20, 50, 100, 200];
 
-/// Sends a command to the node that has its key, wherever that is by now.
+/// Sends a command to the node that holds its key.
 ///
 /// # Errors
-/// When it was not answered, or was turned away once more after the last pause, then the library's error.
+/// The library's error, when the command got no answer, or a node refused it again after the last pause.
 pub(super) async fn send(cluster: &mut ClusterConnection, command: &Cmd) -> RedisResult<Value> {
     let mut answered = cluster.req_packed_command(command).await;
     for pause in PAUSES_MS {
@@ -42,8 +42,8 @@ pub(super) async fn send(cluster: &mut ClusterConnection, command: &Cmd) -> Redi
     answered
 }
 
-/// Whether the node that got the command said that it did nothing, and another one or a later moment may do it. None of
-/// these is ever the answer to the library's own look at the slots, which it may hand to a command that is under way.
+/// Whether the node said that it did nothing, and that another node or a later moment may do it. `CLUSTER SLOTS` never
+/// returns any of these, so they cannot be another command's error (see `error.rs`).
 pub(super) fn was_turned_away(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Server(kind) => matches!(
@@ -58,7 +58,7 @@ pub(super) fn was_turned_away(error: &RedisError) -> bool {
     }
 }
 
-/// The node that a slot is being moved to, by an `ASK`.
+/// The node that an `ASK` names: the slot is moving there.
 fn asked_node(error: &RedisError) -> Option<SingleNodeRoutingInfo> {
     if error.kind() != ErrorKind::Server(ServerErrorKind::Ask) {
         return None;
@@ -71,7 +71,7 @@ fn asked_node(error: &RedisError) -> Option<SingleNodeRoutingInfo> {
     })
 }
 
-/// `ASKING` counts for the very next command of its connection, so the two go in one piece.
+/// `ASKING` affects only the next command on its connection, so send both in one pipeline.
 async fn ask(
     cluster: &mut ClusterConnection,
     command: &Cmd,

@@ -1,5 +1,4 @@
-//! What a configuration names as a Redis: `redis://`, `rediss://`, and both with `+sentinel` and `+cluster`.
-//! Document: specification, section 4.
+//! Parses the URL of a Redis: `redis://`, `rediss://`, and both with `+sentinel` and `+cluster`. See docs/redis.md.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +8,7 @@ use url::Url;
 
 use payout_domain::secret::Secret;
 
-/// The schemes that are known.
+/// The known schemes.
 const SCHEMES: [&str; 6] = [
     "redis",
     "rediss",
@@ -19,48 +18,48 @@ const SCHEMES: [&str; 6] = [
     "rediss+cluster",
 ];
 
-/// What a whole URL looks like.
+/// The forms of a URL, for error messages.
 const FORMS: &str = "write redis://[user:password@]host:port[/db], redis+sentinel://host:port,host:port/MASTER[/db] or \
                      redis+cluster://host:port,host:port; rediss for TLS";
 
-/// How a Redis is made up.
+/// The topology of a Redis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Topology {
     /// One server.
     Standalone,
-    /// Sentinels that know who is the master of this name.
+    /// Sentinels that know the current master.
     Sentinel {
-        /// The name that the sentinels know the master by.
+        /// The master's name at the sentinels.
         master: String,
     },
     /// A Redis Cluster.
     Cluster,
 }
 
-/// A Redis, as it is named by a URL. `Debug` and `Display` show the URL without the password.
+/// A Redis, named by a URL. `Debug` and `Display` show the URL without the password.
 #[derive(Clone, Hash)]
 pub struct RedisUrl {
     shown: String,
-    /// How it is made up.
+    /// The topology.
     pub topology: Topology,
-    /// Whether TLS is spoken, to sentinels too.
+    /// Whether to use TLS, to sentinels too.
     pub tls: bool,
     /// `host:port` of the server, the sentinels, or some of the cluster's nodes.
     pub hosts: Vec<(String, u16)>,
     /// ACL user.
     pub user: Option<String>,
-    /// Password of the server; told to sentinels too if they ask for one.
+    /// Password of the server. Sentinels get it only if they ask for one.
     pub password: Option<Secret>,
     /// Database number.
     pub database: i64,
 }
 
 impl RedisUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// When it is none of the forms above, then what is wrong and what would be right. Nothing that is given is repeated: what
-    /// was meant as a host may be a password.
+    /// When it has none of the forms above: what is wrong, and the correct form. The message repeats no part of the
+    /// URL, because what looks like a host may be a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text
             .split_once("://")
@@ -69,7 +68,7 @@ impl RedisUrl {
                 let schemes = SCHEMES.map(|scheme| format!("{scheme}://")).join(" ");
                 format!("is not the URL of a Redis: start it with one of {schemes}")
             })?;
-        // Up to the last `@`: a password that was not encoded may hold `@`, `/` and `?` itself.
+        // Split at the last `@`: a password without percent-encoding may contain `@`, `/` and `?`.
         let (credentials, place) = rest
             .rsplit_once('@')
             .map_or((None, rest), |(credentials, place)| (Some(credentials), place));
@@ -117,7 +116,7 @@ impl RedisUrl {
     }
 }
 
-/// `user:password` or `:password`. One word alone is a user to some clients and a password to others, so it is neither.
+/// `user:password` or `:password`. Some clients read a single word as a user and others as a password, so reject it.
 fn credentials_of(text: &str) -> Result<(Option<String>, Option<Secret>), String> {
     if text.contains('/') {
         return Err("a / in the user or the password must be written %2F".to_owned());
@@ -127,19 +126,19 @@ fn credentials_of(text: &str) -> Result<(Option<String>, Option<Secret>), String
         .ok_or("before the @, write user:password, or :password without a user")?;
     let (user, password) = (decode(user)?, decode(password)?);
     let user = (!user.is_empty()).then_some(user);
-    // A user may be one that needs no password; without a user an empty password is none.
+    // A user may have an empty password; without a user an empty password means none.
     let password = (user.is_some() || !password.is_empty()).then(|| Secret::new(password));
     Ok((user, password))
 }
 
-/// One host. Only this much is given to a general reader of URLs: none of them takes a list, or wipes a password.
+/// Parses one host. `Url` gets only this part, because no URL parser takes a list of hosts or wipes a password.
 fn host(text: &str) -> Result<(String, u16), String> {
     let unreadable = |why: &dyn fmt::Display| {
         format!(
             "a host or the port of one cannot be read ({why}): % and : in a password are written %25 and %3A"
         )
     };
-    // The reader of URLs drops such characters, and takes a colon alone for no port.
+    // `Url` would drop these characters, and would read a trailing colon as "no port".
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(unreadable(&"a blank is invalid there"));
     }
@@ -155,7 +154,8 @@ fn host(text: &str) -> Result<(String, u16), String> {
     }
 }
 
-/// Undoes percent-encoding, which must be whole: what was not encoded at all would be read as another text.
+/// Decodes percent-encoding. Every `%` must be followed by two digits: an unencoded password would otherwise be read as
+/// another one.
 fn decode(text: &str) -> Result<String, String> {
     let is_whole = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
     if !text.split('%').skip(1).all(is_whole) {

@@ -1,7 +1,7 @@
-//! `payout-sidecar demo`: the main job on embedded stores, with nothing else installed.
+//! `payout-sidecar demo`: shows the main features on embedded stores, with nothing else installed.
 //!
-//! It starts the stub upstream and a sidecar, posts what the platform would post, and shows what came back beside what
-//! should have. [`script`] is what is sent and expected, [`table`] prints it.
+//! It starts fake-wechat and a sidecar, posts what the platform would post, and shows the answers beside the expected
+//! ones. [`script`] has the requests and the expected answers, [`table`] prints them.
 
 mod script;
 mod table;
@@ -31,7 +31,7 @@ use crate::private;
 use fake_wechat::{FakeWechat, HandlerKind, Options};
 use payout_domain::fields::Fields;
 
-/// How long an answer may take.
+/// The timeout for one answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
@@ -41,9 +41,9 @@ pub(super) async fn demo(once: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Plays the script, serves on until it is ended where not only `once`, and returns how many answers were wrong.
+/// Runs the script, serves on until a signal unless `once` is set, and returns how many answers were wrong.
 async fn play(once: bool) -> anyhow::Result<usize> {
-    // Before there is anything to leave behind.
+    // Catch signals before anything exists that the demo must clean up.
     let mut ended = pin!(ended()?);
     let dir = tempfile::Builder::new()
         .prefix("payout-sidecar-demo-")
@@ -62,7 +62,7 @@ async fn play(once: bool) -> anyhow::Result<usize> {
     Ok(wrong)
 }
 
-/// What a demo has started.
+/// Everything that the demo has started.
 struct Playground {
     fake: FakeWechat,
     admin: SocketAddr,
@@ -72,7 +72,7 @@ struct Playground {
 }
 
 impl Playground {
-    /// Says what there is to try.
+    /// Prints what the user can try.
     #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
     fn tell(&self) {
         let Self {
@@ -93,7 +93,7 @@ impl Playground {
     }
 }
 
-/// Plays the script; returns how many answers were wrong.
+/// Starts everything and runs the script. Returns how many answers were wrong.
 #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
 async fn begin(dir: &Path) -> anyhow::Result<(usize, Playground)> {
     let fake = FakeWechat::start(Options {
@@ -183,7 +183,7 @@ fn random_token() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// Waits for what ends a demo: Ctrl-C, `kill`, a terminal that is closed. They are caught from now on.
+/// Waits for a signal that ends the demo: Ctrl-C, `kill`, a closed terminal. Catches them from this call on.
 fn ended() -> anyhow::Result<impl Future<Output = ()>> {
     let kinds = [
         SignalKind::interrupt(),

@@ -1,4 +1,4 @@
-//! What the demo sends, and what should come back.
+//! The demo's requests and the expected answers.
 
 use std::net::SocketAddr;
 
@@ -6,21 +6,21 @@ use payout_domain::encoding::Encoding::{self, Json, Xml};
 use payout_domain::fields::Fields;
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
-/// The app of every payout.
+/// The app of all payouts except the transfer.
 pub(super) const APP: &str = "wx8888888888888888";
-/// The merchant that pays through (the stand-in for) WeChat Pay.
+/// The merchant that pays through WeChat Pay, which fake-wechat simulates.
 pub(super) const MERCHANT: &str = "1900000109";
 /// The mapping: user ids and openids.
 pub(super) const USERS: [(&str, &str); 2] = [
     ("user-1001", "oDEMO0000000000000000000001"),
     ("user-1002", "oDEMO0000000000000000000002"),
 ];
-/// How many payments the script makes, whatever is repeated.
+/// How many payments the script must cause, although it repeats requests.
 pub(super) const PAYMENTS: usize = 5;
 /// The app whose payouts are transfers.
 pub(super) const TRANSFER_APP: &str = "wxtransfer";
 
-/// The merchants' configuration: a red packet over TLS with a client certificate, a transfer, a handler.
+/// The demo's configuration: a red packet over TLS with a client certificate, a transfer, a handler.
 pub(super) fn configuration(stub: SocketAddr, tls: SocketAddr, token: &str) -> String {
     let tls = tls.port();
     format!(
@@ -69,13 +69,13 @@ handler_url = "http://{stub}"
     )
 }
 
-/// One request, and the answer that it should get.
+/// One request and its expected answer.
 pub(super) struct Scene {
     pub(super) title: &'static str,
     pub(super) path: &'static str,
     pub(super) encoding: Encoding,
     pub(super) body: String,
-    /// Fields that the answer must have, each with its value.
+    /// The fields that the answer must have, each with its value.
     pub(super) expected: &'static str,
 }
 
@@ -116,7 +116,7 @@ pub(super) fn asking_to_pay() -> usize {
     scenes().iter().filter(|scene| scene.path == SEND_PATH).count()
 }
 
-/// The script.
+/// All requests, in order.
 pub(super) fn scenes() -> Vec<Scene> {
     const HANDLER: &str = "1900000200";
     let pay = |mch_id, order_no, user, amount| Payout {

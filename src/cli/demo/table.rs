@@ -1,4 +1,4 @@
-//! Prints what was sent and what came back, a line each, coloured on a terminal.
+//! Prints one entry for each request with its answer, coloured on a terminal.
 
 use std::io::IsTerminal as _;
 
@@ -7,17 +7,17 @@ use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
 use payout_domain::terminal;
 
-/// One line of the table.
+/// One entry of the table.
 pub(super) struct Row {
     title: &'static str,
     encoding: &'static str,
     answer: String,
-    /// Whether the answer was as it should be.
+    /// Whether the answer has all expected fields.
     pub(super) is_right: bool,
     missing: String,
 }
 
-/// The fields of an answer that are worth a column, in this order.
+/// The fields of an answer to show, in this order.
 const SHOWN: [&str; 11] = [
     "returnCode",
     "resultCode",
@@ -31,11 +31,11 @@ const SHOWN: [&str; 11] = [
     "status",
     "errCodeDes",
 ];
-/// How many characters of an answer are shown.
+/// How many characters of an answer to show.
 const ANSWER_CHARS: usize = 150;
 
 impl Row {
-    /// Holds an answer against what was expected.
+    /// Compares an answer with the expected fields.
     pub(super) fn of(scene: &Scene, answer: &Fields<'_>) -> Self {
         let is_missing = |pair: &&str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -64,7 +64,6 @@ impl Row {
     }
 }
 
-/// Prints the table.
 #[expect(clippy::print_stdout, reason = "showing is what the demo is for")]
 pub(super) fn print(rows: &[Row]) {
     let colours = std::io::stdout().is_terminal();

@@ -1,4 +1,4 @@
-//! `openid export`: the mapping to standard output, as the CSV that `openid import` and `source = "file"` read.
+//! `openid export`: writes the mapping to standard output, as CSV for `openid import` and `source = "file"`.
 
 use std::fs::File;
 use std::io::{self, BufReader, Stdout};
@@ -13,7 +13,7 @@ use crate::openids::csv::{HEADER, Rows, write, write_header};
 use payout_domain::ids::WxAppId;
 use payout_domain::terminal;
 
-/// Of how many the key is shown that stand where a mapping should, and are none.
+/// How many unusable keys or fields to name on standard error.
 const SHOWN: u64 = 20;
 
 pub(super) async fn export(store: &Store, app: Option<WxAppId>) -> anyhow::Result<()> {
@@ -25,7 +25,7 @@ pub(super) async fn export(store: &Store, app: Option<WxAppId>) -> anyhow::Resul
         Store::File(path) => of_file(path, app.as_ref(), out),
     };
     match done {
-        // Whoever read it has had enough.
+        // The reader has closed the pipe, because it needs no more.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         done => done,
     }
@@ -82,7 +82,7 @@ async fn of_redis(
     Ok(())
 }
 
-/// What `source = "file"` would refuse is an error here too.
+/// Fails on a line that `source = "file"` would refuse.
 fn of_file(path: &Path, app: Option<&WxAppId>, mut out: csv::Writer<Stdout>) -> anyhow::Result<()> {
     let shown = || path.display().to_string();
     let file = File::open(path).with_context(shown)?;

@@ -1,7 +1,8 @@
-//! `openid import`: a CSV file into Redis, in constant memory, resumable, with the rejected lines reported.
+//! `openid import`: imports a CSV file into Redis in constant memory, can resume, and reports rejected lines.
 //!
-//! One thread reads and checks lines while Redis takes the batch before; batches are written one after another, in the
-//! file's order, so that a later line wins and "everything before this line is acknowledged" can be said.
+//! One thread reads and checks lines while Redis takes the previous batch. The import writes batches one after another,
+//! in the file's order, so that a later line overrides an earlier one, and so that one position can mark everything
+//! before it as acknowledged.
 
 use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom};
@@ -22,27 +23,27 @@ use crate::openids::admin::{Mapping, Put};
 use crate::openids::csv::{HEADER, Position, Row, Rows};
 use crate::redis::LinkError;
 
-/// How many lines are written at a time.
+/// How many lines a batch has.
 const BATCH: usize = 2000;
-/// How many batches may be read ahead.
+/// How many batches to read ahead.
 const AHEAD: usize = 2;
-/// How often it is written down how far the import has come. What was acknowledged since is written again.
+/// How often to save the position. A resumed import repeats what Redis acknowledged after the last save.
 const SAVE: Duration = Duration::from_millis(200);
 
 #[derive(Args)]
 pub(in crate::cli) struct Arguments {
-    /// The file. Its first line is wx_app_id,user_id,openid.
+    /// The CSV file. Its first line is wx_app_id,user_id,openid.
     #[arg(value_name = "FILE.csv", value_hint = ValueHint::FilePath)]
     file: PathBuf,
-    /// Report rejected lines to this file instead of the terminal.
+    /// Write rejected lines to this file instead of the terminal.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     rejects: Option<PathBuf>,
-    /// Begin at the beginning, even if an earlier import of this file was interrupted.
+    /// Start at the first line, even if an earlier import of this file was interrupted.
     #[arg(long)]
     restart: bool,
 }
 
-/// What came of the lines so far.
+/// The results of the lines so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counts {
     new: u64,
@@ -65,14 +66,14 @@ impl Counts {
     }
 }
 
-/// Lines of the file.
+/// Consecutive lines of the file.
 #[derive(Default)]
 struct Batch {
     rows: Vec<Row>,
-    /// The number of each row's line.
+    /// The line number of each row.
     lines: Vec<u64>,
     rejects: Vec<(u64, String)>,
-    /// Where the batch ends.
+    /// The position after the batch.
     end: Position,
 }
 
@@ -186,11 +187,11 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    /// Imports to the end of the file.
+    /// Imports the rest of the file.
     async fn all(&mut self, rows: Rows<BufReader<File>>) -> anyhow::Result<()> {
         let mut place = rows.place();
         let (sender, mut batches) = mpsc::channel(AHEAD);
-        // A thread of its own, which nobody waits for: a pipe may have nothing to read for ever.
+        // A detached thread, because a pipe may block its read forever.
         std::thread::Builder::new().spawn(move || read(rows, &sender))?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -252,7 +253,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Everything before this place is in Redis.
+    /// Saves the position: Redis has acknowledged everything before it.
     fn save(&mut self, place: Position) {
         self.saved = Some(Instant::now());
         let Some(resume) = &self.resume else { return };
@@ -292,7 +293,7 @@ impl Import<'_> {
     }
 }
 
-/// Reads to the end of the file, or until nobody takes what is read.
+/// Reads until the end of the file, or until the receiver is gone.
 fn read(mut rows: Rows<BufReader<File>>, sender: &mpsc::Sender<std::io::Result<Batch>>) {
     loop {
         let batch = batch(&mut rows).transpose();

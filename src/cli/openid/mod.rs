@@ -1,6 +1,6 @@
-//! `payout-sidecar openid import|get|set|delete|export`: the mapping of user ids to openids, as the configuration names it.
+//! `payout-sidecar openid import|get|set|delete|export`: works on the configured mapping of user ids to openids.
 //!
-//! Ids are printed in full here: they are the operator's own words and answers. Nothing is logged.
+//! These commands print ids in full, because the operator gave them or asked for them. They log nothing.
 
 mod export;
 mod import;
@@ -23,9 +23,9 @@ use payout_domain::terminal;
 
 #[derive(Subcommand)]
 pub(super) enum OpenidCommand {
-    /// Write a CSV file wx_app_id,user_id,openid to Redis. Interrupted and started again, it goes on where it was.
+    /// Import a CSV file wx_app_id,user_id,openid into Redis. After an interruption, run it again to resume.
     Import(import::Arguments),
-    /// Print a user's openid; 1 if there is none.
+    /// Print a user's openid. Exits with 1 if there is none.
     Get {
         /// App id.
         #[arg(value_parser = WxAppId::parse)]
@@ -46,7 +46,7 @@ pub(super) enum OpenidCommand {
         #[arg(value_parser = OpenId::parse)]
         openid: OpenId,
     },
-    /// Remove a user's openid from Redis; 0 also if there is none.
+    /// Remove a user's openid from Redis. Exits with 0 even if there is none.
     Delete {
         /// App id.
         #[arg(value_parser = WxAppId::parse)]
@@ -55,9 +55,9 @@ pub(super) enum OpenidCommand {
         #[arg(value_parser = UserId::parse)]
         user: UserId,
     },
-    /// Print the whole mapping as CSV, in no order.
+    /// Print the whole mapping as CSV, in no particular order.
     Export {
-        /// Only this app's users. Needed where the key's template does not tell the app.
+        /// Only this app's users. Required if neither key nor field contains {wxAppId}.
         #[arg(long, value_name = "APP", value_parser = WxAppId::parse)]
         app: Option<WxAppId>,
     },
@@ -87,7 +87,7 @@ pub(super) async fn openid(path: &Path, command: OpenidCommand) -> anyhow::Resul
     }
 }
 
-/// Where the mapping is.
+/// The configured mapping.
 enum Store {
     Redis(Mapping),
     File(PathBuf),
@@ -108,7 +108,7 @@ impl Store {
     }
 }
 
-/// The very lookup that a payout makes.
+/// Uses the same lookup as a payout.
 #[expect(clippy::print_stdout, reason = "printing is what this command is for")]
 async fn get(config: &Config, app: &WxAppId, user: &UserId) -> anyhow::Result<()> {
     let identity = build::identity(config, &Metrics::default()).await?;

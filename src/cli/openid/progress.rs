@@ -1,4 +1,4 @@
-//! Shows how far an import has come: a bar where somebody looks at it, else a line now and then.
+//! Shows an import's progress: a bar on a terminal, otherwise a line from time to time.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use payout_domain::terminal;
 
-/// How often a line is written where nobody looks.
+/// How often to write a line when standard error is no terminal.
 const NOW_AND_THEN: Duration = Duration::from_secs(5);
 
 pub(super) struct Progress {
@@ -17,14 +17,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of a file of so many bytes, the first `done` of which were read by an earlier import; 0 where that is not known.
+    /// For a file of `bytes` bytes, of which an earlier import read the first `done`. `bytes` is 0 if the size is
+    /// unknown.
     pub(super) fn new(bytes: u64, done: u64) -> anyhow::Result<Self> {
         let bar = if std::io::stderr().is_terminal() && bytes > 0 {
             let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
             let style = "{wide_bar} {percent:>3} %  {msg}  {eta} left";
             bar.set_style(ProgressStyle::with_template(style)?);
             bar.set_position(done);
-            // What an earlier import did says nothing about the speed of this one.
+            // The time of the earlier import says nothing about this one's speed.
             bar.reset_eta();
             Some(bar)
         } else {
@@ -37,7 +38,7 @@ impl Progress {
         })
     }
 
-    /// So far has it come.
+    /// Reports the position.
     pub(super) fn reached(&mut self, offset: u64, lines: u64) {
         if let Some(bar) = &self.bar {
             bar.set_message(format!("{lines} lines"));
@@ -50,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// Writes a line, above the bar.
+    /// Writes a line, above the bar if there is one.
     #[expect(clippy::print_stderr, reason = "this is where an import says what it does")]
     pub(super) fn tell(&self, line: &str) {
         let line = terminal::line(line);

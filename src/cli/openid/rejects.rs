@@ -1,4 +1,5 @@
-//! The lines that were not imported, each with its number and the reason: to a file, or the first of them to the terminal.
+//! Reports rejected lines, each with its number and the reason: all of them to a file, or the first ones to the
+//! terminal.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,7 +11,7 @@ use super::progress::Progress;
 use crate::private;
 use payout_domain::terminal;
 
-/// How many are shown on the terminal: as many as somebody reads.
+/// How many rejected lines to show on the terminal: more than that nobody reads.
 const SHOWN: u64 = 100;
 
 pub(super) struct Rejects {
@@ -20,7 +21,7 @@ pub(super) struct Rejects {
 }
 
 impl Rejects {
-    /// With a file, adds to what it holds where an import is gone on with, and begins it anew otherwise.
+    /// With a file: appends to it if the import resumes, and otherwise truncates it.
     pub(super) fn new(csv: &Path, file: Option<PathBuf>, goes_on: bool) -> anyhow::Result<Self> {
         let open = |path: PathBuf| {
             if path
@@ -40,7 +41,7 @@ impl Rejects {
         })
     }
 
-    /// Reports lines and what is wrong with them.
+    /// Reports lines, each with its reason.
     pub(super) fn report(&mut self, lines: &[(u64, String)], progress: &Progress) -> anyhow::Result<()> {
         if let Some((path, file)) = &mut self.file {
             let text: String = lines

@@ -1,8 +1,8 @@
-//! How far an import has come, in a file beside the CSV: written only after Redis has acknowledged everything before it.
+//! Saves an import's position in a file beside the CSV, only after Redis has acknowledged everything before it.
 //!
-//! It counts only for the same file, the same Redis, and the same processes of it: one that was started anew may have
-//! forgotten what it had acknowledged. In every doubt the import begins at the beginning, which costs time and nothing
-//! else. So nothing needs to be synced here.
+//! The position is valid only for the same file, the same Redis, and the same Redis processes: a restarted process may
+//! have lost writes that it acknowledged. In any doubt the import starts at the first line, which costs only time. So
+//! this file needs no fsync.
 
 use std::path::{Path, PathBuf};
 
@@ -12,20 +12,20 @@ use super::import::Counts;
 use crate::file_watch::Stamp;
 use crate::private;
 
-/// What must be the same for an import to be gone on with.
+/// What must be unchanged for an import to resume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Of {
-    /// The form of this file.
+    /// The format of the resume file.
     pub(super) form: u32,
     /// The CSV.
     pub(super) file: Stamp,
-    /// Which Redis, and where in it.
+    /// The Redis and the mapping in it.
     pub(super) mapping: String,
-    /// Its processes.
+    /// The run ids of its processes.
     pub(super) processes: Vec<String>,
 }
 
-/// The present form of the file.
+/// The current format of the resume file.
 pub(super) const FORM: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub(super) struct Progress {
     pub(super) counts: Counts,
 }
 
-/// The file, of an import that can be gone on with.
+/// The resume file of an import.
 pub(super) struct Resume {
     path: PathBuf,
     of: Of,
@@ -56,7 +56,7 @@ impl Resume {
         &self.path
     }
 
-    /// What an earlier import has left, or why it does not count; `None` where there was none.
+    /// The position that an earlier import saved, or why it is invalid. `None` if there is none.
     pub(super) fn read(&self) -> Option<Result<Progress, &'static str>> {
         let text = std::fs::read(&self.path).ok()?;
         let Ok(progress) = serde_json::from_slice::<Progress>(&text) else {
@@ -75,7 +75,7 @@ impl Resume {
         })
     }
 
-    /// Says how far it has come.
+    /// Saves the position.
     pub(super) fn write(&self, offset: u64, line: u64, counts: Counts) -> std::io::Result<()> {
         let progress = Progress {
             of: self.of.clone(),
@@ -86,7 +86,7 @@ impl Resume {
         private::replace(&self.path, &serde_json::to_vec(&progress)?)
     }
 
-    /// The import is done.
+    /// Removes the file after a complete import.
     pub(super) fn remove(&self) -> std::io::Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
@@ -161,7 +161,7 @@ mod tests {
         resume.remove().unwrap();
         resume.remove().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        // Where it cannot be written, nothing is left beside it.
+        // A failed write leaves no file beside it.
         std::fs::create_dir_all(resume.path().join("folder")).unwrap();
         assert!(resume.write(7, 3, Counts::default()).is_err());
         std::fs::remove_dir_all(resume.path()).unwrap();

@@ -1,5 +1,5 @@
-//! The ledger's bytes as the database sees them: watched for being written over by somebody else, and cut off from a database
-//! that is given up, so that what is left of it touches nothing that a later one does.
+//! The storage under the database. It detects that another process has overwritten the file, and cuts off a database
+//! that the ledger has given up, so that its late I/O cannot touch the work of the next one.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
-/// The beginning of the file, which every commit changes: what stands there says which commit is the newest.
+/// The size of the header in bytes. Every commit changes it, because it names the newest commit.
 const HEADER: usize = 512;
 
-/// The bytes under one open database.
+/// The storage of one open database.
 #[derive(Debug)]
 pub(super) struct Guard {
     bytes: Arc<dyn StorageBackend>,
-    /// The beginning, as this process last read or wrote it.
+    /// The header as this process last read or wrote it.
     header: Mutex<Vec<u8>>,
     is_cut_off: AtomicBool,
     has_failed: AtomicBool,
@@ -33,23 +33,23 @@ impl Guard {
         }))
     }
 
-    /// For the database.
+    /// The backend for the database.
     pub(super) fn backend(self: &Arc<Self>) -> Guarded {
         Guarded(Arc::clone(self))
     }
 
-    /// From now on nothing is read or written through this.
+    /// Makes every later read and write of this database fail.
     pub(super) fn cut_off(&self) {
         self.is_cut_off.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the disk has failed to do something.
+    /// Whether the disk has failed an operation.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Whether the file begins as this process has left it. Nobody else may write to it, and a lock keeps away only who asks
-    /// for one: `cp` does not.
+    /// Whether the header is as this process left it. No other process may write to the file, but a lock only stops
+    /// those that ask for it: `cp` does not.
     pub(super) fn is_as_written(&self) -> io::Result<bool> {
         let header = self.header();
         let mut found = vec![0; header.len()];
@@ -58,7 +58,7 @@ impl Guard {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
             Err(error) => return self.noted(Err(error)),
         };
-        // After the cut it is a later database that writes.
+        // After a cut-off a later database writes the header.
         self.check().map(|()| is_same)
     }
 
@@ -81,7 +81,7 @@ impl Guard {
     }
 }
 
-/// What the database is given of a [`Guard`].
+/// The [`StorageBackend`] of a [`Guard`].
 #[derive(Debug)]
 pub(super) struct Guarded(Arc<Guard>);
 
@@ -93,7 +93,7 @@ impl StorageBackend for Guarded {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.0.noted(self.0.bytes.read(offset, out))?;
-        // Asked afterwards: what was read before the cut is what this database has written.
+        // Check after the read: whatever was read before the cut-off is this database's own data.
         self.0.check()
     }
 

@@ -1,4 +1,4 @@
-//! The embedded file, seen by somebody who decides about the ledger in it.
+//! Decisions about the whole ledger in the embedded file: create it, check it, accept a loss.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,14 @@ use crate::ledger::keeper::{Keeper, LedgerId, Standing};
 use crate::payouts::ports::StoreError;
 use payout_domain::ids::LedgerTime;
 
-/// Keeps the ledger at a path. Nothing stays open between two calls.
+/// Manages the ledger at a path. Keeps nothing open between two calls.
 #[derive(Debug)]
 pub struct FileKeeper {
     path: PathBuf,
 }
 
 impl FileKeeper {
-    /// For the file at this path, whether or not there is one.
+    /// For the file at this path, which need not exist.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Self {

@@ -1,8 +1,8 @@
-//! The embedded ledger: one redb file, durable at each claim, for one process.
+//! The embedded ledger: one redb file for one process, durable after each claim.
 //!
-//! One thread writes ([`writer`]): many claims to a sync under load, one claim to a sync without. [`tables`] is what a
-//! transaction does, [`reads`] what is read. [`place`] takes and makes the file, [`open`] refuses what is no ledger,
-//! [`standing`] and [`guard`] notice that it is not the file any more that it was, [`keeper`] is for those who decide about it.
+//! One thread writes ([`writer`]): under load many claims share a sync. [`tables`] has the changes of a transaction,
+//! [`reads`] the queries. [`place`] locks and creates the file, [`open`] refuses a file that is no ledger, [`standing`]
+//! and [`guard`] detect that the file was replaced or changed, [`keeper`] is for decisions about the whole ledger.
 
 mod guard;
 mod keeper;
@@ -40,7 +40,7 @@ use payout_domain::order::Order;
 pub use self::keeper::FileKeeper;
 pub use self::open::OpenError;
 
-/// How many operations may wait; more than this make their callers wait, which is what a slow disk means.
+/// How many operations may wait. If the queue is full, which means a slow disk, callers wait.
 const QUEUE: usize = 4096;
 
 /// The embedded ledger.
@@ -48,12 +48,12 @@ pub struct FileLedger {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
     paced: Paced,
-    // Both are there until the drop.
+    // Both are `Some` until the drop.
     queue: Option<mpsc::Sender<Message>>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Writes what still waits, and lets go of the file.
+/// Writes what still waits, and closes the file.
 impl Drop for FileLedger {
     fn drop(&mut self) {
         drop(self.queue.take());
@@ -64,10 +64,11 @@ impl Drop for FileLedger {
 }
 
 impl FileLedger {
-    /// Opens the file. Where there is none, `create` makes it; otherwise nothing is taken until somebody has made it.
+    /// Opens the file. If there is none, `create` makes it; otherwise the ledger takes no order until somebody has
+    /// created it.
     ///
     /// # Errors
-    /// When the file is another process's, damaged, or no ledger, then [`OpenError`]; it is left as it is.
+    /// [`OpenError`] when another process has the file, or it is damaged or no ledger. The file stays unchanged.
     pub fn open(
         path: &Path,
         retention: Duration,
@@ -77,7 +78,7 @@ impl FileLedger {
         Self::open_counted(path, retention, create, clock, Syncs::default())
     }
 
-    /// The same, and counts its syncs here.
+    /// Like [`FileLedger::open`], with counters for syncs and operations.
     ///
     /// # Errors
     /// As [`FileLedger::open`].
@@ -92,7 +93,7 @@ impl FileLedger {
         let held = match place.take() {
             Err(OpenError::Absent { .. }) if create => match place::make(path, LedgerTime(clock.now().0))? {
                 Some(held) => Some(held),
-                // Another process was first.
+                // Another process was faster.
                 None => Some(place.take()?),
             },
             Err(error @ OpenError::Absent { .. }) => {
@@ -154,7 +155,7 @@ impl FileLedger {
         }
         let (queue, messages) = mpsc::channel(QUEUE);
         let writer = Writer::new(Arc::clone(&shared), config, held);
-        // A thread of its own, since every commit waits for the disk.
+        // A separate thread, because every commit blocks on the disk.
         let writer = std::thread::spawn(move || runtime.block_on(writer.run(messages)));
         Ok(Self {
             shared,
@@ -165,7 +166,7 @@ impl FileLedger {
         })
     }
 
-    /// How many syncs and how many operations there were: operations per sync is what group commit gains.
+    /// The number of syncs and of operations. Their ratio is the gain of group commit.
     #[must_use]
     pub fn syncs_and_operations(&self) -> (u64, u64) {
         let Syncs {
@@ -180,7 +181,7 @@ impl FileLedger {
     }
 
     async fn write(&self, operation: Operation) -> Result<Answer, StoreError> {
-        // One that is shut answers at once, and nothing piles up meanwhile.
+        // Fail at once if the file is shut, so that nothing queues up meanwhile.
         self.shared.open()?;
         let (answer, answered) = oneshot::channel();
         self.send(Message::Write(Box::new(Waiting { operation, answer })))
@@ -221,7 +222,7 @@ fn gone() -> StoreError {
     }
 }
 
-/// An answer of another kind than the operation: cannot happen, and is an error rather than a panic.
+/// The answer does not belong to the operation. This cannot happen; an error is better than a panic.
 fn mismatched() -> StoreError {
     StoreError {
         unsure: true,
@@ -264,7 +265,7 @@ impl Ledger for FileLedger {
         self.read_file(move |shared, open, transaction| {
             let found = reads::get(transaction, &key)?;
             if found.is_none() {
-                // A file that is not the ledger's any more knows nothing of what was never there.
+                // If the file is no longer this ledger's, a missing record proves nothing.
                 shared.compare(open)?;
             }
             Ok(found)
@@ -283,7 +284,7 @@ impl Ledger for FileLedger {
             .read(move |transaction| reads::due(transaction, now, limit))
             .await?;
         let found = self.paced.choose(due, limit, rate);
-        // Most of the time nothing is due, and looking costs no sync.
+        // Usually nothing is due. Then skip the write, which would cost a sync.
         if found.is_empty() {
             return Ok(Vec::new());
         }
@@ -296,8 +297,8 @@ impl Ledger for FileLedger {
 
     async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
         let filter = filter.clone();
-        // While nobody has the file open the wall clock goes on and the ledger's time does not: an order's two times never
-        // differ by more than they do now.
+        // While no process has the file open, the wall clock advances and the ledger's time does not. So at the claim
+        // of any order the wall clock was ahead of the ledger's time by at most as much as it is now.
         let ahead = self.clock.now().0.saturating_sub(self.time().0);
         let from = filter
             .since

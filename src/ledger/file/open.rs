@@ -1,4 +1,4 @@
-//! Opens a ledger file that was taken, and refuses what is not one. It never overwrites anything.
+//! Opens a locked ledger file and refuses a file that is no ledger. It never overwrites anything.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -17,10 +17,10 @@ use super::tables::{self, About};
 use crate::payouts::ports::StoreError;
 use payout_domain::ids::LedgerTime;
 
-/// How much of the file is kept in memory. Records are read seldom; what is written must be on disk anyway.
+/// The size of redb's page cache. The ledger seldom reads records, and every write must reach the disk anyway.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Why a ledger file cannot be used. The file is left as it is.
+/// Why a ledger file cannot be used. The file stays unchanged.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant says it in its text")]
 pub enum OpenError {
@@ -93,7 +93,7 @@ pub(super) struct Opened {
     pub(super) about: About,
 }
 
-/// Opens a file that was taken.
+/// Opens a locked file.
 pub(super) fn open(held: &LockedFile, path: &Path) -> Result<Opened, OpenError> {
     let (rehearsed, about) = rehearse(held, path)?;
     drop(rehearsed);
@@ -108,8 +108,8 @@ pub(super) fn open(held: &LockedFile, path: &Path) -> Result<Opened, OpenError> 
     })
 }
 
-/// Recovers and checks the file in memory, page by page, so that a damaged one is refused now, not met later, and left as
-/// it is.
+/// Recovers and checks the file in memory, page by page, so that a damaged file is refused now, not met later, and
+/// stays unchanged.
 pub(super) fn rehearse(held: &LockedFile, path: &Path) -> Result<(Database, About), OpenError> {
     let rehearsal =
         Rehearsal::of(Arc::clone(&held.bytes)).map_err(|error| OpenError::unusable(path, &error))?;
@@ -118,7 +118,7 @@ pub(super) fn rehearse(held: &LockedFile, path: &Path) -> Result<(Database, Abou
     let database = checking
         .create_with_backend(rehearsal)
         .map_err(|error| refusal(path, error))?;
-    // Makes sure that this is a ledger, and not some other program's database.
+    // Make sure that this is a ledger, and not another program's database.
     let about = tables::check(&database).map_err(|why| OpenError::Damaged {
         path: path.to_owned(),
         why,
@@ -126,7 +126,7 @@ pub(super) fn rehearse(held: &LockedFile, path: &Path) -> Result<(Database, Abou
     Ok((database, about))
 }
 
-/// Makes a ledger of bytes that hold nothing yet.
+/// Writes a new ledger into an empty file.
 pub(super) fn fill(bytes: Arc<dyn StorageBackend>, now: LedgerTime) -> Result<(), String> {
     let guard = Guard::over(bytes).map_err(|error| error.to_string())?;
     let database = builder()
@@ -149,7 +149,7 @@ fn refusal(path: &Path, error: DatabaseError) -> OpenError {
         DatabaseError::Storage(StorageError::Io(error))
             if error.kind() != std::io::ErrorKind::InvalidData =>
         {
-            // A file that ends too early is met as an I/O error as well.
+            // redb reports a truncated file as an I/O error too.
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
                 OpenError::Damaged {
                     path,

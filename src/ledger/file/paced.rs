@@ -1,4 +1,5 @@
-//! How many orders of each merchant were handed out in the last second, so that no upstream is asked faster than its rate.
+//! Counts how many orders of each merchant were handed out in the last second, so that the settler asks no upstream
+//! faster than its rate.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -9,12 +10,12 @@ use payout_domain::ids::{LedgerTime, MchId, OrderKey};
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What was handed out, and when.
+/// The recent counts of each merchant, each with its time.
 #[derive(Default)]
 pub(super) struct Paced(Mutex<HashMap<MchId, VecDeque<(Instant, u32)>>>);
 
 impl Paced {
-    /// Chooses up to `limit` of these orders, none faster than its merchant's rate, and counts them as handed out.
+    /// Chooses up to `limit` of these orders within each merchant's rate, and counts them as handed out.
     pub(super) fn choose(
         &self,
         due: Vec<(LedgerTime, OrderKey)>,

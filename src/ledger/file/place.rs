@@ -1,4 +1,4 @@
-//! Where the ledger file is: taken for this process alone, made once, and told from any other file at its path.
+//! The place of the ledger file: locks it for this process, creates it, and recognises another file at the same path.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -13,11 +13,11 @@ use super::open::{OpenError, fill};
 use crate::private;
 use payout_domain::ids::LedgerTime;
 
-/// How long a file may be locked before it is in use: somebody may only be looking at it.
+/// How long to wait for a lock before reporting the file as in use: another process may only be checking it.
 const LOOKED_AT: Duration = Duration::from_millis(300);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Tells one file from another at the same path.
+/// Identifies a file, so that another one at the same path is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     device: u64,
@@ -33,7 +33,7 @@ impl Mark {
     }
 }
 
-/// A ledger file that nobody else can open until this is dropped. Its inode is not given to another file meanwhile.
+/// A ledger file that no other process can open until this is dropped. Its inode cannot be reused meanwhile.
 #[derive(Debug)]
 pub(super) struct LockedFile {
     pub(super) bytes: Arc<dyn StorageBackend>,
@@ -42,19 +42,19 @@ pub(super) struct LockedFile {
 
 /// Where a ledger file is.
 pub(super) trait Location: Send + Sync + 'static {
-    /// Its path, for people.
+    /// The path, for messages.
     fn path(&self) -> &Path;
 
-    /// Takes the file for this process alone.
+    /// Locks the file for this process.
     ///
     /// # Errors
-    /// When there is none, it is empty, or another process has it, then [`OpenError`].
+    /// [`OpenError`] when there is none, it is empty, or another process has it.
     fn take(&self) -> Result<LockedFile, OpenError>;
 
-    /// Which file is at the path now.
+    /// The file that is at the path now.
     ///
     /// # Errors
-    /// When the path cannot be looked at, then the system's error.
+    /// The system's error, when the path cannot be examined.
     fn found(&self) -> io::Result<Option<Mark>>;
 }
 
@@ -115,9 +115,9 @@ fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Makes a new ledger and takes it; `None` where the path is somebody's already. It is made under another name, and given its
-/// own when it is whole: a crash in between leaves no half a ledger there, and of several that are made at once one gets the
-/// name.
+/// Creates a new ledger and locks it; `None` if something is at the path already. The file gets its real name only when
+/// it is complete: so a crash in between leaves no partial ledger at the path, and of several concurrent creators one
+/// gets the name.
 pub(super) fn make(path: &Path, now: LedgerTime) -> Result<Option<LockedFile>, OpenError> {
     let not_made = |error: &dyn std::fmt::Display| OpenError::NotMade {
         path: path.to_owned(),
@@ -141,9 +141,9 @@ pub(super) fn make(path: &Path, now: LedgerTime) -> Result<Option<LockedFile>, O
     }))
 }
 
-/// Whether the path was free.
+/// Fills the file and links it to its path. Returns whether the path was free.
 fn fill_and_publish(file: &File, fresh: &Path, path: &Path, now: LedgerTime) -> Result<bool, String> {
-    // Locked before it has its name, so that nobody can take it first.
+    // Lock the file before it gets its name, so that no other process can lock it first.
     file.try_lock().map_err(|error| error.to_string())?;
     let ours = file.try_clone().map_err(|error| error.to_string())?;
     fill(Arc::new(Disk(ours)), now)?;
@@ -160,13 +160,13 @@ fn unused_name(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The name must survive a power loss as well as the content.
+/// Syncs the directory, because the name must survive a power loss as well as the content.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// A file's bytes. Its lock goes with it.
+/// The bytes of a file. Closing the file releases its lock.
 #[derive(Debug)]
 struct Disk(File);
 

@@ -1,4 +1,4 @@
-//! What is read from the file's tables, each time in one transaction.
+//! Reads from the file's tables, each time in one transaction.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::payouts::ports::{ListFilter, Page, StoreError};
 use payout_domain::ids::{LedgerTime, MchId, OrderKey};
 use payout_domain::order::Order;
 
-/// How many records one page of a list looks at.
+/// How many records one page of a list examines at most.
 const LIST_AT_MOST: usize = 10_000;
 
 /// The order's record.
@@ -22,7 +22,7 @@ pub(super) fn get(transaction: &ReadTransaction, key: &OrderKey) -> Result<Optio
         .transpose()
 }
 
-/// What of a sum is used up.
+/// The current value of a sum.
 pub(super) fn used(transaction: &ReadTransaction, mch_id: &MchId, name: &str) -> Result<i64, StoreError> {
     let sums = transaction.open_table(SUMS).map_err(|error| failed(&error))?;
     let sum = sums
@@ -31,7 +31,7 @@ pub(super) fn used(transaction: &ReadTransaction, mch_id: &MchId, name: &str) ->
     Ok(sum.map_or(0, |sum| sum.value().0))
 }
 
-/// The orders that are due, oldest first, at most so many of each merchant.
+/// The orders that are due, oldest first, at most `of_each` of each merchant.
 pub(super) fn due(
     transaction: &ReadTransaction,
     now: LedgerTime,
@@ -59,7 +59,7 @@ pub(super) fn due(
     Ok(found)
 }
 
-/// Orders that are pending or unknown.
+/// Up to `limit` orders that are pending or unknown.
 pub(super) fn unsettled(transaction: &ReadTransaction, limit: usize) -> Result<Vec<Order>, StoreError> {
     let due = transaction.open_table(DUE).map_err(|error| failed(&error))?;
     let mut found = Vec::new();
@@ -77,7 +77,7 @@ pub(super) fn unsettled(transaction: &ReadTransaction, limit: usize) -> Result<V
     Ok(found)
 }
 
-/// How many merchants there are records of.
+/// How many merchants have records.
 pub(super) fn merchants(transaction: &ReadTransaction) -> Result<usize, StoreError> {
     let orders = transaction.open_table(ORDERS).map_err(|error| failed(&error))?;
     let mut count: usize = 0;
@@ -86,14 +86,14 @@ pub(super) fn merchants(transaction: &ReadTransaction) -> Result<usize, StoreErr
         let (key, _) = entry.map_err(|error| failed(&error))?;
         let key = key_of(key.value())?;
         count = count.saturating_add(1);
-        // Behind all that begins with `mchId:`.
+        // Sorts after every key that begins with `mchId:`.
         from = format!("{};", key.mch_id);
     }
     Ok(count)
 }
 
-/// A page of orders, newest first. The cursor is the place of the last record that was looked at. `from`: no order that the
-/// filter lets through is older in the log.
+/// A page of orders, newest first. The cursor is the log place of the last record examined. The log is read down to
+/// `from`: the caller guarantees that no older entry passes the filter.
 pub(super) fn list(
     transaction: &ReadTransaction,
     filter: &ListFilter,

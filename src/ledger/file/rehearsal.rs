@@ -1,7 +1,8 @@
-//! Opens a ledger file without touching it: reads come from the file, writes stay in memory.
+//! Opens a ledger file without changing it: reads come from the file, writes stay in memory.
 //!
-//! A file that was not closed (a crash) is recovered when it is opened, and recovery writes before it has seen everything.
-//! So that a damaged file is left as it was found, the recovery and the check of every page are rehearsed here first.
+//! redb recovers a file that was not closed (a crash) while opening it, and that recovery writes before it has seen
+//! every page. So the ledger first runs recovery and the check of every page here, which leaves a damaged file
+//! unchanged.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,7 +13,7 @@ use redb::StorageBackend;
 
 const BLOCK: usize = 4096;
 
-/// The file as it would become.
+/// The file with the changes that recovery would make.
 #[derive(Debug)]
 pub(super) struct Rehearsal {
     file: Arc<dyn StorageBackend>,
@@ -43,7 +44,7 @@ impl Rehearsal {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A block as it is in the file; zeros where the file ends.
+    /// A block of the file, padded with zeros after the end of the file.
     fn original(&self, at: u64) -> io::Result<Vec<u8>> {
         let mut block = vec![0; BLOCK];
         let start = at.saturating_mul(BLOCK as u64);
@@ -57,7 +58,8 @@ impl Rehearsal {
         Ok(block)
     }
 
-    /// Goes through the blocks that a range touches: the block's number, the range in it, and the range in the caller's data.
+    /// Splits a range into blocks: the block's number, the start in that block, the start in the caller's data, the
+    /// length.
     fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
         let mut done: usize = 0;
         std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! How the ledger file stands for everybody who reads or writes it: open and whole, or shut, and why.
+//! The state of the ledger file, shared by readers and the writer: open and complete, or shut for a reason.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,29 +18,29 @@ pub(super) struct Open {
     pub(super) database: Database,
     pub(super) guard: Arc<Guard>,
     pub(super) mark: Mark,
-    /// Its path leads elsewhere.
+    /// Its path names another file, or none.
     pub(super) is_astray: AtomicBool,
 }
 
-/// What makes a file that is shut usable again.
+/// What makes a shut file usable again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cure {
-    /// There was no ledger at the path yet; there may be one the next time that somebody asks whether it is ready.
+    /// There was no ledger at the path. The next readiness check looks again.
     Look,
-    /// The disk failed; the file is opened again by and by.
+    /// The disk failed. The writer opens the file again after a pause.
     Again,
-    /// A person, and a restart.
+    /// A person must act, and restart the process.
     Restart,
 }
 
-/// How the file stands.
+/// The state of the file.
 #[derive(Clone)]
 pub(super) enum Standing {
     Open(Arc<Open>),
     Shut { why: Arc<str>, cure: Cure },
 }
 
-/// What those who read and the one who writes share.
+/// State that the readers and the writer share.
 pub(super) struct Shared {
     pub(super) place: Arc<dyn Location>,
     pub(super) time: Timekeeper,
@@ -74,7 +74,7 @@ impl Shared {
         *self.standing.write().unwrap_or_else(PoisonError::into_inner) = standing;
     }
 
-    /// The open file.
+    /// The open file, or why it is shut.
     pub(super) fn open(&self) -> Result<Arc<Open>, StoreError> {
         match self.standing() {
             Standing::Open(open) => Ok(open),
@@ -82,7 +82,7 @@ impl Shared {
         }
     }
 
-    /// Gives this file up, unless that was done already. Nothing goes through what is left of it.
+    /// Shuts this file, unless it is shut already. Its database can then neither read nor write.
     pub(super) fn shut(&self, open: &Arc<Open>, why: &str, cure: Cure) {
         open.guard.cut_off();
         let mut standing = self.standing.write().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,7 @@ impl Shared {
         }
     }
 
-    /// As [`Shared::compare`], where the file was found astray before; asks nobody otherwise.
+    /// Like [`Shared::compare`], but only if an earlier comparison failed to find the file at its path.
     pub(super) fn compare_if_astray(&self, open: &Arc<Open>) -> Result<(), StoreError> {
         if open.is_astray.load(Ordering::Relaxed) {
             return self.compare(open);
@@ -102,8 +102,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes sure that the open file is the one at the path, and as this process has left it. Otherwise nothing that is
-    /// written or missing in it means anything.
+    /// Checks that the open file is still the one at the path, unchanged since this process wrote it. Otherwise neither
+    /// a write to it nor a missing record means anything.
     pub(super) fn compare(&self, open: &Arc<Open>) -> Result<(), StoreError> {
         let path = self.place.path();
         let astray = match self.place.found() {
@@ -141,7 +141,7 @@ impl Shared {
     }
 }
 
-/// Nothing was written.
+/// An error after which nothing was written.
 pub(super) fn refused(why: &str) -> StoreError {
     StoreError {
         unsure: false,

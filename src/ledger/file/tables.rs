@@ -1,4 +1,4 @@
-//! What one transaction does to the file's tables. Every operation either writes all that belongs to it, or nothing.
+//! Applies operations to the file's tables. Each operation is written completely or not at all.
 
 use std::time::Duration;
 
@@ -11,43 +11,43 @@ use crate::payouts::ports::{Inserted, Replaced, StoreError};
 use payout_domain::ids::{LedgerTime, MchId, OrderKey, OrderNo};
 use payout_domain::order::Order;
 
-/// A record: what its claim pinned, and what changes. Side by side, so that neither is ever there without the other.
+/// A record: the pinned part and the changing part. One value holds both, so that neither exists without the other.
 pub(super) type Stored = (&'static [u8], &'static [u8]);
 /// `mchId:mchBillno` to the record.
 pub(super) const ORDERS: TableDefinition<'_, &str, Stored> = TableDefinition::new("orders");
-/// Unsettled orders, and those that are followed, and when somebody must look at them (ledger time).
+/// Orders that are unsettled or followed, each with the ledger time at which the settler must look at it.
 pub(super) const DUE: TableDefinition<'_, &str, i64> = TableDefinition::new("due");
-/// Every order by the time of its first claim (ledger time).
+/// Every order by the ledger time of its first claim.
 pub(super) const LOG: TableDefinition<'_, (i64, &str), ()> = TableDefinition::new("log");
-/// `name|mchId` of a charge to its sum, and when that last changed (ledger time).
+/// `name|mchId` of a charge to its sum and the ledger time of its last change.
 pub(super) const SUMS: TableDefinition<'_, &str, (i64, i64)> = TableDefinition::new("sums");
 /// What the file is: its `kind`, the ledger's `id`, and the ledger's time `t` at the last commit.
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 const KIND: &str = "payout-sidecar ledger 3";
 
-/// How long a sum is kept after its last change. It is a sum of one day, whatever day the wall clock says it is; a charge is
-/// given back on the day of its claim or soon after.
+/// How long to keep a sum after its last change. Each sum is for one day of the wall clock, and a charge is returned on
+/// the day of its claim or soon after.
 const SUM_KEPT: Duration = Duration::from_secs(3 * 86_400);
-/// How many old records one clearing looks at.
+/// How many old records one clearing step examines.
 const CLEAR_AT_MOST: usize = 512;
 
 /// A place in the log.
 pub(super) type LogPlace = (i64, String);
 
-/// Something to write. Its texts are made by whoever asks for it, and not by the one who writes.
+/// A change to write. The caller encodes the records, so that the writer need not.
 pub(super) enum Operation {
     Insert(Order, (Vec<u8>, Vec<u8>)),
-    /// The record as it is taken to be, and the next one.
+    /// The expected current record, and the next one.
     Replace(Box<(Order, Order)>, Vec<u8>),
     Remove(Order),
-    /// Hides those orders that are still due when they were found to be.
+    /// Hides those of these orders that still have the due time at which they were found.
     Hide {
         found: Vec<(LedgerTime, OrderKey)>,
         until: LedgerTime,
     },
 }
 
-/// What came of it.
+/// The result of an operation.
 pub(super) enum Answer {
     Inserted(Inserted),
     Replaced(Replaced),
@@ -73,7 +73,7 @@ pub(super) struct Tables<'t> {
 }
 
 impl<'t> Tables<'t> {
-    /// Opens them at this moment, and writes down that it has come.
+    /// Opens the tables and saves the ledger's current time.
     pub(super) fn open(transaction: &'t WriteTransaction, now: LedgerTime) -> Result<Self, StoreError> {
         let mut about = transaction.open_table(ABOUT).map_err(|error| failed(&error))?;
         about
@@ -89,8 +89,8 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Applies one operation. An `Err` inside is this operation's own (a damaged record), and nothing was written for it;
-    /// an `Err` outside is the file's, and ends the transaction.
+    /// Applies one operation. An inner `Err` concerns only this operation (a damaged record), which wrote nothing; an
+    /// outer `Err` concerns the file and ends the transaction.
     pub(super) fn apply(&mut self, operation: &Operation) -> Result<Result<Answer, StoreError>, StoreError> {
         match operation {
             Operation::Insert(order, (pinned, changing)) => self
@@ -114,7 +114,7 @@ impl<'t> Tables<'t> {
             Err(damaged) => return Ok(Err(damaged)),
         };
         if let Some(stored) = stored {
-            // The very same claim, written again after its acknowledgement was lost.
+            // The same claim, written again after its acknowledgement was lost.
             let same = stored == *order;
             return Ok(Ok(if same {
                 Inserted::Done
@@ -154,7 +154,7 @@ impl<'t> Tables<'t> {
                 let stored = record::decode(stored, &next.key);
                 return Ok(stored.map(|stored| Replaced::Moved(Some(Box::new(stored)))));
             }
-            // What is pinned stays, byte for byte.
+            // Keep the pinned part byte for byte.
             stored.0.to_owned()
         };
         if let Some(at) = self.charge(&next.key, &Difference::between(Some(previous), Some(next)))? {
@@ -200,7 +200,7 @@ impl<'t> Tables<'t> {
         Ok(hidden)
     }
 
-    /// The outer error is the file's, the inner one says that the record is damaged.
+    /// The outer error concerns the file; the inner one says that the record is damaged.
     fn stored(&self, key: &OrderKey) -> Result<Result<Option<Order>, StoreError>, StoreError> {
         let record = self
             .orders
@@ -233,7 +233,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Charges and gives back; `Some`: the charge at this place would pass its limit, and nothing was written.
+    /// Adds and returns charges. `Some`: the charge at this place would exceed its limit, and nothing was written.
     fn charge(&mut self, key: &OrderKey, difference: &Difference<'_>) -> Result<Option<usize>, StoreError> {
         for (at, charge) in &difference.charged {
             let sum = self.sum(key, &charge.name)?;
@@ -269,8 +269,8 @@ impl<'t> Tables<'t> {
         Ok(sum.map_or(0, |sum| sum.value().0))
     }
 
-    /// Clears away settled records past their retention, and sums that nobody has touched for days. Unsettled records stay.
-    /// Looks at some records only, beginning `from` a place in the log; returns where to go on.
+    /// Clears settled records past their retention, and sums unchanged for days. Keeps unsettled records. Examines a
+    /// limited number of records from a place in the log on, and returns where to continue.
     pub(super) fn clear(
         &mut self,
         retention: Duration,
@@ -285,7 +285,7 @@ impl<'t> Tables<'t> {
         {
             let (at, _) = entry.map_err(|error| failed(&error))?;
             let (created, key) = at.value();
-            // No record has changed before it was made.
+            // A record changes no earlier than it was created.
             if self.now.since(LedgerTime(created)) < retention {
                 break;
             }
@@ -331,7 +331,7 @@ pub(super) fn key_of(text: &str) -> Result<OrderKey, StoreError> {
     Ok(OrderKey { mch_id, order_no })
 }
 
-/// Makes the tables of a new file.
+/// Creates the tables of a new file.
 pub(super) fn create(database: &redb::Database, now: LedgerTime) -> Result<(), StoreError> {
     let id = LedgerId::random();
     let mut transaction = database.begin_write().map_err(|error| failed(&error))?;
@@ -345,7 +345,7 @@ pub(super) fn create(database: &redb::Database, now: LedgerTime) -> Result<(), S
     transaction.commit().map_err(|error| failed(&error))
 }
 
-/// What a file says of itself.
+/// What a file says about itself.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     pub(super) id: LedgerId,
@@ -353,7 +353,7 @@ pub(super) struct About {
     pub(super) time: LedgerTime,
 }
 
-/// Makes sure that a file is a ledger.
+/// Checks that the file is a ledger.
 pub(super) fn check(database: &redb::Database) -> Result<About, String> {
     let transaction = database.begin_read().map_err(|error| error.to_string())?;
     let about = transaction

@@ -1,4 +1,4 @@
-//! The embedded ledger: files that were kept, files that were damaged, many claims at once.
+//! The embedded ledger: files from before, damaged files, many claims at once.
 
 mod clocks;
 mod disk;
@@ -15,7 +15,7 @@ use payout_domain::order::fixtures::pinned_mut;
 const DAY: Duration = Duration::from_secs(86_400);
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
-/// Opens the file, or makes it.
+/// Opens the file, or creates it.
 fn open(path: &Path) -> Result<FileLedger, OpenError> {
     FileLedger::open(path, RETENTION, true, Arc::new(SystemClock))
 }
@@ -138,7 +138,7 @@ async fn a_damaged_file_is_refused_and_left_as_it_is() {
     assert!(open(&path).is_ok());
 }
 
-/// Looks at, or changes, the record of `A1` behind the ledger's back.
+/// Reads or changes the record of `A1` in the file, without the ledger.
 fn record_in(path: &Path, change: impl FnOnce(&[u8], &[u8]) -> Option<[Vec<u8>; 2]>) {
     let held = DiskLocation(path.to_owned()).take().unwrap();
     let opened = open::open(&held, path).unwrap();
@@ -236,7 +236,7 @@ async fn a_change_leaves_what_is_pinned_byte_for_byte_and_changes_none_of_it() {
     });
 }
 
-/// The version is the same, the claim is not.
+/// The version is the same, but the claim is another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_another_claim_of_the_same_version_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -274,7 +274,7 @@ fn a_missing_folder_is_said_and_not_made() {
     ));
 }
 
-/// A file as kill -9 leaves it, damaged in one bit: it is refused, or it still holds every order.
+/// A file as `kill -9` leaves it, with one damaged bit: opening refuses it, or it still holds every order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_file_never_opens_without_an_acknowledged_order() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The one thread that writes. It takes every operation that waits, applies all of them in one transaction, syncs the file,
-//! and only then answers. Where the disk fails it opens the file again, until that works.
+//! The only thread that writes. It takes all waiting operations, applies them in one transaction, syncs the file, and
+//! only then answers. If the disk fails, it opens the file again until that works.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,33 +17,33 @@ use crate::payouts::ports::StoreError;
 
 /// How many operations share one sync at most.
 const BATCH: usize = 512;
-/// How often something is written at least: so often the ledger's time is noted, and what is past its retention is cleared
-/// away.
+/// The longest time between two commits. Each commit saves the ledger's time; a tick also clears records past their
+/// retention.
 pub(super) const TICK: Duration = Duration::from_secs(60);
-/// How soon clearing goes on where there is more to clear than is done at once.
+/// How soon clearing continues if one step could not clear everything.
 const CLEAR_ON: Duration = Duration::from_secs(1);
-/// How long a file that failed is left alone before it is opened again; doubled each time.
+/// The pause before opening a failed file again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a file must have worked for its next failure to be a new one.
+/// After this much time without a failure, the next one counts as new.
 const STEADY: Duration = Duration::from_secs(30);
-/// The log gets one line of a kind in so long.
+/// The log gets at most one failure per this time.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What the writer is asked.
+/// A message to the writer.
 pub(super) enum Message {
     Write(Box<Waiting>),
-    /// Looks for a ledger where there was none; answered afterwards.
+    /// Look for a ledger if there was none. The writer answers when it has looked.
     Look(oneshot::Sender<()>),
 }
 
-/// An operation, and who waits for it.
+/// An operation and its waiting caller.
 pub(super) struct Waiting {
     pub(super) operation: Operation,
     pub(super) answer: oneshot::Sender<Result<Answer, StoreError>>,
 }
 
-/// How long things are kept, and how often something is written.
+/// How long to keep settled records, and how often to commit at least.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WriterConfig {
     pub(super) retention: Duration,
@@ -53,7 +53,7 @@ pub(super) struct WriterConfig {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     config: WriterConfig,
-    /// The file, from when it was first found on.
+    /// The file, since it was first found.
     held: Option<LockedFile>,
     known: Option<LedgerId>,
     committed: Instant,
@@ -61,7 +61,7 @@ pub(super) struct Writer {
     trouble: Trouble,
 }
 
-/// Where clearing goes on, and when.
+/// Where clearing continues, and when it last ran.
 struct Clearing {
     from: Option<LogPlace>,
     last: Option<Instant>,
@@ -78,7 +78,7 @@ impl Clearing {
     }
 }
 
-/// What the writer remembers of failures.
+/// The history of failures.
 struct Trouble {
     since: Instant,
     opened: Instant,
@@ -88,7 +88,7 @@ struct Trouble {
 }
 
 impl Writer {
-    /// A writer of this file, or of one that is still to come.
+    /// A writer for this file, or for one that may still be created.
     pub(super) fn new(
         shared: Arc<Shared>,
         config: WriterConfig,
@@ -116,7 +116,7 @@ impl Writer {
         }
     }
 
-    /// Works until nobody is left who could ask for anything.
+    /// Runs until all senders are gone.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut messages = Vec::new();
         loop {
@@ -139,12 +139,12 @@ impl Writer {
                 }
             }
             for looker in lookers {
-                // Who no longer waits asks again.
+                // A caller that no longer waits will ask again.
                 let _told = looker.send(()).is_ok();
             }
         }
         if let Standing::Open(open) = self.shared.standing() {
-            // Closing writes, and what somebody has restored must stay as it is.
+            // Closing writes to the file, but a copy that somebody restored must stay unchanged.
             if !matches!(open.guard.is_as_written(), Ok(true)) {
                 open.guard.cut_off();
             }
@@ -155,7 +155,7 @@ impl Writer {
         }
     }
 
-    /// How long there may be nothing to do.
+    /// How long to wait for messages.
     fn idle(&self) -> Duration {
         match self.shared.standing() {
             Standing::Open(_) if self.clearing.from.is_some() => CLEAR_ON,
@@ -167,7 +167,7 @@ impl Writer {
         }
     }
 
-    /// Writes what waits, and what is due by itself.
+    /// Writes the waiting operations and does the periodic work.
     fn write(&mut self, open: &Arc<Open>, batch: Vec<Waiting>) {
         if open.guard.has_failed() {
             let error = refused("the ledger file: a read has failed");
@@ -189,8 +189,8 @@ impl Writer {
         }
     }
 
-    /// Applies a batch in one transaction and answers after the sync. Where anything fails before the commit, nothing was
-    /// written; where the commit fails, nobody knows.
+    /// Applies a batch in one transaction and answers after the sync. If anything fails before the commit, nothing was
+    /// written; if the commit itself fails, the result is unknown.
     fn commit(&mut self, open: &Open, batch: Vec<Waiting>) -> Result<(), StoreError> {
         let operations = batch.iter().map(|waiting| &waiting.operation);
         let (transaction, answers) = match self.apply(open, operations) {
@@ -209,7 +209,7 @@ impl Writer {
         self.shared.syncs.commits.inc();
         for (waiting, answer) in batch.into_iter().zip(answers) {
             self.shared.syncs.operations.inc();
-            // Who no longer waits finds the record.
+            // A caller that no longer waits will find the record.
             let _told = waiting.answer.send(answer).is_ok();
         }
         Ok(())
@@ -227,8 +227,8 @@ impl Writer {
         transaction
             .set_durability(Durability::Immediate)
             .map_err(|error| tables::failed(&error))?;
-        // Two syncs instead of one: with one, a file that is damaged where its last commit stands opens without that
-        // commit, and a paid order is new again; with two it is refused.
+        // Two syncs instead of one: with one, a file that is damaged at its last commit opens without that commit, and
+        // a paid order looks new again. With two, such a file is refused.
         transaction.set_two_phase_commit(true);
         let answers = {
             let mut tables = tables::Tables::open(&transaction, self.shared.time.now())?;
@@ -245,7 +245,7 @@ impl Writer {
         Ok((transaction, answers))
     }
 
-    /// The disk has failed: the file is shut, and opened again after a pause.
+    /// The disk has failed: shuts the file, to open it again after a pause.
     fn give_up(&mut self, open: &Arc<Open>, error: &StoreError) {
         let path = self.shared.place.path();
         let why = format!(
@@ -261,7 +261,7 @@ impl Writer {
         self.trouble.tell_failure(&why);
     }
 
-    /// Opens the file, where it is time to.
+    /// Opens the file if it is time to.
     fn mend(&mut self, cure: Cure, is_asked: bool) {
         match cure {
             Cure::Look if is_asked => {}
@@ -278,7 +278,7 @@ impl Writer {
             Err(error) => error,
         };
         if self.known.is_none() {
-            // Perhaps another file will be the first one.
+            // The ledger may be created as another file.
             self.held = None;
         }
         let is_for_a_person = matches!(
@@ -293,7 +293,7 @@ impl Writer {
         let why = error.to_string();
         if cure != Cure::Look {
             self.trouble.lengthen();
-            // A large file takes long to check, and should not do so all the time.
+            // Checking a large file takes long, so do not do it all the time.
             self.trouble.pause = std::cmp::max(self.trouble.pause, begun.elapsed().saturating_mul(4));
             self.trouble.tell_failure(&why);
         }
@@ -348,7 +348,7 @@ impl Writer {
             mark: held.mark,
             is_astray: AtomicBool::new(false),
         };
-        // That it can be read says nothing of writing.
+        // Reading works; check that writing works too.
         if let Err(error) = self.commit(&open, Vec::new()) {
             open.guard.cut_off();
             return Err(OpenError::unusable(path, &error.text));

@@ -1,6 +1,5 @@
--- Says why an order has no record: there never was one, it is past its retention, or it was forgotten. Writes nothing.
--- KEYS: order, log. ARGV: the ledger's identity, order number, the ms from which on the record of whatever is in the log must
---       be there.
+-- Explains a missing record: it never existed, is past its retention, or was lost. Writes nothing.
+-- KEYS: order, log. ARGV: ledger's identity, order number, ms from which on every order in the log must have a record.
 local stored = redis.call('HMGET', KEYS[1], 'p', 'c')
 if stored[1] or stored[2] then return {'exists', stored[1], stored[2]} end
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then

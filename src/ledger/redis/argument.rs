@@ -1,10 +1,10 @@
-//! What a script is told beside its keys, written without being made a text first.
+//! The arguments of a script, written to the buffer without an intermediate `String`.
 
 use redis::{RedisWrite, ToRedisArgs};
 
 /// One argument.
 pub(super) enum Argument<'a> {
-    /// A part of a record.
+    /// One part of a record.
     Record(Vec<u8>),
     /// A text.
     Text(&'a str),
@@ -18,7 +18,7 @@ impl Argument<'_> {
         Self::Number(i64::try_from(count).unwrap_or(i64::MAX))
     }
 
-    /// A number; empty where there is none.
+    /// A number, or an empty text for `None`.
     pub(super) fn maybe(number: Option<i64>) -> Self {
         number.map_or(Self::Text(""), Self::Number)
     }

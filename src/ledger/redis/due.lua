@@ -1,5 +1,5 @@
--- Hands out what is due, and hides it from the next one who asks.
--- KEYS: due, how many were handed out in this second. ARGV: now ms, hidden until ms, how many, how many in a second or "".
+-- Hands out due orders and hides them from the next caller.
+-- KEYS: due, count handed out in this second. ARGV: now ms, hidden until ms, how many, limit per second or "".
 local most = tonumber(ARGV[3])
 if ARGV[4] ~= '' then
     local taken = tonumber(redis.call('GET', KEYS[2]) or '0')

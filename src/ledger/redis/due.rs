@@ -1,5 +1,5 @@
-//! Which orders are due: the oldest over all merchants, no more of each than its rate allows, and without waiting for one
-//! whose part of Redis is away.
+//! Hands out the orders that are due: the oldest of all merchants, within each merchant's rate, and without waiting for
+//! a merchant whose part of Redis does not answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::payouts::ports::{QueryRate, StoreError};
 use crate::redis::LinkError;
 use payout_domain::ids::{LedgerTime, MchId, OrderKey, OrderNo};
 
-/// How many of a merchant's orders are to be handed out, and at most how many in a second.
+/// How many of a merchant's orders to hand out now, and its limit per second.
 #[derive(Clone, Copy, Default)]
 struct Share {
     count: usize,
@@ -49,7 +49,7 @@ pub(super) async fn due(
             .await
     });
     for (mch_id, taken) in shares.keys().zip(join_all(takes).await) {
-        // What was handed out without being heard of is due again when it is no longer hidden.
+        // If the answer was lost, the orders that it handed out become due again when their hiding ends.
         let members = taken.unwrap_or_else(|error| {
             ledger.registry.is_away(Some(mch_id), &error);
             Vec::new()
@@ -73,7 +73,7 @@ pub(super) async fn due(
     Ok(due.into_iter().map(|(_, key)| key).collect())
 }
 
-/// How many of each merchant's orders are among the `limit` oldest that are due, so that none waits for another's.
+/// How many of the `limit` oldest due orders belong to each merchant.
 async fn shares(
     ledger: &RedisLedger,
     now: LedgerTime,
@@ -114,7 +114,7 @@ async fn shares(
     Ok(shares)
 }
 
-/// When the oldest of a merchant's orders that may be handed out now became due.
+/// The due times of a merchant's oldest orders that its rate allows now.
 async fn look(
     ledger: &RedisLedger,
     mch_id: &MchId,

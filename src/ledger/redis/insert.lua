@@ -1,10 +1,10 @@
--- Records a new order with its charges, or says what is there already, or that it was forgotten. Holds no rule.
+-- Records a new order with its charges, or returns the existing record, or reports that it was lost. Makes no decision.
 -- KEYS: order, due, log, then one key per charge.
--- ARGV: what the claim pins, what changes, due ms or "", order number, created ms, expiry ms or "", the ledger's identity, the
---       ms from which on the record of whatever is in the log must be there, then per charge: amount, limit, its place, its
---       expiry ms.
--- Whether the log is the ledger's is asked by a write that changes nothing, so that this is told at once whether it may write
--- at all. Where it may not, what is there is told all the same. The 0 is a text, since Redis prints a number digit by digit.
+-- ARGV: pinned part, changing part, due ms or "", order number, created ms, expiry ms or "", ledger's identity, ms from
+-- which on every order in the log must have a record, then per charge: amount, limit, its index, its expiry ms.
+-- This ZADD checks that the log has the ledger's identity and changes nothing, but as a write it also shows whether
+-- Redis accepts writes. If not, the script still reports an existing record. '0' is a string, because Redis would
+-- format a number digit by digit, which is slower.
 local score = redis.pcall('ZADD', KEYS[3], 'XX', 'INCR', '0', ARGV[7])
 local forbidden = type(score) == 'table' and score.err and score
 if forbidden then score = redis.call('ZSCORE', KEYS[3], ARGV[7]) end
@@ -14,8 +14,8 @@ local is_there = stored[1] or stored[2]
 local logged = redis.call('ZSCORE', KEYS[3], ARGV[4])
 if is_there and (stored[1] ~= ARGV[1] or stored[2] ~= ARGV[2]) then return {'exists', stored[1], stored[2]} end
 if is_there and logged then
-    -- The very same claim, written again after its acknowledgement was lost. Something of it is written once more, so that
-    -- waiting for replicas on this connection waits for it.
+    -- The same claim again after its acknowledgement was lost. Write a part of it once more, so that WAIT on this
+    -- connection waits for it.
     redis.call('HSET', KEYS[1], 'c', ARGV[2])
     return {'done'}
 end

@@ -1,5 +1,4 @@
-//! What a person does with the ledger in Redis as a whole: looks for it in every key, makes it, takes what is left of it for
-//! the whole.
+//! Decisions about the whole ledger in Redis: find it by listing all keys, create it, or accept its loss.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
@@ -21,10 +20,10 @@ use payout_domain::order::Order;
 
 static MEND_LOG: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mend.lua")));
 
-/// How many orders are looked at in one go.
+/// How many orders to examine per step.
 const BITE: usize = 1000;
 
-/// A Redis, seen by somebody who decides about the ledger in it.
+/// Manages the ledger in one Redis.
 pub struct RedisKeeper {
     store: Store,
     retention: Duration,
@@ -34,23 +33,23 @@ pub struct RedisKeeper {
 /// What is in the store.
 struct Found {
     entry: Entry,
-    /// By merchant, whatever there is of him.
+    /// By merchant, everything found of it.
     merchants: BTreeMap<MchId, Part>,
 }
 
-/// What there is of one merchant.
+/// What was found of one merchant.
 #[derive(Default)]
 struct Part {
     /// Orders that have a record.
     recorded: BTreeSet<OrderNo>,
-    /// Whether the log has the ledger's identity.
+    /// Whether the log contains the ledger's identity.
     is_identified: bool,
-    /// The orders in the log, by when they were claimed.
+    /// The orders in the log, each with the time of its claim.
     logged: BTreeMap<OrderNo, i64>,
 }
 
 impl Part {
-    /// Orders whose records are gone before their time.
+    /// Orders whose records should still exist and do not.
     fn forgotten(&self, oldest_record: i64) -> impl Iterator<Item = &OrderNo> {
         self.logged
             .iter()
@@ -60,7 +59,7 @@ impl Part {
 }
 
 impl RedisKeeper {
-    /// Looks after the ledger whose keys begin with `prefix`; does not connect yet.
+    /// Manages the ledger whose keys begin with `prefix`. Does not connect yet.
     #[must_use]
     pub fn new(link: RedisLink, prefix: &str, retention: Duration, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -138,7 +137,8 @@ impl RedisKeeper {
         }
     }
 
-    /// Orders may have been claimed and taken back while the keys were listed: what seems to be forgotten is asked for by name.
+    /// Orders may have been claimed and removed while the keys were listed. So this asks for each order that seems to
+    /// have lost its record.
     async fn look_again(&self, mch_id: &MchId, part: &mut Part, oldest: i64) -> Result<(), StoreError> {
         let missing: Vec<OrderNo> = part.forgotten(oldest).cloned().collect();
         for bite in missing.chunks(BITE) {
@@ -165,7 +165,7 @@ impl RedisKeeper {
         Ok(())
     }
 
-    /// From when on the record of whatever is in a log must be there.
+    /// The time from which on every order in a log must have a record.
     fn oldest_record(&self, entry: &Entry) -> i64 {
         let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
         let now = entry.time.unwrap_or_default();
@@ -195,7 +195,7 @@ impl RedisKeeper {
         }
     }
 
-    /// Puts orders that have a record into the log and, where they are not settled, among those that are due.
+    /// Adds orders that have a record to the log and, if they are not settled, to those that are due.
     async fn log_again(&self, mch_id: &MchId, part: &Part) -> Result<(), StoreError> {
         let numbers: Vec<&OrderNo> = part
             .recorded
@@ -206,7 +206,7 @@ impl RedisKeeper {
             let looks = bite.iter().map(async |number| self.order(mch_id, number).await);
             let mut commands = Vec::new();
             for order in join_all(looks).await {
-                // One that cannot be read stays as it is: it is refused wherever it is asked for.
+                // Leave an unreadable record as it is: every request for it fails.
                 let Some(order) = order? else { continue };
                 let number = order.key.order_no.as_str();
                 let mut log = |what: &str, at: LedgerTime| {
@@ -249,7 +249,7 @@ impl RedisKeeper {
         for (mch_id, part) in &found.merchants {
             self.log_again(mch_id, part).await?;
             let given_up: Vec<&str> = part.forgotten(oldest).map(OrderNo::as_str).collect();
-            // Once at least, for the identity.
+            // At least once, to write the identity.
             let (first, rest) = given_up.split_at(given_up.len().min(BITE));
             for bite in std::iter::once(first).chain(rest.chunks(BITE)) {
                 let keys = [self.store.key(mch_id, "due"), self.store.key(mch_id, "log")];
@@ -262,7 +262,7 @@ impl RedisKeeper {
                 }
             }
         }
-        // Last: whoever finds the ledger finds its merchants whole.
+        // Last, so that a process that finds the ledger finds its merchants complete.
         let mut set = redis::cmd("HSET");
         set.arg(self.store.registry()).arg("id").arg(id.as_str());
         set.arg("t").arg(self.time_of(found).0);
@@ -277,8 +277,7 @@ impl RedisKeeper {
         Ok(())
     }
 
-    /// How late it is by the ledger: what it says itself, or when the newest order that is left was claimed. What nobody knows
-    /// any more is begun anew, from the wall clock.
+    /// The ledger's time: the saved one, otherwise the claim time of the newest order left, otherwise the wall clock.
     fn time_of(&self, found: &Found) -> LedgerTime {
         let newest = found
             .merchants

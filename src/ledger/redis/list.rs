@@ -1,4 +1,4 @@
-//! A page of orders from Redis: newest first over all merchants, merged from each one's log.
+//! Lists orders from Redis: newest first over all merchants, merged from their logs.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use crate::payouts::ports::{ListFilter, Page, StoreError};
 use payout_domain::ids::{MchId, OrderKey, OrderNo};
 use payout_domain::order::Order;
 
-/// How many order numbers are taken from a merchant's log at a time.
+/// How many order numbers to read from a merchant's log at a time.
 const BITE: isize = 128;
-/// How many records one page looks at.
+/// How many records one page examines at most.
 const AT_MOST: usize = 10_000;
 
-/// A cursor names the place of the last order that was looked at: its time, merchant and number.
+/// A cursor is the place of the last examined order: its time, merchant and number.
 type Location = (i64, String, String);
 
 pub(super) async fn list(ledger: &RedisLedger, filter: &ListFilter) -> Result<Page, StoreError> {
     let end = filter.cursor.as_deref().map(cursor_of).transpose()?;
     ledger.registry.known().await?;
-    // The log goes by the ledger's time, whoever asks by the wall clock.
+    // The log uses the ledger's time, the filter uses the wall clock.
     let now = ledger.registry.moment();
     let ahead = now.wall.0.saturating_sub(now.ledger.0);
     let since = filter.since.map(|since| since.0.saturating_sub(ahead));
@@ -64,7 +64,7 @@ pub(super) async fn list(ledger: &RedisLedger, filter: &ListFilter) -> Result<Pa
     Ok(page)
 }
 
-/// One merchant's log, read from the newest down.
+/// One merchant's log, read from the newest entry down.
 struct Log {
     mch_id: MchId,
     most: String,
@@ -77,7 +77,7 @@ struct Log {
 impl Log {
     fn new(mch_id: MchId, end: Option<&Location>, since: Option<i64>) -> Self {
         let most = end.map_or_else(|| "+inf".to_owned(), |(created, _, _)| created.to_string());
-        // Without what stands below everything: the ledger's identity.
+        // Exclude the ledger's identity, which has the score `-inf`.
         let least = since.map_or_else(|| "(-inf".to_owned(), |since| since.to_string());
         Self {
             mch_id,
@@ -89,7 +89,7 @@ impl Log {
         }
     }
 
-    /// The next place below the end.
+    /// The next place before `end`.
     async fn next(
         &mut self,
         ledger: &RedisLedger,
@@ -125,8 +125,8 @@ impl Log {
         }
     }
 
-    /// The record at a place. One that is past its retention is gone, and leaves the log as it is met; one that was forgotten
-    /// stays in it, so that it is known to have been there.
+    /// The record at a place. If its retention has passed, this removes the order from the log. If the record was lost,
+    /// the log keeps the order, as proof that it existed.
     async fn order(&self, ledger: &RedisLedger, place: &Location) -> Result<Option<Order>, StoreError> {
         let Ok(order_no) = OrderNo::parse(&place.2) else {
             return Ok(None);

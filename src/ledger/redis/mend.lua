@@ -1,5 +1,5 @@
--- Gives a merchant's log the ledger's identity, in the place of any other, and takes out what a person has given up.
--- KEYS: due, log. ARGV: the identity, then order numbers.
+-- Puts the ledger's identity into a merchant's log, replaces any other, and removes orders that a person has given up.
+-- KEYS: due, log. ARGV: identity, then order numbers.
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '-inf')) do
     if string.sub(member, 1, 1) == '#' and member ~= ARGV[1] then redis.call('ZREM', KEYS[2], member) end
 end

@@ -1,19 +1,21 @@
 //! The ledger in Redis, for any number of replicas: standalone, Sentinel or Cluster.
 //!
-//! Every change is one script, so that it is atomic, with its charges. All keys of one merchant carry the same hash tag
-//! (`{mchId}`) and so live in one slot of a Cluster, and so does the ledger's identity beside them: it is lost together with
-//! what it stands for, and each claim compares it. Redis rolls nothing back, so what a script may be refused comes before what
-//! it must not do by half.
+//! Each change is one script, so that a record and its charges change atomically. All keys of a merchant have the same
+//! hash tag (`{mchId}`) and so share one slot of a Cluster. The ledger's identity is stored in that slot too: it is
+//! lost together with the records, and each claim checks it. Redis does not roll back, so a script does everything that
+//! Redis may refuse before it writes anything that must not be partial.
 //!
-//! | key | type | what |
+//! The braces around `mchId` are literal; `ms` are those of the ledger's time.
+//!
+//! | key | type | content |
 //! |---|---|---|
-//! | `{prefix}{mchId}:order:<no>` (braces literal around the number) | hash | `p` what the claim pinned, `c` what changes, with the version |
-//! | `…:due` | sorted set | unsettled order numbers by when somebody must look at them (ledger's ms) |
-//! | `…:log` | sorted set | all order numbers by their first claim (ledger's ms), and `#` with the ledger's identity |
-//! | `…:sum:<name>` | number | a sum of the limits; goes after three days |
-//! | `…:again` | sorted set | orders of other days that were charged again, by when (ledger's ms) |
+//! | `<prefix>{mchId}:order:<no>` | hash | `p` pinned by the claim, `c` changing, with the version |
+//! | `…:due` | sorted set | unsettled or followed order numbers by the ms at which to examine them |
+//! | `…:log` | sorted set | all order numbers by the ms of their first claim, and `#` with the ledger's identity |
+//! | `…:sum:<name>` | number | a sum of the limits; expires after three days |
+//! | `…:again` | sorted set | orders of earlier days that were charged again, by the ms of that charge |
 //! | `…:handed` | number | how many orders were handed out in this second |
-//! | `<prefix>ledger` | hash | `id` identity, `t` the ledger's time (ms), `m:<mchId>` `making` or `made`; `lost` what was here |
+//! | `<prefix>ledger` | hash | `id` identity, `t` ms, `m:<mchId>` `making` or `made`; `lost` a lost ledger's identity |
 
 mod argument;
 mod due;
@@ -46,21 +48,21 @@ use payout_domain::order::{Order, State};
 
 pub use self::keeper::RedisKeeper;
 
-/// How long a sum is kept: its Beijing day, and time to give back.
+/// How long a sum is kept: its Beijing day, and enough time to return charges.
 const SUM_EXPIRY: Duration = Duration::from_secs(3 * 86_400);
-/// How long a claim waits for the replicas that it is to reach.
+/// How long a claim waits for its replicas.
 const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// `[ledger]`, as far as it is about Redis.
+/// The part of `[ledger]` that concerns Redis.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// What every key begins with; no braces.
+    /// The prefix of every key; no braces.
     pub prefix: String,
     /// How long settled records are kept.
     pub retention: Duration,
-    /// How many replicas each claim waits for.
+    /// How many replicas must acknowledge each claim.
     pub wait_replicas: usize,
-    /// Whether a ledger is made where there is none.
+    /// Whether to create a ledger if there is none.
     pub create: bool,
 }
 
@@ -83,7 +85,7 @@ struct Scripts {
 }
 
 impl RedisLedger {
-    /// A ledger over a link; does not connect yet.
+    /// A ledger over a link. Does not connect yet.
     #[must_use]
     pub fn new(link: RedisLink, settings: RedisSettings, clock: Arc<dyn Clock>) -> Self {
         let scripts = Scripts {
@@ -107,7 +109,8 @@ impl RedisLedger {
         }
     }
 
-    /// The ledger's identity as it stands in the merchant's log, for a claim. Nothing was claimed where this fails.
+    /// Prepares a claim and returns the ledger's identity as the merchant's log contains it. An error means that
+    /// nothing was claimed.
     async fn admit(&self, order: &Order) -> Result<String, StoreError> {
         let sure = |error: StoreError| StoreError {
             unsure: false,
@@ -123,17 +126,17 @@ impl RedisLedger {
         Ok(member(id))
     }
 
-    /// Compares today's sums of a merchant with the records that were charged, and mends those that differ in the same way as
-    /// when they were compared last. Returns how many were mended.
+    /// Compares today's sums of a merchant with its records, and corrects those that differ by the same amount as at
+    /// the previous comparison. Returns how many were corrected.
     ///
     /// # Errors
-    /// When the store does not answer, then [`StoreError`].
+    /// [`StoreError`] when the store does not answer.
     pub async fn compare_sums(&self, mch_id: &MchId) -> Result<usize, StoreError> {
         self.registry.known().await?;
         self.sums.compare(mch_id, self.registry.moment()).await
     }
 
-    /// From when on the record of whatever is in the log must be there: what is older may be past its retention.
+    /// The time from which on every order in a log must have a record. Older ones may be past their retention.
     fn oldest_record(&self) -> i64 {
         self.registry.time().0.saturating_sub(self.retention_ms())
     }
@@ -142,13 +145,13 @@ impl RedisLedger {
         i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// The record itself, whatever became of the ledger.
+    /// Reads the record without checking the ledger.
     async fn stored(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
         let stored = self.store.link.read(&self.store.look(key)).await;
         order_of(stored.map_err(|error| failed(&error))?, key)
     }
 
-    /// Why an order has no record. `None`: there never was one, or it is past its retention.
+    /// Explains a missing record. `None`: there never was one, or it is past its retention.
     async fn absent(&self, key: &OrderKey) -> Result<Option<Order>, StoreError> {
         let id = self.registry.open().await?;
         let keys = [self.store.order(key), self.store.key(&key.mch_id, "log")];
@@ -158,7 +161,7 @@ impl RedisLedger {
             Argument::Text(key.order_no.as_str()),
             Argument::Number(self.oldest_record()),
         ];
-        // A merchant whose log was begun while it was asked about is asked about once more.
+        // If another process began the merchant's log meanwhile, ask once more.
         for _ in 0..2 {
             let (word, rest) = self
                 .store
@@ -179,7 +182,7 @@ impl RedisLedger {
         Err(forgotten(&[&key.mch_id]))
     }
 
-    /// Claims wait for replicas, where they are to; what follows them can be found out again.
+    /// Only claims wait for replicas: later changes can be determined again.
     fn replicas(&self, order: &Order) -> Option<Replicas> {
         let claim = matches!(order.state, State::Pending(_));
         let replicas = Replicas {
@@ -190,13 +193,13 @@ impl RedisLedger {
         (claim && replicas.count > 0).then_some(replicas)
     }
 
-    /// When the record may go, from now: a settled one after its retention.
+    /// Milliseconds until Redis may delete the record: its retention if it is settled.
     fn expiry(&self, order: &Order) -> Argument<'static> {
         Argument::maybe(order.settled_at().map(|_| self.retention_ms()))
     }
 }
 
-/// Whether a script says that the record is there as it was to be written.
+/// Whether the script's answer says that the record is stored as requested.
 fn is_done(answer: &Value) -> bool {
     let Value::Array(parts) = answer else { return false };
     matches!(parts.first(), Some(Value::BulkString(word)) if word == b"done")
@@ -209,7 +212,7 @@ fn failed(error: &LinkError) -> StoreError {
     }
 }
 
-/// What the store says was forgotten: the merchant's records, or this one.
+/// The error for lost data: all records of the merchant, or this one.
 fn lost(key: &OrderKey, what: Option<Vec<u8>>) -> StoreError {
     if what.as_deref() == Some(b"merchant") {
         return forgotten(&[&key.mch_id]);
@@ -283,7 +286,7 @@ impl Ledger for RedisLedger {
 
     async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError> {
         let changing = record::encode_change(previous, next)?;
-        // What became of an order is written wherever its record still is; a new claim, only where nothing was forgotten.
+        // Write an outcome wherever the record still exists, but a new claim only if the ledger has lost nothing.
         let identity = match &next.state {
             State::Pending(_) => self.admit(next).await?,
             State::Unknown(_) | State::Succeeded(_) | State::Refused(_) => String::new(),
@@ -301,7 +304,7 @@ impl Ledger for RedisLedger {
             self.expiry(next),
         ];
         let (charged, returned) = (&difference.charged, &difference.returned);
-        // The usual change, to a settled order, is sent without what it does not touch.
+        // For the usual change, to a settled order, omit the keys that it does not touch.
         let is_record_only =
             identity.is_empty() && next.due_at().is_none() && charged.is_empty() && returned.is_empty();
         if !is_record_only {
@@ -367,7 +370,7 @@ impl Ledger for RedisLedger {
 
     async fn unsettled(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
         let mut found = Vec::new();
-        // Everything that is not settled is due some day: a short list, however long the log is.
+        // Every unsettled order is in `due`, which stays short however long the log grows.
         for mch_id in self.registry.merchants().await {
             let mut look = redis::cmd("ZRANGE");
             look.arg(self.store.key(&mch_id, "due")).arg(0).arg(limit);
@@ -412,7 +415,7 @@ impl Ledger for RedisLedger {
         }
         Arc::clone(&self.sums).compare_all(self.registry.introduced_merchants(), self.registry.moment());
         match looked {
-            // The registry's node is away. Those whose merchants lie elsewhere are served all the same.
+            // The registry's node does not answer. Merchants on other nodes can still be served.
             Err(error) if self.store.link.url().topology == Topology::Cluster && answered > 0 => {
                 self.registry.is_away(None, &error);
                 Ok(())

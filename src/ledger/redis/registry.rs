@@ -1,7 +1,7 @@
-//! The ledger as a whole: which one it is, how late it is by its own time, and which merchants it has records of.
+//! The registry of the ledger: its identity, its time, and the merchants that it has records of.
 //!
-//! A process knows one ledger for its life. Another one, or none where one was, is a ledger that has forgotten: it is not for
-//! a process to decide that this does not matter.
+//! A process accepts one ledger for its lifetime. If Redis then holds another ledger or none, data was lost, and only a
+//! person may decide to continue.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,9 +17,9 @@ use crate::ledger::time::Timekeeper;
 use crate::payouts::ports::StoreError;
 use payout_domain::ids::{LedgerTime, MchId, Moment};
 
-/// What a merchant's field in the registry begins with.
+/// The prefix of a merchant's field in the registry.
 const FIELD: &str = "m:";
-/// What a person can do where something was lost.
+/// What a person can do about lost data.
 pub(super) const MEND: &str = "restore it, or run payout-sidecar ledger accept-loss";
 
 static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create.lua")));
@@ -28,18 +28,18 @@ static BURY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("bury.
 static REGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("register.lua")));
 static WELCOME: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("welcome.lua")));
 
-/// What the registry says.
+/// The content of the registry.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    /// Whether there is any.
+    /// Whether the registry exists.
     pub(super) is_there: bool,
     /// The ledger.
     pub(super) id: Option<LedgerId>,
-    /// How late it is, where that can be read.
+    /// The ledger's time, if it is readable.
     pub(super) time: Option<LedgerTime>,
     /// A ledger was here and was lost.
     pub(super) was_lost: bool,
-    /// Its merchants, and whether their logs are known to have been begun.
+    /// The merchants, and whether their logs are known to exist.
     pub(super) merchants: BTreeMap<MchId, bool>,
 }
 
@@ -62,7 +62,7 @@ impl Entry {
     }
 }
 
-/// The member of a merchant's log that says whose it is.
+/// The member of a merchant's log that names the ledger.
 pub(super) fn member(id: &LedgerId) -> String {
     format!("#{id}")
 }
@@ -72,7 +72,7 @@ pub(super) fn field(mch_id: &MchId) -> String {
     format!("{FIELD}{mch_id}")
 }
 
-/// Makes a ledger, where the store holds none and nothing that may be left of one; or says what it holds.
+/// Creates a ledger if the store holds neither one nor remains of one. Otherwise returns what it holds.
 pub(super) async fn make(store: &Store, now: LedgerTime) -> Result<Result<LedgerId, String>, StoreError> {
     let registry = store.registry();
     let trial = store.trial(None);
@@ -107,17 +107,17 @@ pub(super) async fn make(store: &Store, now: LedgerTime) -> Result<Result<Ledger
     }
 }
 
-/// How the ledger stands, as this process has seen it last.
+/// The state of the ledger, as this process last saw it.
 enum Standing {
-    /// It was not asked yet.
+    /// Not read yet.
     NotAsked,
-    /// It takes no order, and why.
+    /// It takes no orders, for this reason.
     Closed(String),
-    /// It is the one that this process knows.
+    /// It is the ledger that this process knows.
     Open,
 }
 
-/// What this process knows of the ledger.
+/// What this process knows about the ledger.
 pub(super) struct Registry {
     store: Store,
     clock: Arc<dyn Clock>,
@@ -126,11 +126,11 @@ pub(super) struct Registry {
     id: OnceLock<LedgerId>,
     standing: Mutex<Standing>,
     looking: tokio::sync::Mutex<()>,
-    /// The merchants that this process has made sure of.
+    /// The merchants whose logs this process has verified.
     introduced: Mutex<HashSet<MchId>>,
-    /// Those that the registry named when it was read last.
+    /// The merchants in the registry at the last read.
     named: Mutex<BTreeSet<MchId>>,
-    /// Whose part of Redis does not answer; `None` is the registry itself.
+    /// The merchants whose part of Redis does not answer; `None` means the registry itself.
     away: Mutex<HashSet<Option<MchId>>>,
 }
 
@@ -154,7 +154,7 @@ impl Registry {
         self.time.now()
     }
 
-    /// Now, by both clocks.
+    /// The current time by both clocks.
     pub(super) fn moment(&self) -> Moment {
         Moment {
             wall: self.clock.now(),
@@ -162,7 +162,7 @@ impl Registry {
         }
     }
 
-    /// The ledger, once it was heard of, whatever became of it: to read and to settle what it holds.
+    /// The ledger's identity once it is known, even if the ledger is closed: enough to read and to settle its orders.
     pub(super) async fn known(&self) -> Result<&LedgerId, StoreError> {
         if let Some(id) = self.id.get() {
             return Ok(id);
@@ -170,7 +170,7 @@ impl Registry {
         self.open().await
     }
 
-    /// The ledger, where it is whole as far as is known: to claim in it, and to say what is not in it.
+    /// The ledger's identity if the ledger is open: needed to claim, and to say that an order does not exist.
     pub(super) async fn open(&self) -> Result<&LedgerId, StoreError> {
         if let Some(known) = self.seen() {
             return known;
@@ -192,7 +192,7 @@ impl Registry {
         }
     }
 
-    /// Looks whether the ledger is still the one that it was, and says how late it is.
+    /// Checks that the ledger is still the same, and saves the ledger's time.
     pub(super) async fn look(&self) -> Result<(), StoreError> {
         let entry = Entry::read(&self.store).await?;
         match self.judge(entry).await {
@@ -265,7 +265,7 @@ impl Registry {
             ));
         };
         match self.store.try_commands(None).await {
-            // Where it was not answered, each merchant's own trial tells: its node may be another one.
+            // If the trial got no answer, each merchant's own trial decides: its node may be another one.
             Ok(None) | Err(_) => {}
             Ok(Some(forbidden)) => return closed(forbidden),
         }
@@ -280,8 +280,8 @@ impl Registry {
         Ok(())
     }
 
-    /// A fail-over may lose that a merchant was made, and keep the merchant, or lose both. Whatever this process has made sure
-    /// of is said again, so that a loss is seen by everybody.
+    /// A fail-over may lose a merchant's registration with or without the merchant's records. So this registers again
+    /// every merchant that this process has verified, so that every process notices lost records.
     async fn register_again(&self, id: &LedgerId, merchants: &BTreeMap<MchId, bool>) {
         let lost: Vec<MchId> = self
             .introduced()
@@ -304,12 +304,12 @@ impl Registry {
         Ok(word)
     }
 
-    /// Makes sure, once in this process, that the merchant's log was begun, and that everything may be written in its slot.
+    /// Makes sure, once per process, that the merchant's log exists and that all commands are allowed in its slot.
     pub(super) async fn introduce(&self, id: &LedgerId, mch_id: &MchId) -> Result<(), StoreError> {
         if self.introduced().contains(mch_id) {
             return Ok(());
         }
-        // Nothing here is a claim: whatever fails can be done again.
+        // Nothing here is a claim, so every failure may be repeated.
         let sure = |error: StoreError| StoreError {
             unsure: false,
             ..error
@@ -318,7 +318,7 @@ impl Registry {
             return Err(refused(forbidden));
         }
         if self.register(id, mch_id, "making").await.map_err(sure)? == "making" {
-            // No claim can have been made yet: there is nothing that could have been forgotten.
+            // No claim can exist yet, so no data can be lost.
             let log = [self.store.key(mch_id, "log")];
             let welcomed = self.store.run(&WELCOME, &log, &[member(id)], None).await;
             match welcomed.map_err(sure)? {
@@ -344,7 +344,7 @@ impl Registry {
         }
     }
 
-    /// Whether the registry knows of a log of the merchant.
+    /// Whether the registry says that the merchant's log exists.
     pub(super) async fn has_made(&self, id: &LedgerId, mch_id: &MchId) -> Result<bool, StoreError> {
         let mut look = redis::cmd("HMGET");
         look.arg(self.store.registry()).arg("id").arg(field(mch_id));
@@ -360,19 +360,19 @@ impl Registry {
         Ok(state.as_deref() == Some("made"))
     }
 
-    /// The merchants that this process has claimed orders of, or tried to.
+    /// The merchants for which this process has claimed orders, or tried to.
     pub(super) fn introduced_merchants(&self) -> Vec<MchId> {
         self.introduced().iter().cloned().collect()
     }
 
-    /// The merchants that this process knows of, without asking.
+    /// The merchants that this process knows, without asking Redis.
     pub(super) fn merchants_known(&self) -> BTreeSet<MchId> {
         let mut all = self.named().clone();
         all.extend(self.introduced().iter().cloned());
         all
     }
 
-    /// All merchants that are known here or in Redis; those that are known here, where the registry does not answer.
+    /// All merchants known here or in the registry. If the registry does not answer, those known here.
     pub(super) async fn merchants(&self) -> BTreeSet<MchId> {
         match Entry::read(&self.store).await {
             Ok(entry) => {
@@ -384,7 +384,7 @@ impl Registry {
         self.merchants_known()
     }
 
-    /// Which merchants have lost their log, of those whose part of Redis answers, and how many did.
+    /// The merchants whose logs are lost, among those whose part of Redis answers, and how many answered.
     pub(super) async fn forgotten_merchants(&self, id: &LedgerId) -> (Vec<MchId>, usize) {
         let merchants = self.merchants_known();
         let member = member(id);
@@ -411,7 +411,8 @@ impl Registry {
         (lost, answered)
     }
 
-    /// A merchant's part of Redis, or the registry (`None`), does not answer: said once, until it does again.
+    /// Notes that a merchant's part of Redis, or the registry (`None`), does not answer. Logs this once until it
+    /// answers again.
     pub(super) fn is_away(&self, who: Option<&MchId>, error: &dyn std::fmt::Display) {
         if self.away().insert(who.cloned()) {
             let who = who.map_or("the list of merchants", MchId::as_str);
@@ -419,7 +420,7 @@ impl Registry {
         }
     }
 
-    /// It answers.
+    /// Notes that it answers.
     pub(super) fn answered(&self, who: Option<&MchId>) {
         if self.away().remove(&who.cloned()) {
             let who = who.map_or("the list of merchants", MchId::as_str);
@@ -444,22 +445,22 @@ impl Registry {
     }
 }
 
-/// Those whose logs are known to have been begun: only they can have orders.
+/// The merchants whose logs are known to exist: only they can have orders.
 fn made(merchants: BTreeMap<MchId, bool>) -> impl Iterator<Item = MchId> {
     merchants
         .into_iter()
         .filter_map(|(mch_id, is_made)| is_made.then_some(mch_id))
 }
 
-/// Why a look did not end well.
+/// Why a check failed.
 enum Doubt {
-    /// Nothing was heard: what was known stands.
+    /// No answer: the previous state stays.
     Unheard(StoreError),
-    /// It was heard that no order may be taken.
+    /// The answer says that the ledger must take no orders.
     Closed(String),
 }
 
-/// The store has forgotten what it held of these merchants.
+/// The error for merchants whose records are lost.
 pub(super) fn forgotten(merchants: &[impl std::borrow::Borrow<MchId>]) -> StoreError {
     let names: Vec<&str> = merchants.iter().map(|mch_id| mch_id.borrow().as_str()).collect();
     refused(format!(

@@ -1,15 +1,15 @@
--- Removes one version of an order and gives its charges back. Holds no rule.
+-- Removes one version of an order and returns its charges. Makes no decision.
 -- KEYS: order, due, log, then one key per return.
--- ARGV: how both parts of the record begin, how the changing one does, order number, then per return: amount.
+-- ARGV: prefix of both parts of the record, prefix of the changing part, order number, then per return: amount.
 local stored = redis.call('HMGET', KEYS[1], 'p', 'c')
 if not (stored[1] or stored[2]) then return {'gone'} end
--- Both parts of a record begin with its format and its claim; behind them, in what changes, stands the version. A record that
--- lacks a part or has two claims' stays for a person to see.
+-- Both parts of a record begin with format and claim; in the changing part the version follows. A record that lacks a
+-- part, or whose parts are of two claims, stays for a person to examine.
 local is_ours = stored[1] and stored[2] and string.find(stored[1], ARGV[1], 1, true) == 1
 if not is_ours or string.find(stored[2], ARGV[2], 1, true) ~= 1 then
     return {'moved', stored[1], stored[2]}
 end
--- What is not in the log was stopped before it was charged.
+-- Only the log, which an insert writes last, proves that the order was charged.
 local logged = redis.call('ZREM', KEYS[3], ARGV[3])
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[3])

@@ -1,21 +1,21 @@
--- Replaces one version of an order by its successor, with what is charged and given back. Holds no rule.
--- KEYS: order, due; and where the order is due again or a sum changes: log, what was charged again, then one key per charge,
---       then one per return.
--- ARGV: what changes, due ms or "", order number, how both parts of the record begin, how the changing one that is replaced
---       does, expiry ms or ""; with a log: the ledger's identity where it is compared or "", now ms, how many charges, then per
---       charge: amount, limit, its place, its expiry ms; then per return: amount.
+-- Replaces one version of an order by the next, with its charges and returns. Makes no decision.
+-- KEYS: order, due; and if the order is due again or a sum changes: log, orders charged again, then one key per charge,
+-- then one per return.
+-- ARGV: changing part, due ms or "", order number, prefix of both parts of the record, prefix of the changing part to
+-- replace, expiry ms or ""; with a log: ledger's identity to check or "", now ms, how many charges, then per charge:
+-- amount, limit, its index, its expiry ms; then per return: amount.
 local log = KEYS[3]
 if log and ARGV[7] ~= '' and not redis.call('ZSCORE', log, ARGV[7]) then return {'lost', 'merchant'} end
 local stored = redis.call('HMGET', KEYS[1], 'p', 'c')
 if not (stored[1] or stored[2]) then return {'gone'} end
--- Both parts of a record begin with its format and its claim; behind them, in what changes, stands the version. What changes is
--- written beside its own claim's part only.
+-- Both parts of a record begin with format and claim; in the changing part the version follows. Write a changing part
+-- only beside the pinned part of its own claim.
 local is_ours = stored[1] and stored[2] and string.find(stored[1], ARGV[4], 1, true) == 1
 local is_written = stored[2] == ARGV[1]
 if not is_ours or not (is_written or string.find(stored[2], ARGV[5], 1, true) == 1) then
     return {'moved', stored[1], stored[2]}
 end
--- Whether this may write at all is seen by a write that changes nothing; where only the record is written, by that.
+-- This write changes nothing, but shows whether Redis accepts writes. Without a log the HSET below is the first write.
 if log then redis.call('ZADD', log, 'XX', '-inf', '#') end
 if log and not is_written then
     local charges = tonumber(ARGV[9])
@@ -25,7 +25,8 @@ if log and not is_written then
         sums[i] = tonumber(redis.call('GET', KEYS[4 + i]) or '0') + tonumber(ARGV[at])
         if sums[i] > tonumber(ARGV[at + 1]) then return {'over', ARGV[at + 2]} end
     end
-    -- So is whether the record may be written: a sum that was changed is not changed again where the record then is not.
+    -- The same for the record: otherwise a refused record would leave changed sums, and a repetition would change them
+    -- again.
     if #KEYS > 4 then redis.call('HSET', KEYS[1], 'c', stored[2]) end
     if charges > 0 then
         redis.call('ZADD', KEYS[4], ARGV[8], ARGV[3])
@@ -38,11 +39,12 @@ if log and not is_written then
         local key = KEYS[4 + charges + i]
         local sum = tonumber(redis.call('GET', key) or '0')
         local left = math.max(0, sum - tonumber(ARGV[9 + charges * 4 + i]))
-        -- A sum of a day gone by is gone too, and none falls below nothing.
+        -- The sum of a past day is gone already, and no sum becomes negative.
         if sum > 0 then redis.call('SET', key, string.format('%.0f', left), 'KEEPTTL') end
     end
 end
--- What follows is done again where the acknowledgement was lost: for those who wait for replicas, and where it was stopped.
+-- A repetition after a lost acknowledgement, or after a stopped script, runs these again, also so that WAIT waits for
+-- them.
 redis.call('HSET', KEYS[1], 'c', ARGV[1])
 if ARGV[2] == '' then
     redis.call('ZREM', KEYS[2], ARGV[3])

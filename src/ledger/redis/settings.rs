@@ -1,4 +1,4 @@
-//! Under which settings Redis may forget, asked of every master at the start. Document: specification, section 5.
+//! Checks Redis settings under which it may lose data, on every master at the start. See docs/redis.md.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -57,7 +57,7 @@ fn fsync(value: &str) -> Option<String> {
     })
 }
 
-/// The value in an answer to `CONFIG GET name`, whichever protocol it came by.
+/// The value in an answer to `CONFIG GET name`, in either protocol version.
 fn value_of(answer: Value) -> Option<String> {
     match answer {
         Value::Map(pairs) => String::from_redis_value(pairs.into_iter().next()?.1).ok(),

@@ -1,4 +1,4 @@
-//! The keys that a ledger has in Redis, and how scripts are run on them.
+//! The ledger's keys in Redis, and running scripts on them.
 
 use redis::{Cmd, Script, ToRedisArgs};
 
@@ -10,24 +10,24 @@ use payout_domain::ids::{MchId, OrderKey};
 use payout_domain::limits::Charge;
 use payout_domain::order::Order;
 
-/// What stands in a merchant's place where commands are tried; no merchant's number.
+/// The hash tag for trials outside any merchant's slot. It is not a valid merchant number.
 const TRIAL: &str = "try";
 
-/// One Redis, and what the keys of the ledger in it begin with.
+/// One Redis, and the prefix of the ledger's keys in it.
 #[derive(Clone)]
 pub(super) struct Store {
     pub(super) link: RedisLink,
     pub(super) prefix: String,
 }
 
-/// A record as it is read: the fields `p` and `c` of its hash, each where it is there.
+/// A record as read: the fields `p` and `c` of its hash, if they exist.
 pub(super) type Stored = [Option<Vec<u8>>; 2];
 
-/// What a script answers: a word, and what belongs to it, which may be a record.
+/// A script's answer: a word, and up to two values, which may be a record.
 pub(super) type Told = (String, Stored);
 
 impl Store {
-    /// The hash that says which ledger this is.
+    /// The hash that identifies the ledger.
     pub(super) fn registry(&self) -> String {
         format!("{}ledger", self.prefix)
     }
@@ -48,14 +48,14 @@ impl Store {
         self.tagged(mch_id.as_str(), "sum:", name)
     }
 
-    /// Reads a record: [`Stored`].
+    /// The command that reads a record as [`Stored`].
     pub(super) fn look(&self, key: &OrderKey) -> Cmd {
         let mut look = redis::cmd("HMGET");
         look.arg(self.order(key)).arg(&["p", "c"]);
         look
     }
 
-    /// The three keys of an order, and those of the sums that it touches.
+    /// The three keys of an order, and the keys of the sums that it changes.
     pub(super) fn keys<'a>(&self, key: &OrderKey, charges: impl Iterator<Item = &'a Charge>) -> Vec<String> {
         let mut keys = vec![
             self.order(key),
@@ -66,13 +66,13 @@ impl Store {
         keys
     }
 
-    /// Three keys to try commands on: in a merchant's slot, or in one of their own.
+    /// Three keys for trials: in a merchant's slot, or in a separate one.
     pub(super) fn trial(&self, mch_id: Option<&MchId>) -> [String; 3] {
         let tag = mch_id.map_or(TRIAL, MchId::as_str);
         ["hash", "set", "number"].map(|kind| self.tagged(tag, "try:", kind))
     }
 
-    /// Which merchant a key is of, and what it is of him; `None` for a key that is no merchant's.
+    /// The merchant of a key, and the rest of the key; `None` if the key belongs to no merchant.
     pub(super) fn merchant_of<'a>(&self, key: &'a str) -> Option<(MchId, &'a str)> {
         let (tag, what) = key
             .strip_prefix(self.prefix.as_str())?
@@ -99,7 +99,8 @@ impl Store {
         Ok((word, [next(), next()]))
     }
 
-    /// Tries whatever the scripts do, in a merchant's slot or in one of their own. Returns what is forbidden, if anything is.
+    /// Tries every command of the scripts, in a merchant's slot or in a separate one. Returns the reason if Redis
+    /// refuses one.
     pub(super) async fn try_commands(&self, mch_id: Option<&MchId>) -> Result<Option<String>, StoreError> {
         let answer: Vec<String> = self
             .link
@@ -117,10 +118,10 @@ impl Store {
     }
 }
 
-/// The order of a record; `None` where there is none.
+/// Decodes a record into an order; `None` if there is no record.
 ///
 /// # Errors
-/// When it is not whole, or damaged, then [`StoreError`]; it is left as it is.
+/// [`StoreError`] when the record is incomplete or damaged. The record stays unchanged.
 pub(super) fn order_of(stored: Stored, key: &OrderKey) -> Result<Option<Order>, StoreError> {
     match stored {
         [None, None] => Ok(None),
@@ -132,12 +133,12 @@ pub(super) fn order_of(stored: Stored, key: &OrderKey) -> Result<Option<Order>, 
 
 static TRY: std::sync::LazyLock<Script> = std::sync::LazyLock::new(|| Script::new(include_str!("try.lua")));
 
-/// Nothing was done, and why.
+/// An error after which nothing was done.
 pub(super) fn refused(text: String) -> StoreError {
     StoreError { unsure: false, text }
 }
 
-/// An answer that no script of ours gives. The write may have taken effect.
+/// An answer that none of these scripts gives. The write may have taken effect.
 pub(super) fn unexpected(word: &str) -> StoreError {
     StoreError {
         unsure: true,

@@ -1,8 +1,9 @@
-//! Today's sums of the limits, compared with the records that were charged. An eviction takes a sum away and a script that was
-//! stopped leaves it wrong, so each merchant's are looked at now and then and mended where they stay different.
+//! Compares today's sums of the limits with the records that were charged, and corrects sums that stay wrong. An
+//! eviction deletes a sum, and a stopped script leaves one wrong.
 //!
-//! Claims go on meanwhile. So a sum counts as wrong only if it did not change while the records were read, and differs by the
-//! same as when it was compared before; and it is set only if it is still what it was.
+//! Claims continue meanwhile. So a sum counts as wrong only if it did not change while the records were read, and
+//! differs by the same amount as at the previous comparison. The correction is written only if the sum is still
+//! unchanged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,35 +22,35 @@ use payout_domain::order::Order;
 
 static MEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mend_sum.lua")));
 
-/// What was claimed so long ago was not claimed today.
+/// An order claimed longer ago than this was not claimed today.
 const A_DAY_AND_MORE_MS: i64 = 25 * 3_600_000;
-/// How often a merchant's sums are compared at most, and how much seldomer for each order that has to be read.
+/// The shortest time between two comparisons of a merchant, and the addition to it for each order that has to be read.
 const EVERY: Duration = Duration::from_secs(60);
 const EVERY_FOR_EACH: Duration = Duration::from_millis(30);
-/// Merchants with more orders than this in a day are left alone.
+/// The comparison skips merchants with more orders than this in a day.
 const AT_MOST: usize = 20_000;
-/// How many records are read in one go.
+/// How many records to read per step.
 const BITE: usize = 500;
 
-/// Compares sums, and remembers what it found.
+/// Compares sums, and remembers the results.
 pub(super) struct Sums {
     store: Store,
     is_comparing: AtomicBool,
     seen: Mutex<HashMap<MchId, Seen>>,
 }
 
-/// What was found when a merchant's sums were compared last.
+/// The result of a merchant's last comparison.
 #[derive(Clone, Default)]
 struct Seen {
-    /// By how much each sum that differs has to be changed.
+    /// By how much each wrong sum must change.
     differences: BTreeMap<String, i64>,
-    /// When they are compared again.
+    /// When to compare again.
     again_at: Option<Instant>,
-    /// Whether it was said that there are too many orders.
+    /// Whether the log already says that there are too many orders.
     has_too_many: bool,
 }
 
-/// A sum, and by how much it has to be changed.
+/// A wrong sum, and by how much it must change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Wrong {
     sum: i64,
@@ -65,7 +66,7 @@ impl Sums {
         }
     }
 
-    /// Compares the sums of those merchants whose time has come, in the background.
+    /// Compares the sums of the merchants that are due, in the background.
     pub(super) fn compare_all(self: Arc<Self>, merchants: Vec<MchId>, now: Moment) {
         let is_due = |mch_id: &MchId| {
             let again_at = self.seen_of(mch_id).again_at;
@@ -85,7 +86,7 @@ impl Sums {
         });
     }
 
-    /// Compares the sums of one merchant. Returns how many were mended.
+    /// Compares the sums of one merchant. Returns how many were corrected.
     pub(super) async fn compare(&self, mch_id: &MchId, now: Moment) -> Result<usize, StoreError> {
         let mut seen = self.seen_of(mch_id);
         seen.again_at = Instant::now().checked_add(EVERY);
@@ -106,7 +107,8 @@ impl Sums {
         let is_seen_again = |name: &String, wrong: &Wrong| seen.differences.get(name) == Some(&wrong.by);
         let mut mended: usize = 0;
         if found.iter().any(|(name, wrong)| is_seen_again(name, wrong)) {
-            // The sum was read before this and after it: what is the same both times did not change while the records were read.
+            // The first comparison read each sum before these records, the second reads it after them: an equal sum did
+            // not change meanwhile.
             let numbers = self.numbers(mch_id, now).await?;
             let again = self.differences(mch_id, &numbers, now).await?;
             for (name, wrong) in &found {
@@ -142,7 +144,7 @@ impl Sums {
         Ok(numbers)
     }
 
-    /// Today's sums that are not what the records say, by name.
+    /// Today's sums that differ from the records, by name.
     async fn differences(
         &self,
         mch_id: &MchId,
@@ -179,7 +181,7 @@ impl Sums {
             for ((name, charged), sum) in bite.iter().zip(sums) {
                 let sum = sum.unwrap_or_default();
                 let by = charged.saturating_sub(sum);
-                // An order whose record was forgotten may have been charged, and paid: it is not given back.
+                // An order without a record may have been charged and paid, so do not lower the sum.
                 if by > 0 || (by < 0 && is_whole) {
                     wrong.insert(name.clone(), Wrong { sum, by });
                 }
@@ -188,7 +190,7 @@ impl Sums {
         Ok(wrong)
     }
 
-    /// The orders of these numbers; `None` for one without a record that can be read.
+    /// The orders of these numbers; `None` for an order without a readable record.
     async fn orders(&self, mch_id: &MchId, numbers: &[&OrderNo]) -> Result<Vec<Option<Order>>, StoreError> {
         let keys: Vec<OrderKey> = numbers
             .iter()

@@ -1,4 +1,4 @@
--- Tries every command that the other scripts use, on keys of its own, and names the first that is refused.
+-- Tries every command of the other scripts on keys of its own, and names the first that Redis refuses.
 -- KEYS: a hash, a sorted set, a number.
 local refused = false
 local function tried(command, answer)

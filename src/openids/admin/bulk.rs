@@ -1,8 +1,8 @@
-//! Many rows by few commands: the fields of a hash by `HMGET` and `HSET`, and where all keys are on one server, keys by
-//! `MGET`, `MSETNX` and `MSET`. That takes Redis a fraction of the time of a command for each row.
+//! Writes many rows with few commands: the fields of a hash with `HMGET` and `HSET`, and, where one server has all
+//! keys, keys with `MGET`, `MSETNX` and `MSET`. Redis needs a fraction of the time that one command per row would take.
 //!
-//! `MGET` does not tell a key of another type from none, and `MSET` would overwrite it: so what seems to be new is
-//! written by `MSETNX`, which writes nothing where any of the keys exists.
+//! `MGET` answers nil both for a missing key and for a key of another type, and `MSET` would overwrite the latter. So
+//! rows that seem new are written with `MSETNX`, which writes nothing if any of the keys exists.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -19,8 +19,8 @@ use crate::redis::LinkError;
 use crate::redis::url::Topology;
 
 impl Mapping {
-    /// Writes rows by few commands; `None` where that is not possible, or was refused: then each row must be looked at on
-    /// its own, which also tells what is wrong with which.
+    /// Writes rows with few commands. `None` if that is impossible, or if Redis refused a command: the caller then
+    /// writes each row on its own, which also shows which row is wrong and why.
     pub(super) async fn put_by_few(
         &self,
         rows: &[Row],
@@ -119,7 +119,7 @@ impl Mapping {
         Ok(answers.is_some())
     }
 
-    /// The answers, or `None` where Redis refused any of the commands.
+    /// The answers, or `None` if Redis refused any of the commands.
     async fn unless_refused(&self, commands: Vec<Cmd>) -> Result<Option<Vec<Value>>, LinkError> {
         let answers = self.link.all(commands).await?;
         let answers: Result<Vec<Value>, LinkError> = answers.into_iter().collect();
@@ -140,7 +140,7 @@ fn list(value: Value) -> Result<Vec<Value>, LinkError> {
     }
 }
 
-/// So many strings, or none at their places.
+/// Converts exactly `count` strings, each of which may be missing.
 fn complete(values: Vec<Value>, count: usize) -> Result<Vec<Option<Vec<u8>>>, LinkError> {
     if values.len() != count {
         let why = format!("{} values came for {count}", values.len());

@@ -1,40 +1,40 @@
-//! A key of Redis, read backwards: which app and which user fill the template so.
+//! Parses a Redis key back into the app and the user that fill the template.
 //!
-//! A user id may hold any character, the template's own colons and braces included, so there is no cutting at a colon.
-//! But an app id has 1 to 32 bytes, and with its length every other length is given: all readings can be tried, and one
-//! that is the only one is the right one.
+//! A user id may contain any character, even the colons and braces of the template, so the parser cannot split at a
+//! colon. But an app id has 1 to 32 bytes, and its length determines all other lengths. So the parser tries every
+//! length, and accepts a reading only if it is the only one.
 
 use crate::openids::template::{Piece, Template};
 use payout_domain::ids::{UserId, WxAppId};
 
-/// Between a key and its field. Neither id can hold it, so the two can be read as one text.
+/// Separates a key from its field, so that the parser reads both as one text. No id can contain it.
 const SEPARATOR: &str = "\0";
 const LONGEST_APP: usize = 32;
 
-/// Who a key, or a key and a field, belongs to.
+/// To whom a key, or a key with a field, belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParsedKey {
-    /// No app and user fill the template so: it is something else's key.
+    /// No app and user fill the template like this: the key belongs to something else.
     Nobody,
-    /// These.
+    /// To this user of this app.
     User(WxAppId, UserId),
-    /// More than one app and user fill the template so.
+    /// Several pairs of app and user fill the template like this.
     Ambiguous,
 }
 
-/// The template of a mapping, to be read backwards.
+/// Parses keys of one template.
 #[derive(Clone, Debug)]
 pub struct KeyParser {
     pieces: Vec<Piece>,
-    // The only app that is meant, where it is given.
+    // The only app to list, if one is given.
     app: Option<WxAppId>,
     pattern: String,
     only_key: Option<String>,
 }
 
 impl KeyParser {
-    /// The parser of a key's template, and of its field's, where there is one. With `app`, only this app's users are
-    /// meant. `None` where nothing says which app a user belongs to.
+    /// A parser for the key's template and, if there is one, the field's. With `app` it accepts only users of this app.
+    /// `None` if neither a template nor `app` names the app.
     #[must_use]
     pub fn new(key: &Template, field: Option<&Template>, app: Option<WxAppId>) -> Option<Self> {
         let known = |piece: &Piece| match (piece, &app) {
@@ -60,19 +60,19 @@ impl KeyParser {
         })
     }
 
-    /// A pattern for `SCAN` that every key matches.
+    /// A glob for `SCAN` that matches every key.
     #[must_use]
     pub fn pattern(&self) -> &str {
         &self.pattern
     }
 
-    /// The key, where all users are in one hash.
+    /// The key of the hash that holds all users, if there is only one.
     #[must_use]
     pub fn only_key(&self) -> Option<&str> {
         self.only_key.as_deref()
     }
 
-    /// Whose key, or key and field, this is.
+    /// To whom this key, or key with field, belongs.
     #[must_use]
     pub fn read(&self, key: &str, field: Option<&str>) -> ParsedKey {
         match field {
@@ -92,14 +92,14 @@ impl KeyParser {
             match (self.read_with(text, length), &only) {
                 (None, _) => {}
                 (Some(found), None) => only = Some(found),
-                // Two lengths are two apps.
+                // Another length means another app.
                 (Some(_), Some(_)) => return ParsedKey::Ambiguous,
             }
         }
         only.map_or(ParsedKey::Nobody, |(app, user)| ParsedKey::User(app, user))
     }
 
-    /// The one reading in which the app id has so many bytes, if there is one.
+    /// The reading in which the app id has `app_length` bytes. Each length allows at most one.
     fn read_with(&self, text: &str, app_length: usize) -> Option<(WxAppId, UserId)> {
         let mut known: usize = 0;
         let mut users: usize = 0;
@@ -140,7 +140,7 @@ impl KeyParser {
     }
 }
 
-/// The pieces as a glob of Redis's. Document: the command `KEYS`.
+/// The pieces as a Redis glob. Source: Redis's documentation of `KEYS`.
 fn pattern(pieces: &[Piece]) -> String {
     let mut pattern = String::new();
     for piece in pieces {
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     const APP: &str = "[A-Za-z0-9_-]{1,32}";
-    /// Ids that look like parts of templates, and ids of any characters.
+    /// Ids that look like parts of templates, and ids of arbitrary characters.
     const USER: &str = "[^\\p{Cc}]{1,128}|[ab:{}*_-]{1,12}|\\{(wxAppId|userId)\\}|:[a-b]:";
 
     fn template(text: &str) -> Template {

@@ -1,4 +1,4 @@
-//! Everything that the mapping in Redis holds, a page at a time: `SCAN` on every master, `HSCAN` of every hash.
+//! Lists the whole mapping in Redis page by page: `SCAN` on every master, `HSCAN` of every hash.
 
 use std::io;
 
@@ -11,32 +11,32 @@ use crate::redis::masters::masters;
 use crate::redis::{LinkError, dial};
 use payout_domain::ids::{OpenId, WxAppId};
 
-/// How many keys `SCAN` and `HSCAN` are to look at for one answer.
+/// `COUNT` of `SCAN` and `HSCAN`: about how many keys or fields they examine per call.
 const PAGE: usize = 1000;
 
-/// What is found where a user's openid may stand.
+/// What the listing found at a place for a user's openid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// A user's openid.
     Row(Row),
-    /// Something that is no mapping: the template cannot be filled so, or the key is of another type.
+    /// Something outside the mapping: no app and user fill the template like this, or the key has another type.
     Other,
-    /// More than one app and user fill the template so. With where.
+    /// Several pairs of app and user fill the template like this. Holds the key, and the field.
     Ambiguous(String),
-    /// A user's, and no openid. With where.
+    /// A user's place without a valid openid. Holds the key, and the field.
     NoOpenId(String),
 }
 
-/// Why the mapping was not listed to its end.
+/// Why the listing stopped early.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// Nothing says which app a user belongs to.
+    /// Neither the template nor the caller names the app.
     #[error("the template has no {{wxAppId}}")]
     NoApp,
     /// Redis did not answer.
     #[error("{0}")]
     Redis(String),
-    /// Whoever was told what was found could not take it.
+    /// The callback failed.
     #[error(transparent)]
     Stopped(io::Error),
 }
@@ -48,11 +48,11 @@ impl From<LinkError> for ListError {
 }
 
 impl Mapping {
-    /// Calls `each` with whatever stands where openids may stand, and ends where that returns an error. With `app`, this
-    /// app's only. What changes meanwhile may be found or not; the same may be found twice.
+    /// Calls `each` for everything at places for openids, and stops at its first error. With `app`, lists only that
+    /// app's users. The listing may or may not contain what changes meanwhile, and may contain a user twice.
     ///
     /// # Errors
-    /// When it could not go on, then [`ListError`].
+    /// [`ListError`] when the listing stopped early.
     pub async fn each(
         &self,
         app: Option<WxAppId>,
@@ -112,7 +112,7 @@ impl Mapping {
                 Ok(Some(value)) => {
                     each(found(parser.read(&key, None), &value, key)).map_err(ListError::Stopped)?
                 }
-                // Gone since it was listed.
+                // Deleted since it was listed.
                 Ok(None) => {}
                 Err(LinkError::Refused { code, .. }) if code == "WRONGTYPE" => {
                     each(Found::Other).map_err(ListError::Stopped)?;

@@ -1,8 +1,7 @@
-//! The mapping in Redis as its operator sees it: many users at a time, changed, removed; listed in
-//! `listing`.
+//! Changes the mapping in Redis for the operator: writes many rows, removes one, and lists all (`listing`).
 //!
-//! What stands there already is read first, and only what differs is written: to import the same file again costs Redis
-//! no writes, and the sidecars that listen for changes no cached openids.
+//! A write first reads the current values and then writes only the differences. So importing the same file again costs
+//! Redis no writes, and the sidecars that subscribe to changes drop no cached openids.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -24,7 +23,7 @@ use crate::openids::template::Template;
 use crate::redis::{LinkError, RedisLink};
 use payout_domain::ids::{OpenId, UserId, WxAppId};
 
-/// The mapping.
+/// The mapping of user ids to openids in Redis.
 #[derive(Clone)]
 pub struct Mapping {
     pub(super) link: RedisLink,
@@ -32,22 +31,22 @@ pub struct Mapping {
     pub(super) field: Option<Template>,
 }
 
-/// Where a user's openid stands: a key, or a hash and a field of it.
+/// The place of a user's openid: a key, or a hash and its field.
 pub(super) type Spot = (String, Option<String>);
 
-/// For some spots: what stands there, and what is wanted there.
+/// For each place, the current value and the wanted openid.
 pub(super) type Wanted<'a> = HashMap<&'a Spot, (Option<Vec<u8>>, &'a OpenId)>;
 
-/// What came of a row.
+/// The result for one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// The user had no openid.
+    /// The user had no openid before.
     New,
-    /// The user had another one.
+    /// The user had another openid before.
     Changed,
-    /// The user has had this one.
+    /// The user already had this openid.
     Unchanged,
-    /// Nothing was written, since something else than a mapping stands there; Redis's words.
+    /// Nothing was written, because the place holds another type. Contains Redis's error.
     Refused(String),
 }
 
@@ -55,7 +54,7 @@ impl Mapping {
     /// The mapping at `key`, or at `field` of the hash at `key`.
     ///
     /// # Errors
-    /// When a template is none, then why.
+    /// The reason, when a template cannot be parsed.
     pub fn new(link: RedisLink, key: &str, field: Option<&str>) -> Result<Self, String> {
         Ok(Self {
             link,
@@ -64,10 +63,10 @@ impl Mapping {
         })
     }
 
-    /// Writes rows; a later one wins over an earlier one. To write them again is harmless.
+    /// Writes rows. A later row overrides an earlier one. Writing the same rows again is harmless.
     ///
     /// # Errors
-    /// When Redis did not take all of them, then [`LinkError`]: some may have been written.
+    /// [`LinkError`] when Redis did not take all rows: it may have written some of them.
     pub async fn put(&self, rows: &[Row]) -> Result<Vec<Put>, LinkError> {
         let spots: Vec<Spot> = rows.iter().map(|row| self.spot(&row.app, &row.user)).collect();
         if let Some(came) = self.put_by_few(rows, &spots).await? {
@@ -94,13 +93,13 @@ impl Mapping {
         Ok(came)
     }
 
-    /// Removes a user's openid, and says whether there was one.
+    /// Removes a user's openid. Returns whether there was one.
     ///
     /// # Errors
-    /// When Redis did not do it, or something else than a mapping stands there, then [`LinkError`].
+    /// [`LinkError`] when Redis did not do it, or the place holds another type.
     pub async fn remove(&self, app: &WxAppId, user: &UserId) -> Result<bool, LinkError> {
         let spot = self.spot(app, user);
-        // Read first: DEL would remove whatever stands there.
+        // Read first: `DEL` would remove a key of any type.
         let known: Option<Vec<u8>> = self.link.read(&read(&spot)).await?;
         if known.is_none() {
             return Ok(false);
@@ -113,7 +112,7 @@ impl Mapping {
         Ok(removed > 0)
     }
 
-    /// Which Redis this is, and where in it: what must be the same for an import to be gone on with. Shows no password.
+    /// Names this Redis and the mapping in it, without the password. An import resumes only if this text is the same.
     #[must_use]
     pub fn described(&self) -> String {
         let url = self.link.url();
@@ -126,11 +125,11 @@ impl Mapping {
         )
     }
 
-    /// The processes that are the masters now. One that was started anew may have forgotten what it had acknowledged, and
-    /// one that took another's place too.
+    /// The run ids of the current masters. A restarted process may have lost writes that it acknowledged, and so may
+    /// one that took over from another.
     ///
     /// # Errors
-    /// When they do not say it, then why; `Refused` where this user may not ask.
+    /// [`LinkError`] when a master does not report its run id; `Refused` if this Redis user may not ask.
     pub async fn processes(&self) -> Result<Vec<String>, LinkError> {
         let mut info = redis::cmd("INFO");
         info.arg("server");
@@ -155,8 +154,8 @@ impl Mapping {
     }
 }
 
-/// What comes of each row, by what is known to stand at its spot, and what is wanted where: a later row wins. An `Err`
-/// says why nothing can be written there.
+/// Computes each row's result from the current values, and the openid wanted at each place; a later row overrides an
+/// earlier one. An `Err` among the current values says why nothing can be written there.
 pub(super) fn compare<'a>(
     rows: &'a [Row],
     spots: &'a [Spot],
@@ -206,7 +205,7 @@ fn write((key, field): &Spot, openid: &OpenId) -> Cmd {
     }
 }
 
-/// A value, or none.
+/// Converts an answer that is a string or nil.
 pub(super) fn bytes(value: Value) -> Result<Option<Vec<u8>>, LinkError> {
     match value {
         Value::Nil => Ok(None),

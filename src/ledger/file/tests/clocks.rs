@@ -1,11 +1,11 @@
-//! Clocks that stand wrong, and the ledger's own time.
+//! Wrong clocks, and the ledger's own time.
 
 use std::time::Instant;
 
 use super::*;
 use payout_domain::limits::{Charge, Counter};
 
-/// The machine's clock, this many days off.
+/// The machine's clock, off by this many days.
 struct Off(i64);
 
 impl Clock for Off {
@@ -22,7 +22,7 @@ fn open_off(path: &Path, days: i64) -> FileLedger {
     FileLedger::open(path, RETENTION, true, Arc::new(Off(days))).unwrap()
 }
 
-/// An order that was settled so long ago.
+/// An order that was settled this long ago.
 fn settled_ago(ledger: &FileLedger, no: &str, ago: Duration) -> Order {
     let mut order = settled(&order(no, 1));
     let at = LedgerTime(ledger.time().0 - i64::try_from(ago.as_millis()).unwrap());
@@ -31,7 +31,7 @@ fn settled_ago(ledger: &FileLedger, no: &str, ago: Duration) -> Order {
     order
 }
 
-/// As if the ledger had been open for so long since.
+/// Ages the file as if the ledger had been open this much longer.
 fn age(path: &Path, by: Duration) {
     let held = DiskLocation(path.to_owned()).take().unwrap();
     let opened = open::open(&held, path).unwrap();
@@ -104,7 +104,7 @@ async fn settled_records_go_after_their_retention_and_unsettled_ones_stay() {
     }
 }
 
-/// More than one clearing looks at, and unsettled ones in the way.
+/// More records than one clearing step examines, with unsettled ones between them.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_old_is_cleared_away_behind_what_stays() {
     let dir = tempfile::tempdir().unwrap();
@@ -169,7 +169,7 @@ async fn the_ledgers_time_goes_on_from_where_it_was_and_while_nothing_is_written
     let begun = FileLedger::open(&path, RETENTION, false, Arc::new(Off(-30)))
         .unwrap()
         .time();
-    // What passed while it was open it may not have written.
+    // It may not have saved the time that passed while it was open.
     let unwritten = before.elapsed();
     assert!(
         begun.since(LedgerTime(SystemClock.now().0)) > DAY * 9,
@@ -209,7 +209,7 @@ async fn a_list_since_a_day_goes_by_the_wall_clock_of_each_claim() {
     };
     ledger.insert(&at(&ledger, -401, "OLD")).await.unwrap();
     drop(ledger);
-    // The same millisecond has no order.
+    // Orders claimed in the same millisecond have no defined order.
     age(&path, Duration::from_secs(1));
     let ledger = open_off(&path, 0);
     ledger.insert(&at(&ledger, 0, "NEW")).await.unwrap();

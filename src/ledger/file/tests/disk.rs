@@ -9,19 +9,19 @@ use redb::StorageBackend;
 use super::*;
 use crate::ledger::file::place::Mark;
 
-/// A disk under a cache, as an operating system has it.
+/// A disk with a cache, as the operating system provides it.
 #[derive(Debug, Default, Clone)]
 struct Disk(Arc<Mutex<Platter>>);
 
 #[derive(Debug, Default)]
 struct Platter {
-    /// What a read shows.
+    /// What a read returns.
     cache: Vec<u8>,
-    /// What a power loss leaves.
+    /// What remains after a power loss.
     disk: Vec<u8>,
-    /// Written to the cache only.
+    /// Ranges that are written to the cache only.
     dirty: Vec<(usize, usize)>,
-    /// What each sync left.
+    /// The disk's content after each sync.
     synced: Vec<Vec<u8>>,
     keeps: bool,
     failing: Option<DiskFault>,
@@ -31,7 +31,7 @@ struct Platter {
 enum DiskFault {
     Reads,
     Writes,
-    /// So many syncs succeed first; what could not be written is taken for written, as Linux does.
+    /// This many syncs succeed first. After a failed sync, the cache counts as written, as on Linux.
     SyncsAfter(u8),
 }
 
@@ -156,7 +156,7 @@ impl StorageBackend for Disk {
     }
 }
 
-/// Every acknowledged claim is there after a power loss at any later sync, and the ledger can go on from it.
+/// Every acknowledged claim survives a power loss at any later sync, and the ledger can continue from there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_loss_forgets_nothing_that_was_acknowledged() {
     let disk = Disk::new_ledger();
@@ -243,7 +243,7 @@ async fn a_disk_error_does_not_outlast_the_disks_trouble() {
             for order in &acknowledged {
                 assert_eq!(ledger.get(&order.key).await.unwrap().as_ref(), Some(order));
             }
-            // The power goes now: what a read shows is on the disk.
+            // The power fails now: everything that a read returns is on the disk.
             let after = Disk::holding(disk.get().disk.clone()).ledger().unwrap();
             for order in &acknowledged {
                 assert_eq!(
@@ -260,7 +260,7 @@ async fn a_disk_error_does_not_outlast_the_disks_trouble() {
 async fn a_read_that_fails_has_the_file_opened_again() {
     let disk = Disk::new_ledger();
     let ledger = disk.ledger().unwrap();
-    // More than is kept in memory.
+    // More than fits into the cache.
     let orders: Vec<Order> = (0..4000).map(|n| order(&format!("A{n}"), 1)).collect();
     futures_util::future::join_all(orders.iter().map(|order| ledger.insert(order))).await;
     disk.fails(Some(DiskFault::Reads));

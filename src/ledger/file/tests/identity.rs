@@ -1,4 +1,4 @@
-//! A ledger is made once, and a process that has known one takes no other for it.
+//! A ledger is created once, and a process that knows one accepts no other in its place.
 
 use super::*;
 use crate::ledger::keeper::{Keeper, Standing as Kept};
@@ -7,7 +7,8 @@ fn closed(path: &Path) -> Result<FileLedger, OpenError> {
     FileLedger::open(path, RETENTION, false, Arc::new(SystemClock))
 }
 
-/// Nothing is claimed, found missing, or called ready; each says this.
+/// Checks that the ledger claims nothing, reports nothing as missing, and is not ready, and that each error contains
+/// `says`.
 async fn takes_nothing(ledger: &FileLedger, says: &str) {
     let said = [
         ledger.ready().await.map(|()| "ready".to_owned()),
@@ -126,7 +127,7 @@ async fn a_file_that_was_deleted_or_replaced_takes_nothing_until_it_is_back() {
     takes_nothing(&ledger, "holds no ledger").await;
 }
 
-/// Each alone: the first to notice may be a claim, a read that finds nothing, or a probe.
+/// Three separate ledgers: the first to notice may be a claim, a read that finds nothing, or a probe.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_looks_first_notices_that_the_file_is_gone() {
     let dir = tempfile::tempdir().unwrap();
@@ -157,7 +158,7 @@ async fn a_copy_that_is_written_over_the_open_file_is_noticed_and_left_alone() {
         for n in 2..9 {
             ledger.insert(&order(&format!("A{n}"), 1)).await.unwrap();
         }
-        // Into the same inode, past any lock.
+        // Into the same inode, ignoring any lock.
         std::fs::write(&path, std::fs::read(&copy).unwrap()).unwrap();
         if is_noticed {
             takes_nothing(&ledger, "was written over by somebody else").await;
