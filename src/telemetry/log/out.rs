@@ -1,9 +1,8 @@
-//! Where log lines go: to standard output, gathered while a thread of the runtime is busy, and written when it has nothing
-//! else to do.
+//! Writes log lines to standard output. A thread of the runtime gathers lines while it is busy, and writes them together
+//! before it waits for something to do: under load one system call carries the lines of many requests.
 //!
-//! Under load one system call so carries the lines of many requests; a quiet process writes each line at once. A line of
-//! level WARN or ERROR, and a line of a thread that is not the runtime's, waits for nobody. What a process that is killed
-//! has gathered is lost: the lines of less than one turn of its loop. The ledger's history has those changes too.
+//! Three kinds of lines are written before the call that logs them returns: the audit, warnings and errors, and everything
+//! that a thread outside of the runtime logs. A process that is killed loses the other lines of one turn of its loop.
 
 use std::cell::Cell;
 use std::io::{self, Write as _};
@@ -14,6 +13,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// So many bytes are written without waiting for a quiet moment.
 const ENOUGH: usize = 16 * 1024;
+
+/// The log target of the audit, whose lines must not be lost with the process.
+pub(crate) const AUDIT: &str = "audit";
 
 static GATHERED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -62,7 +64,7 @@ impl<'a> MakeWriter<'a> for Out {
         Line { waits: false }
     }
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
-        let is_urgent = *event.level() <= Level::WARN;
+        let is_urgent = *event.level() <= Level::WARN || event.target() == AUDIT;
         Line {
             waits: !is_urgent && RESTS.get(),
         }
@@ -80,5 +82,29 @@ impl io::Write for Line {
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_and_warnings_do_not_wait_for_a_quiet_moment() {
+        let subscriber = tracing_subscriber::fmt().with_writer(Out).with_ansi(false).finish();
+        let waits = |log: fn()| {
+            flush();
+            log();
+            // Other tests' threads log nothing through `Out`.
+            !gathered().is_empty()
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            before_rest();
+            assert!(waits(|| tracing::info!("a request was answered")));
+            assert!(!waits(|| tracing::info!(target: "audit", "payout changed")));
+            assert!(!waits(|| tracing::warn!("the ledger is out of reach")));
+        });
+        flush();
+        RESTS.set(false);
     }
 }
