@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use http::Uri;
 
 use crate::clock::Clock;
 use crate::config::{self, ClientIp, Config, IdentitySource, LedgerStore, RedisServer, To};
@@ -97,7 +96,7 @@ fn handler_merchant(
     metrics: &Metrics,
 ) -> anyhow::Result<Merchant> {
     let tls = tls_config(None, None)?;
-    let client = Client::new(handler.url.parse()?, tls, HANDLER_CONNECT, handler.timeout)?;
+    let client = Client::new(handler.url.clone(), tls, HANDLER_CONNECT, handler.timeout)?;
     let format = match handler.format {
         config::HandlerFormat::Json => Some(Encoding::Json),
         config::HandlerFormat::Xml => Some(Encoding::Xml),
@@ -127,16 +126,16 @@ fn handler_merchant(
     })
 }
 
-fn hosts(wechat: &config::Wechat, name: &str, metrics: &Metrics) -> anyhow::Result<Hosts> {
-    Ok(Hosts {
-        base: wechat.base_url.parse()?,
-        backup: wechat.backup_url.as_deref().map(str::parse::<Uri>).transpose()?,
+fn hosts(wechat: &config::Wechat, name: &str, metrics: &Metrics) -> Hosts {
+    Hosts {
+        base: wechat.base_url.clone(),
+        backup: wechat.backup_url.clone(),
         ca_pem: wechat.ca_pem.clone(),
         connect_timeout: wechat.connect_timeout,
         timeout: wechat.timeout,
         name: name.to_owned(),
         metrics: metrics.clone(),
-    })
+    }
 }
 
 fn bill_merchant(
@@ -154,7 +153,7 @@ fn bill_merchant(
         apiv3_key: merchant.apiv3_key.clone(),
     };
     let upstream = BillUpstream::new(
-        hosts(&config.wechat, name, metrics)?,
+        hosts(&config.wechat, name, metrics),
         credentials,
         merchant.notify_path.clone(),
         Arc::clone(clock),
@@ -187,7 +186,7 @@ fn wechat_merchant(
         key: c.key(),
     });
     let upstream = WechatUpstream::new(
-        hosts(wechat, name, metrics)?,
+        hosts(wechat, name, metrics),
         merchant.api_key.clone(),
         certificate.as_ref(),
         Arc::clone(clock),

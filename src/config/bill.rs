@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use http::Uri;
-
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 use payout_domain::route::MerchantPattern;
 use payout_domain::wechat::v3::envelope::Apiv3Key;
@@ -227,17 +225,14 @@ impl Entry<'_> {
         let url = self.raw.notify_url.as_deref()?;
         let path = self.at("notify_url");
         let example = "https://pay.example.com/notify/transfer";
-        check.take(&path, address::http_url(url, address::Path::Allowed, example))?;
-        if address::is_plain(url) && !address::is_loopback(url) {
+        let parsed = check.url(url, &path, address::Path::Allowed, example)?;
+        if !parsed.is_tls() && !parsed.is_loopback() {
             check.error(&path, "must be https: WeChat Pay takes no other");
         }
         if url.len() > NOTIFY_URL {
             check.error(&path, format!("must have at most {NOTIFY_URL} characters"));
         }
-        let own = url
-            .parse::<Uri>()
-            .map(|uri| uri.path().to_owned())
-            .unwrap_or_default();
+        let own = parsed.uri().path().to_owned();
         if own.is_empty() || own == "/" || [SEND_PATH, STATUS_PATH].contains(&own.as_str()) {
             check.error(
                 &path,

@@ -17,6 +17,7 @@ use super::certificate::{Certificate, holds_certificates};
 use super::errors::Problems;
 use super::secret_ref::{SecretRef, SecretSources};
 use super::units::{Span, show};
+use crate::http::base_url::BaseUrl;
 
 /// The longest timeout that the checks accept. A longer one is probably a slip.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -113,9 +114,9 @@ impl Check<'_> {
     }
 
     /// Checks the URL of an HTTP upstream.
-    pub(super) fn url(&mut self, url: &str, path: &str, parts: Path, example: &str) -> String {
+    pub(super) fn url(&mut self, url: &str, path: &str, parts: Path, example: &str) -> Option<BaseUrl> {
         let read = address::http_url(url, parts, example);
-        self.take(path, read).unwrap_or_default()
+        self.take(path, read)
     }
 
     /// Unwraps a certificate: records what is wrong with it at `path`, and warns if it expires soon. `whose`

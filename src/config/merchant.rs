@@ -71,7 +71,11 @@ const SCENE_ID_LENGTH: usize = 32;
 const HANDLER_URL: &str = "http://127.0.0.1:8000";
 
 /// Checks all entries, and that no two entries take the same new orders.
-pub(super) fn merchants(raw: &[raw::Merchant], wechat: &Wechat, check: &mut Check<'_>) -> Vec<Merchant> {
+pub(super) fn merchants(
+    raw: &[raw::Merchant],
+    wechat: Option<&Wechat>,
+    check: &mut Check<'_>,
+) -> Vec<Merchant> {
     let mut merchants: Vec<Merchant> = Vec::new();
     for (index, raw) in raw.iter().enumerate() {
         let path = format!("merchant[{index}]");
@@ -183,7 +187,7 @@ impl Entry<'_> {
         self.refuse(&others, "to = \"handler\"", check);
         let url_path = self.at("handler_url");
         let url = match &raw.handler_url {
-            Some(url) => Some(check.url(url, &url_path, Path::Allowed, HANDLER_URL)),
+            Some(url) => check.url(url, &url_path, Path::Allowed, HANDLER_URL),
             None => {
                 check.error(
                     &url_path,
@@ -194,7 +198,7 @@ impl Entry<'_> {
         };
         let id = match (&raw.handler_id, &url) {
             (Some(id), _) => self.handler_id(id, "handler_id", check),
-            (None, Some(url)) => self.handler_id(url, "handler_url", check),
+            (None, Some(url)) => self.handler_id(&url.to_string(), "handler_url", check),
             (None, None) => None,
         };
         let formerly = raw
@@ -247,7 +251,7 @@ impl Entry<'_> {
     fn wechat(
         &self,
         pattern: &MerchantPattern,
-        wechat: &Wechat,
+        wechat: Option<&Wechat>,
         check: &mut Check<'_>,
     ) -> Option<WechatMerchant> {
         let raw = self.raw;
@@ -370,13 +374,14 @@ impl Entry<'_> {
     fn certificate(
         &self,
         pattern: &MerchantPattern,
-        wechat: &Wechat,
+        wechat: Option<&Wechat>,
         check: &mut Check<'_>,
     ) -> Option<Arc<Certificate>> {
         let raw = self.raw;
         let missing = match (&raw.cert, &raw.key) {
             (None, None) if raw.p12.is_none() => {
-                let needs_none = raw.request_credentials || address::is_plain(&wechat.base_url);
+                let needs_none =
+                    raw.request_credentials || wechat.is_none_or(|wechat| !wechat.base_url.is_tls());
                 let text = "is missing: give cert and key, or p12, or set request_credentials = true";
                 (!needs_none).then_some(("cert", text))
             }

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use rustls::pki_types::DnsName;
 use serde::Serialize;
 
+use crate::http::base_url::BaseUrl;
 use crate::redis::RedisUrl;
 use crate::telemetry::traces::Settings;
 use payout_domain::ids::{HandlerId, MchId, WxAppId};
@@ -181,8 +182,8 @@ pub struct Server {
 /// Where all other paths go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backend {
-    /// Scheme and authority without a slash at the end, e.g. `http://127.0.0.1:8000`.
-    pub url: String,
+    /// `http`, without a path, e.g. `http://127.0.0.1:8000`.
+    pub url: BaseUrl,
     /// How long the backend may make no progress. `None`: no limit. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub timeout: Option<Duration>,
@@ -349,10 +350,10 @@ pub enum LedgerStore {
 /// WeChat Pay's hosts and timeouts.
 #[derive(Clone, Debug, Serialize)]
 pub struct Wechat {
-    /// Scheme and authority, without a slash at the end. Plain `http` only to this machine.
-    pub base_url: String,
+    /// Without a path. Plain `http` only to this machine.
+    pub base_url: BaseUrl,
     /// The host to use when connecting to `base_url` fails. `None`: no backup.
-    pub backup_url: Option<String>,
+    pub backup_url: Option<BaseUrl>,
     /// CA certificates (PEM, at least one) that replace the public roots.
     #[serde(rename = "ca", serialize_with = "redacted::given")]
     pub ca_pem: Option<String>,
@@ -399,9 +400,9 @@ pub enum To {
 /// A customer's handler.
 #[derive(Clone, Debug, Serialize)]
 pub struct Handler {
-    /// `http` or `https`, without a query and without a slash at the end. Requests append the contract's path.
+    /// Requests append the contract's path to it.
     #[serde(rename = "handler_url")]
-    pub url: String,
+    pub url: BaseUrl,
     /// The handler's id in the orders that were sent to it.
     #[serde(rename = "handler_id", serialize_with = "redacted::text")]
     pub id: HandlerId,

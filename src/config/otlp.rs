@@ -6,11 +6,10 @@
 //! platform team often sets it for all pods of a cluster, and payouts do not depend on it. No warning shows a
 //! value.
 
-use http::uri::Uri;
-
 use super::address::{Path, http_url};
 use super::certificate::holds_certificates;
 use super::check::Check;
+use crate::http::base_url::BaseUrl;
 use crate::telemetry::traces::{Protocol, Settings};
 
 const KEY: &str = "telemetry.otlp";
@@ -37,15 +36,16 @@ const HTTP_PORT: u16 = 4318;
 
 /// Reads where and how to export traces. Returns `None` for no export.
 pub(super) fn otlp(given: Option<&str>, check: &mut Check<'_>) -> Option<Settings> {
-    let given = given.map(|url| check.url(url, KEY, Path::Allowed, EXAMPLE));
     let (url, is_whole) = match given {
-        Some(url) => (url, false),
+        Some(url) => (check.url(url, KEY, Path::Allowed, EXAMPLE)?, false),
         None => endpoint(check)?,
     };
     let protocol = protocol(&url, check);
     Some(Settings {
         url: match protocol {
-            Protocol::Http if !is_whole && !url.ends_with(TRACES_PATH) => url + TRACES_PATH,
+            Protocol::Http if !is_whole && !url.path().ends_with(TRACES_PATH) => {
+                format!("{url}{TRACES_PATH}").parse().ok()?
+            }
             Protocol::Http | Protocol::Grpc => url,
         },
         protocol,
@@ -55,7 +55,7 @@ pub(super) fn otlp(given: Option<&str>, check: &mut Check<'_>) -> Option<Setting
 }
 
 /// Returns the endpoint that the environment names, and whether it is the complete URL.
-fn endpoint(check: &mut Check<'_>) -> Option<(String, bool)> {
+fn endpoint(check: &mut Check<'_>) -> Option<(BaseUrl, bool)> {
     let is = |name, value: &str| variable(check, name).is_some_and(|set| set.eq_ignore_ascii_case(value));
     if is(DISABLED, "true") || is(EXPORTER, "none") {
         return None;
@@ -70,9 +70,8 @@ fn endpoint(check: &mut Check<'_>) -> Option<(String, bool)> {
 }
 
 /// The protocol that the environment names. Without one: HTTP if the URL has HTTP's port or path, else gRPC.
-fn protocol(url: &str, check: &mut Check<'_>) -> Protocol {
-    let uri = url.parse::<Uri>().unwrap_or_default();
-    let by_url = if uri.port_u16() == Some(HTTP_PORT) || uri.path().ends_with(TRACES_PATH) {
+fn protocol(url: &BaseUrl, check: &mut Check<'_>) -> Protocol {
+    let by_url = if url.uri().port_u16() == Some(HTTP_PORT) || url.path().ends_with(TRACES_PATH) {
         Protocol::Http
     } else {
         Protocol::Grpc

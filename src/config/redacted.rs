@@ -63,10 +63,10 @@ pub fn summary(config: &Config) -> Vec<String> {
         ),
         format!(
             "backend     {}",
-            config
-                .backend
-                .as_ref()
-                .map_or("none: other paths are answered 404", |backend| &backend.url)
+            config.backend.as_ref().map_or_else(
+                || "none: other paths are answered 404".to_owned(),
+                |backend| backend.url.to_string()
+            )
         ),
     ];
     lines.extend(config.merchants.iter().map(|merchant| {

@@ -23,6 +23,7 @@ use super::{
     Access, Admin, Backend, ClientIp, ClientName, Config, Log, Merchant, Server, ServerTls, Telemetry, To,
     Wechat,
 };
+use crate::http::base_url::BaseUrl;
 
 /// WeChat Pay's own backup host. It belongs only to WeChat's own `base_url`.
 const WECHAT_BACKUP_URL: &str = "https://api2.mch.weixin.qq.com";
@@ -48,7 +49,7 @@ pub(super) fn resolve(
     let limits = limits(&raw.limits, &mut check);
     let backend = backend(&raw.backend, &mut check);
     let wechat = wechat(&raw.wechat, &mut check);
-    let merchants = super::merchant::merchants(&raw.merchant, &wechat, &mut check);
+    let merchants = super::merchant::merchants(&raw.merchant, wechat.as_ref(), &mut check);
     let log = log(&raw.log, &mut check);
     let otlp = super::otlp::otlp(raw.telemetry.otlp.as_deref(), &mut check);
     warn_of_an_open_door(&server, &access, &mut check);
@@ -63,7 +64,7 @@ pub(super) fn resolve(
         limits,
         reveal_openid: raw.answer.reveal_openid,
         backend,
-        wechat,
+        wechat: wechat?,
         merchants,
         log,
         telemetry: Telemetry { otlp },
@@ -122,7 +123,11 @@ fn backend(raw: &raw::Backend, check: &mut Check<'_>) -> Option<Backend> {
         "backend.url",
         Path::Refused,
         "http://127.0.0.1:8000",
-    );
+    )?;
+    if url.is_tls() {
+        let text = "must be http: the backend stands beside the sidecar, which speaks no TLS to it: write e.g. \"http://127.0.0.1:8000\"";
+        check.error("backend.url", text);
+    }
     Some(Backend {
         url,
         timeout: (!timeout.is_zero()).then_some(timeout),
@@ -251,21 +256,22 @@ fn limits(raw: &raw::Limits, check: &mut Check<'_>) -> Limits {
     }
 }
 
-fn wechat(raw: &raw::Wechat, check: &mut Check<'_>) -> Wechat {
-    let default = raw::Wechat::default().base_url;
+fn wechat(raw: &raw::Wechat, check: &mut Check<'_>) -> Option<Wechat> {
     let base_url = wechat_url(&raw.base_url, "wechat.base_url", check);
+    let is_default = base_url
+        .as_ref()
+        .is_some_and(|url| url.to_string() == raw::Wechat::default().base_url);
     // Payouts to a fake must never go to the real WeChat Pay, so its backup host is a default only with its own
     // host.
     let backup_url = match raw.backup_url.as_deref() {
         Some("") => None,
-        Some(url) => Some(wechat_url(url, "wechat.backup_url", check)),
-        None => (base_url == default).then(|| WECHAT_BACKUP_URL.to_owned()),
+        Some(url) => wechat_url(url, "wechat.backup_url", check),
+        None if is_default => WECHAT_BACKUP_URL.parse().ok(),
+        None => None,
     };
-    let stand_in = address::is_loopback(&base_url);
-    if let Some(backup) = &backup_url
-        && !backup.is_empty()
-        && !base_url.is_empty()
-        && address::is_loopback(backup) != stand_in
+    let is_fake = base_url.as_ref().is_some_and(BaseUrl::is_loopback);
+    if let (Some(base), Some(backup)) = (&base_url, &backup_url)
+        && base.is_loopback() != backup.is_loopback()
     {
         let text = "one of base_url and backup_url is on this machine, the other is not";
         check.error(
@@ -279,30 +285,33 @@ fn wechat(raw: &raw::Wechat, check: &mut Check<'_>) -> Wechat {
             "wechat.not_found_after",
             "must be more than 0s: write e.g. \"24h\"",
         );
-    } else if not_found_after < Duration::from_secs(3600) && !stand_in {
+    } else if not_found_after < Duration::from_secs(3600) && !is_fake {
         let text = "is short: a request may still be on its way in WeChat Pay when it says that it knows no such order";
         check.problems.warn("wechat.not_found_after", text);
     }
-    Wechat {
-        base_url,
+    let ca_pem = check.ca(raw.ca.as_deref(), "wechat.ca");
+    let connect_timeout = check.timeout(raw.connect_timeout, "wechat.connect_timeout");
+    let timeout = check.timeout(raw.timeout, "wechat.timeout");
+    Some(Wechat {
+        base_url: base_url?,
         backup_url,
-        ca_pem: check.ca(raw.ca.as_deref(), "wechat.ca"),
-        connect_timeout: check.timeout(raw.connect_timeout, "wechat.connect_timeout"),
-        timeout: check.timeout(raw.timeout, "wechat.timeout"),
+        ca_pem,
+        connect_timeout,
+        timeout,
         not_found_after,
-    }
+    })
 }
 
 /// Parses the URL of a WeChat Pay host: `https`, or a fake on this machine.
-fn wechat_url(url: &str, path: &str, check: &mut Check<'_>) -> String {
-    let url = check.url(url, path, Path::Refused, "https://api.mch.weixin.qq.com");
-    if address::is_plain(&url) && !address::is_loopback(&url) {
+fn wechat_url(url: &str, path: &str, check: &mut Check<'_>) -> Option<BaseUrl> {
+    let url = check.url(url, path, Path::Refused, "https://api.mch.weixin.qq.com")?;
+    if !url.is_tls() && !url.is_loopback() {
         check.error(
             path,
             "must be https: money does not travel over plain http, except to a stand-in on this machine",
         );
     }
-    url
+    Some(url)
 }
 
 fn log(raw: &raw::Log, check: &mut Check<'_>) -> Log {

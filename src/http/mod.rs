@@ -2,6 +2,8 @@
 
 pub(crate) mod alarm;
 
+pub mod base_url;
+
 pub mod client_tls;
 
 pub mod drain;

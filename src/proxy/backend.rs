@@ -10,6 +10,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::exchange::Upload;
+use crate::http::base_url::BaseUrl;
 use crate::http::line::Lines;
 
 /// How long the backend, which stands beside us, may take to accept a connection.
@@ -33,58 +34,23 @@ pub(super) type BackendClient = Client<Lines, Upload>;
 /// Where requests are forwarded to: `http://host:port`, and a path that is put before theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// As configured.
-    url: Uri,
+    url: BaseUrl,
     authority: Authority,
-    /// Empty, or with a leading and without a trailing slash.
-    base: String,
-}
-
-/// Why a backend's URL cannot be used. The URL itself is shown only where it cannot hold a password.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BackendError {
-    /// It is no URL, or one without a host.
-    #[error("[backend] url {0:?} is not a URL: write http://host:port")]
-    NotAUrl(String),
-    /// Another scheme than `http`.
-    #[error(
-        "[backend] url {0:?} is not http: the backend stands beside the sidecar and is spoken to without TLS; write http://host:port"
-    )]
-    Scheme(String),
-    /// A query, which could not be put before a request's own.
-    #[error("[backend] url {0:?} has a query: leave out what follows the question mark")]
-    Query(String),
-    /// A user name or password, which would be sent nowhere.
-    #[error(
-        "[backend] url has a user name before the host: leave it out, callers' own headers pass unchanged"
-    )]
-    UserInfo,
 }
 
 impl Backend {
-    /// Reads `http://host[:port][/base]`.
-    ///
-    /// # Errors
-    /// When it is anything else, then what, as [`BackendError`].
-    pub fn parse(url: &str) -> Result<Self, BackendError> {
-        if url.contains('@') {
-            return Err(BackendError::UserInfo);
+    /// The backend at this URL, which the configuration has checked to be `http`.
+    #[must_use]
+    pub fn new(url: BaseUrl) -> Self {
+        Self {
+            // A base URL has an authority.
+            authority: url
+                .uri()
+                .authority()
+                .cloned()
+                .unwrap_or_else(|| Authority::from_static(POOL)),
+            url,
         }
-        let uri: Uri = url.parse().map_err(|_| BackendError::NotAUrl(url.to_owned()))?;
-        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
-            return Err(BackendError::NotAUrl(url.to_owned()));
-        };
-        if *scheme != Scheme::HTTP {
-            return Err(BackendError::Scheme(url.to_owned()));
-        }
-        if uri.query().is_some() {
-            return Err(BackendError::Query(url.to_owned()));
-        }
-        Ok(Self {
-            authority: authority.clone(),
-            base: uri.path().trim_end_matches('/').to_owned(),
-            url: uri,
-        })
     }
 
     /// Its host and port, as configured.
@@ -99,12 +65,13 @@ impl Backend {
     pub fn uri(&self, asked: &Uri) -> Option<Uri> {
         let asked_path = asked.path_and_query()?;
         // `OPTIONS *` is about the server as a whole, which has no base path.
-        let path = if self.base.is_empty() || asked_path.path() == "*" {
+        let base = self.url.path();
+        let path = if base.is_empty() || asked_path.path() == "*" {
             asked_path.clone()
         } else {
             let text = match asked_path.query() {
-                Some(query) => format!("{}{}?{query}", self.base, asked_path.path()),
-                None => format!("{}{}", self.base, asked_path.path()),
+                Some(query) => format!("{}{}?{query}", base, asked_path.path()),
+                None => format!("{}{}", base, asked_path.path()),
             };
             PathAndQuery::try_from(text).ok()?
         };
@@ -118,7 +85,7 @@ impl Backend {
 
 impl std::fmt::Display for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.base)
+        self.url.fmt(f)
     }
 }
 
@@ -158,39 +125,13 @@ pub(super) fn client(backend: &Backend, read_ahead: usize, most: usize) -> Backe
         .http1_title_case_headers(false)
         .build(Lines {
             connector,
-            to: backend.url.clone(),
+            to: backend.url.uri().clone(),
         })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_is_read_or_refused_with_what_to_do() {
-        for (url, shown) in [
-            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
-            ("http://app", "http://app"),
-            ("http://[::1]:80/", "http://[::1]:80"),
-            ("http://app:1/base/", "http://app:1/base"),
-        ] {
-            assert_eq!(Backend::parse(url).unwrap().to_string(), shown);
-        }
-        let url = |url: &str| url.to_owned();
-        for (bad, error) in [
-            ("", BackendError::NotAUrl(url(""))),
-            ("app:8000", BackendError::NotAUrl(url("app:8000"))),
-            ("/app", BackendError::NotAUrl(url("/app"))),
-            ("http://a b", BackendError::NotAUrl(url("http://a b"))),
-            ("https://app", BackendError::Scheme(url("https://app"))),
-            ("unix://app", BackendError::Scheme(url("unix://app"))),
-            ("http://app/?a=1", BackendError::Query(url("http://app/?a=1"))),
-            ("http://me:pw@app", BackendError::UserInfo),
-        ] {
-            assert_eq!(Backend::parse(bad), Err(error), "{bad}");
-        }
-        assert!(!BackendError::UserInfo.to_string().contains("pw"));
-    }
 
     #[test]
     fn paths_pass_byte_for_byte_after_the_base() {
@@ -214,8 +155,8 @@ mod tests {
             "/base/?y".to_owned(),
         ];
         let (root, base) = (
-            Backend::parse("http://app:1").unwrap(),
-            Backend::parse("http://app:1/base").unwrap(),
+            Backend::new("http://app:1".parse().unwrap()),
+            Backend::new("http://app:1/base".parse().unwrap()),
         );
         for ((asked, plain), based) in asked.iter().zip(plain).zip(based) {
             let asked: Uri = asked.parse().unwrap();

@@ -9,13 +9,14 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use super::backend::{Backend, BackendClient, BackendError, client};
+use super::backend::{Backend, BackendClient, client};
 use super::body::Body;
 use super::exchange::{Download, Exchange, ExchangeTimeouts, Upload, UploadError};
 use super::headers::Hops;
 use super::target::{self, TargetError};
 use super::upgrade::{self, Tunnel, Tunnels};
 use super::{headers, interim};
+use crate::http::base_url::BaseUrl;
 use crate::http::http1::Http1Exchange;
 use crate::http::in_flight::InFlightPermit;
 use crate::http::line::Line;
@@ -39,7 +40,7 @@ pub struct Proxy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `http://host[:port][/base]`.
-    pub url: String,
+    pub url: BaseUrl,
     /// How long an exchange may stand still.
     pub timeouts: ExchangeTimeouts,
     /// The most bytes of an answer's head, and of a body that are read ahead of a slow caller; at least 8 KiB.
@@ -65,17 +66,15 @@ struct Expected {
 
 impl Proxy {
     /// Forwards to the backend, and upgraded connections through `tunnels`.
-    ///
-    /// # Errors
-    /// When the URL is none of a backend, then why it cannot be used.
-    pub fn new(settings: Settings, tunnels: &Tunnels) -> Result<Self, BackendError> {
-        let backend = Backend::parse(&settings.url)?;
-        Ok(Self {
+    #[must_use]
+    pub fn new(settings: Settings, tunnels: &Tunnels) -> Self {
+        let backend = Backend::new(settings.url);
+        Self {
             client: client(&backend, settings.read_ahead, settings.most),
             backend: Arc::new(backend),
             timeouts: settings.timeouts,
             tunnels: tunnels.limited(settings.upgraded),
-        })
+        }
     }
 
     /// Forwards one request. Whatever goes wrong is an answer: 4xx or 501 where the request cannot be forwarded

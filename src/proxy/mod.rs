@@ -25,7 +25,6 @@ mod upgrade;
 
 mod websocket;
 
-pub use self::backend::BackendError;
 pub use self::forward::{Proxy, Settings};
 pub use self::upgrade::Tunnels;
 

@@ -128,7 +128,7 @@ impl Generation {
             (None, _) => None,
             (Some(forwarding), Some(kept)) if kept.0 == forwarding => Some(kept.clone()),
             (Some(forwarding), _) => {
-                let proxy = Proxy::new(forwarding.clone(), &standing.tunnels)?;
+                let proxy = Proxy::new(forwarding.clone(), &standing.tunnels);
                 Some((forwarding, Arc::new(proxy)))
             }
         };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use http::uri::Scheme;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::TokioIo;
@@ -14,26 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tower::ServiceExt as _;
 
+use crate::http::base_url::BaseUrl;
 use crate::http::client_tls::TlsError;
 use crate::http::line::OnLine;
 use crate::telemetry::log::chain;
 
-/// The host of a URL, without an address's brackets, and the port.
-#[must_use]
-pub fn host_and_port(url: &Uri) -> (&str, u16) {
-    let default = if is_tls(url) { 443 } else { 80 };
-    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-    (host, url.port_u16().unwrap_or(default))
-}
-
-/// Whether TLS is spoken there.
-pub(super) fn is_tls(url: &Uri) -> bool {
-    url.scheme() == Some(&Scheme::HTTPS)
-}
-
 /// Opens connections to one upstream.
 pub(super) struct Connector {
-    pub(super) upstream: Uri,
+    pub(super) upstream: BaseUrl,
     tcp: HttpConnector,
     /// Asked for a tunnel to the upstream.
     pub(super) proxy: Option<Uri>,
@@ -45,7 +32,7 @@ impl Connector {
     /// `timeout` covers name, TCP, tunnel and TLS of one connection. The kernel, too, gives a connection up when what was
     /// written to it is not acknowledged for `answer_timeout` (Linux).
     pub(super) fn new(
-        upstream: Uri,
+        upstream: BaseUrl,
         tls: rustls::ClientConfig,
         timeout: Duration,
         answer_timeout: Duration,
@@ -57,8 +44,8 @@ impl Connector {
         // A process that stands still closes nothing; then the kernel gives up by itself.
         #[cfg(target_os = "linux")]
         tcp.set_tcp_user_timeout(Some(answer_timeout));
-        let tls = if is_tls(&upstream) {
-            let (host, _) = host_and_port(&upstream);
+        let tls = if upstream.is_tls() {
+            let (host, _) = upstream.host_and_port();
             let name = ServerName::try_from(host.to_owned())
                 .map_err(|_| rustls::Error::General(format!("{host} is no host name")))?;
             Some((TlsConnector::from(Arc::new(tls)), name))
@@ -87,7 +74,7 @@ impl Connector {
 
     async fn connect(&self) -> Result<Connection, String> {
         let unreachable = |error: &dyn std::error::Error| format!("cannot be connected: {}", chain(error));
-        let (tcp, upstream) = (self.tcp.clone(), self.upstream.clone());
+        let (tcp, upstream) = (self.tcp.clone(), self.upstream.uri().clone());
         let tcp = match &self.proxy {
             None => tcp.oneshot(upstream).await.map_err(|error| unreachable(&error))?,
             Some(proxy) => {

@@ -22,8 +22,9 @@ use hyper::client::conn::http1::{self, SendRequest};
 use tokio::time::Instant;
 
 use super::BREAKER;
-use super::dial::{Connector, host_and_port, is_tls};
+use super::dial::Connector;
 use crate::breaker::Breaker;
+use crate::http::base_url::BaseUrl;
 use crate::http::client_tls::TlsError;
 use crate::http::line::Line;
 use crate::telemetry::log::chain;
@@ -230,7 +231,7 @@ impl Client {
     /// # Errors
     /// When `base` needs TLS, and its host is none that a certificate can be for, then [`TlsError`].
     pub fn new(
-        base: Uri,
+        base: BaseUrl,
         tls: rustls::ClientConfig,
         connect_timeout: Duration,
         timeout: Duration,
@@ -241,11 +242,10 @@ impl Client {
 
     pub(super) fn over(connector: Connector, timeout: Duration) -> Self {
         let base = &connector.upstream;
-        let authority = base.authority().map_or("", |authority| authority.as_str());
         Self {
             // An authority is made of visible ASCII.
-            host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
-            shown: base.to_string().trim_end_matches('/').to_owned(),
+            host: HeaderValue::try_from(base.authority()).unwrap_or_else(|_| HeaderValue::from_static("")),
+            shown: base.to_string(),
             connector,
             timeout,
             watched: None,
@@ -322,8 +322,8 @@ impl Client {
             return self.exchange(request).await;
         };
         let base = &self.connector.upstream;
-        let (host, port) = host_and_port(base);
-        let span = OpenSpan::exchange(method, path, host, port, is_tls(base));
+        let (host, port) = base.host_and_port();
+        let span = OpenSpan::exchange(method, path, host, port, base.is_tls());
         if let Some(span) = &span {
             span.pass_on(request.headers_mut());
         }
@@ -421,7 +421,7 @@ impl Client {
         headers: &HeaderMap,
         body: Gate,
     ) -> Result<Request<Gate>, http::Error> {
-        let base_path = self.connector.upstream.path().trim_end_matches('/');
+        let base_path = self.connector.upstream.path();
         let path = PathAndQuery::try_from([base_path, path].concat())?;
         let mut all = HeaderMap::with_capacity(headers.len().saturating_add(2));
         all.insert(http::header::HOST, self.host.clone());

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::http_client::{Answer, Client, Failure};
 use crate::clock::Clock;
+use crate::http::base_url::BaseUrl;
 use crate::http::client_tls::{ClientCertificate, TlsError, tls_config};
 use crate::payouts::claim::Claim;
 use crate::payouts::ports::{OrderQuestion, Upstream};
@@ -27,9 +28,9 @@ const MAX_REQUEST_CLIENTS: usize = 16;
 #[derive(Clone)]
 pub struct Hosts {
     /// The main host.
-    pub base: Uri,
+    pub base: BaseUrl,
     /// Taken when the main one cannot be connected.
-    pub backup: Option<Uri>,
+    pub backup: Option<BaseUrl>,
     /// Replaces the public roots.
     pub ca_pem: Option<String>,
     /// Name, TCP and TLS of one connection.
@@ -146,7 +147,7 @@ impl Clients {
         certificate: Option<&ClientCertificate>,
     ) -> Result<Self, TlsError> {
         let tls = tls_config(hosts.ca_pem.as_deref(), certificate)?;
-        let client = |base: &Uri| {
+        let client = |base: &BaseUrl| {
             let client = Client::new(base.clone(), tls.clone(), hosts.connect_timeout, hosts.timeout)?;
             Ok::<_, TlsError>(client.watched(&hosts.name, metrics))
         };

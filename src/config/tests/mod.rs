@@ -121,6 +121,20 @@ fn what_is_left_out_has_the_specified_default() {
 }
 
 #[test]
+fn the_backend_is_spoken_to_in_plain_http_without_a_path_of_its_own() {
+    for (url, wrong) in [
+        ("https://app:8443", "must be http"),
+        ("http://app:8000/base", "must have no path"),
+        ("http://me:pw@app", "must hold no user or password"),
+    ] {
+        let found = mistakes(&format!("{LEAST}[backend]\nurl = \"{url}\"\n"), &[]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("backend.url") && found[0].contains(wrong), "{}", found[0]);
+        assert!(!found[0].contains("pw@"), "{}", found[0]);
+    }
+}
+
+#[test]
 fn redis_stores_have_the_specified_defaults() {
     let text = "[identity]\nurl = \"redis://a/0\"\n[ledger]\nurl = \"redis://b/1\"\n";
     let view = super::redacted::redacted(&load_text(text, &[]).unwrap()).unwrap();
@@ -298,7 +312,7 @@ fn a_handler_is_believed_after_twice_its_time_out_unless_it_refuses_doubles() {
         let super::To::Handler(handler) = &config.merchants[0].to else {
             panic!("not a handler")
         };
-        (handler.not_found_after.as_secs(), handler.url.clone())
+        (handler.not_found_after.as_secs(), handler.url.to_string())
     };
     assert_eq!(found(&[]), (14, "http://h/x".to_owned()));
     assert_eq!(

@@ -66,7 +66,7 @@ fn the_url_decides_which_protocol_is_spoken_unless_the_environment_does() {
             settings(None, &[env[0], ("OTEL_EXPORTER_OTLP_ENDPOINT", key)]),
         ] {
             assert_eq!(
-                (settings.url.as_str(), settings.protocol),
+                (settings.url.to_string().as_str(), settings.protocol),
                 (url, speaks),
                 "{key} {protocol}"
             );
@@ -83,7 +83,7 @@ fn the_url_decides_which_protocol_is_spoken_unless_the_environment_does() {
         ],
     );
     assert_eq!(
-        (settings.url.as_str(), settings.protocol),
+        (settings.url.to_string().as_str(), settings.protocol),
         ("http://t:4318/in", Protocol::Http)
     );
 }
@@ -93,7 +93,7 @@ fn the_key_wins_and_is_shown() {
     let config = load(Some("http://key:4317"), &[COLLECTOR]);
     let view = super::super::redacted::redacted(&config).unwrap();
     assert_eq!(view["telemetry"]["otlp"], "http://key:4317");
-    assert_eq!(config.telemetry.otlp.unwrap().url, "http://key:4317");
+    assert_eq!(config.telemetry.otlp.unwrap().url.to_string(), "http://key:4317");
     let text = format!("{LEAST}[telemetry]\notlp = \"c:4317\"\n");
     let told = mistakes(&text, &[COLLECTOR]);
     assert!(

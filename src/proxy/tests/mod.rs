@@ -55,7 +55,7 @@ impl Sidecar {
     /// One that waits so long for a backend that stands still.
     async fn patient(url: &str, is_trusted: bool, backend: Option<Duration>) -> Self {
         let settings = Settings {
-            url: url.to_owned(),
+            url: url.parse().unwrap(),
             timeouts: exchange::ExchangeTimeouts {
                 backend,
                 caller: AT_MOST,
@@ -64,7 +64,7 @@ impl Sidecar {
             most: 1000,
             upgraded: 10,
         };
-        let proxy = Proxy::new(settings, &Tunnels::new(0, Drain::default())).unwrap();
+        let proxy = Proxy::new(settings, &Tunnels::new(0, Drain::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let terms = || ListenerConfig {

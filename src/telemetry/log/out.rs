@@ -91,7 +91,10 @@ mod tests {
 
     #[test]
     fn the_audit_and_warnings_do_not_wait_for_a_quiet_moment() {
-        let subscriber = tracing_subscriber::fmt().with_writer(Out).with_ansi(false).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(Out)
+            .with_ansi(false)
+            .finish();
         let waits = |log: fn()| {
             flush();
             log();

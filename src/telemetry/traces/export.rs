@@ -65,7 +65,7 @@ impl Exporter {
         counts: &TraceMetrics,
     ) -> Result<(SdkTracerProvider, Self), Unusable> {
         let account = Arc::new(Account {
-            url: settings.url.clone(),
+            url: settings.url.to_string(),
             counts: counts.clone(),
             waiting: AtomicUsize::new(0),
             reminder: Throttle::new(REMINDER),
@@ -120,8 +120,8 @@ fn collector(settings: &Settings) -> Result<opentelemetry_otlp::SpanExporter, Un
     let builder = opentelemetry_otlp::SpanExporter::builder();
     Ok(match settings.protocol {
         Protocol::Grpc => {
-            let grpc = builder.with_tonic().with_endpoint(&settings.url);
-            if settings.url.starts_with("https:") {
+            let grpc = builder.with_tonic().with_endpoint(settings.url.to_string());
+            if settings.url.is_tls() {
                 let tls = ClientTlsConfig::new();
                 grpc.with_tls_config(match &settings.ca_pem {
                     Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
@@ -145,7 +145,7 @@ fn collector(settings: &Settings) -> Result<opentelemetry_otlp::SpanExporter, Un
                 .build()?;
             builder
                 .with_http()
-                .with_endpoint(&settings.url)
+                .with_endpoint(settings.url.to_string())
                 .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
                 .with_http_client(OfRuntime {
                     client,

@@ -33,6 +33,7 @@ use super::log::chain;
 use super::metrics::Metrics;
 use super::metrics::payouts::PayoutMetrics;
 use super::propagation;
+use crate::http::base_url::BaseUrl;
 use payout_domain::ids::OrderKey;
 
 pub use self::export::Exporter;
@@ -50,7 +51,7 @@ pub enum Protocol {
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the collector is: `http://host:port` or `https://…`, and for HTTP the whole path.
-    pub url: String,
+    pub url: BaseUrl,
     /// How it is spoken to.
     pub protocol: Protocol,
     /// Instead of the public roots.
@@ -120,7 +121,7 @@ pub fn start(settings: &Settings, metrics: &Metrics) -> Option<(Tracer, Exporter
     let begun = Exporter::begin(settings, &metrics.traces);
     let begun = begun.inspect_err(|error| {
         tracing::error!(
-            collector = settings.url,
+            collector = %settings.url,
             error = chain(error),
             "traces are not exported"
         )

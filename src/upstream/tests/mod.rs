@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::dial::Connector;
 use super::http_client::{Answer, Client, Failure, MAX_ANSWER_BYTES};
+use crate::http::base_url::BaseUrl;
 use crate::http::client_tls::tls_config;
 use payout_domain::ids::OrderNo;
 use payout_domain::wechat::v3::{cancel_path, query_path};
@@ -157,7 +158,7 @@ async fn what_was_not_delivered_when_a_request_was_given_up_never_is() {
 #[tokio::test]
 async fn the_kernel_gives_up_after_the_time_out_by_itself() {
     let (listener, address) = listen_narrowly();
-    let base: Uri = format!("http://{address}").parse().unwrap();
+    let base: BaseUrl = format!("http://{address}").parse().unwrap();
     let tls = tls_config(None, None).unwrap();
     let connector = Connector::new(base, tls, LONG, Duration::from_millis(200)).unwrap();
     let mut ours = TokioIo::new(connector.open().await.unwrap());
@@ -174,7 +175,7 @@ async fn the_kernel_gives_up_after_the_time_out_by_itself() {
 #[tokio::test]
 async fn an_answer_has_its_time_from_the_moment_that_a_connection_is_there() {
     let (listener, address) = listen().await;
-    let base: Uri = "http://upstream.invalid:80".parse().unwrap();
+    let base: BaseUrl = "http://upstream.invalid:80".parse().unwrap();
     let timeout = Duration::from_millis(1000);
     let mut connector = Connector::new(base, tls_config(None, None).unwrap(), LONG, timeout).unwrap();
     connector.proxy = Some(format!("http://{address}").parse().unwrap());

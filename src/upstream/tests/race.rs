@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use test_support::rng::Rng;
 
+use crate::http::base_url::BaseUrl;
 use crate::http::client_tls::{ClientCertificate, tls_config};
 use crate::upstream::dial::Connector;
 use crate::upstream::http_client::{Client, Failure};
@@ -400,7 +401,7 @@ async fn race(number_of_requests: usize, over_tls: bool, by_proxy: bool) {
     let mut listening = vec![tokio::spawn(upstream)];
 
     let scheme = if over_tls { "https" } else { "http" };
-    let base: http::Uri = format!("{scheme}://{address}").parse().unwrap();
+    let base: BaseUrl = format!("{scheme}://{address}").parse().unwrap();
     let tls = tls_config(Some(&ca_pem), Some(&certificate)).unwrap();
     let mut connector = Connector::new(base, tls, super::LONG, TIMEOUT).unwrap();
     if by_proxy {
