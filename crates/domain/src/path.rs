@@ -21,7 +21,7 @@ use memchr::memchr2;
 const NAMES: [&[u8]; 2] = [b"sendapiredpack", b"getapiredpacketstatus"];
 
 /// Whether a backend could read a path with its query as one of the contract's calls. A false alarm costs a page, a
-/// miss costs money. The contract's own two paths also count as such, so callers must handle them first.
+/// miss costs money. The contract's own two paths match too, so callers must handle them first.
 ///
 /// Linear in the target's length.
 #[must_use]

@@ -22,7 +22,7 @@ const TRANSFER_RESEND: Duration = Duration::from_secs(2 * 86_400);
 /// several of the longest pauses, to leave time for a rolling restart or for another replica's turn.
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(2 * 3600);
 /// Where "no such order" is believed after seconds: the longest time in which the upstream may have answered
-/// nobody. After a longer time it may have stood still, and may do late what it had accepted before.
+/// no request. After a longer time it may have stood still, and may do late what it had accepted before.
 pub const LONGEST_STANDSTILL: Duration = Duration::from_secs(5);
 /// How long a bill may take to its final state: 24 hours for the user, and some lag (`docs/wechat-pay.md`).
 pub const BILL_LIFE: Duration = Duration::from_secs(25 * 3600);

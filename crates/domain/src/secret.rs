@@ -1,4 +1,4 @@
-//! Secret texts that nobody can print, serialise or compare by accident, and whose memory is wiped on drop.
+//! Secret texts: code cannot print, serialise or compare them by accident, and dropping one wipes its memory.
 
 use std::hash::{Hash, Hasher};
 

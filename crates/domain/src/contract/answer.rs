@@ -168,7 +168,8 @@ fn answered(key: &OrderKey, finding: &Finding, person: Option<String>) -> Fields
     fields
 }
 
-/// The response to a status request from the record alone: nobody asked the upstream, or its answer does not agree.
+/// The response to a status request from the record alone: the sidecar has not asked the upstream, or the
+/// upstream's answer does not agree.
 #[must_use]
 fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     let (status, reason) = match &order.state {

@@ -22,7 +22,7 @@ pub enum ErrCode {
     AmountLimit,
     /// Over a configured number of payouts.
     FreqLimit,
-    /// Nobody knows such an order (status requests only).
+    /// Neither the ledger nor the upstream knows the order (status requests only).
     NotFound,
 }
 

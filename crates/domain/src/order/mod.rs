@@ -211,7 +211,7 @@ pub struct Order {
     pub changed_at: LedgerTime,
     /// How many attempts have begun.
     pub attempts: u32,
-    /// Where the order stands.
+    /// The order's state.
     pub state: State,
     /// The upstream's latest word for the order's status (`SENT`, `RECEIVED`, …).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -244,7 +244,7 @@ fn in_full<S: Serializer>(person: &impl AsRef<str>, serializer: S) -> Result<S::
     serializer.serialize_str(person.as_ref())
 }
 
-/// Where an order stands.
+/// The state of an order, with its data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {

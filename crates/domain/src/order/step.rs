@@ -281,7 +281,7 @@ fn unsettled(
             }
             Some(absence)
         }
-        // A silence too: nobody knows what the upstream did during it.
+        // A silence too: the upstream may have done anything during it.
         Found::NoSuchOrder | Found::Moving | Found::Unclear { .. } => None,
     };
     // A query for a caller does not postpone the scheduled one.

@@ -145,7 +145,7 @@ pub enum Withdrawal {
         /// Its text.
         text: String,
     },
-    /// Nobody knows: ask for the bill's state.
+    /// The result is unknown: ask for the bill's state.
     Unclear(String),
 }
 
