@@ -1,33 +1,33 @@
-//! A breaker: after a few failures in a row nothing more is tried for a while, then one at a time, until one is answered.
-//! So what is dead costs its callers a moment, and not a time-out each.
+//! A circuit breaker: after some failures in a row it refuses all attempts for a while, then lets one through at a
+//! time until one gets an answer. So a dead upstream costs its callers a moment and not a timeout each.
 //!
-//! Time is told by the caller as the time since any fixed moment, on a clock that never goes back.
+//! The caller passes in the time, as the time since any fixed moment on a clock that never goes back.
 
 use std::time::Duration;
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// So many failures in a row open it.
+    /// This many failures in a row open it.
     pub failures: u32,
-    /// How long nothing is tried then; doubled each time.
+    /// How long it stays open at first; doubled after each failed trial.
     pub first_pause: Duration,
-    /// How long at most.
+    /// The longest that it stays open.
     pub longest_pause: Duration,
 }
 
-/// How a breaker stands.
+/// A breaker's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Everything is tried.
+    /// Every attempt passes.
     Closed,
-    /// One is on trial; the others are turned away.
+    /// One attempt is on trial; the breaker refuses the others.
     HalfOpen,
-    /// Everything is turned away.
+    /// The breaker refuses every attempt.
     Open,
 }
 
-/// What failed, and until when nothing is tried.
+/// A circuit breaker: its settings and its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breaker {
     settings: BreakerSettings,
@@ -57,7 +57,7 @@ impl Breaker {
         self.state == State::Closed { failures: 0 }
     }
 
-    /// How it stands.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> BreakerState {
         match self.state {
@@ -67,11 +67,11 @@ impl Breaker {
         }
     }
 
-    /// Asks whether to try. Whoever may try while the breaker is not closed is on trial, for as long as the last pause:
-    /// a trial of which nothing is heard must not keep everybody out.
+    /// Asks whether to try. If the breaker is not closed, an attempt that may pass is the trial, for as long as the
+    /// last pause: a trial whose result never arrives must not block all other attempts.
     ///
     /// # Errors
-    /// When not, then after how long to ask again.
+    /// If the attempt must not be made: after how long to ask again.
     pub fn may_try(&mut self, now: Duration) -> Result<(), Duration> {
         match self.state {
             State::Closed { .. } => Ok(()),
@@ -86,13 +86,13 @@ impl Breaker {
         }
     }
 
-    /// There was an answer, whatever it said.
+    /// Records that there was an answer, whatever it said: closes the breaker.
     pub fn answered(&mut self) {
         self.state = State::Closed { failures: 0 };
     }
 
-    /// There was none. `random` spreads the next trial over the second half of the pause, so that replicas do not try in
-    /// step.
+    /// Records that there was no answer. `random` spreads the next trial over the second half of the pause, so that
+    /// replicas do not try at the same moment.
     pub fn failed(&mut self, now: Duration, random: u64) {
         match self.state {
             State::Closed { failures } => {
@@ -107,12 +107,12 @@ impl Breaker {
                 let pause = std::cmp::min(pause.saturating_mul(2), self.settings.longest_pause);
                 self.open(now, pause, random);
             }
-            // A straggler of before it was opened says nothing new.
+            // An attempt from before the breaker opened says nothing new.
             State::Open { .. } => {}
         }
     }
 
-    /// It is certain that nothing would be answered now: opened without more failures.
+    /// Records that no attempt can get an answer now: opens without further failures.
     pub fn unreachable(&mut self, now: Duration, random: u64) {
         if let State::Closed { .. } = self.state {
             self.open(now, self.settings.first_pause, random);
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
-    /// Spreads nothing: the pause is its shortest, half.
+    /// No spread: the pause is its shortest, half.
     const NONE: u64 = 0;
 
     fn breaker() -> Breaker {

@@ -1,29 +1,31 @@
-//! Beijing days and times: WeChat's natural days, the limits' days, and the text form of a moment.
+//! Beijing time: the calendar day of a moment, which WeChat's rules and the configured limits count, and its text
+//! form.
 
 use crate::ids::Millis;
 
 const OFFSET_MS: i64 = 8 * 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// A natural day in Beijing (UTC+8, no daylight saving), counted from 1970-01-01.
+/// A calendar day in Beijing (UTC+8, no daylight saving), counted from 1970-01-01. WeChat calls it a natural day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BeijingDay(pub i64);
 
 impl BeijingDay {
-    /// The day that a moment lies in.
+    /// The Beijing day of a moment.
     #[must_use]
     pub fn of(moment: Millis) -> Self {
         Self(moment.0.saturating_add(OFFSET_MS).div_euclid(DAY_MS))
     }
 
-    /// How many days this day comes after `earlier`; negative before it.
+    /// The number of days from `earlier` to this day; negative if this day is the earlier one.
     #[must_use]
     pub fn days_after(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// A moment as WeChat writes it: `2015-05-19 15:26:59`, Beijing time. Empty where the calendar has no such moment.
+/// A moment as WeChat writes it: `2015-05-19 15:26:59`, Beijing time. Empty if the calendar cannot represent the
+/// moment.
 #[must_use]
 pub fn beijing_text(moment: Millis) -> String {
     let shifted = moment.0.saturating_add(OFFSET_MS);

@@ -1,4 +1,5 @@
-//! Which encoding a request is in, and which one its answer takes. Document: specification, section 2.1.
+//! Chooses the encoding of a request and of its response (`docs/api.md`). The codecs themselves are [`json`] and
+//! [`xml`].
 
 use super::fields::{Fields, Value};
 use super::xml::{Nested, NotXml};
@@ -14,23 +15,25 @@ pub enum Encoding {
     Xml,
 }
 
-/// Why a request's encoding is not one of the contract's.
+/// Why the encoding of a request is not one of the contract's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodingError {
     /// HTTP 415: a media type or charset that the contract does not know.
     #[error("the Content-Type {0:?} is not supported: send application/json or application/xml in UTF-8")]
     Unsupported(String),
-    /// The type leaves it open, and the body begins like neither encoding.
+    /// The type leaves the encoding open, and the body begins like neither.
     #[error("the body is neither a JSON object nor XML")]
     Undecided,
 }
 
 impl Encoding {
-    /// The encoding of a request body, by its `Content-Type` and, where that leaves it open, by its first byte.
+    /// The encoding of a request body: from its `Content-Type`, or if that leaves it open, from the body's first
+    /// byte that is not white space.
     ///
     /// # Errors
-    /// When the type or charset is unknown, then [`EncodingError::Unsupported`]; when the type is open and the body
-    /// begins with neither `{` nor `<`, then [`EncodingError::Undecided`].
+    /// [`EncodingError::Unsupported`] if the contract does not know the type or charset;
+    /// [`EncodingError::Undecided`] if the type leaves the encoding open and the body begins with neither `{` nor
+    /// `<`.
     pub fn of_request(content_type: Option<&str>, body: &[u8]) -> Result<Self, EncodingError> {
         let unsupported =
             || EncodingError::Unsupported(content_type.unwrap_or_default().chars().take(100).collect());
@@ -65,7 +68,7 @@ impl Encoding {
         }
     }
 
-    /// The encoding of the answer: the request's, unless `Accept` names only the other one.
+    /// The encoding of the response: the request's, unless `Accept` names only the other one.
     #[must_use]
     pub fn of_answer(self, accept: Option<&str>) -> Self {
         let Some(accept) = accept else { return self };
@@ -82,7 +85,7 @@ impl Encoding {
                 "application/xml" | "text/xml" => xml = true,
                 other if is_suffixed(other, "+json") => json = true,
                 other if is_suffixed(other, "+xml") => xml = true,
-                // A wildcard names neither, and leaves the choice to us.
+                // A wildcard accepts both, so the request's encoding stays.
                 "*/*" | "application/*" | "text/*" => return self,
                 _ => {}
             }
@@ -94,7 +97,7 @@ impl Encoding {
         }
     }
 
-    /// The `Content-Type` of an answer.
+    /// The `Content-Type` of a response.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -103,11 +106,11 @@ impl Encoding {
         }
     }
 
-    /// Reads a body. A UTF-8 byte-order mark is skipped.
+    /// Reads a body and skips a UTF-8 byte-order mark.
     ///
     /// # Errors
-    /// When the body is not UTF-8 or not what [`json::decode`] or [`xml::decode`] take, then what was wrong, in words
-    /// for the caller.
+    /// What is wrong, in words for the caller: the body is not UTF-8, or [`json::decode`] or [`xml::decode`]
+    /// refuses it.
     pub fn decode(self, body: &[u8]) -> Result<Fields<'_>, String> {
         let text = std::str::from_utf8(body)
             .map_err(|error| format!("the body is not UTF-8 (byte {})", error.valid_up_to()))?;
@@ -121,7 +124,7 @@ impl Encoding {
     /// Writes a body.
     ///
     /// # Errors
-    /// When the encoding is XML and a field cannot be carried by it, then [`NotXml`].
+    /// [`NotXml`] if the encoding is XML and XML cannot carry a field.
     pub fn encode(self, fields: &Fields<'_>) -> Result<String, NotXml> {
         match self {
             Self::Json => Ok(json::encode(fields)),
@@ -129,7 +132,7 @@ impl Encoding {
         }
     }
 
-    /// Whether [`Encoding::encode`] would write the fields.
+    /// Checks whether [`Encoding::encode`] can write the fields.
     ///
     /// # Errors
     /// As [`Encoding::encode`].
@@ -142,8 +145,8 @@ impl Encoding {
 }
 
 impl Encoding {
-    /// Writes an answer. What XML cannot carry (a control character in a handler's error text) is shown as U+FFFD: an
-    /// answer must reach the caller.
+    /// Writes a response. U+FFFD replaces a character that XML cannot carry (a control character in a handler's
+    /// error text), because the caller must get a response.
     #[must_use]
     pub fn encode_answer(self, fields: &Fields<'_>) -> String {
         self.encode(fields).unwrap_or_else(|NotXml { .. }| {
@@ -154,7 +157,7 @@ impl Encoding {
                     .chars()
                     .map(|c| if xml::is_xml_char(c) { c } else { '\u{FFFD}' })
                     .collect();
-                // The names are the contract's own, and each occurs once.
+                // Cannot fail: each name occurs once in `fields`.
                 let _added = mended.push(name.into(), Value::Text(text.into())).is_ok();
             }
             self.encode(&mended).unwrap_or_default()

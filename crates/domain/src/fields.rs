@@ -1,7 +1,7 @@
-//! Flat, duplicate-free names and values: where the codecs, the signer and the contract meet.
+//! Flat lists of names and values without duplicates: the form that the codecs, the signer and the contract share.
 //!
-//! A value remembers whether it was text or a bare JSON token, because `"amount": 1.0` must be told from `"amount": "1"`
-//! and because what the contract does not know is passed on to a handler unchanged.
+//! A value remembers whether it was a text or a bare JSON token: the contract must tell `"amount": 1.0` from
+//! `"amount": "1"`, and a handler gets the fields that the contract does not know unchanged.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// The most fields one message may have. The contract knows 17; a message with more than this is not a mistake.
+/// The most fields that one message may have. The contract knows 17; nobody exceeds this by mistake.
 pub const MAX_FIELDS: usize = 128;
 
 /// One field's value.
@@ -18,13 +18,13 @@ pub const MAX_FIELDS: usize = 128;
 pub enum Value<'a> {
     /// A JSON string (unescaped), or the text of an XML element.
     Text(Cow<'a, str>),
-    /// Any other JSON token exactly as it was written: a number, `true`, `null`, an array or an object. It is written as it
-    /// is, so that it must be one.
+    /// Any other JSON token exactly as written: a number, `true`, `null`, an array or an object. Serialising writes
+    /// it unchanged, so it must be valid JSON.
     Raw(Cow<'a, str>),
 }
 
 impl<'a> Value<'a> {
-    /// The text, where the value is one.
+    /// The text; `None` for a bare token.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match self {
@@ -33,7 +33,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether the value says nothing: an empty text or a JSON `null`.
+    /// Whether the value is empty: an empty text or a JSON `null`.
     #[must_use]
     pub fn is_blank(&self) -> bool {
         self.is_null() || self.characters().is_empty()
@@ -45,7 +45,7 @@ impl<'a> Value<'a> {
         matches!(self, Value::Raw(token) if token == "null")
     }
 
-    /// The characters of the value in an encoding without types (XML): a text as it is, a token as it was written.
+    /// The value's characters for an encoding without types (XML): a text as it is, a token as written.
     #[must_use]
     pub fn characters(&self) -> &str {
         match self {
@@ -53,7 +53,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The same value, independent of the message that it came from.
+    /// The same value, without a borrow of the message.
     #[must_use]
     pub fn into_owned(self) -> Value<'static> {
         match self {
@@ -63,7 +63,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Names and values in the order in which they were given; no name occurs twice.
+/// Names and values in the order given; no name occurs twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields<'a> {
     entries: Vec<(Cow<'a, str>, Value<'a>)>,
@@ -72,10 +72,10 @@ pub struct Fields<'a> {
 /// Why a field could not be added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldsError {
-    /// The name is there already: which value would be meant?
+    /// The name is there already, and nothing says which value counts.
     #[error("{0} is given twice")]
     Twice(String),
-    /// More than [`MAX_FIELDS`].
+    /// The message has more than [`MAX_FIELDS`].
     #[error("the message has more than {MAX_FIELDS} fields")]
     TooMany,
 }
@@ -95,10 +95,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Adds a field that comes from outside.
+    /// Adds a field from outside.
     ///
     /// # Errors
-    /// When the name is there already or there are [`MAX_FIELDS`], then [`FieldsError`].
+    /// [`FieldsError`] if the name is there already, or there are [`MAX_FIELDS`] fields.
     pub fn push(&mut self, name: Cow<'a, str>, value: Value<'a>) -> Result<(), FieldsError> {
         if self.get(&name).is_some() {
             return Err(FieldsError::Twice(name.into_owned()));
@@ -110,12 +110,12 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// Sets a text field under one of our own names; an earlier value of the name is replaced.
+    /// Sets a text field under one of our own names; replaces an earlier value of that name.
     pub fn set(&mut self, name: &'static str, text: impl Into<Cow<'a, str>>) {
         self.put(name, Value::Text(text.into()));
     }
 
-    /// Sets a number under one of our own names; an earlier value of the name is replaced.
+    /// Sets a number under one of our own names; replaces an earlier value of that name.
     pub fn set_number(&mut self, name: &'static str, number: i64) {
         self.put(name, Value::Raw(Cow::Owned(number.to_string())));
     }
@@ -136,7 +136,7 @@ impl<'a> Fields<'a> {
             .map(|(_, value)| value)
     }
 
-    /// The characters under a name; `None` also where they are blank.
+    /// The characters under a name; `None` if the field is absent or blank.
     #[must_use]
     pub fn characters(&self, name: &str) -> Option<&str> {
         self.get(name)
@@ -144,19 +144,19 @@ impl<'a> Fields<'a> {
             .map(Value::characters)
     }
 
-    /// Takes a field out; `None` also where it is blank, since a field without a value is a field left out.
+    /// Takes a field out; `None` if it is absent or blank, since a field without a value counts as left out.
     pub fn take(&mut self, name: &str) -> Option<Value<'a>> {
         let at = self.entries.iter().position(|(n, _)| n == name)?;
         let (_, value) = self.entries.remove(at);
         (!value.is_blank()).then_some(value)
     }
 
-    /// Leaves the fields without a value out.
+    /// Removes the fields without a value.
     pub fn drop_blank(&mut self) {
         self.entries.retain(|(_, value)| !value.is_blank());
     }
 
-    /// Changes values where they are.
+    /// Changes values in place.
     pub fn each(&mut self, mut change: impl FnMut(&str, &mut Value<'a>)) {
         for (name, value) in &mut self.entries {
             change(name, value);
@@ -180,7 +180,7 @@ impl<'a> Fields<'a> {
         self.entries.is_empty()
     }
 
-    /// The same fields, independent of the message that they came from.
+    /// The same fields, without a borrow of the message.
     #[must_use]
     pub fn into_owned(self) -> Fields<'static> {
         let own =
@@ -203,14 +203,14 @@ impl Serialize for Value<'_> {
     }
 }
 
-/// As a JSON object: texts as strings, tokens as they were written.
+/// Writes a JSON object: texts as strings, tokens as written.
 impl Serialize for Fields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter())
     }
 }
 
-/// From a JSON object, strictly: a name that occurs twice is an error.
+/// Reads a JSON object strictly: a name that occurs twice is an error.
 impl<'de> Deserialize<'de> for Fields<'static> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
@@ -238,10 +238,10 @@ impl<'de> Deserialize<'de> for Fields<'static> {
 }
 
 impl<'a> Value<'a> {
-    /// Reads one JSON token: a string becomes its text, anything else stays as written.
+    /// Reads one JSON token: a string becomes its text, any other token stays as written.
     ///
     /// # Errors
-    /// When a string's escapes are broken (a lone surrogate), then serde_json's error.
+    /// serde_json's error if a string's escapes are broken (a lone surrogate).
     pub fn from_token(token: &'a str) -> Result<Self, serde_json::Error> {
         if !token.starts_with('"') {
             return Ok(Value::Raw(Cow::Borrowed(token)));

@@ -1,20 +1,20 @@
-//! The words of the field as types: an amount cannot be an order number, a user id cannot be an openid.
+//! The domain's vocabulary as types: the compiler refuses an amount as an order number, or a user id as an openid.
 //!
-//! Each type is made by a constructor that checks the contract's limits (specification, section 2.2), so a value that
-//! exists is a value that may be used. Nothing here knows field names; the contract adds them to the message.
+//! Each constructor checks the contract's limits (`docs/api.md`), so a value that exists is valid. The types do not
+//! know field names; the [contract](crate::contract) adds them to the message.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Why a text or a number is not the value it was meant to be: a rule in words, e.g. `must be 1 to 32 letters or digits`.
+/// Why a text or a number is not valid: a rule in words, e.g. `must be 1 to 32 letters or digits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
-/// Declares a text newtype whose constructor applies `$check` and whose refusal says `$rule`. Shared, since a payout hands
-/// its terms to records, questions and keys a dozen times.
+/// Declares a text newtype. Its constructor applies `$check`, and its error says `$rule`. The text is in an `Arc`,
+/// since one payout clones its terms into records, queries and keys a dozen times.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $rule:literal, $check:expr) => {
         $(#[$doc])*
@@ -23,19 +23,19 @@ macro_rules! text_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The rule a value keeps, as the caller is told when it does not.
+            /// The rule that a value keeps; the error tells it to the caller.
             pub const RULE: &'static str = $rule;
 
             /// Checks the rule.
             ///
             /// # Errors
-            /// When the text breaks the rule, then [`Malformed`] with [`Self::RULE`].
+            /// [`Malformed`] with [`Self::RULE`] if the text breaks the rule.
             pub fn parse(text: &str) -> Result<Self, Malformed> {
                 let check: fn(&str) -> bool = $check;
                 if check(text) { Ok(Self(text.into())) } else { Err(Malformed(Self::RULE)) }
             }
 
-            /// The text as it was given.
+            /// The text, unchanged.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -51,7 +51,7 @@ macro_rules! text_id {
     };
 }
 
-/// Makes a type printable and serialisable as it is: for those that may appear in logs in full.
+/// Makes a type printable and serialisable in full: for types that logs may show in full.
 macro_rules! printable {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -72,7 +72,8 @@ macro_rules! printable {
     )*};
 }
 
-/// Makes a type print shortened only (`oX12…9f`), also in `Debug`, and not serialise by itself: for those that name a person.
+/// Makes a type print in shortened form only (`oX12…9f`), in `Debug` too, and does not make it serialisable: for
+/// types that identify a person.
 macro_rules! redacted {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -108,21 +109,21 @@ text_id! {
     OrderNo, "must be 1 to 32 letters or digits", |t| within(t, 32, |b| b.is_ascii_alphanumeric())
 }
 text_id! {
-    /// The customer's own id of a user, which the contract carries in the field `openid`. NOT a WeChat openid, and no
-    /// conversion to [`OpenId`] exists.
+    /// The customer's own id of a user; the contract carries it in the field `openid`. It is NOT a WeChat openid,
+    /// and no conversion to [`OpenId`] exists.
     UserId, "must be 1 to 128 characters without control characters",
     |t| !t.is_empty() && t.chars().count() <= 128 && !t.chars().any(char::is_control)
 }
 text_id! {
-    /// WeChat's id of a user under one app; made only from the identity store or from a record.
-    /// Source: wechat-pay.md, section 7 (String(64)).
+    /// WeChat's id of a user under one app; WeChat documents String(64). It comes only from the openid store or
+    /// from a record.
     OpenId, "must be 1 to 64 letters, digits, `_` or `-`",
     |t| within(t, 64, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 text_id! {
-    /// Names a handler: `handler_id`, or else scheme, host, port and base path of its `handler_url`. It is pinned with each
-    /// order that is sent there, so that no other handler is ever asked about that order.
+    /// Names a handler: its `handler_id`, or else scheme, host, port and base path of its `handler_url`. A claim
+    /// pins it to the order, so the sidecar never asks another handler about that order.
     HandlerId, "must be 1 to 256 characters without blanks or control characters",
     |t| (1..=256).contains(&t.chars().count()) && !t.chars().any(|c| c.is_control() || c.is_whitespace())
 }
@@ -131,8 +132,7 @@ printable!(MchId, WxAppId, OrderNo, HandlerId);
 redacted!(UserId, OpenId);
 
 impl OrderNo {
-    /// Whether the number fits the red-packet calls, which take 28 characters.
-    /// Source: wechat-pay.md, section 4, `mch_billno` String(28).
+    /// Whether the number fits the red-packet calls: WeChat documents their `mch_billno` as String(28).
     #[must_use]
     pub fn fits_red_packet(&self) -> bool {
         self.0.len() <= 28
@@ -144,19 +144,19 @@ fn within(text: &str, max: usize, allowed: impl Fn(u8) -> bool) -> bool {
     (1..=max).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// An amount in fen (分, 1/100 yuan): 1 to 2147483647. There is no arithmetic on it but [`Fen::get`].
+/// An amount in fen (分, 1/100 yuan): 1 to 2147483647. It has no arithmetic; [`Fen::get`] gives the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "i64")]
 pub struct Fen(i32);
 
 impl Fen {
-    /// The rule a value keeps.
+    /// The rule that a value keeps.
     pub const RULE: &'static str = "must be an integer number of fen from 1 to 2147483647";
 
     /// Checks the range.
     ///
     /// # Errors
-    /// When the number is below 1 or above 2147483647, then [`Malformed`].
+    /// [`Malformed`] if the number is below 1 or above 2147483647.
     pub fn new(fen: i64) -> Result<Self, Malformed> {
         match i32::try_from(fen) {
             Ok(fen) if fen >= 1 => Ok(Self(fen)),
@@ -184,11 +184,11 @@ impl fmt::Display for Fen {
     }
 }
 
-/// The platform's own record id (`tradeRecordId`, int64). It is passed on, never interpreted.
+/// The platform's own record id (`tradeRecordId`, int64). The sidecar passes it on and never interprets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TradeRecordId(pub i64);
 
-/// What makes an order one order: the number is unique within a merchant.
+/// Identifies an order: the number is unique within a merchant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderKey {
@@ -210,7 +210,7 @@ impl fmt::Display for OrderKey {
 pub struct Millis(pub i64);
 
 impl Millis {
-    /// The moment `span` later; stays at the end of time where it would pass it.
+    /// The moment `span` later, or the largest moment if that would be exceeded.
     #[must_use]
     pub fn after(self, span: std::time::Duration) -> Self {
         Self(
@@ -219,7 +219,7 @@ impl Millis {
         )
     }
 
-    /// How long ago `earlier` was; zero where it lies in the future (clocks of two replicas differ).
+    /// The time since `earlier`; zero if `earlier` lies in the future (the clocks of two replicas differ).
     #[must_use]
     pub fn since(self, earlier: Self) -> std::time::Duration {
         let gap = self.0.saturating_sub(earlier.0);
@@ -227,34 +227,35 @@ impl Millis {
     }
 }
 
-/// A moment by the ledger's own time, in milliseconds: how long the ledger has lived while somebody could reach it, counted
-/// from the wall-clock time of its making.
+/// A moment in the ledger's own time, in milliseconds: the wall-clock time of the ledger's creation, plus the time
+/// that has passed while a process had the ledger open.
 ///
-/// It is kept in the ledger and advanced by what each process sees pass by its monotonic clock. So it never runs faster than
-/// time does, whatever the wall clocks do, and no step of a clock moves it. It falls behind while nobody has the ledger open.
+/// The ledger stores it, and each process advances it by the time that its monotonic clock measures. So it never
+/// runs faster than real time, and no step of a wall clock moves it. It falls behind while no process has the
+/// ledger open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LedgerTime(pub i64);
 
 impl LedgerTime {
-    /// The moment `span` later; stays at the end of time where it would pass it.
+    /// The moment `span` later, or the largest moment if that would be exceeded.
     #[must_use]
     pub fn after(self, span: std::time::Duration) -> Self {
         Self(Millis(self.0).after(span).0)
     }
 
-    /// How long ago `earlier` was; zero where it lies in the future.
+    /// The time since `earlier`; zero if `earlier` lies in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> std::time::Duration {
         Millis(self.0).since(Millis(earlier.0))
     }
 }
 
-/// One moment by both clocks: the wall's, which people and WeChat's calendar days go by and which may step, and the
-/// ledger's, which ages are counted by. Written as `[wall, ledger]`.
+/// One moment by both clocks. People and WeChat's calendar days go by the wall clock, which may step; ages go by
+/// the ledger's time. Serialised as `[wall, ledger]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(i64, i64)", into = "(i64, i64)")]
 pub struct Moment {
-    /// Milliseconds since 1970, by the wall clock of whoever noted the moment.
+    /// Milliseconds since 1970, by the wall clock of the process that noted the moment.
     pub wall: Millis,
     /// The same moment in the ledger's time.
     pub ledger: LedgerTime,
@@ -276,8 +277,9 @@ impl From<Moment> for (i64, i64) {
 }
 
 impl Moment {
-    /// The longest that it can be ago by either clock: for windows that close, since an age that is taken for too high closes
-    /// one too early, and only an age that is taken for too low would believe what an upstream has long forgotten.
+    /// The longest time since `earlier`, by either clock. Use it for windows that close: an age that is too high
+    /// only closes a window too early, but an age that is too low would trust an upstream that has long forgotten
+    /// the order.
     #[must_use]
     pub fn longest_since(self, earlier: Self) -> std::time::Duration {
         std::cmp::max(self.wall.since(earlier.wall), self.ledger.since(earlier.ledger))

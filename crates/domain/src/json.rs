@@ -1,4 +1,4 @@
-//! JSON messages: one flat object to and from [`Fields`]. Document: specification, section 2.1.
+//! JSON messages: one flat object to and from [`Fields`] (`docs/api.md`). What a field means is not decided here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 
 use super::fields::{Fields, Value};
 
-/// Reads one JSON object. Values are not looked into: a nested one stays as it was written.
+/// Reads one JSON object. It does not look into values: a nested one stays as written.
 ///
 /// # Errors
-/// When the text is no JSON, not one object, has a field twice or more than
-/// [`MAX_FIELDS`](super::fields::MAX_FIELDS), then what was wrong, in words for the caller.
+/// What is wrong, in words for the caller: the text is not JSON or not one object, a field occurs twice, or there
+/// are more than [`MAX_FIELDS`](super::fields::MAX_FIELDS).
 pub fn decode(text: &str) -> Result<Fields<'_>, String> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let fields = reader.deserialize_map(Object).map_err(|error| describe(&error))?;
@@ -24,7 +24,7 @@ pub fn decode(text: &str) -> Result<Fields<'_>, String> {
 /// Writes the fields as one JSON object.
 #[must_use]
 pub fn encode(fields: &Fields<'_>) -> String {
-    // Texts can always be written, and tokens are JSON already.
+    // Cannot fail: every text can be written, and tokens are JSON already.
     serde_json::to_string(fields).unwrap_or_default()
 }
 
@@ -56,7 +56,7 @@ impl<'de> Visitor<'de> for Object {
     }
 }
 
-/// Reads a name without copying it, unless it has escapes.
+/// Reads a name and copies it only if it has escapes.
 struct Name;
 
 impl<'de> DeserializeSeed<'de> for Name {
@@ -137,7 +137,7 @@ mod tests {
             }
             let text = encode(&fields);
             proptest::prop_assert_eq!(decode(&text).unwrap(), fields);
-            // Read by the library's own reader, too.
+            // serde_json's own reader gets the same.
             let read: std::collections::BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
             proptest::prop_assert_eq!(read, entries);
         }

@@ -1,9 +1,10 @@
-//! What a payout is and what may become of it, without I/O, clock or randomness: time and nonces come as arguments.
+//! The core that decides about money: what a payout is, and which outcome an event proves. It has no I/O, no clock
+//! and no random numbers: callers pass in times and nonces.
 //!
-//! FieldReader order: [`ids`] (the words), [`fields`] with [`json`], [`xml`] and [`encoding`] (bytes to fields and back),
-//! [`contract`] (fields to requests, answers to fields), [`path`] (what is no call of the contract), [`route`] (which
-//! merchant), [`order`] (the state machine), [`outcome`] (what an upstream's answer proves), [`wechat`] and [`handler`] (the
-//! two kinds of upstream).
+//! Reading order: [`ids`] (the vocabulary as types), [`fields`] with [`json`], [`xml`] and [`encoding`] (bytes to
+//! fields and back), [`contract`] (fields to requests, outcomes to response fields), [`path`] (request targets that
+//! the proxy must not pass on), [`route`] (which merchant entry), [`order`] (the state machine), [`outcome`] (what
+//! an upstream's response proves), [`wechat`] and [`handler`] (the two kinds of upstream).
 
 #![cfg_attr(
     test,

@@ -1,4 +1,5 @@
-//! What a payout is charged against the configured limits. Document: specification, section 5, `[limits]`.
+//! What a payout charges against the configured limits (`[limits]` in `config.toml`, `docs/promise.md`). The ledger
+//! keeps the sums.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +7,7 @@ use super::contract::error::{ApiError, ErrCode};
 use super::day::BeijingDay;
 use crate::ids::{Fen, MchId, Millis, UserId, WxAppId};
 
-/// The configured limits; `None` is no limit. Days are Beijing days.
+/// The configured limits; `None` means no limit. Days are Beijing days.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Fen per payout.
@@ -19,7 +20,7 @@ pub struct Limits {
     pub payouts_per_user_per_day: Option<i64>,
 }
 
-/// Which sum a charge goes to.
+/// Which sum a charge adds to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Counter {
@@ -31,31 +32,31 @@ pub enum Counter {
     UserPayouts,
 }
 
-/// One sum that a claim adds to, atomically with the claim, unless it would pass its limit.
+/// One sum that a claim adds to, atomically with the claim. If the sum would exceed its limit, the claim fails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Charge {
     /// Which sum.
     pub counter: Counter,
-    /// Names the sum within the merchant: counter, day and, for a user's, app and user id.
+    /// The sum's name within the merchant: the counter, the day and, for a user's sum, app and user id.
     pub name: String,
     /// What is added: fen, or 1 payout.
     pub amount: i64,
-    /// What the sum may be at most.
+    /// The largest value that the sum may have.
     pub limit: i64,
 }
 
-/// The name of the sum of a merchant's fen on the day of `now`.
+/// The name of the merchant's sum of fen on the day of `now`.
 #[must_use]
 pub fn merchant_day(now: Millis) -> String {
     format!("merchant-fen:{}", BeijingDay::of(now).0)
 }
 
 impl Limits {
-    /// Refuses a payout that is over the limit by itself.
+    /// Checks the limit of a single payout.
     ///
     /// # Errors
-    /// When the amount is over `max_amount`, then `AMOUNT_LIMIT`.
+    /// `AMOUNT_LIMIT` if the amount is over `max_amount`.
     pub fn check(&self, amount: Fen) -> Result<(), ApiError> {
         match self.max_amount {
             Some(max) if amount.get() > max => Err(ApiError::new(
@@ -66,7 +67,7 @@ impl Limits {
         }
     }
 
-    /// What a payout at `now` is charged; empty where nothing is limited.
+    /// What a payout at `now` charges; empty if nothing is limited.
     #[must_use]
     pub fn charges(&self, app: &WxAppId, user: &UserId, amount: Fen, now: Millis) -> Vec<Charge> {
         let day = BeijingDay::of(now).0;
@@ -103,7 +104,7 @@ impl Limits {
 }
 
 impl Charge {
-    /// What the caller is told when this charge would pass its limit.
+    /// What the caller is told if this charge would exceed its limit.
     #[must_use]
     pub fn over(&self, mch_id: &MchId) -> ApiError {
         let limit = self.limit;
@@ -161,7 +162,7 @@ mod tests {
             ..Limits::default()
         };
         let (app, user) = (WxAppId::parse("wx1").unwrap(), UserId::parse("u").unwrap());
-        // 16:00 in Greenwich is midnight in Beijing.
+        // 16:00 UTC is midnight in Beijing.
         for (now, name) in [(57_599_999, "merchant-fen:0"), (57_600_000, "merchant-fen:1")] {
             let charges = limits.charges(&app, &user, Fen::new(30).unwrap(), Millis(now));
             assert_eq!(

@@ -1,21 +1,21 @@
-//! What an attempt or a query proves, and what that means for the order. Document: specification, sections 5 and 6;
-//! wechat-pay.md, section 2.
+//! What an attempt or a query proves, and what that means for the order (`docs/promise.md`).
 //!
-//! An upstream returns evidence, never an error: whatever went wrong is a value here, and is weighed by one function.
+//! An upstream returns evidence, never an error: whatever went wrong is a value here, and [`classify`] alone
+//! decides what an attempt means.
 
 use super::fields::Fields;
 use super::text::kept;
 
-/// The class of an error code: what it says about the money. Source: wechat-pay.md, section 2, "Classes used".
+/// The class of an error code: what it says about the money (`docs/wechat-pay.md`, error codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// R: certainly not paid; the same number may be used again.
     Refused,
-    /// D: not processed, because it was turned away at the door. Says nothing about an earlier attempt.
+    /// D: not processed, because the upstream refused it before processing. Says nothing about an earlier attempt.
     RejectedUnprocessed,
     /// N: certainly not paid, and the number is spent.
     NumberSpent,
-    /// C: the number is known with other parameters; the earlier request decides.
+    /// C: the upstream knows the number with other parameters; the earlier request decides.
     Conflict,
     /// U: perhaps paid.
     Unknown,
@@ -29,21 +29,21 @@ pub enum Evidence {
         /// For the operator: which connection failed, and how.
         why: String,
     },
-    /// The request may have reached the upstream, and no answer says what came of it.
+    /// The request may have reached the upstream, and no answer tells the result.
     NoAnswer {
-        /// For the operator: time-out, reset, unreadable answer.
+        /// For the operator: timeout, reset, unreadable response.
         why: String,
     },
     /// The upstream accepted the order.
     Accepted {
-        /// The answer's own fields in the contract's names (`sendListid`, `paymentNo`, …).
+        /// The response's own fields in the contract's names (`sendListid`, `paymentNo`, …).
         fields: Fields<'static>,
     },
-    /// The upstream accepted the order, and what becomes of it is still to come or told already: a v3 bill.
+    /// The upstream accepted the order, and its final state is still to come or already there: a v3 bill.
     Opened {
-        /// As of [`Evidence::Accepted`].
+        /// As in [`Evidence::Accepted`].
         fields: Fields<'static>,
-        /// WeChat's own word of how it stands.
+        /// WeChat's own word for the state.
         status: String,
     },
     /// The upstream answered with a failure.
@@ -52,7 +52,7 @@ pub enum Evidence {
         class: Class,
         /// The code, passed on as `errCode`.
         code: String,
-        /// The text, passed on as `errCodeDes`; never branched on.
+        /// The text, passed on as `errCodeDes`; nothing branches on it.
         text: String,
     },
 }
@@ -60,16 +60,16 @@ pub enum Evidence {
 /// What the evidence of an attempt means.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Nothing was sent: the claim is taken back.
+    /// Nothing was sent: take the claim back.
     TakenBack {
         /// For the operator.
         why: String,
     },
     /// The upstream accepted the order.
     Succeeded {
-        /// The answer's own fields in the contract's names.
+        /// The response's own fields in the contract's names.
         fields: Fields<'static>,
-        /// WeChat's own word of how it stands, where there is one.
+        /// WeChat's own word for the state, if there is one.
         status: Option<String>,
     },
     /// Certainly not paid.
@@ -81,7 +81,7 @@ pub enum Verdict {
     },
 }
 
-/// A refusal as it is kept and answered.
+/// A refusal as the record keeps it and as callers get it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
@@ -93,11 +93,12 @@ pub struct Refusal {
     pub number_spent: bool,
 }
 
-/// Weighs the evidence of one attempt. `doubt`: an earlier attempt of the same order may have been paid.
+/// Decides what the evidence of one attempt means. `doubt`: an earlier attempt of the same order may have been
+/// paid.
 ///
-/// With a doubt only an acceptance or a spent number is certain. Class R would be too where the product's rule says so
-/// ("same number again" returns the first result), but no product states that a refusal of a repeat clears the first
-/// attempt, so it is left to the query (wechat-pay.md, section 2, classes and rule 10).
+/// With a doubt only an acceptance or a spent number is certain. A refusal of class R would be certain too if the
+/// product returns the first result for the same number. But no product documents that refusing a repeat clears the
+/// first attempt, so the query decides (`docs/wechat-pay.md`, error codes).
 #[must_use]
 pub fn classify(evidence: Evidence, doubt: bool) -> Verdict {
     match evidence {
@@ -133,41 +134,41 @@ pub fn classify(evidence: Evidence, doubt: bool) -> Verdict {
 pub enum Found {
     /// The upstream accepted it; `fields` as in [`Evidence::Accepted`].
     Accepted {
-        /// The answer's own fields in the contract's names, as far as a query tells them.
+        /// The response's own fields in the contract's names, as far as a query tells them.
         fields: Fields<'static>,
     },
     /// Certainly not paid.
     NotPaid(Refusal),
-    /// Known, and not decided yet.
+    /// The upstream knows it and has not decided yet.
     Moving,
-    /// "No such order", said in so many words. Not the same as "not paid".
+    /// "No such order", said explicitly. That is not the same as "not paid".
     NoSuchOrder,
-    /// The upstream is out of reach, or its answer says nothing.
+    /// The upstream cannot be reached, or its response says nothing.
     Unclear {
         /// For the operator.
         why: String,
     },
 }
 
-/// A query's result: what it means for the order, and what a caller who asked is told.
+/// A query's result: what it means for the order, and what the caller who asked is told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// What it means.
     pub found: Found,
-    /// WeChat's own word (`SENT`, `PROCESSING`, …), where there is one.
+    /// The upstream's own word for the status (`SENT`, `PROCESSING`, …), if there is one.
     pub status: Option<String>,
-    /// The status answer's fields in the contract's names.
+    /// The fields of the status response, in the contract's names.
     pub report: Fields<'static>,
 }
 
 impl Evidence {
-    /// An answer that proves nothing. `why` may quote the upstream at any length.
+    /// A response that proves nothing. `why` may quote the upstream at any length and is cut.
     #[must_use]
     pub fn no_answer(why: &str) -> Self {
         Self::NoAnswer { why: kept(why) }
     }
 
-    /// A failure as the upstream said it, at whatever length.
+    /// A failure in the upstream's words, which may have any length and are cut.
     #[must_use]
     pub fn declined(class: Class, code: &str, text: &str) -> Self {
         Self::Declined {
@@ -179,7 +180,7 @@ impl Evidence {
 }
 
 impl Finding {
-    /// A finding that says nothing. `why` may quote the upstream at any length.
+    /// A finding that says nothing. `why` may quote the upstream at any length and is cut.
     #[must_use]
     pub fn unclear(why: &str) -> Self {
         Self {

@@ -1,33 +1,36 @@
-//! Which request targets may be proxied: those that are plainly not the contract's. Document: specification, section 3.
+//! Which request targets the proxy may pass on: those that no router can take for one of the contract's calls
+//! (`docs/http.md`).
 //!
-//! The backend and the handler are often one server. A spelling that its router takes for one of the contract's paths, and
-//! that is no contract path here, would pay without a claim in the ledger. No list of what routers do is ever whole, so that
-//! nothing is known of them here: a target is read in every way that somebody might read it, all is dropped that is no
-//! letter or digit, and what then holds the name of one of the contract's calls, anywhere, is not proxied.
+//! The backend and the handler are often one server. If the backend's router accepted a spelling of a contract path
+//! that the sidecar does not recognise, the proxied request would pay without a claim in the ledger. No list of
+//! what routers accept is ever complete, so this module assumes nothing about them: it decodes a target in every
+//! way in which a reader might, drops everything but letters and digits, and refuses the target if the rest
+//! contains the name of a call.
 //!
-//! The query is read like the path: front controllers take the route from it (`?r=`, `?s=`, `?_url=`, `?m=pay&a=…`).
+//! It reads the query like the path: front controllers take the route from it (`?r=`, `?s=`, `?_url=`,
+//! `?m=pay&a=…`).
 //!
-//! Not looked at: bodies and header fields from which a backend takes a route (the secret of `handler_token` is for those);
-//! charsets other than UTF-8, and look-alikes that no Unicode folding joins (Cyrillic `а`).
+//! It does not look at bodies and header fields from which a backend takes a route (`handler_token` protects
+//! against those), at charsets other than UTF-8, or at look-alikes that no Unicode folding joins (Cyrillic `а`).
 
 use icu_normalizer::DecomposingNormalizerBorrowed;
 use memchr::memchr2;
 
-/// The names of the calls as letters, in lower case. The first letter of neither comes in it again, so that whoever has read a
-/// part of a name, and then another letter, need not look back.
+/// The names of the calls in lower case. The first letter of each name occurs in it only once, so a search that
+/// fails in the middle of a name never has to go back.
 const NAMES: [&[u8]; 2] = [b"sendapiredpack", b"getapiredpacketstatus"];
 
-/// Whether a backend could read a path with its query as one of the contract's calls. A false alarm costs a page, a miss
-/// costs money. The contract's own two paths are such targets too: whoever asks has taken them out before.
+/// Whether a backend could read a path with its query as one of the contract's calls. A false alarm costs a page, a
+/// miss costs money. The contract's own two paths match too, so callers must handle them first.
 ///
 /// Linear in the target's length.
 #[must_use]
 pub fn may_be_a_call(target: &[u8]) -> bool {
     if memchr2(b'%', b';', target).is_none() && target.is_ascii() {
-        // Each name has one: what has none is done with soonest, which is nearly everything.
+        // Each name has a `k`, and most targets have none: this check is the quickest.
         return memchr2(b'k', b'K', target).is_some() && holds_a_name(target.iter().copied());
     }
-    // As it came: for readers that drop a `%` they cannot use.
+    // The target as received is among them, for readers that drop a `%` that they cannot decode.
     let mut readings = vec![target.to_vec(), decoded(target, false), decoded(target, true)];
     readings.dedup();
     readings.iter().any(|read| {
@@ -36,7 +39,7 @@ pub fn may_be_a_call(target: &[u8]) -> bool {
     })
 }
 
-/// Whether the letters and digits hold a name, whatever stands between them.
+/// Whether the letters and digits contain a name, whatever other characters lie between them.
 fn holds_a_name(bytes: impl Iterator<Item = u8>) -> bool {
     let mut rests = NAMES;
     for byte in bytes.filter(u8::is_ascii_alphanumeric) {
@@ -53,9 +56,10 @@ fn holds_a_name(bytes: impl Iterator<Item = u8>) -> bool {
     false
 }
 
-/// NFKD, and the one character with ASCII in its case folding that this leaves whole and that a name could be written with: `ı`,
-/// for readers that compare in upper case. (`ß` is the other one, and no name holds `ss`.) To letters of ASCII this does all that
-/// NFKC and full case folding do; accents come off them, too. Whatever is left of other characters, or is no UTF-8, is dropped.
+/// Maps a text to ASCII: NFKD, and `ı` to `i`, since NFKD keeps `ı` and a reader that compares in upper case takes
+/// it for an `i`. (Besides `ı` only `ß` survives NFKD and has ASCII in its case folding, and no name holds `ss`.)
+/// For ASCII letters this covers NFKC and full case folding; it also removes accents. It drops all other
+/// characters, and bytes that are not UTF-8.
 fn folded(bytes: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(bytes);
     let decomposed = DecomposingNormalizerBorrowed::new_nfkd().normalize(&text);
@@ -66,20 +70,20 @@ fn folded(bytes: &[u8]) -> Vec<u8> {
     decomposed.chars().filter_map(ascii).collect()
 }
 
-/// Without `;…` up to the end of the segment, and without what ends it.
+/// Removes `;…` up to the end of each segment, and the characters that separate segments.
 fn without_parameters(bytes: &[u8]) -> Vec<u8> {
     let segments = bytes.split(|byte| b"/\\?#".contains(byte));
     let kept = segments.filter_map(|segment| segment.split(|byte| *byte == b';').next());
     kept.flatten().copied().collect()
 }
 
-/// Undoes `%HH` and `%uHHHH` until nothing changes; with `is_lax` also the encodings of ASCII in more bytes than one, which
-/// UTF-8 forbids and lax decoders take. No escape begins within another one, so that it does not matter which is undone first.
+/// Decodes `%HH` and `%uHHHH` until nothing changes; with `is_lax` also ASCII in overlong UTF-8, which UTF-8
+/// forbids and lax decoders accept. No escape begins inside another one, so the order of decoding does not matter.
 fn decoded(bytes: &[u8], is_lax: bool) -> Vec<u8> {
     let mut read: Vec<u8> = Vec::with_capacity(bytes.len());
     for byte in bytes {
         read.push(*byte);
-        // What an escape stands for may be the end of another one. Each turn shortens what is read.
+        // A decoded byte may complete another escape. Each pass makes `read` shorter, so the loop ends.
         while read
             .last()
             .is_some_and(|last| last.is_ascii_hexdigit() || !last.is_ascii())
@@ -110,7 +114,7 @@ fn escaped_byte(bytes: &[u8]) -> Option<u8> {
     }
 }
 
-/// Half a pair of surrogates is no character: NUL stands for it, which is dropped as it is.
+/// Half of a surrogate pair is not a character: it becomes NUL, which the search skips.
 fn escaped_character(bytes: &[u8]) -> Option<char> {
     match bytes {
         [.., b'%', b'u' | b'U', a, b, c, d] => {
@@ -120,7 +124,7 @@ fn escaped_character(bytes: &[u8]) -> Option<char> {
     }
 }
 
-/// An ASCII character in two to four bytes, and in how many.
+/// The ASCII character that the last two to four bytes encode in overlong form, and the number of these bytes.
 fn overlong(bytes: &[u8]) -> Option<(usize, u8)> {
     let (length, high, low) = match bytes {
         [.., 0xF0, 0x80, high @ 0x80..=0x81, low @ 0x80..=0xBF] => (4, high, low),

@@ -1,12 +1,12 @@
-//! The one rule by which user ids and openids are shortened in logs (specification, section 10).
+//! The one rule that shortens user ids and openids in logs (`docs/operate.md`).
 
-/// Shortens an id to its first four and last two characters: `oX12…9f`. One of eight characters or fewer keeps its
-/// first character only, since the rule would print most of it.
+/// Shortens an id to its first four and last two characters: `oX12…9f`. An id of eight characters or fewer keeps
+/// only its first character, since the rule would print most of it.
 #[must_use]
 pub fn shorten(id: &str) -> String {
     let mut chars = id.char_indices();
     let mut begins_at = |nth| chars.nth(nth).map(|(at, _)| at);
-    // Each counts on from the one before it.
+    // Each call continues after the character of the previous one.
     let (second, fifth, ninth) = (begins_at(1), begins_at(2), begins_at(3));
     let (head, tail) = match (second, fifth, ninth) {
         (_, Some(fifth), Some(_)) => {

@@ -1,5 +1,5 @@
-//! Which merchant entry an order belongs to: by merchant number first, then by app id; the most specific entry wins.
-//! Document: specification, section 6.
+//! Finds the merchant entry of an order: by merchant number first, then by app id; the most specific entry wins.
+//! The entries are the tables `[[merchant]]` of `config.toml`.
 
 use std::fmt;
 
@@ -15,14 +15,14 @@ pub struct MerchantPattern {
 }
 
 impl MerchantPattern {
-    /// Whether an order of this merchant and app is meant.
+    /// Whether the entry is for orders of this merchant and app.
     #[must_use]
     pub fn matches(&self, mch_id: &MchId, wx_app_id: &WxAppId) -> bool {
         self.mch_id.as_ref().is_none_or(|wanted| wanted == mch_id)
             && self.wx_app_id.as_ref().is_none_or(|wanted| wanted == wx_app_id)
     }
 
-    /// Orders patterns: an exact merchant number weighs more than any app id, an exact app id more than none.
+    /// Orders patterns: an exact merchant number counts more than any app id, an exact app id more than none.
     const fn weight(&self) -> (bool, bool) {
         (self.mch_id.is_some(), self.wx_app_id.is_some())
     }
@@ -36,8 +36,8 @@ impl fmt::Display for MerchantPattern {
     }
 }
 
-/// The most specific entry that matches; the first of equal ones (a configuration has none). `None`: nobody here pays
-/// for this merchant and app (`NO_AUTH`).
+/// The most specific entry that matches; the first of equal ones (a configuration has none). `None` if no entry
+/// pays for this merchant and app (`NO_AUTH`).
 #[must_use]
 pub fn most_specific<'a, T>(
     entries: impl IntoIterator<Item = (&'a MerchantPattern, T)>,
@@ -112,7 +112,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against the definition: look through the four kinds of pattern from the most to the least specific.
+        /// Compares with the definition: look through the four kinds of pattern from the most to the least
+        /// specific.
         #[test]
         fn agrees_with_the_definition_in_any_order(
             entries in prop::collection::hash_set((0_usize..4, 0_usize..4), 0..16),

@@ -1,5 +1,5 @@
-//! When an order may be sent again and when it is asked about: pauses and WeChat's windows.
-//! Document: specification, section 5; wechat-pay.md, section 2, rules 5, 6 and 9.
+//! When the sidecar may send an order again and when it asks about it: pauses and WeChat's windows
+//! (`docs/promise.md`; `docs/wechat-pay.md`, query window).
 
 use std::time::Duration;
 
@@ -8,34 +8,33 @@ use super::order::Destination;
 use super::wechat::Product;
 use crate::ids::Moment;
 
-/// The shortest gap between the beginnings of two attempts of one order. Source: wechat-pay.md, section 2, rule 5.
+/// The shortest time between the beginnings of two attempts of one order (`docs/wechat-pay.md`).
 pub const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
-/// How far back WeChat's queries reach. Source: wechat-pay.md, section 2, rule 9.
+/// How far back WeChat's queries reach (`docs/wechat-pay.md`, query window).
 pub const QUERY_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 /// From this age on an unknown order is near the end of its query window, and a person must act.
 pub const QUERY_ALERT: Duration = Duration::from_secs(27 * 86_400);
-/// Natural days within which a v2 transfer may be sent again, the first one included. Source: rule 6.
+/// Natural days within which a v2 transfer may be sent again, the first one included (`docs/wechat-pay.md`).
 const TRANSFER_RESEND_DAYS: i64 = 2;
 /// The longest that two natural days can be.
 const TRANSFER_RESEND: Duration = Duration::from_secs(2 * 86_400);
-/// How long at most may lie between two hearings of "no such order" that belong together, where it is believed after a day:
-/// several of the longest pauses, for the time that a rolling restart or another replica's turn may take.
+/// Where "no such order" is believed after a day: the longest time between two such answers of one series. It is
+/// several of the longest pauses, to leave time for a rolling restart or for another replica's turn.
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(2 * 3600);
-/// The same where it is believed after seconds: an upstream that has answered nobody for so long may have stood still, and may
-/// do late what it had accepted before.
+/// Where "no such order" is believed after seconds: the longest time in which the upstream may have answered
+/// no request. After a longer time it may have stood still, and may do late what it had accepted before.
 pub const LONGEST_STANDSTILL: Duration = Duration::from_secs(5);
-/// How long a bill may take to its final state: 24 hours for the user, and some lag. Source: wechat-pay.md, section 10,
-/// "life of a bill".
+/// How long a bill may take to its final state: 24 hours for the user, and some lag (`docs/wechat-pay.md`).
 pub const BILL_LIFE: Duration = Duration::from_secs(25 * 3600);
-/// The longest pause between two queries about a bill: a notification tells sooner, and there may be many bills.
+/// The longest pause between two queries about a bill: a notification arrives sooner, and there may be many bills.
 const FOLLOWING_PAUSE: Duration = Duration::from_secs(3600);
 /// The pause between two queries about a bill that should have ended long ago.
 const OVERDUE_PAUSE: Duration = Duration::from_secs(6 * 3600);
 /// The longest pause between two queries: the time after which WeChat advises to ask about `PROCESSING`.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20 * 60);
 
-/// Whether an order whose doubt began at `since` may still be sent at `now`. Natural days are the wall clock's; one that was
-/// set back does not open the window again, since the ledger's time has passed all the same.
+/// Whether an order whose doubt began at `since` may still be sent at `now`. Natural days go by the wall clock.
+/// Setting that clock back does not open the window again, since the ledger's time limits it too.
 #[must_use]
 pub fn may_send_again(upstream: &Destination, since: Moment, now: Moment) -> bool {
     match upstream {
@@ -65,8 +64,8 @@ fn spread_pause(queries: u32, longest: Duration, jitter: u64) -> Duration {
     Duration::from_millis(low.saturating_add(jitter.checked_rem(spread).unwrap_or(0)))
 }
 
-/// The pause before query number `queries` about an accepted bill of this `age`: as [`before_query`], up to 1 h, and 6 h where
-/// it should have ended long ago.
+/// The pause before query number `queries` about an accepted bill of this `age`: as [`before_query`] but up to 1 h,
+/// and 6 h if the bill should have ended long ago.
 #[must_use]
 pub fn before_following(queries: u32, age: Duration, jitter: u64) -> Duration {
     if age > BILL_LIFE {
@@ -122,7 +121,7 @@ mod tests {
     fn pauses_grow_to_twenty_minutes_and_are_spread() {
         assert_eq!(before_query(0, 0), Duration::from_millis(750));
         assert_eq!(before_query(3, 0), Duration::from_secs(6));
-        // The spread is half of a pause, from a quarter below it on.
+        // The spread is half of a pause and begins a quarter below it.
         assert_eq!(before_query(3, 3_999), Duration::from_millis(9_999));
         assert_eq!(before_query(3, 4_000), Duration::from_secs(6));
         for queries in [11, 31, 32, u32::MAX] {

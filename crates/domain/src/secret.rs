@@ -1,4 +1,4 @@
-//! Secrets: texts that cannot be printed, written or compared by accident, and that are wiped when dropped.
+//! Secret texts: code cannot print, serialise or compare them by accident, and dropping one wipes its memory.
 
 use std::hash::{Hash, Hasher};
 
@@ -7,37 +7,38 @@ use serde::{Serialize, Serializer};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-/// What a secret is serialised as.
+/// What serialising a secret writes.
 pub const SET: &str = "[set]";
 
-/// A secret text (API key, token, private key in PEM). `Debug` and `Serialize` show nothing of it, there is no `Display`, and
-/// its memory is wiped when the last clone is dropped.
+/// A secret text (API key, token, private key in PEM). `Debug` and `Serialize` reveal nothing, there is no
+/// `Display`, and dropping a clone wipes that clone's memory.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes a text over. The caller wipes what it keeps.
+    /// Takes over a text. The caller must wipe its own copies.
     #[must_use]
     pub fn new(text: String) -> Self {
-        // A text with room to spare would be moved to where it just fits, and stay behind as well.
+        // Turning a `String` with spare capacity into a `Box<str>` moves the text and leaves the old bytes in
+        // memory. So the text is copied, and the original wiped.
         let text = Zeroizing::new(text);
         Self(SecretString::from(text.as_str()))
     }
 
-    /// The text itself, for the one place that signs, encrypts or compares with it.
+    /// The text itself, for the code that signs, encrypts or compares with it.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// Compares in a time that depends on the lengths only.
+    /// Compares in a time that depends only on the lengths.
     #[must_use]
     pub fn matches(&self, given: &str) -> bool {
         self.expose().as_bytes().ct_eq(given.as_bytes()).into()
     }
 }
 
-/// For fingerprints, which tell nothing of what they were made of.
+/// For fingerprints, which do not reveal the text.
 impl Hash for Secret {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.expose().hash(state);

@@ -1,12 +1,13 @@
-//! Texts from outside, made safe to be shown on a terminal: what would move its cursor, colour or title it, answer in the
-//! user's name, or show one thing as another, is shown as its number instead.
+//! Makes texts from outside safe to show on a terminal. It shows a character as its number if that character could
+//! move the cursor, change colours or the title, answer in the user's name, or show one thing as another.
 //!
-//! That is every control character (C0, DEL, and C1, which terminals obey in UTF-8, too), and every character that is not
-//! seen itself and changes what is: the bidirectional controls (CVE-2021-42574), invisible spaces and joiners, tags.
+//! These are all control characters (C0, DEL, and C1, which terminals obey in UTF-8 too), and the invisible
+//! characters that change how a text reads: the bidirectional controls (CVE-2021-42574), invisible spaces and
+//! joiners, tags.
 
 use std::borrow::Cow;
 
-/// One line: also a line break is shown by its number, so that a text cannot end its line and begin another.
+/// For one line: escapes line breaks too, so that a text cannot end its line and begin another.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |c| {
@@ -14,7 +15,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Several lines of ours, with texts from outside in them.
+/// For several lines of our own that contain texts from outside: keeps line feeds.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| {
@@ -22,8 +23,8 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// JSON as a serialiser writes it, which escapes C0 only: the rest is escaped by JSON's own means, so that it is read back
-/// as the same.
+/// For JSON from a serialiser, which escapes C0 only: writes the other characters as JSON escapes, so that a reader
+/// gets the same value.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
     escaped(text, |c| {
@@ -37,7 +38,8 @@ pub fn json(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// A line that its writer has coloured, and freed of control characters before: what is left is what changes how it reads.
+/// For a line that its writer has coloured after removing control characters: keeps the colours, and escapes only
+/// the invisible characters that change how the line reads.
 #[must_use]
 pub fn coloured(text: &str) -> Cow<'_, str> {
     escaped(text, |c| {
@@ -73,7 +75,7 @@ fn escaped(text: &str, escape: impl Fn(char) -> Option<String>) -> Cow<'_, str> 
     Cow::Owned(shown)
 }
 
-/// Where the bytes are that such a character may begin with; most of Chinese has none.
+/// The positions of the bytes with which such a character may begin; most Chinese text has none.
 fn beginnings(text: &str) -> impl Iterator<Item = usize> {
     let may_begin = |byte: &u8| matches!(byte, 0..=0x1f | 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef | 0xf3);
     not_plain(text)
@@ -82,9 +84,10 @@ fn beginnings(text: &str) -> impl Iterator<Item = usize> {
         .filter_map(|byte| text.as_bytes().element_offset(byte))
 }
 
-/// The parts of a text that are not all printable ASCII, which the compiler tells of a part of this size at once; the rest that
-/// makes no whole part is among them. Every line of the log comes through here, and nearly all of it is plain; all of it never
-/// is in an audit line, which has a `…` in its shortened ids.
+/// The parts of a text that are not wholly printable ASCII; the remainder that fills no whole part is always
+/// included. The compiler turns the check of a part of this size into a few vector instructions. Every log line
+/// passes through here. Nearly all of its parts are plain, but an audit line never is as a whole: its shortened ids
+/// contain a `…`.
 fn not_plain(text: &str) -> impl Iterator<Item = &[u8]> {
     const AT_ONCE: usize = 32;
     let is_plain = |part: &[u8; AT_ONCE]| {

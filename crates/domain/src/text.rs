@@ -1,11 +1,12 @@
-//! Texts: cut at a character boundary, ours to what a field holds, an upstream's to what is kept of them.
+//! Cuts texts at a character boundary: our own texts to the length of a field, an upstream's texts to the length
+//! that the sidecar keeps.
 
-/// The most characters that are kept of a text that an upstream says: a code, a reason, a status. WeChat's longest is
-/// `err_code_des`, String(128) (wechat-pay.md, section 4). A handler's may be as long as its answer, and a record keeps the
-/// text of each of its changes.
+/// The most characters that the sidecar keeps of an upstream's text: a code, a reason, a status. WeChat's longest
+/// such text is `err_code_des`, String(128). A handler's text may be as long as its response, and a record keeps
+/// the text of each of its changes.
 pub const UPSTREAM_CHARS: usize = 256;
 
-/// The first `max` characters: always the same cut, since WeChat compares a repeat parameter for parameter.
+/// The first `max` characters. Equal texts give equal cuts: WeChat compares a repeat parameter for parameter.
 #[must_use]
 pub fn cut(text: &str, max: usize) -> &str {
     match text.char_indices().nth(max) {
@@ -14,7 +15,7 @@ pub fn cut(text: &str, max: usize) -> &str {
     }
 }
 
-/// What is kept of a text that an upstream says.
+/// The part of an upstream's text that the sidecar keeps: its first [`UPSTREAM_CHARS`] characters.
 #[must_use]
 pub fn kept(text: &str) -> String {
     cut(text, UPSTREAM_CHARS).to_owned()

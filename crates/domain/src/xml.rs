@@ -1,5 +1,6 @@
-//! XML messages: a root with one level of text children, to and from [`Fields`].
-//! Document: specification, section 2.1; wechat-pay.md, section 3 (no DTD, no entities: CVE-2018-13439).
+//! XML messages: a root element with one level of text children, to and from [`Fields`] (`docs/api.md`). It accepts
+//! no DTD and no entity but XML's own five, so external entities cannot read files or call servers
+//! (CVE-2018-13439).
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -16,18 +17,18 @@ use super::fields::{Fields, Value};
 /// What to do with an element inside a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nested {
-    /// The contract has none: refuse the message.
+    /// The contract has no nested elements: refuse the message.
     Refuse,
-    /// WeChat's answers have some (`hblist`): leave the whole field out.
+    /// WeChat's responses have some (`hblist`): leave the whole field out.
     Skip,
 }
 
 /// Reads a root element's children as fields.
 ///
 /// # Errors
-/// When the text is no well-formed XML, has a DOCTYPE, a processing instruction, an attribute, an unknown entity, a
-/// character that XML 1.0 forbids, a field twice, or (with [`Nested::Refuse`]) a deeper level, then what was wrong, in
-/// words for the caller.
+/// What is wrong, in words for the caller: the text is not well-formed XML, declares an encoding other than UTF-8,
+/// or has a DOCTYPE, a processing instruction, an attribute, an unknown entity, a character that XML 1.0 forbids, a
+/// field twice, too many fields, or (with [`Nested::Refuse`]) an element inside a field.
 pub fn decode(text: &str, nested: Nested) -> Result<Fields<'_>, String> {
     if let Some(bad) = forbidden(text) {
         return Err(format!(
@@ -99,7 +100,7 @@ fn read_children<'a>(
     }
 }
 
-/// Reads the text of one field up to its end tag; `None` where the field held elements and they are skipped.
+/// Reads the text of one field up to its end tag; `None` if the field held elements and `nested` skips them.
 fn read_text<'a>(
     reader: &mut Reader<&'a [u8]>,
     name: &str,
@@ -205,15 +206,16 @@ fn is_blank(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
 }
 
-/// XML 1.0's `Char`, less the discouraged nothing: what a document may hold at all.
+/// Whether XML 1.0 allows a character in a document at all (its rule `Char`). Characters that it only discourages
+/// pass.
 #[must_use]
 pub fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{FFFD}' | '\u{10000}'..)
 }
 
-/// The first character of a text that no document may hold. The bytes are looked at first, since most texts have none.
+/// The first character that no document may hold. The check of the bytes comes first, since most texts have none.
 fn forbidden(text: &str) -> Option<char> {
-    // Of those from U+0020 on, U+FFFE and U+FFFF alone are forbidden, whose UTF-8 begins with EF.
+    // From U+0020 on, XML forbids only U+FFFE and U+FFFF. Their UTF-8 begins with EF.
     let may_be = |byte: u8| byte == 0xEF || (byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r'));
     let is_suspect = text.bytes().any(may_be);
     is_suspect
@@ -221,7 +223,8 @@ fn forbidden(text: &str) -> Option<char> {
         .flatten()
 }
 
-/// Whether a text may be an element's name: XML's rule, less the colon (no namespaces here).
+/// Whether a text can be an element's name: a letter or `_`, then letters, digits, `_`, `-` and `.`. XML also
+/// allows a colon, but there are no namespaces here.
 #[must_use]
 pub fn is_xml_name(name: &str) -> bool {
     let mut chars = name.chars();
@@ -233,14 +236,16 @@ pub fn is_xml_name(name: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} holds what XML cannot carry")]
 pub struct NotXml {
-    /// The field whose name or value it is.
+    /// The field whose name or value XML cannot carry.
     pub field: String,
 }
 
-/// Writes `<xml>` with one CDATA child per field. XML has no word for JSON's `null`: such a field is left out.
+/// Writes `<xml>` with one CDATA child per field. It leaves out a field with JSON's `null`, which XML cannot
+/// express.
 ///
 /// # Errors
-/// When a name is no XML name or a value holds a character that XML 1.0 forbids, then [`NotXml`] names the field.
+/// [`NotXml`] with the field's name if that name is not an XML name, or the value holds a character that XML 1.0
+/// forbids.
 pub fn encode(fields: &Fields<'_>) -> Result<String, NotXml> {
     let room = fields.iter().map(|(n, v)| {
         n.len()
@@ -268,7 +273,7 @@ pub fn encode(fields: &Fields<'_>) -> Result<String, NotXml> {
     Ok(out)
 }
 
-/// Whether [`encode`] would write the fields.
+/// Checks whether [`encode`] can write the fields.
 ///
 /// # Errors
 /// As [`encode`].
@@ -290,7 +295,8 @@ fn is_carried(name: &str, text: &str) -> bool {
     is_xml_name(name) && forbidden(text).is_none()
 }
 
-/// `]]>` would end the section, and a reader folds a carriage return into a line feed: both step outside it.
+/// Ends and reopens the CDATA section for what it cannot hold: `]]>` would end it, and a reader turns a carriage
+/// return into a line feed.
 fn push_cdata(out: &mut String, text: &str) {
     if !text.contains(['\r', ']']) {
         return out.push_str(text);

@@ -1,4 +1,5 @@
-//! Answers to both requests, as fields in the contract's names. Document: specification, sections 2.3 and 2.4.
+//! Composes the responses to both requests, as fields in the contract's names (`docs/api.md`). It writes no bytes:
+//! that is [`encoding`](crate::encoding).
 
 use crate::contract::error::{ApiError, ErrCode};
 use crate::fields::Fields;
@@ -8,14 +9,15 @@ use crate::outcome::{Finding, Found};
 use crate::wechat::Product;
 use crate::wechat::v3::state::BillState;
 
-/// `[answer]`: what the platform is told.
+/// `[answer]` in the configuration: what the platform may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disclosure {
-    /// Whether answers show the openid instead of the user id that the caller sent.
+    /// Whether responses show the openid instead of the user id that the caller sent.
     pub reveal_openid: bool,
 }
 
-/// The request was not taken: malformed, or refused at the door. `order_no` as far as it could be read.
+/// The response to a request that was not accepted: malformed, or refused before processing. `order_no` if it could
+/// be read.
 #[must_use]
 pub fn not_taken(fault: &ApiError, order_no: Option<&str>) -> Fields<'static> {
     let mut fields = Fields::with_capacity(5);
@@ -29,7 +31,7 @@ pub fn not_taken(fault: &ApiError, order_no: Option<&str>) -> Fields<'static> {
     fields
 }
 
-/// The request was taken and did not succeed.
+/// The response to a request that was accepted and did not succeed.
 #[must_use]
 pub fn failed(code: &str, text: &str, key: &OrderKey) -> Fields<'static> {
     let mut fields = Fields::with_capacity(8);
@@ -42,7 +44,7 @@ pub fn failed(code: &str, text: &str, key: &OrderKey) -> Fields<'static> {
     fields
 }
 
-/// What the record says of the order: the answer to a request that paid it, and to every repeat.
+/// The response that the record gives, both to the request that paid the order and to every repeat.
 #[must_use]
 pub fn recorded(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     match &order.state {
@@ -57,7 +59,7 @@ pub fn recorded(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     }
 }
 
-/// The request was taken and did not succeed, for one of the contract's own reasons.
+/// The response to a request that was accepted and did not succeed, for one of the contract's own reasons.
 #[must_use]
 pub fn failed_by(fault: &ApiError, key: &OrderKey) -> Fields<'static> {
     failed(fault.code.as_str(), &fault.text, key)
@@ -87,7 +89,7 @@ fn succeeded_head(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     fields
 }
 
-/// The user id that the caller sent, or the openid where the customer wants it shown.
+/// The user id that the caller sent, or the openid if the configuration reveals it.
 fn person(order: &Order, disclosure: Disclosure) -> String {
     if disclosure.reveal_openid {
         order.openid.as_str()
@@ -97,19 +99,19 @@ fn person(order: &Order, disclosure: Disclosure) -> String {
     .to_owned()
 }
 
-/// Adds the fields that are not there yet; all values in answers are strings.
+/// Adds the fields that are not there yet. All values in responses are strings.
 fn copy_new(fields: &mut Fields<'static>, more: &Fields<'static>) {
     for (name, value) in more.iter() {
         if fields.get(name).is_none() && !value.is_blank() {
             let text = crate::fields::Value::Text(value.characters().to_owned().into());
-            // A name that is not there cannot be there twice, and a few dozen fields are not too many.
+            // The name is not there yet, so `push` fails only beyond the limit of fields.
             let _added = fields.push(name.to_owned().into(), text).is_ok();
         }
     }
 }
 
-/// The answer to a status request about an order on record. The record's state decides what is told; what the upstream said just
-/// now (`finding`, where it was asked) refines it, where the two agree. Document: specification, section 2.4.
+/// The response to a status request about an order on record. The record's state decides. What the upstream has
+/// just said (`finding`, if it was asked) refines the response if the two agree (`docs/promise.md`).
 #[must_use]
 pub fn stands(order: &Order, finding: Option<&Finding>, disclosure: Disclosure) -> Fields<'static> {
     match finding {
@@ -120,8 +122,8 @@ pub fn stands(order: &Order, finding: Option<&Finding>, disclosure: Disclosure) 
     }
 }
 
-/// Whether the upstream's word can be told of an order in this state: it never turns a paid order into a failed one, nor a
-/// refused one into one that is being sent.
+/// Whether a response may tell what the upstream says about an order in this state. It never turns a paid order
+/// into a failed one, nor a refused order into one that is being sent.
 fn agrees(order: &Order, found: &Found) -> bool {
     match (&order.state, found) {
         (State::Succeeded(_) | State::Unknown(_), Found::Accepted { .. } | Found::Moving)
@@ -139,10 +141,10 @@ fn agrees(order: &Order, found: &Found) -> bool {
     }
 }
 
-/// The answer to a status request about an order that is not on record here, from what the upstream said.
+/// The response to a status request about an order that is not on record here, from what the upstream said.
 #[must_use]
 pub fn reported(key: &OrderKey, finding: &Finding, disclosure: Disclosure) -> Fields<'static> {
-    // Without a record the user id is not known, and the openid is the customer's own business.
+    // Without a record the user id is unknown, and the openid is shown only if the configuration reveals it.
     let upstreams_person = finding.report.characters("openid").map(str::to_owned);
     answered(
         key,
@@ -151,10 +153,10 @@ pub fn reported(key: &OrderKey, finding: &Finding, disclosure: Disclosure) -> Fi
     )
 }
 
-/// `person` stands in the place of the upstream's `openid`, where it tells one.
+/// Replaces the upstream's `openid`, if it sent one, by `person`; removes it if there is no `person`.
 fn answered(key: &OrderKey, finding: &Finding, person: Option<String>) -> Fields<'static> {
     let mut fields = status_head(key);
-    // A bill's report has the contract's word, which stands in its place.
+    // A bill's report already has `status` in the contract's words: keep that one.
     if let (Some(status), None) = (&finding.status, finding.report.get("status")) {
         fields.set("status", status.clone());
     }
@@ -166,13 +168,14 @@ fn answered(key: &OrderKey, finding: &Finding, person: Option<String>) -> Fields
     fields
 }
 
-/// The answer to a status request from the record alone, where the upstream is out of reach.
+/// The response to a status request from the record alone: the sidecar has not asked the upstream, or the
+/// upstream's answer does not agree.
 #[must_use]
 fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
     let (status, reason) = match &order.state {
         State::Pending(_) => return failed_by(&ApiError::processing(), &order.key),
         State::Unknown(_) => return failed_by(&ApiError::unknown(), &order.key),
-        // An accepted bill is not paid before WeChat has said so.
+        // WeChat has accepted the bill, but has not said that it paid it.
         State::Succeeded(_) if order.upstream == Destination::TransferBill => ("PROCESSING", None),
         State::Succeeded(succeeded) => {
             let transfer = is_transfer(order) || succeeded.fields.characters("paymentNo").is_some();
@@ -191,7 +194,8 @@ fn remembered(order: &Order, disclosure: Disclosure) -> Fields<'static> {
             let says_more = (state.status() != word).then(|| word.clone());
             (state.status(), reason.or(says_more))
         }
-        // A word about an earlier attempt, or one that contradicts the acceptance.
+        // A refused order's status is about an earlier attempt, and `FAILED` contradicts the acceptance: ignore
+        // both.
         (Some(word), _) if !is_refused && word != "FAILED" => (word.as_str(), reason),
         (Some(_) | None, _) => (status, reason),
     };
@@ -226,7 +230,7 @@ fn status_head(key: &OrderKey) -> Fields<'static> {
     fields
 }
 
-/// The answer to a status request about an order nobody has seen.
+/// The response to a status request about an order that neither the ledger nor the upstream knows.
 #[must_use]
 pub fn not_found(key: &OrderKey) -> Fields<'static> {
     failed_by(
@@ -324,7 +328,7 @@ mod tests {
         }
     }
 
-    /// The upstream's fields add to ours, as texts, and replace none of them.
+    /// The upstream's fields are added to ours, as texts; they replace none of ours.
     #[test]
     fn an_upstreams_fields_stand_behind_our_own() {
         let said = r#"{"mchBillno":"A2","totalAmount":1,"paymentNo":7,"hbpackage":"","sendListid":null}"#;
@@ -384,8 +388,8 @@ mod tests {
         assert_eq!((silent.get("status"), silent.get("openid")), (None, None));
     }
 
-    /// The record's state decides; the upstream's word refines it, and never says that what was paid failed, nor that what was
-    /// refused is being sent.
+    /// The record's state decides. The upstream's status refines it; a response never says that a paid order
+    /// failed, nor that a refused order is being sent.
     #[test]
     fn the_upstreams_word_never_contradicts_the_record() {
         let not_paid = || {
@@ -454,7 +458,7 @@ mod tests {
             told(REDPACK, refused()),
             format!(r#"{head},"status":"FAILED","reason":"NOTENOUGH: 余额不足","totalAmount":"100"}}"#)
         );
-        // What a handler paid by is only seen by the number it gave.
+        // Only the name of the number that a handler returned shows how it paid.
         assert!(
             told(at_handler(), succeeded(r#"{"paymentNo":"7"}"#)).contains("\"SUCCESS\",\"totalAmount\"")
         );
@@ -498,7 +502,7 @@ mod tests {
             ("FAILED".into(), Some("CANCELLED".into()))
         );
         assert_eq!(bill(Some("A_NEW_WORD")), ("A_NEW_WORD".into(), None));
-        // The same word of another upstream is that upstream's own.
+        // The same status from another upstream passes through unchanged.
         assert_eq!(told(REDPACK, Some("CANCELLED")), ("CANCELLED".into(), None));
     }
 }

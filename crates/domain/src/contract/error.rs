@@ -1,20 +1,20 @@
-//! What the caller is told when a request is not taken or a payout does not succeed: a code and a text that names the
-//! field. Document: specification, section 2.3.
+//! The codes and texts that tell a caller why a request was not accepted, or why a payout did not succeed
+//! (`docs/api.md`). A text names the field at fault.
 
 use std::borrow::Cow;
 
-/// The contract's own error codes. WeChat's are passed on as they came and are no variants here.
+/// The contract's own error codes. WeChat's codes pass through unchanged and are not variants here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrCode {
-    /// Malformed, or differs from the first request with this order number.
+    /// The request is malformed, or differs from the first request with this order number.
     ParamError,
     /// The user id has no openid under this app.
     OpenidError,
-    /// Outcome unknown, or nothing sent for now.
+    /// The outcome is unknown, or the sidecar has sent nothing for now.
     SystemError,
-    /// The same order is being paid by another request right now.
+    /// Another request is paying the same order right now.
     Processing,
-    /// Caller, merchant or app is not allowed here.
+    /// The caller, the merchant or the app is not allowed here.
     NoAuth,
     /// The request's `sign` is wrong.
     SignError,
@@ -22,7 +22,7 @@ pub enum ErrCode {
     AmountLimit,
     /// Over a configured number of payouts.
     FreqLimit,
-    /// An order nobody has seen (status only).
+    /// Neither the ledger nor the upstream knows the order (status requests only).
     NotFound,
 }
 
@@ -44,18 +44,18 @@ impl ErrCode {
     }
 }
 
-/// A refusal in the contract's terms.
+/// An error in the contract's terms.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct ApiError {
     /// Becomes `errCode`.
     pub code: ErrCode,
-    /// Becomes `errCodeDes`, and `returnMsg` where the request was not taken.
+    /// Becomes `errCodeDes`, and also `returnMsg` if the request was not accepted.
     pub text: Cow<'static, str>,
 }
 
 impl ApiError {
-    /// A refusal with a text of its own.
+    /// An error with a text of its own.
     #[must_use]
     pub fn new(code: ErrCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -76,13 +76,13 @@ impl ApiError {
         Self::field(name, "is required")
     }
 
-    /// A body that could not be read; `why` is a codec's text.
+    /// A body that cannot be read; `why` is the codec's text.
     #[must_use]
     pub fn body(why: &str) -> Self {
         Self::new(ErrCode::ParamError, format!("参数格式校验错误: {why}"))
     }
 
-    /// A field of a repeat that is not what the first request said.
+    /// A field of a repeat that differs from the first request.
     #[must_use]
     pub fn differs(name: &str) -> Self {
         Self::new(
@@ -91,7 +91,7 @@ impl ApiError {
         )
     }
 
-    /// No merchant entry matches.
+    /// No merchant entry matches the request.
     #[must_use]
     pub fn no_merchant() -> Self {
         Self::new(
@@ -109,7 +109,7 @@ impl ApiError {
         )
     }
 
-    /// Nothing was sent and nothing recorded; the same number may be used again.
+    /// The sidecar has sent nothing and recorded nothing; the caller may use the same number again.
     #[must_use]
     pub fn not_sent(why: &str) -> Self {
         Self::new(

@@ -1,19 +1,19 @@
-//! Takes typed values out of a request's fields, and refuses by the field's name what is not of the type.
+//! Takes typed values out of a request's fields. An error names the field that is missing or of another type.
 
 use crate::contract::error::ApiError;
 use crate::fields::{Fields, Value};
 use crate::ids::Malformed;
 use crate::xml::is_xml_char;
 
-/// A request that is being taken apart; what is left at the end is what the contract does not know.
+/// A request's fields while it is read. The fields that are left at the end are unknown to the contract.
 #[derive(Debug)]
 pub struct FieldReader<'a>(pub Fields<'a>);
 
 impl<'a> FieldReader<'a> {
-    /// A text; `None` where it is absent or blank.
+    /// Takes a text; `None` if it is absent or blank.
     ///
     /// # Errors
-    /// When the value is no text (a JSON number, an object), then `PARAM_ERROR` by name.
+    /// `PARAM_ERROR` with the field's name if the value is not a text (a JSON number, an object).
     pub fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         match self.0.take(name) {
             None => Ok(None),
@@ -22,27 +22,27 @@ impl<'a> FieldReader<'a> {
         }
     }
 
-    /// A text that must be there.
+    /// Takes a text that must be there.
     ///
     /// # Errors
-    /// As [`FieldReader::text`], and when it is absent.
+    /// As [`FieldReader::text`], and if it is absent or blank.
     pub fn required(&mut self, name: &str) -> Result<String, ApiError> {
         self.text(name)?.ok_or_else(|| ApiError::missing(name))
     }
 
-    /// A text that must be there and parse as one of the contract's values.
+    /// Takes a text that must be there and that parses as one of the contract's values.
     ///
     /// # Errors
-    /// As [`FieldReader::required`], and when the value breaks its type's rule.
+    /// As [`FieldReader::required`], and if the value breaks its type's rule.
     pub fn parsed<T>(&mut self, name: &str, parse: fn(&str) -> Result<T, Malformed>) -> Result<T, ApiError> {
         let text = self.required(name)?;
         parse(&text).map_err(|rule| ApiError::field(name, rule.0))
     }
 
-    /// A text of at most `max` characters, which can be sent on as XML.
+    /// Takes a text of at most `max` characters that XML can carry.
     ///
     /// # Errors
-    /// As [`FieldReader::text`], and when it is too long or holds a character that XML cannot carry.
+    /// As [`FieldReader::text`], and if the text is too long or holds a character that XML cannot carry.
     pub fn words(&mut self, name: &str, max: usize) -> Result<Option<String>, ApiError> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
@@ -59,17 +59,18 @@ impl<'a> FieldReader<'a> {
         Ok(Some(text))
     }
 
-    /// An integer: a JSON number without fraction and exponent, or a text of digits. `None` where it is absent.
+    /// Takes an integer: a JSON number without fraction and exponent, or a text of digits. `None` if it is absent
+    /// or blank.
     ///
     /// # Errors
-    /// When the value is anything else, or does not fit 64 bits, then `PARAM_ERROR` with `rule`.
+    /// `PARAM_ERROR` with `rule` if the value is anything else or does not fit 64 bits.
     pub fn integer(&mut self, name: &str, rule: &'static str) -> Result<Option<i64>, ApiError> {
         let Some(value) = self.0.take(name) else {
             return Ok(None);
         };
         let digits = match &value {
             Value::Text(text) => text.as_ref(),
-            // Only a JSON number may carry a sign; the range is checked by whoever knows it.
+            // Only a JSON number may carry a sign. The caller checks the range.
             Value::Raw(token) => token.strip_prefix('-').unwrap_or(token),
         };
         let all_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());

@@ -1,8 +1,8 @@
-//! The platform's contract: requests read from fields, answers written to fields.
-//! Document: specification, section 2.
+//! The platform's contract (`docs/api.md`): reads requests from fields and composes the fields of responses. What
+//! becomes of an order is decided elsewhere, in [`order`](crate::order).
 //!
-//! [`error`] is what the caller is told when something is wrong, [`field_reader`] takes typed values out of fields,
-//! [`send`] and [`status`] are the two requests, [`answer`] the answers to both.
+//! [`error`] holds what a caller is told when something is wrong, [`field_reader`] takes typed values out of
+//! fields, [`send`] and [`status`] are the two requests, [`answer`] composes the responses to both.
 
 pub mod error;
 

@@ -1,4 +1,4 @@
-//! The request to pay: `POST /pay/sendApiRedPack`. Document: specification, section 2.2.
+//! The request to pay, `POST /pay/sendApiRedPack` (`docs/api.md`): its fields, their limits, and how it is read.
 
 use std::net::IpAddr;
 
@@ -8,12 +8,12 @@ use crate::fields::Fields;
 use crate::ids::{Fen, MchId, OrderKey, OrderNo, TradeRecordId, UserId, WxAppId};
 use crate::secret::Secret;
 
-/// `clientIp` towards upstreams, and where the platform's own is named.
+/// The contract's field `clientIp`.
 pub const CLIENT_IP: &str = "clientIp";
 /// The value of `notifyWay` that asks for a mini-program red packet.
 pub const MINI_PROGRAM_JSAPI: &str = "MINI_PROGRAM_JSAPI";
 
-/// Every field that the contract knows, older names and credentials included. Source: specification, section 2.2.
+/// Every field that the contract knows, with older names and credentials (`docs/api.md`).
 pub const FIELDS: [&str; 17] = [
     "wxAppId",
     "mchId",
@@ -34,11 +34,11 @@ pub const FIELDS: [&str; 17] = [
     "apiSecretKey",
 ];
 
-/// The most characters of `actName`. Source: specification, section 2.2.
+/// The most characters of `actName` (`docs/api.md`).
 const ACT_NAME_CHARS: usize = 32;
-/// The most characters of `remark`. Source: specification, section 2.2.
+/// The most characters of `remark` (`docs/api.md`).
 const REMARK_CHARS: usize = 256;
-/// The most characters of an older revision's texts, which are cut to the product's limit later.
+/// The most characters of an older revision's texts. Each product cuts them to its own limit later.
 const OLDER_TEXT_CHARS: usize = 256;
 const RECORD_ID_RULE: &str = "must be an integer of 64 bits";
 
@@ -55,7 +55,7 @@ pub struct SendRequest {
     pub user_id: UserId,
     /// `amount`, or `totalAmount` in an older revision.
     pub amount: Fen,
-    /// `clientIp` as the platform sent it; `[client_ip]` decides what is sent on.
+    /// `clientIp` as the platform sent it; `[client_ip]` decides which address the upstream gets.
     pub client_ip: Option<String>,
     /// `actName`, 1 to 32 characters.
     pub act_name: String,
@@ -63,21 +63,21 @@ pub struct SendRequest {
     pub remark: String,
     /// `tradeRecordId`.
     pub trade_record_id: TradeRecordId,
-    /// `sendName` of an older revision; wins over the merchant's.
+    /// `sendName` of an older revision; it wins over the merchant's.
     pub send_name: Option<String>,
-    /// `wishing` of an older revision; wins over the merchant's.
+    /// `wishing` of an older revision; it wins over the merchant's.
     pub wishing: Option<String>,
     /// `notifyWay`.
     pub notify_way: Option<String>,
-    /// `environment`: passed on to a handler, never interpreted.
+    /// `environment`: the sidecar passes it on to a handler and never interprets it.
     pub environment: Option<String>,
     /// Credentials in the request.
     pub credentials: RequestCredentials,
-    /// What the contract does not know, for a handler.
+    /// The fields that the contract does not know, for a handler.
     pub others: Fields<'static>,
 }
 
-/// A merchant's credentials in a request; used only where the merchant's configuration allows it.
+/// A merchant's credentials in a request. The sidecar uses them only if the merchant's configuration allows it.
 #[derive(Clone, Debug, Default)]
 pub struct RequestCredentials {
     /// `privateKey`: the key of the client certificate.
@@ -89,7 +89,7 @@ pub struct RequestCredentials {
 }
 
 impl RequestCredentials {
-    /// Whether the request carried none.
+    /// Whether the request carries none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.private_key.is_none() && self.cert_key.is_none() && self.api_secret_key.is_none()
@@ -108,8 +108,8 @@ impl SendRequest {
     /// Reads a request.
     ///
     /// # Errors
-    /// When a required field is missing, a value is of the wrong type or breaks its limit, or `amount` and
-    /// `totalAmount` differ, then `PARAM_ERROR` with the field's name.
+    /// `PARAM_ERROR` with the field's name if a required field is missing, a value has the wrong type or breaks its
+    /// limit, or `amount` and `totalAmount` differ.
     pub fn read(fields: Fields<'_>) -> Result<Self, ApiError> {
         let mut fields = FieldReader(fields);
         Ok(Self {
@@ -135,7 +135,7 @@ impl SendRequest {
         })
     }
 
-    /// What makes the order one order.
+    /// Identifies the order.
     #[must_use]
     pub fn key(&self) -> OrderKey {
         OrderKey {
@@ -144,11 +144,11 @@ impl SendRequest {
         }
     }
 
-    /// `clientIp` as an address. An IPv4 address written as IPv6 (`::ffff:203.0.113.7`) is the IPv4 address: red packets
-    /// take no other.
+    /// `clientIp` as an address. An IPv4 address written as IPv6 (`::ffff:203.0.113.7`) becomes the IPv4 address,
+    /// because red packets accept no other.
     ///
     /// # Errors
-    /// When it is given and no IP address, then `PARAM_ERROR` by name.
+    /// `PARAM_ERROR` with the field's name if the field is there and is not an IP address.
     pub fn client_address(&self) -> Result<Option<IpAddr>, ApiError> {
         let Some(text) = &self.client_ip else {
             return Ok(None);
@@ -166,7 +166,7 @@ impl SendRequest {
     }
 }
 
-/// Both names given with different values: which one would be meant?
+/// Reads the amount under either name. Two different values are an error: nothing says which one counts.
 fn read_amount(fields: &mut FieldReader<'_>) -> Result<Fen, ApiError> {
     let fen = |name: &str, given: Option<i64>| {
         given
@@ -207,7 +207,7 @@ mod tests {
         ("tradeRecordId", "7"),
     ];
 
-    /// The good request with some fields replaced (or left out, by an empty token) and others added.
+    /// The good request with some fields replaced (an empty token leaves the field out) and others added.
     fn read(changes: &[(&str, &str)]) -> Result<SendRequest, String> {
         let mut entries: Vec<(&str, &str)> = GOOD.to_vec();
         for &(name, token) in changes {

@@ -1,4 +1,4 @@
-//! The question how a payout stands: `POST /pay/getApiRedPacketStatus`. Document: specification, section 2.4.
+//! The request for an order's status, `POST /pay/getApiRedPacketStatus` (`docs/api.md`).
 
 use crate::contract::error::ApiError;
 use crate::contract::field_reader::FieldReader;
@@ -6,10 +6,10 @@ use crate::contract::send::{RequestCredentials, read_record_id};
 use crate::fields::Fields;
 use crate::ids::{MchId, OrderKey, OrderNo, TradeRecordId, WxAppId};
 
-/// A question how a payout stands.
+/// A request for an order's status.
 #[derive(Debug)]
 pub struct StatusRequest {
-    /// The app that the payout was made under.
+    /// The app under which the payout was made.
     pub wx_app_id: WxAppId,
     /// Merchant and order number.
     pub key: OrderKey,
@@ -23,7 +23,7 @@ impl StatusRequest {
     /// Reads a request.
     ///
     /// # Errors
-    /// When a required field is missing, of the wrong type or over its limit, then `PARAM_ERROR` with its name.
+    /// `PARAM_ERROR` with the field's name if a required field is missing, has the wrong type or exceeds its limit.
     pub fn read(fields: Fields<'_>) -> Result<Self, ApiError> {
         let mut fields = FieldReader(fields);
         Ok(Self {

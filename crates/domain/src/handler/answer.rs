@@ -1,4 +1,4 @@
-//! What a handler's answers prove. Document: specification, section 6, `to = "handler"`.
+//! What a handler's responses prove (`docs/handler.md`).
 
 use crate::fields::Fields;
 use crate::ids::{Fen, OrderKey};
@@ -7,13 +7,13 @@ use crate::text::kept;
 use crate::wechat::codes::class_for_handler;
 use crate::xml::{self, Nested};
 
-/// HTTP statuses that cannot mean "paid" where no contract body says otherwise. Source: specification, section 6.
+/// HTTP statuses that cannot mean "paid" if no contract body says otherwise (`docs/handler.md`).
 const REFUSING: [u16; 9] = [400, 401, 403, 404, 405, 413, 415, 422, 429];
 
-/// The fields that decide what an answer means.
+/// The fields that decide what a response means.
 const CODES: [&str; 3] = ["returnCode", "resultCode", "errCode"];
 
-/// What an answer to a payout proves.
+/// What a response to a payout proves.
 #[must_use]
 pub fn evidence(key: &OrderKey, amount: Fen, status: u16, body: &[u8]) -> Evidence {
     let Some(answer) = read(body) else {
@@ -30,7 +30,7 @@ pub fn evidence(key: &OrderKey, amount: Fen, status: u16, body: &[u8]) -> Eviden
     }
     match said {
         (Some("SUCCESS"), Some("SUCCESS")) => match answer.characters("errCode") {
-            // `SUCCESS`, `0` and the like stand beside WeChat's successes; a failure's code is a contradiction.
+            // WeChat's successes also carry `SUCCESS`, `0` and the like; a failure's code is a contradiction.
             Some(code) if class_for_handler(code).is_some() => {
                 Evidence::no_answer(&format!("the handler answered success beside errCode {code}"))
             }
@@ -39,7 +39,7 @@ pub fn evidence(key: &OrderKey, amount: Fen, status: u16, body: &[u8]) -> Eviden
             },
         },
         (Some("SUCCESS"), Some("FAIL")) => declined(&answer, Class::Unknown),
-        // The contract: the request was not taken, nothing was sent.
+        // The contract says: the request was not accepted, so nothing was sent.
         (Some("FAIL"), None | Some("FAIL")) => declined(&answer, Class::RejectedUnprocessed),
         (code, result) => Evidence::no_answer(&format!(
             "the handler answered returnCode {code:?} and resultCode {result:?}"
@@ -47,15 +47,16 @@ pub fn evidence(key: &OrderKey, amount: Fen, status: u16, body: &[u8]) -> Eviden
     }
 }
 
-/// A failure in the contract's terms. `unlisted` is the class of a code that neither the contract nor WeChat knows, and
-/// of an answer without a code.
+/// A failure in the contract's terms. `unlisted` is the class of a response without a code, and of a code that
+/// WeChat's tables do not list.
 fn declined(answer: &Fields<'_>, unlisted: Class) -> Evidence {
     let code = answer.characters("errCode");
     let text = answer
         .characters("errCodeDes")
         .or_else(|| answer.characters("returnMsg"))
         .unwrap_or_default();
-    // "Not taken" clears a code that nobody knows, and none that says "unknown" or "conflict" itself.
+    // "Not accepted" decides about an unlisted code only. A listed one wins, such as one that says "unknown" or
+    // "conflict".
     let class = code.and_then(class_for_handler).unwrap_or(unlisted);
     Evidence::declined(class, code.unwrap_or("FAIL"), text)
 }
@@ -75,7 +76,7 @@ fn without_contract(status: u16) -> Evidence {
     Evidence::declined(Class::RejectedUnprocessed, code, &text)
 }
 
-/// Reads a contract answer in either encoding, whatever its `Content-Type` claims; `None` where it is none.
+/// Reads a contract response in either encoding, whatever its `Content-Type` says; `None` if it is not one.
 fn read(body: &[u8]) -> Option<Fields<'_>> {
     let text = std::str::from_utf8(body).ok()?;
     let text = text.trim_start_matches('\u{FEFF}').trim_start();
@@ -90,8 +91,8 @@ fn read(body: &[u8]) -> Option<Fields<'_>> {
     is_answer.then_some(fields)
 }
 
-/// A field that decides, under another spelling of its name and with another value: whoever wrote it may have meant that
-/// one, so that nothing but "paid" is believed of the answer.
+/// Finds a deciding field under another spelling of its name and with another value. The handler may have meant
+/// that one, so nothing but "paid" is believed of such a response.
 fn ambiguity(answer: &Fields<'_>, deciding: &[&str]) -> Option<String> {
     answer.iter().find_map(|(name, value)| {
         let field = deciding.iter().find(|field| super::is_alike(name, field))?;
@@ -102,7 +103,7 @@ fn ambiguity(answer: &Fields<'_>, deciding: &[&str]) -> Option<String> {
     })
 }
 
-/// What in an answer cannot be about this order.
+/// What in a response cannot be about this order.
 fn contradiction(answer: &Fields<'_>, key: &OrderKey, amount: Option<Fen>) -> Option<String> {
     for name in ["mchBillno", "partnerTradeNo"] {
         if answer
@@ -126,7 +127,8 @@ fn contradiction(answer: &Fields<'_>, key: &OrderKey, amount: Option<Fen>) -> Op
     None
 }
 
-/// The fields of a handler's answer that the platform gets: the contract's, less those that we say ourselves.
+/// The fields of a handler's response that the platform gets: the contract's, without those that the sidecar sets
+/// itself.
 fn kept_fields(answer: &Fields<'_>) -> Fields<'static> {
     let mut fields = Fields::new();
     for name in [
@@ -145,7 +147,7 @@ fn kept_fields(answer: &Fields<'_>) -> Fields<'static> {
     fields
 }
 
-/// What an answer to a query says.
+/// What a response to a query says.
 #[must_use]
 pub fn finding(key: &OrderKey, expected: Option<Fen>, status: u16, body: &[u8]) -> Finding {
     let Some(answer) = read(body) else {
@@ -192,7 +194,7 @@ pub fn finding(key: &OrderKey, expected: Option<Fen>, status: u16, body: &[u8]) 
             ),
             number_spent: false,
         }),
-        // What is not certain is still moving, a word that is new to us too (wechat-pay.md, section 2, rule 7).
+        // Whatever is not certain is still moving, also a word that we do not know.
         _ => Found::Moving,
     };
     let status = Some(kept(word));
@@ -407,7 +409,7 @@ mod tests {
         ));
     }
 
-    /// As a handler in Go, C# or Java may write them, or one that passes WeChat's own answer on.
+    /// As a handler in Go, C# or Java may spell them, or a handler that passes on WeChat's own response.
     #[test]
     fn an_answer_in_other_letters_is_no_refusal() {
         for (status, body) in [

@@ -1,6 +1,6 @@
-//! A customer's handler. Document: specification, section 6, `to = "handler"`.
+//! A customer's handler (`to = "handler"`, `docs/handler.md`): the rules, not the connection.
 //!
-//! [`request`] composes what it is sent, [`answer`] reads what its answers prove.
+//! [`request`] composes what the sidecar sends to it, [`answer`] reads what its responses prove.
 
 mod answer;
 mod request;
@@ -8,12 +8,13 @@ mod request;
 pub use answer::{evidence, finding};
 pub use request::{body, parameters, question};
 
-/// Whether a decoder that is not strict about names may take the one for the other. Those of Go and C# ignore case, and Go's
-/// takes `ſ` for an `s` and the Kelvin sign for a `k`; Java's `equalsIgnoreCase`, whose rule this is, does too, and takes `ı`
-/// and `İ` for an `i`. Of those that also ignore separators the best known is fastjson, which does so by default.
+/// Whether a decoder that is lax about names may take one name for the other. Decoders in Go and C# ignore case;
+/// Go's also takes `ſ` for an `s` and the Kelvin sign for a `k`. Java's `equalsIgnoreCase`, whose rule this is,
+/// does so too, and takes `ı` and `İ` for an `i`. Some decoders also ignore separators; the best known is fastjson,
+/// which does so by default.
 fn is_alike(name: &str, other: &str) -> bool {
     if name.is_ascii() && other.is_ascii() {
-        // The same rule without Unicode's tables, which would be asked for each letter of each field.
+        // The same rule for ASCII, without a look into Unicode's tables for each letter of each field.
         return letters(name).eq(letters(other));
     }
     folded(name).eq(folded(other))
@@ -28,14 +29,16 @@ fn folded(name: &str) -> impl Iterator<Item = char> {
     name.chars()
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)
-        // U+0307 is what is left of the dot of `İ`.
+        // U+0307 remains of the dot of `İ`.
         .filter(|c| !matches!(c, '_' | '-' | ' ' | '\u{307}'))
 }
 
-/// The header that tells a handler that a call is the sidecar's own: `handler_token`. It is taken out of every proxied request.
+/// The header with `handler_token`, which tells a handler that a call is the sidecar's own. The proxy removes it
+/// from every request that it passes on.
 pub const TOKEN_HEADER: &str = "x-handler-token";
 
-/// Whether a reader takes a header's name for [`TOKEN_HEADER`]: CGI and its like make `_` of whatever is no letter or digit.
+/// Whether a reader may take a header's name for [`TOKEN_HEADER`]: CGI and similar interfaces turn every character
+/// that is not a letter or digit into `_`.
 #[must_use]
 pub fn is_token_header(name: &str) -> bool {
     let letters = |name: &'static str| name.bytes().filter(u8::is_ascii_alphanumeric);
@@ -45,7 +48,7 @@ pub fn is_token_header(name: &str) -> bool {
         .eq(letters(TOKEN_HEADER))
 }
 
-/// The path of both sides for paying. Source: specification, section 2.
+/// The path of the call that pays, at the sidecar and at the handler (`docs/api.md`).
 pub const SEND_PATH: &str = "/pay/sendApiRedPack";
-/// The path of both sides for asking. Source: specification, section 2.
+/// The path of the call that asks for the status, at the sidecar and at the handler (`docs/api.md`).
 pub const STATUS_PATH: &str = "/pay/getApiRedPacketStatus";

@@ -1,4 +1,4 @@
-//! What a handler is sent. Document: specification, section 6, `to = "handler"`.
+//! What the sidecar sends to a handler (`docs/handler.md`).
 
 use std::net::IpAddr;
 
@@ -10,12 +10,12 @@ use crate::ids::{OpenId, OrderKey, TradeRecordId, WxAppId};
 use crate::order::parameters::Parameters;
 use crate::text::cut;
 
-/// The normalised request: canonical names, the openid instead of the user id, the address that `[client_ip]` says,
-/// and what the contract does not know, unchanged.
+/// The normalised request: canonical names, the openid in place of the user id, the address that `[client_ip]`
+/// chose, and unchanged the fields that the contract does not know.
 ///
 /// # Errors
-/// When there is no client address, a field may be read as one of the contract's, or the encoding is XML and cannot carry a
-/// field, then `PARAM_ERROR` by name.
+/// `PARAM_ERROR` with the field's name if there is no client address, a handler may read a field as one of the
+/// contract's, or the encoding is XML and cannot carry a field; also if there are too many fields.
 pub fn parameters(
     request: &SendRequest,
     openid: &OpenId,
@@ -44,7 +44,7 @@ pub fn parameters(
         }
     }
     for (name, value) in request.others.iter() {
-        // The handler would read it over the field that is on record: another amount, another openid.
+        // The handler might use it instead of the recorded field: another amount, another openid.
         if let Some(field) = FIELDS.iter().find(|field| super::is_alike(name, field)) {
             let rule = format!("may be read as {field}: write it as {field}, once");
             return Err(ApiError::field(cut(name, 64), &rule));
@@ -53,15 +53,14 @@ pub fn parameters(
             .push(name.to_owned().into(), value.clone())
             .map_err(|error| ApiError::body(&error.to_string()))?;
     }
-    // What cannot be written must be refused now: after the claim it would be too late.
+    // Refuse now what cannot be written: after the claim it would be too late.
     encoding
         .can_carry(&fields)
         .map_err(|error| ApiError::field(&error.field, "holds what XML cannot carry"))?;
     Ok(fields)
 }
 
-/// The request body as it is sent. Credentials are added at the last moment; they are never part of the recorded
-/// parameters.
+/// The request body to send. It adds the credentials last; the recorded parameters never hold them.
 #[must_use]
 pub fn body(parameters: &Parameters, credentials: &RequestCredentials, encoding: Encoding) -> String {
     if credentials.is_empty() {
@@ -83,7 +82,7 @@ pub fn body(parameters: &Parameters, credentials: &RequestCredentials, encoding:
     encoding.encode(&fields).unwrap_or_default()
 }
 
-/// The question how an order stands.
+/// The fields of the status request.
 #[must_use]
 pub fn question(key: &OrderKey, app: &WxAppId, record_id: TradeRecordId) -> Fields<'static> {
     let mut fields = Fields::with_capacity(4);
@@ -204,7 +203,8 @@ mod tests {
         }
     }
 
-    /// As they come from either encoding. The request itself is read all the same: towards WeChat they are ignored.
+    /// Such fields as either encoding gives them. Reading the request still accepts them: towards WeChat they are
+    /// ignored.
     #[test]
     fn such_a_field_is_no_mistake_of_the_request_itself() {
         let fields = [

@@ -1,4 +1,4 @@
-//! A v3 bill's life after it was accepted: followed to its final state, and what an unpaid end gives back.
+//! Tests of a v3 bill after its acceptance: the queries until its final state, and what an unpaid end gives back.
 
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ fn an_old_word_does_not_replace_the_end() {
             assert_eq!(apply(&ended, asked(old), later(&order, 6)), None, "{end} {old}");
         }
     }
-    // Money that went is told, whatever was believed.
+    // A payment is recorded, whatever the record said before.
     let order = opened("WAIT_USER_CONFIRM");
     let ended = apply(&order, asked("CANCELLED"), later(&order, 5)).unwrap();
     assert!(ended.charges.is_empty());
@@ -222,7 +222,7 @@ fn one_that_no_query_reaches_any_more_is_left_to_a_person() {
     let last = after(bill.created_at, crate::schedule::QUERY_WINDOW);
     let silence = || said(Finding::unclear("gone"));
     assert!(apply(&bill, silence(), last).unwrap().due_at().is_some());
-    // A wall clock that is a year ahead for a moment makes nobody give it up.
+    // A wall clock that is a year ahead for a moment does not end the queries.
     let ahead = Moment {
         wall: after(last, Duration::from_secs(365 * 86_400)).wall,
         ..last
@@ -237,12 +237,12 @@ fn an_overdue_bill_is_asked_about_seldom() {
     let order = opened("WAIT_USER_CONFIRM");
     let at = later(&order, 26 * 3600);
     let moving = apply(&order, asked("WAIT_USER_CONFIRM"), at);
-    // The word is known already; only the next look is new.
+    // The status is known already; only the time of the next query is new.
     assert_eq!(
         moving.unwrap().due_at(),
         Some(at.ledger.after(Duration::from_secs(6 * 3600)))
     );
-    // One that was refused at first and accepted days later is as old as its acceptance.
+    // A bill that was refused at first and accepted days later is as old as its accepted attempt.
     let mut late = order.clone();
     Arc::make_mut(&mut late.pinned).created_at.wall.0 -= 5 * 86_400_000;
     let soon = apply(&late, asked("WAIT_USER_CONFIRM"), later(&order, 1)).unwrap();
@@ -252,19 +252,19 @@ fn an_overdue_bill_is_asked_about_seldom() {
     assert_eq!(given_up.due_at(), None);
 }
 
-/// What may happen to a bill and to what we know of it.
+/// What may happen to a bill, and to what the ledger knows of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Happening {
-    /// The request arrives: the bill is made, or the earlier one answers.
+    /// The request arrives: WeChat makes the bill, or answers with the earlier one.
     Answered,
-    /// The same, and the answer is lost, or its signature is wrong.
+    /// The same, but the answer is lost, or its signature is wrong.
     AnswerLost,
     /// The request is lost on its way.
     RequestLost,
     TurnedAway,
     NeverSent,
     LeaseLapses,
-    /// WeChat tells how the bill stands, by a query or a notification.
+    /// WeChat tells the bill's state, in the answer to a query or in a notification.
     Told,
     ToldNothing,
     RepeatSends,
@@ -291,13 +291,13 @@ const HAPPENINGS: [Happening; 12] = [
 #[derive(Clone)]
 struct World {
     order: Option<Order>,
-    /// WeChat's own books.
+    /// The bill's state at WeChat.
     bill: Option<&'static str>,
     now: Moment,
 }
 
 impl World {
-    /// Applies what happens if it can happen now; `None` where it cannot.
+    /// Applies the event if it can happen now; `None` if it cannot.
     fn after(&self, happening: Happening) -> Option<Self> {
         let mut world = self.clone();
         let order = self.order.as_ref()?;
@@ -412,7 +412,7 @@ impl World {
     }
 }
 
-/// Every sequence of up to seven happenings over one bill.
+/// Checks every sequence of up to seven events over one bill.
 #[test]
 fn no_sequence_of_events_loses_a_bill_or_its_limits() {
     let mut worlds = 0u64;

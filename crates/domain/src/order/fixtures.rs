@@ -1,4 +1,4 @@
-//! Orders to begin a test with, here and in other packages (feature `fixtures`).
+//! Orders with which a test begins, here and in other packages (feature `fixtures`).
 
 #![allow(
     clippy::unwrap_used,
@@ -22,15 +22,15 @@ pub const NOW: Moment = Moment {
     ledger: LedgerTime(1_000_000),
 };
 
-/// For how long they are leased.
+/// How long their leases last.
 pub const LEASE: Duration = Duration::from_secs(30);
 
-/// A handler as the tests' orders are sent to it.
+/// A handler to which tests send orders.
 pub fn at_handler() -> Destination {
     Destination::Handler(HandlerId::parse("http://127.0.0.1:8000").unwrap())
 }
 
-/// A request of user `user-1` for 100 fen, with these fields in the place of its own.
+/// A request of user `user-1` for 100 fen; `changes` replaces fields.
 pub fn request(changes: &[(&str, &str)]) -> SendRequest {
     let mut fields = json::decode(
         r#"{"wxAppId":"wx1","mchId":"19","mchBillno":"A1","openid":"user-1","amount":100,"clientIp":"10.0.0.1","actName":"a","remark":"r","tradeRecordId":7}"#,
@@ -46,7 +46,7 @@ pub fn request(changes: &[(&str, &str)]) -> SendRequest {
     SendRequest::read(fields).unwrap()
 }
 
-/// A lease under this nonce.
+/// A lease with this nonce.
 pub fn lease(nonce: u64) -> Lease {
     Lease { nonce, length: LEASE }
 }
@@ -63,7 +63,7 @@ pub fn claimed(upstream: Destination) -> Order {
     Order::claimed(&request(&[]), new, lease(1), NOW)
 }
 
-/// What the order's claim has pinned, to make the order as if it had been claimed otherwise.
+/// What the order's claim has pinned, for tests that need an order claimed in another way.
 pub fn pinned_mut(order: &mut Order) -> &mut Pinned {
     Arc::make_mut(&mut order.pinned)
 }

@@ -1,5 +1,5 @@
-//! The state machine of one order: what is recorded, which events change it, what a repeat may do.
-//! Document: specification, section 5.
+//! The state machine of one order (`docs/promise.md`): what the ledger records, which events change it, what a
+//! repeat may do.
 //!
 //! ```text
 //! (none) --claim--> pending --evidence--> succeeded      final
@@ -9,11 +9,13 @@
 //!                      `--(lease runs out)--> unknown
 //! refused --(an earlier attempt ends without an answer)--> unknown
 //! ```
-//! Ages are counted in time that has really passed: in the ledger's own time ([`LedgerTime`]), or in what a process has itself
-//! seen pass and hands in with the event. The wall clock is kept for people, and for WeChat's calendar days.
+//! Ages are counted in time that has really passed: in the ledger's own time ([`LedgerTime`]), or in a span that a
+//! process has measured itself and passes in with the event. The wall clock serves people, WeChat's calendar days,
+//! and WeChat's windows as a second clock ([`Moment::longest_since`]).
 //!
-//! [`Order`] is the record: what its first claim has [`Pinned`], and what changes. [`step`](step::step) applies an event;
-//! [`repeat`] says what a repeated request may do. Stores only write what comes out of here, atomically.
+//! [`Order`] is the record: the part that its first claim has [`Pinned`], and the part that changes.
+//! [`step`](step::step) applies an event; [`repeat`] says what a repeated request may do. Stores decide nothing:
+//! they write the results, atomically.
 
 pub mod parameters;
 
@@ -55,8 +57,9 @@ use crate::ids::{
     Fen, HandlerId, LedgerTime, Millis, Moment, OpenId, OrderKey, TradeRecordId, UserId, WxAppId,
 };
 
-/// Where an order is sent; pinned by its first claim, whatever the configuration says later. It is sent, asked about and
-/// settled there and nowhere else: another upstream's "no such order" says nothing about it.
+/// Where an order is sent. Its first claim pins this, whatever the configuration says later. The sidecar sends the
+/// order, asks about it and settles it there and nowhere else: another upstream's "no such order" says nothing
+/// about it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Destination {
@@ -64,12 +67,12 @@ pub enum Destination {
     Wechat(Product),
     /// WeChat Pay v3, merchant transfer (商家转账, `transfer-bills`); the merchant number is the order's.
     TransferBill,
-    /// This handler of the customer's.
+    /// This handler of the customer.
     Handler(HandlerId),
 }
 
 impl Destination {
-    /// Whether WeChat Pay itself is meant, which forgets: its queries reach back 30 days.
+    /// Whether this is WeChat Pay itself, which forgets orders: its queries reach back 30 days.
     #[must_use]
     pub fn is_wechat(&self) -> bool {
         match self {
@@ -92,10 +95,11 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Which change of an order a record is: the how-many-th, and a random nonce that tells it from any other claim to be that.
+/// Identifies one version of an order's record: the number of the change, and a random nonce that tells it from
+/// another claim with the same number.
 ///
-/// The number alone would not do: a replica whose claim was never written may believe that version 1 is its own, while
-/// another replica's claim is version 1 now.
+/// The number alone is not enough: a replica whose claim was never written may take version 1 for its own, while
+/// version 1 is another replica's claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Version {
@@ -106,7 +110,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// The next change's version, without a nonce yet.
+    /// The version of the next change, without a nonce yet.
     fn next(self) -> Self {
         Self {
             number: self.number.saturating_add(1),
@@ -114,7 +118,7 @@ impl Version {
         }
     }
 
-    /// As it is written: `number-nonce`, the nonce in 16 hexadecimal digits.
+    /// The written form: `number-nonce`, the nonce in 16 hexadecimal digits.
     #[must_use]
     pub fn text(self) -> String {
         let mut text = self.number.to_string();
@@ -149,12 +153,13 @@ impl TryFrom<String> for Version {
     }
 }
 
-/// What an order's first claim fixes for good: every later version of the record, every attempt and every question has it.
+/// What an order's first claim fixes for good: every later version of the record, every attempt and every query
+/// uses it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pinned {
-    /// Which claim this was: random, and the nonce of the first version. Tells it from any other claim of the same number, so
-    /// that nothing of one is ever read as the other's.
+    /// Identifies the claim: random, and the nonce of the first version. It tells this claim from any other claim
+    /// of the same number, so that no part of one is ever read as part of the other.
     pub claim: u64,
     /// Merchant and order number.
     pub key: OrderKey,
@@ -172,45 +177,46 @@ pub struct Pinned {
     pub trade_record_id: TradeRecordId,
     /// Where the order is sent.
     pub upstream: Destination,
-    /// The encoding of the first request, which a handler with `handler_format = "same"` is addressed in.
+    /// The encoding of the first request; a handler with `handler_format = "same"` gets its requests in it.
     pub encoding: Encoding,
-    /// Every parameter as it is sent, in every attempt the same (specification, section 5: "parameter for parameter").
+    /// Every parameter exactly as each attempt sends it: WeChat compares a repeat parameter for parameter.
     pub parameters: Parameters,
     /// When the first claim was made.
     pub created_at: Moment,
 }
 
-/// One order as it is kept. It can be read like what it has [`Pinned`]. Serialised it is what changes, and names the claim:
-/// what is pinned is written once, by itself.
+/// One order's record. It derefs to [`Pinned`]. Serialised it is the part that changes, with the claim's id; a
+/// store writes the pinned part once, separately.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
     /// What the first claim fixed; shared by all versions.
     #[serde(rename = "claim", serialize_with = "claim_of")]
     pub(crate) pinned: Arc<Pinned>,
-    /// Which change this is. A store replaces exactly the version that a decision was about.
+    /// Which version this is. A store replaces only the version that the decision was about.
     pub version: Version,
-    /// What was charged against limits, to be given back exactly.
+    /// What the order has charged against limits; a refusal gives back exactly this.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub charges: Vec<Charge>,
-    /// What was charged and has been given back, since the order was taken for unpaid: owed again if it turns out to be paid.
+    /// Charges that were given back because the order counted as unpaid. The order owes them again if it turns out
+    /// to be paid, or perhaps paid.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub returned: Vec<Charge>,
     /// When the latest attempt began.
     pub attempted_at: Moment,
-    /// When the first attempt after the last certain refusal began: WeChat's windows count from here, since whatever may have
-    /// been paid was sent then or later.
+    /// When the first attempt after the last certain refusal began. WeChat's windows count from here, because
+    /// whatever may have been paid was sent then or later.
     pub doubt_since: Moment,
-    /// When the state changed last; the retention of a settled record counts from here.
+    /// When the state last changed; the retention of a settled record counts from here.
     pub changed_at: LedgerTime,
     /// How many attempts have begun.
     pub attempts: u32,
-    /// Where the order stands.
+    /// The order's state.
     pub state: State,
-    /// WeChat's latest word on what became of an accepted order (`SENT`, `RECEIVED`, …).
+    /// The upstream's latest word for the order's status (`SENT`, `RECEIVED`, …).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_status: Option<String>,
-    /// One entry per change, oldest first; bounded by [`MAX_HISTORY`].
+    /// One entry per change, oldest first; at most [`MAX_HISTORY`].
     pub history: Vec<Change>,
 }
 
@@ -233,16 +239,16 @@ fn claim_of<S: Serializer>(pinned: &Arc<Pinned>, serializer: S) -> Result<S::Ok,
     pinned.claim.serialize(serializer)
 }
 
-/// What names a person is not serialised by itself; a record has it in full.
+/// Writes a person's id in full: such ids are not serialisable by themselves, and a record needs them in full.
 fn in_full<S: Serializer>(person: &impl AsRef<str>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(person.as_ref())
 }
 
-/// Where an order stands.
+/// The state of an order, with its data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Being paid by somebody who holds a lease.
+    /// A process holds a lease and is paying the order.
     Pending(Pending),
     /// Perhaps paid.
     Unknown(Unknown),
@@ -256,14 +262,14 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pending {
-    /// For how long somebody must have seen this very version of the record before the attempt counts as lost, in
-    /// milliseconds. No moment is written here, since no two clocks agree on one.
+    /// How long a process must see this very version of the record before the attempt counts as lost, in
+    /// milliseconds. This is a span because no two clocks agree on a moment.
     pub lease_ms: u64,
-    /// What the order was before this claim, to return to when nothing was sent.
+    /// What the order was before this claim; it returns to that if nothing was sent.
     pub before: Before,
 }
 
-/// What an order was before it was claimed.
+/// What an order was before a claim.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Before {
@@ -271,7 +277,7 @@ pub enum Before {
     Fresh,
     /// Certainly not paid.
     Refused(Refused),
-    /// Perhaps paid: a doubt that the next answer alone does not lift.
+    /// Perhaps paid: a doubt that the next response alone does not remove.
     Unknown(Unknown),
 }
 
@@ -287,19 +293,19 @@ pub struct Unknown {
     pub next_query_at: LedgerTime,
     /// How often it was asked.
     pub queries: u32,
-    /// The upstream's "no such order", for as long as it says nothing else; begun anew with each attempt and after each
-    /// silence.
+    /// The upstream's "no such order", while the upstream says nothing else. An attempt that may have been sent,
+    /// another answer or too long a silence starts it anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absence: Option<Absence>,
 }
 
-/// "No such order", heard again and again with nothing else in between.
+/// "No such order", said again and again with nothing else in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Absence {
-    /// When it was heard first. Tells one unbroken hearing from another.
+    /// When the upstream said it first. Identifies one unbroken series.
     pub since: LedgerTime,
-    /// When it was heard last.
+    /// When the upstream said it last.
     pub heard_at: LedgerTime,
 }
 
@@ -309,14 +315,14 @@ pub struct Absence {
 pub struct Succeeded {
     /// When it was recorded.
     pub at: Millis,
-    /// The answer's own fields in the contract's names (`sendListid`, `paymentNo`, …).
+    /// The response's own fields in the contract's names (`sendListid`, `paymentNo`, …).
     pub fields: Fields<'static>,
-    /// Where the order's final state is still to come: when the upstream is asked about it.
+    /// When the upstream is asked again, while the order's final state is still to come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub following: Option<Following>,
 }
 
-/// An accepted order that is followed to its final state.
+/// The queries about an accepted order until its final state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Following {
@@ -332,16 +338,16 @@ pub struct Following {
 pub struct Refused {
     /// When it was recorded.
     pub at: Millis,
-    /// What repeats are answered where the number is spent.
+    /// The refusal; a repeat gets it if the number is spent.
     pub refusal: Refusal,
 }
 
 /// Why an order cannot be settled without a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Attention {
-    /// No entry of the configuration leads to where it was sent.
+    /// No entry of the configuration leads to the order's destination.
     NoDestination,
-    /// WeChat Pay will soon no longer tell what became of it.
+    /// WeChat Pay's query window for the order closes soon, or has closed.
     QueryWindow,
 }
 
@@ -349,7 +355,7 @@ impl Attention {
     /// Every reason.
     pub const ALL: [Self; 2] = [Self::NoDestination, Self::QueryWindow];
 
-    /// The reason as the metric `payout_attention_orders` has it.
+    /// The reason as a label of the metric `payout_attention_orders`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -371,7 +377,7 @@ pub struct Change {
     pub why: String,
 }
 
-/// A state without its data, as it is listed and filtered by.
+/// A state without its data, for lists and filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the states are documented at `State`")]
@@ -382,7 +388,8 @@ pub enum StateName {
     Refused,
 }
 
-/// The most changes a history keeps; of a longer one the middle is left out, the beginning and the end stay.
+/// The most changes that a history keeps. A longer one loses entries from the middle; its beginning and its end
+/// stay.
 pub const MAX_HISTORY: usize = 64;
 
 impl StateName {
@@ -422,14 +429,14 @@ pub struct NewOrder {
     pub openid: OpenId,
     /// Every parameter as it is sent.
     pub parameters: Fields<'static>,
-    /// What it is charged.
+    /// What it charges against limits.
     pub charges: Vec<Charge>,
 }
 
-/// A lease on an order: by which nonce, and for how long.
+/// A lease on an order: the nonce of its claim, and its length.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// Seals the claim's version.
+    /// The nonce of the claim's version.
     pub nonce: u64,
     /// How long the attempt may take before it counts as lost.
     pub length: Duration,
@@ -474,8 +481,9 @@ impl Order {
         }
     }
 
-    /// When somebody must look at the order: a pending one in the middle of its lease (whoever looks then begins to watch it),
-    /// an unknown one and an accepted one whose final state is still to come at their next query.
+    /// When a process must look at the order. A pending order: in the middle of its lease; the process that looks
+    /// then begins to watch it. An unknown order, and an accepted one whose final state is still to come: at its
+    /// next query.
     #[must_use]
     pub fn due_at(&self) -> Option<LedgerTime> {
         match &self.state {
@@ -489,7 +497,7 @@ impl Order {
         }
     }
 
-    /// When the order was settled, by the wall clock of whoever settled it.
+    /// When the order was settled, by the wall clock of the process that settled it.
     #[must_use]
     pub fn settled_at(&self) -> Option<Millis> {
         match &self.state {
@@ -499,27 +507,28 @@ impl Order {
         }
     }
 
-    /// Whether WeChat certainly still knows the order if it ever did; a handler always does. Outside of its window it knows no
-    /// order any more, and "no such order" proves nothing.
+    /// Whether WeChat certainly still knows the order if it ever did; a handler always does. After its window
+    /// WeChat no longer knows any order, and "no such order" proves nothing.
     #[must_use]
     pub fn is_within_query_window(&self, now: Moment) -> bool {
         !self.upstream.is_wechat() || self.doubt_age(now) <= crate::schedule::QUERY_WINDOW
     }
 
-    /// How long ago the latest attempt began, by the ledger's time.
+    /// The time since the latest attempt began, in the ledger's time.
     #[must_use]
     pub fn age_of_attempt(&self, now: Moment) -> Duration {
         now.ledger.since(self.attempted_at.ledger)
     }
 
-    /// Whether it is still worth asking WeChat: it may know the latest attempt, by the ledger's time, which runs behind rather
-    /// than ahead. What is asked too long may still be answered; "no such order" is not believed then.
+    /// Whether a query to WeChat is still worthwhile: WeChat may know the latest attempt. This uses the ledger's
+    /// time, which runs behind rather than ahead. A query too late may still get an answer; its "no such order" is
+    /// not believed.
     #[must_use]
     pub fn may_be_asked_about(&self, now: Moment) -> bool {
         !self.upstream.is_wechat() || self.age_of_attempt(now) <= crate::schedule::QUERY_WINDOW
     }
 
-    /// Whether an unsettled order nears the end of that window, or is past it, so that a person must act.
+    /// Whether an unsettled order is near the end of the query window or past it, so that a person must act.
     #[must_use]
     pub fn nears_the_end_of_its_window(&self, now: Moment) -> bool {
         self.settled_at().is_none()
@@ -527,7 +536,7 @@ impl Order {
             && self.doubt_age(now) > crate::schedule::QUERY_ALERT
     }
 
-    /// How long ago the doubt about the order began, at most.
+    /// The longest time that can have passed since the doubt about the order began.
     #[must_use]
     pub fn doubt_age(&self, now: Moment) -> Duration {
         now.longest_since(self.doubt_since)
@@ -544,7 +553,7 @@ impl Order {
             why: why.into(),
         });
         if next.history.len() > MAX_HISTORY {
-            // The first change says how it began; what follows it is the least telling.
+            // The first change says how the order began; the one after it tells least.
             next.history.remove(1);
         }
         next.state = state;
@@ -553,7 +562,7 @@ impl Order {
 }
 
 impl Pending {
-    /// A claim that is held for `lease`.
+    /// A claim that holds the order for `lease`.
     fn begin(lease: Duration, before: Before) -> Self {
         Self {
             lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
@@ -561,7 +570,7 @@ impl Pending {
         }
     }
 
-    /// How long the claim is held.
+    /// How long the claim holds the order.
     #[must_use]
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)

@@ -1,4 +1,5 @@
-//! What an order's first claim pins to be sent, with its JSON text, which the record and a JSON handler get byte for byte.
+//! The parameters that an order's first claim pins, with their JSON text. The record and a JSON handler get that
+//! text byte for byte.
 
 use std::ops::Deref;
 
@@ -8,7 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::fields::Fields;
 
-/// Fields that do not change any more. They can be read like [`Fields`].
+/// Fields that no longer change. They deref to [`Fields`].
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Parameters {
@@ -27,7 +28,7 @@ impl Parameters {
 
 impl From<Fields<'static>> for Parameters {
     fn from(fields: Fields<'static>) -> Self {
-        // Texts can always be written, and tokens are JSON already.
+        // Cannot fail: every text can be written, and tokens are JSON already.
         let json = to_raw_value(&fields).unwrap_or_else(|_| RawValue::NULL.to_owned());
         Self { fields, json }
     }
@@ -40,7 +41,7 @@ impl Deref for Parameters {
     }
 }
 
-/// The text is the fields': it was made of them, or they were read from it.
+/// Compares the fields only: the text was made from them, or they were read from it.
 impl PartialEq for Parameters {
     fn eq(&self, other: &Self) -> bool {
         self.fields == other.fields

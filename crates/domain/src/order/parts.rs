@@ -1,5 +1,5 @@
-//! An order as it is read from its record, which is in two parts: what the first claim fixed ([`Pinned`]), and what changes.
-//! How the latter is written is said where [`Order`] is.
+//! Reads an order from its record, which has two parts: what the first claim fixed ([`Pinned`]), and what changes.
+//! [`Order`] documents how the second part is written.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use super::{Change, Order, Pinned, State, Version};
 use crate::ids::{LedgerTime, Moment};
 use crate::limits::Charge;
 
-/// The part of a record that changes, as it is read; [`Order`] is how it is written.
+/// The part of a record that changes, as it is read; [`Order`] writes it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Changing {
@@ -27,7 +27,7 @@ pub struct Changing {
 }
 
 impl Order {
-    /// The order of both parts of its record; `None` when they are of two claims.
+    /// The order from both parts of its record; `None` if they belong to two different claims.
     #[must_use]
     pub fn from_parts(pinned: Pinned, changing: Changing) -> Option<Self> {
         (pinned.claim == changing.claim).then(|| Self {

@@ -1,4 +1,4 @@
-//! What a repeated request may do with an order that is there already. Document: specification, section 5.
+//! What a repeated request may do with an order on record (`docs/promise.md`).
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::schedule;
 /// What a repeat may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repeat {
-    /// A field is not the first request's: nothing is sent.
+    /// A field differs from the first request: send nothing.
     Differs(&'static str),
-    /// The order is settled, or its number is spent: the record answers.
+    /// The record answers: the order is settled, its number is spent, or it stays unknown.
     Answer,
-    /// Somebody else is paying it: wait for that, or until the lease has run out under one's eyes.
+    /// Another request is paying it: wait for the result, or until this process has seen the lease run out.
     Wait,
-    /// Certainly not paid, or the upstream refuses doubles: it may be sent again, after this pause.
+    /// Certainly not paid, or the upstream refuses doubles: send it again after this pause.
     SendAgain {
-        /// What is left of the second that lies between two attempts.
+        /// The rest of the second that must lie between two attempts.
         pause: Duration,
     },
     /// Perhaps paid: ask the upstream first.
@@ -28,7 +28,7 @@ pub enum Repeat {
 }
 
 impl Order {
-    /// The first field of a repeat that is not the record's, by its name in the contract.
+    /// The first field of a repeat that differs from the record, by its name in the contract.
     #[must_use]
     pub fn differs(&self, request: &SendRequest) -> Option<&'static str> {
         if self.wx_app_id != request.wx_app_id {
@@ -51,15 +51,15 @@ impl Order {
         match &self.state {
             State::Succeeded(_) => Repeat::Answer,
             State::Refused(refused) if refused.refusal.number_spent => Repeat::Answer,
-            // A certain refusal ends the doubt, and with it the window that counted from its beginning.
+            // A certain refusal ends the doubt, and with it the window that counts from the doubt's beginning.
             State::Refused(_) => self.send_again(now),
             State::Pending(_) => Repeat::Wait,
             State::Unknown(_) => Repeat::AskFirst,
         }
     }
 
-    /// What a repeat may do with an order that is still unknown after the upstream was asked: send it again where the
-    /// upstream refuses doubles and its window is open, else answer that it is unknown.
+    /// What a repeat may do if the order is still unknown after the upstream was asked: send it again if the
+    /// upstream refuses doubles and its window is open, otherwise answer that the outcome is unknown.
     #[must_use]
     pub fn repeat_unsettled(&self, policy: Policy, now: Moment) -> Repeat {
         match &self.state {
@@ -80,8 +80,8 @@ impl Order {
         }
     }
 
-    /// The record of another claim, with the parameters of the first one. `None` where the state allows none.
-    /// An order that was refused is charged again; one that is unknown still carries its charges.
+    /// The record of another claim, with the parameters of the first one. `None` if the state allows no claim. A
+    /// refused order takes the new charges; an unknown one still carries its own.
     #[must_use]
     pub fn claimed_again(&self, lease: Lease, charges: Vec<Charge>, now: Moment) -> Option<Self> {
         let before = match &self.state {
@@ -93,7 +93,7 @@ impl Order {
         let pending = Pending::begin(lease.length, before);
         let mut next = self.become_state(State::Pending(pending), "claimed again", now);
         if begins_anew {
-            // What was refused for certain leaves nothing behind: no doubt, no word of the upstream's, no charge.
+            // A certain refusal leaves nothing behind: no doubt, no status, no charge.
             next.doubt_since = now;
             next.upstream_status = None;
             next.charges = charges;

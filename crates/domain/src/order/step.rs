@@ -1,7 +1,7 @@
-//! One event applied to one order. Document: specification, section 5.
+//! Applies one event to one order (`docs/promise.md`), without any I/O.
 //!
-//! Two rules stand above all others here. An acceptance always wins: whatever was believed before, an order that the
-//! upstream accepted is succeeded and is never sent again. And nothing but certainty refuses.
+//! Two rules come before all others. An acceptance always wins: whatever the record said before, an order that the
+//! upstream accepted becomes succeeded and is never sent again. And only certainty makes an order refused.
 
 use std::time::Duration;
 
@@ -15,22 +15,24 @@ use crate::outcome::{Class, Evidence, Finding, Found, Refusal, Verdict, classify
 use crate::schedule;
 use crate::wechat::v3;
 
-/// Why a record changed, where more than one event says so.
+/// Reasons for a change that more than one event gives.
 const LATE: &str = "the upstream accepted it, after the lease";
 const LATE_SILENCE: &str = "an attempt ended without an answer after the order had moved on";
 const SAYS_ACCEPTED: &str = "the upstream says that it accepted it";
 
-/// What an upstream promises about repeats; from the configuration.
+/// What an upstream promises about repeats, from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether it refuses doubles by order number: WeChat, or a handler with `idempotent = true`.
+    /// Whether it refuses a second payment under one order number: WeChat, or a handler with `idempotent = true`.
     pub refuses_doubles: bool,
-    /// How long "no such order" must be heard, with nothing else and no silence in between, before it is believed.
+    /// How long the upstream must say "no such order", with no other answer and no silence in between, until it is
+    /// believed.
     pub not_found_after: Duration,
 }
 
 impl Policy {
-    /// Of an upstream of which nothing is known: nothing is believed but what it says of itself.
+    /// The policy for an upstream of which nothing is known: it may pay on each call, and its "no such order" is
+    /// never believed.
     pub const UNKNOWN: Self = Self {
         refuses_doubles: false,
         not_found_after: Duration::MAX,
@@ -47,17 +49,17 @@ pub enum Event {
         /// What the attempt proves.
         evidence: Evidence,
     },
-    /// The upstream was asked.
+    /// The upstream was asked, or has sent a notification.
     Asked {
         /// What it says.
         finding: Finding,
-        /// For how long whoever asked has itself heard nothing but "no such order" from an upstream that answered all along:
-        /// from the first hearing to this one. Zero where this is the first.
+        /// How long the asking process itself has heard nothing but "no such order", from the first time to this
+        /// one, from an upstream that answered all along. Zero if this is the first time.
         heard: Duration,
     },
-    /// Somebody has seen the very same version of a pending record for so long.
+    /// A process has seen the very same version of a pending record for this long.
     Watched(Duration),
-    /// An operator knows better (`payout settle`); taken for an unknown order only.
+    /// An operator decides (`payout settle`); this applies to an unknown order only.
     Operator {
         /// Whether the order was paid.
         succeeded: bool,
@@ -66,18 +68,18 @@ pub enum Event {
     },
 }
 
-/// What an event makes of an order.
+/// What an event does to an order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// The event changes nothing that is kept.
+    /// The event changes nothing in the record.
     Stay,
-    /// The record is replaced by this one.
+    /// This record replaces the old one.
     Become(Box<Order>),
-    /// The record is removed: the claim was the first one and nothing was sent.
+    /// Remove the record: the claim was the first one, and nothing was sent.
     Remove,
 }
 
-/// Applies an event. `random` is a random number: it is the next version's nonce, and spreads the next query.
+/// Applies an event. `random` is a random number: it becomes the next version's nonce and spreads the next query.
 #[must_use]
 pub fn step(order: &Order, event: Event, policy: Policy, now: Moment, random: u64) -> Step {
     match apply(order, event, policy, now, random) {
@@ -136,8 +138,8 @@ fn attempted(order: &Order, version: Version, evidence: Evidence, now: Moment, r
                 Verdict::TakenBack { why } => order.taken_back(pending, &why, now),
             }
         }
-        // The lease ran out and the order moved on. An acceptance still matters, and always wins; a silence does, since
-        // whatever was concluded meanwhile was concluded without knowing of it.
+        // The lease ran out and the order moved on. A late acceptance still wins. A late silence matters too,
+        // because everything concluded since then was concluded without knowing of it.
         State::Pending(_) | State::Unknown(_) | State::Refused(_) => match evidence {
             Evidence::Accepted { fields } => order.accepted(fields, None, LATE, now, random),
             Evidence::Opened { fields, status } => order.accepted(fields, Some(status), LATE, now, random),
@@ -167,8 +169,8 @@ fn asked(order: &Order, finding: Finding, heard: Duration, policy: Policy, now: 
     }
 }
 
-/// A finding about an accepted order: what became of it is kept beside it and changes nothing else, but that a bill which
-/// ended unpaid owes its limits nothing.
+/// A finding about an accepted order. The record keeps the status beside the outcome. Only the charges change with
+/// it: a bill that ended unpaid gives them back, and an order that proves paid after all owes them again.
 fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Moment, random: u64) -> Step {
     let is_unpaid = matches!(finding.found, Found::NotPaid(_));
     let is_paid = matches!(finding.found, Found::Accepted { .. });
@@ -179,16 +181,17 @@ fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Moment, r
     let is_bill = order.upstream == Destination::TransferBill;
     let known = order.upstream_status.as_deref();
     let news = word.filter(|word| {
-        // An answer that was under way when the end was told is old. "Paid" alone still corrects an end.
+        // After a final state any other word comes from an answer that was under way before. Only "paid" still
+        // corrects it.
         let is_old = is_bill && v3::state::is_final(known) && word != "SUCCESS";
         known != Some(word) && !is_old
     });
     let following = succeeded.following.as_ref().and_then(|following| {
         let is_over = v3::state::is_final(news.as_deref().or(known));
-        // WeChat forgets bills, and a person was called long before.
+        // By now WeChat has forgotten the bill. A person was called long before.
         let age = order.age_of_attempt(now);
         let is_out_of_reach = age > schedule::QUERY_WINDOW;
-        // After news more may follow soon.
+        // More news may follow soon, so the pauses begin anew.
         (!is_over && !is_out_of_reach).then(|| match &news {
             Some(_) => Following::begin(now, random),
             None => following.after_query(age, now, random),
@@ -218,7 +221,7 @@ fn became(order: &Order, succeeded: &Succeeded, finding: Finding, now: Moment, r
 }
 
 impl Following {
-    /// The first look after news.
+    /// The first query after news.
     fn begin(now: Moment, random: u64) -> Self {
         Self {
             next_query_at: now.ledger.after(schedule::before_query(0, random)),
@@ -226,7 +229,7 @@ impl Following {
         }
     }
 
-    /// `age`: how long ago the attempt began that was accepted, which may be long after the first claim.
+    /// `age`: the time since the accepted attempt began, which may be long after the first claim.
     fn after_query(&self, age: Duration, now: Moment, random: u64) -> Self {
         let queries = self.queries.saturating_add(1);
         Self {
@@ -257,11 +260,11 @@ fn unsettled(
             );
             return with_status(order.refused(refusal, why, now), finding.status);
         }
-        // Outside of its window WeChat knows no order any more, paid or not.
+        // After its window WeChat no longer knows any order, paid or not.
         Found::NoSuchOrder if order.is_within_query_window(now) => {
             let absence = unknown.hears_no_such_order(now);
-            // A day is counted in the ledger's time, since no process lives so long for certain; seconds are counted by the
-            // one process that has heard it all along, since no two clocks agree on so little.
+            // The ledger's time counts a day, because no process is certain to live that long. The one process that
+            // has heard it all along counts seconds, because no two clocks agree on so short a time.
             let heard = if policy.refuses_doubles {
                 absence.heard_at.since(absence.since)
             } else {
@@ -278,10 +281,10 @@ fn unsettled(
             }
             Some(absence)
         }
-        // A silence too: what the upstream may have done in it nobody has heard.
+        // A silence too: the upstream may have done anything during it.
         Found::NoSuchOrder | Found::Moving | Found::Unclear { .. } => None,
     };
-    // A caller's question does not put off the next one that is due by itself.
+    // A query for a caller does not postpone the scheduled one.
     let (queries, next_query_at) = if unknown.next_query_at <= now.ledger {
         let queries = unknown.queries.saturating_add(1);
         let pause = schedule::before_query(queries, random);
@@ -302,7 +305,7 @@ fn unsettled(
 }
 
 impl Unknown {
-    /// "No such order" once more: of the same hearing, or of a new one where the last one is too long ago.
+    /// "No such order" once more: of the same series, or of a new one if the last answer is too long ago.
     fn hears_no_such_order(&self, now: Moment) -> Absence {
         let goes_on = |absence: &Absence| now.ledger.since(absence.heard_at) <= schedule::LONGEST_SILENCE;
         Absence {
@@ -326,7 +329,7 @@ fn with_status(step: Step, status: Option<String>) -> Step {
 }
 
 impl Order {
-    /// Accepted; followed further where the upstream's word is not its last one. What had been given back is owed again.
+    /// Accepted; queries follow if the status is not final. Charges that were given back are owed again.
     fn accepted(
         &self,
         fields: Fields<'static>,
@@ -342,13 +345,13 @@ impl Order {
             following: goes_on.then(|| Following::begin(now, random)),
         };
         let mut next = self.become_state(State::Succeeded(succeeded), why, now);
-        // What was said of an attempt before says nothing about the one that was accepted.
+        // The old status may be about an earlier attempt and says nothing about the accepted one.
         next.upstream_status = status;
         next.charge_after_all();
         Step::Become(Box::new(next))
     }
 
-    /// A refused order owes its limits nothing.
+    /// Refused: gives the charges back.
     fn refused(&self, refusal: Refusal, why: impl Into<String>, now: Moment) -> Step {
         let refused = Refused {
             at: now.wall,
@@ -367,8 +370,9 @@ impl Order {
         next
     }
 
-    /// An attempt has ended without an answer, and the order has moved on since. Whatever was heard of "no such order" was heard
-    /// too early; what was refused may be paid; and the attempt that is under way now is not the only one that may have paid.
+    /// An attempt has ended without an answer after the order moved on. So the upstream said "no such order" too
+    /// early, a refused order may be paid, and the attempt that is under way now is not the only one that may have
+    /// paid.
     fn doubted_late(&self, now: Moment, random: u64) -> Step {
         let next_query_at = now.ledger.after(schedule::before_query(0, random));
         let next = match &self.state {
@@ -407,14 +411,14 @@ impl Order {
         Step::Become(Box::new(next))
     }
 
-    /// Gives the charges back, and remembers them.
+    /// Gives the charges back and remembers them.
     fn give_back(&mut self) {
         if !self.charges.is_empty() {
             self.returned = std::mem::take(&mut self.charges);
         }
     }
 
-    /// Charges again what was given back, whatever the limits say: the money may be gone already.
+    /// Charges again what was given back, whatever the limits say: the money may already be gone.
     fn charge_after_all(&mut self) {
         if self.charges.is_empty() {
             let unlimited = |charge: Charge| Charge {

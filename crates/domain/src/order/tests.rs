@@ -1,4 +1,5 @@
-//! What each event makes of an order in each state, rule by rule; and what the other tests begin with.
+//! What each event does to an order in each state, rule by rule. The helpers also serve the other tests of this
+//! folder.
 
 use std::time::Duration;
 
@@ -8,12 +9,12 @@ use super::*;
 use crate::order::repeat::Repeat;
 use crate::outcome::{Class, Evidence, Finding, Found};
 
-/// So many milliseconds after [`NOW`], by both clocks.
+/// The moment `ms` milliseconds after [`NOW`], by both clocks.
 fn later(ms: i64) -> Moment {
     Moment::from((NOW.wall.0 + ms, NOW.ledger.0 + ms))
 }
 
-/// The upstream was asked, and whoever asked hears this for the first time.
+/// The upstream was asked, and the asking process hears this for the first time.
 pub(super) fn asked(finding: Finding) -> Event {
     Event::Asked {
         finding,
@@ -174,7 +175,7 @@ fn a_refused_order_leaves_no_doubt_behind() {
 fn a_lease_lapses_into_doubt_and_not_before_its_time() {
     let order = handler();
     let almost = Event::Watched(Duration::from_millis(29_999));
-    // Whatever any clock says: only having seen it stand counts.
+    // Whatever any clock says: only the time for which a process has watched the version counts.
     for now in [NOW, later(400 * 86_400_000), later(-400 * 86_400_000)] {
         assert_eq!(step(&order, almost.clone(), WECHAT, now, 0), Step::Stay);
         assert_eq!(order.repeat(&request(&[]), now), Repeat::Wait);
@@ -194,7 +195,7 @@ fn an_answer_after_the_lease_counts_if_it_is_an_acceptance_or_a_silence() {
             Step::Stay
         );
     }
-    // What was concluded without knowing of the attempt that went on is taken back.
+    // A late silence takes back what was concluded without knowing of that attempt.
     let absent = || Event::Asked {
         finding: found(Found::NoSuchOrder),
         heard: Duration::from_secs(20),
@@ -235,7 +236,8 @@ fn an_answer_after_the_lease_counts_if_it_is_an_acceptance_or_a_silence() {
     );
 }
 
-/// Found by the simulation: a replica's claim that was never written took back another replica's, which had paid.
+/// Found by the simulation: a replica whose own claim was never written took back another replica's claim, which
+/// had paid.
 #[test]
 fn what_became_of_a_claim_that_was_never_written_says_nothing_about_another_one() {
     let mut mine = handler();
@@ -307,7 +309,7 @@ fn an_upstreams_later_word_is_kept_beside_the_outcome() {
         ("succeeded", Some("REFUND"))
     );
     assert_eq!(step(&told, asked(refund), WECHAT, NOW, 0), Step::Stay);
-    // Not even a word that is new to us takes the acceptance away.
+    // Even a word that we do not know does not take the acceptance away.
     let new_word = Finding {
         status: Some("BRAND_NEW".into()),
         ..found(Found::Moving)
@@ -319,7 +321,8 @@ fn an_upstreams_later_word_is_kept_beside_the_outcome() {
     );
 }
 
-/// Towards an upstream that pays on each call: counted by the one who has heard it, and by no clock.
+/// For an upstream that pays on each call: the process that has heard it counts the time; neither wall clock nor
+/// ledger does.
 #[test]
 fn a_handlers_no_such_order_is_believed_by_who_has_heard_it_long_enough() {
     let fresh = handler();
@@ -337,7 +340,7 @@ fn a_handlers_no_such_order_is_believed_by_who_has_heard_it_long_enough() {
     }
 }
 
-/// Towards an upstream that refuses doubles: a day of nothing else, counted in the ledger's time.
+/// For an upstream that refuses doubles: a day of nothing else, in the ledger's time.
 #[test]
 fn an_idempotent_upstreams_no_such_order_is_believed_after_a_day_of_nothing_else() {
     let fresh = handler();
@@ -345,7 +348,7 @@ fn an_idempotent_upstreams_no_such_order_is_believed_after_a_day_of_nothing_else
     const HOUR: i64 = 3_600_000;
     let first = become_of(&fresh, attempt(&fresh, silence()), WECHAT, NOW);
     let first = become_of(&first, absent(), WECHAT, NOW);
-    // Hears it each hour, up to the last one.
+    // Hears it each hour, up to and including the last one.
     let hear = |mut order: Order, hours: std::ops::RangeInclusive<i64>| {
         for hour in hours {
             assert_eq!(name(&order), "unknown", "{hour}");
@@ -361,7 +364,7 @@ fn an_idempotent_upstreams_no_such_order_is_believed_after_a_day_of_nothing_else
         ..later(HOUR)
     };
     assert_eq!(name(&become_of(&first, absent(), WECHAT, ahead)), "unknown");
-    // Another word, a silence, a long pause or another attempt begins the time anew.
+    // Another word, a silence, a long pause or another attempt starts the day anew.
     for other in [found(Found::Moving), Finding::unclear("")] {
         let order = become_of(
             &hear(first.clone(), 1..=12),
@@ -411,10 +414,10 @@ fn outside_of_its_window_no_such_order_proves_nothing() {
         heard_all_day(at_handler(), later(60 * DAY), later(61 * DAY)),
         "refused"
     );
-    // A wall clock that was set back opens the window for nobody.
+    // A wall clock that was set back does not open the window again.
     let back = |days: i64| Moment::from((NOW.wall.0 + DAY, later(days * DAY).ledger.0));
     assert_eq!(heard_all_day(packet(), back(31), back(33)), "unknown");
-    // What was refused for certain ends the doubt: the next attempt has a window of its own.
+    // A certain refusal ends the doubt: the next attempt has a window of its own.
     let fresh = claimed(packet());
     let refused = become_of(&fresh, attempt(&fresh, declined(Class::Refused)), WECHAT, NOW);
     let again = refused.claimed_again(lease(2), vec![], later(31 * DAY)).unwrap();
@@ -423,12 +426,12 @@ fn outside_of_its_window_no_such_order_proves_nothing() {
     assert!(!unknown.is_within_query_window(later(62 * DAY)));
     assert!(unknown.nears_the_end_of_its_window(later(59 * DAY)));
     assert!(!unknown.nears_the_end_of_its_window(later(50 * DAY)));
-    // A repeat of an unknown one does not.
+    // A repeat of an unknown order has none of its own.
     let again = unknown.claimed_again(lease(3), vec![], later(40 * DAY)).unwrap();
     assert_eq!(again.doubt_since, unknown.doubt_since);
 }
 
-/// A word of an earlier attempt does not outlive it.
+/// The status of an earlier attempt does not outlive that attempt.
 #[test]
 fn what_was_said_of_a_refused_attempt_says_nothing_about_the_next_one() {
     let fresh = claimed(Destination::Wechat(Product::Transfer));
@@ -451,7 +454,8 @@ fn what_was_said_of_a_refused_attempt_says_nothing_about_the_next_one() {
     assert_eq!(late.upstream_status, None);
 }
 
-/// What a refusal gave back is owed again when the order turns out to be paid, or may be, whatever the limits say.
+/// An order owes again what a refusal gave back if it turns out to be paid, or perhaps paid, whatever the limits
+/// say.
 #[test]
 fn an_acceptance_or_a_doubt_after_a_refusal_is_charged() {
     let charge = |name: &str| Charge {
@@ -497,7 +501,7 @@ fn queries_pause_longer_each_time() {
         let pause = order.due_at().unwrap().0 - now.ledger.0;
         assert!(pause > last, "{pause} after {last}");
         last = pause;
-        // A question in between, a caller's, puts nothing off.
+        // A caller's query in between postpones nothing.
         let asked_early = become_of(&order, asked(Finding::unclear("")), WECHAT, now);
         assert_eq!(asked_early.due_at(), order.due_at());
         now = Moment::from((now.wall.0 + pause, now.ledger.0 + pause));

@@ -1,5 +1,5 @@
-//! Small worlds, enumerated: every sequence of events up to a length, over one order and each kind of upstream, against
-//! a plain model of the promise.
+//! Enumerates small worlds: every sequence of events up to a length, over one order and each kind of upstream,
+//! checked against a plain model of the promise.
 
 use std::time::Duration;
 
@@ -59,13 +59,13 @@ impl World {
         };
     }
 
-    /// Applies what happens if it can happen in this state; `false` where it cannot.
+    /// Applies the event if it can happen in this state; `false` if it cannot.
     fn happen(&mut self, happening: Happening) -> bool {
         let Some(order) = self.order.clone() else {
             return false;
         };
         let pending = matches!(order.state, State::Pending(_));
-        // An upstream that refuses doubles pays an order once, whatever it is sent.
+        // An upstream that refuses doubles pays an order once, however often it is sent.
         let pays = |books: &mut Books, policy: Policy| {
             if !policy.refuses_doubles || books.paid == 0 {
                 books.paid += 1;
@@ -89,7 +89,7 @@ impl World {
                 self.pass(LEASE);
                 Event::Watched(LEASE)
             }
-            // Nothing is on its way any more when "no such order" has been heard for long enough.
+            // No request is under way any more when "no such order" was heard for long enough.
             Happening::AskedTruthfully => Event::Asked {
                 finding: found(if self.books.paid > 0 {
                     Found::Accepted {
@@ -150,8 +150,8 @@ impl World {
     }
 }
 
-/// Every sequence of up to six happenings. "No such order" is only ever said when nothing was paid and nothing is on its
-/// way, which is what `not_found_after` waits for.
+/// Checks every sequence of up to six events. The upstream says "no such order" only if it has paid nothing and no
+/// request is under way, which is what `not_found_after` waits for.
 #[test]
 fn no_sequence_of_events_breaks_the_promise() {
     let mut worlds = 0u64;

@@ -1,4 +1,4 @@
-//! Spellings of the contract's paths, and targets that are none.
+//! Spellings of the contract's paths that must not get through, and ordinary targets that must.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn the_names_are_those_of_the_contracts_paths() {
 #[test]
 fn each_of_these_may_be_a_call() {
     for target in [
-        // References, slashes, dots, other authorities.
+        // Slashes, dot segments, other authorities and prefixes.
         "//x/pay/sendApiRedPack",
         "/pay//../sendApiRedPack",
         "/pay/../sendApiRedPack",
@@ -32,7 +32,7 @@ fn each_of_these_may_be_a_call() {
         "/pay%2FsendApiRedPack",
         "/pay\\sendApiRedPack",
         "/internal/v1/pay/sendApiRedPack",
-        // Letters that fold to ASCII.
+        // Characters that fold to ASCII letters.
         "/PAY/SENDAPIREDPACK",
         "/pay/sendApiRedPac%E2%84%AA",
         "/pay/%C5%BFendApiRedPack",
@@ -43,7 +43,7 @@ fn each_of_these_may_be_a_call() {
         "/pay/s\u{e9}ndApiRedPack",
         "/pay/getApiRedPacketﬅatus",
         "/pay/sendApiRedP%E2%93%90ck",
-        // What readers drop.
+        // Characters that some readers drop.
         "/pay/send%80ApiRedPack",
         "/pay/send%00ApiRedPack",
         "/pay/send%E2%80%8BApiRedPack",
@@ -55,7 +55,7 @@ fn each_of_these_may_be_a_call() {
         "/pay/send;ApiRedPack",
         "/pay/send;v=1/ApiRedPack",
         "/pay/sen%dApiRedPack",
-        // Escapes, in each other.
+        // Escapes, also inside each other, and overlong UTF-8.
         "/pay/%73endApiRedPack",
         "/pay/%2573endApiRedPack",
         "/pay/%25252573endApiRedPack",
@@ -69,7 +69,7 @@ fn each_of_these_may_be_a_call() {
         "/pay/%E0%81%B3endApiRedPack",
         "/pay/%F0%80%81%B3endApiRedPack",
         "/pay/%C0%A573endApiRedPack",
-        // Ends.
+        // Endings, and beginnings that repeat.
         "/pay/sendApiRedPack/",
         "/pay/sendApiRedPack/1",
         "/pay/sendApiRedPacks",
@@ -79,7 +79,7 @@ fn each_of_these_may_be_a_call() {
         "/pay/ssendApiRedPack",
         "/pay/sendsendApiRedPack",
         "/pay/getgetApiRedPacketStatus",
-        // Other ways to write a name of several words, and other places for it.
+        // Other ways to join the words of a name, and other places for it.
         "/pay/send-api-red-pack",
         "/pay/send_api_red_pack",
         "/pay/send/api/red/pack",
@@ -119,8 +119,8 @@ fn ordinary_targets_are_not_guarded() {
     }
 }
 
-/// As letters, lower and upper case: compatibility decomposition and every case mapping that there is, until nothing changes.
-/// Those hold whatever full and simple case folding join.
+/// The reference: compatibility decomposition and every case mapping, until nothing changes. It covers everything
+/// that full and simple case folding join.
 #[test]
 fn whatever_folds_to_a_letter_is_read_as_that_letter() {
     let nfkd = DecomposingNormalizerBorrowed::new_nfkd();
@@ -154,7 +154,7 @@ fn whatever_folds_to_a_letter_is_read_as_that_letter() {
     );
 }
 
-/// Escapes within escapes, as deep as a head is long.
+/// Escapes inside escapes, as deep as the length of a request head allows.
 #[test]
 fn the_deepest_escape_is_undone() {
     let deep = format!("/pay/%{}73endApiRedPack", "25".repeat(30_000));
@@ -168,7 +168,7 @@ fn percent(bytes: &[u8], times: usize) -> String {
     bytes.iter().map(|byte| format!("{sign}{byte:02X}")).collect()
 }
 
-/// One letter, or a slash, written in one of many ways.
+/// One letter, written in one of many ways.
 fn written(letter: char) -> impl Strategy<Value = Vec<u8>> {
     let wide = char::from_u32(u32::from(letter) + 0xFEE0).unwrap();
     let other = match letter.to_ascii_lowercase() {
@@ -194,7 +194,8 @@ fn written(letter: char) -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What some reader drops, between two letters. None drops a `;` both alone and with what follows it.
+/// Something between two letters that some reader drops. One spelling has only one `parameter`, because no reader
+/// drops both a lone `;` and a `;` with what follows it.
 fn dropped(parameter: &'static str) -> impl Strategy<Value = Vec<u8>> {
     let one = prop::sample::select(vec![
         parameter,

@@ -1,6 +1,6 @@
-//! WeChat's error codes and what each says about the money. Document: wechat-pay.md, sections 4, 5 and 7.
+//! WeChat's v2 error codes and what each says about the money (`docs/wechat-pay.md`, error codes).
 //!
-//! What is not listed is unknown. The text beside a code is for people and is never branched on.
+//! A code that is not listed is unknown. The text beside a code is for people, and nothing branches on it.
 
 use super::Product;
 use crate::outcome::Class;
@@ -10,20 +10,20 @@ use Class::{Conflict, NumberSpent, Refused, RejectedUnprocessed, Unknown};
 /// A code and its class.
 type Row = (&'static str, Class);
 
-/// Red packets of both kinds. Source: wechat-pay.md, section 4, "Error codes".
+/// Red packets of both kinds (`docs/wechat-pay.md`, error codes).
 const RED_PACKET: &[Row] = &[
     ("SYSTEMERROR", Unknown),
     ("PROCESSING", Unknown),
     ("SEND_FAILED", NumberSpent),
     ("FATAL_ERROR", Conflict),
-    // By text R or D; both are refused on a first attempt, and neither clears an earlier one.
+    // R or D, depending on the text. Both refuse a first attempt, and neither clears an earlier one.
     ("NO_AUTH", RejectedUnprocessed),
     ("SENDNUM_LIMIT", Refused),
     ("SENDAMOUNT_LIMIT", Refused),
     ("RCVDAMOUNT_LIMIT", Refused),
     ("MONEY_LIMIT", Refused),
-    // Marked "?" in the document, and kept: the contract names this code as one that is passed on, WeChat's advice is the
-    // same number again, and its staff call such a packet failed (section 6).
+    // WeChat's documentation leaves this class open. It is R because the contract names this code as one that is
+    // passed on, WeChat advises to use the same number again, and WeChat's staff call such a packet failed.
     ("NOTENOUGH", Refused),
     ("OPENID_ERROR", Refused),
     ("ILLEGAL_APPID", Refused),
@@ -35,15 +35,15 @@ const RED_PACKET: &[Row] = &[
     ("PARAM_ERROR", RejectedUnprocessed),
     ("FREQ_LIMIT", RejectedUnprocessed),
     ("API_METHOD_CLOSED", RejectedUnprocessed),
-    // "Older rate codes", marked "?": nothing confirms that they mean "not processed", so they are not believed.
+    // Older codes for rates. Nothing confirms that they mean "not processed", so they are not believed.
     ("SECOND_OVER_LIMITED", Unknown),
     ("DAY_OVER_LIMITED", Unknown),
 ];
 
-/// Transfers to the balance. Source: wechat-pay.md, section 7, "Error codes".
+/// Transfers to the balance (`docs/wechat-pay.md`, error codes).
 const TRANSFER: &[Row] = &[
     ("SYSTEMERROR", Unknown),
-    // Of a transfer it says "to be confirmed by query", unlike of a red packet.
+    // For a transfer WeChat says "to be confirmed by query", unlike for a red packet.
     ("SEND_FAILED", Unknown),
     ("FATAL_ERROR", Conflict),
     ("NOTENOUGH", Refused),
@@ -55,7 +55,7 @@ const TRANSFER: &[Row] = &[
     ("OPENID_ERROR", Refused),
     ("RECV_ACCOUNT_NOT_ALLOWED", Refused),
     ("PAY_CHANNEL_NOT_ALLOWED", RejectedUnprocessed),
-    // By text R or D, as above.
+    // R or D, depending on the text, as above.
     ("NO_AUTH", RejectedUnprocessed),
     ("CA_ERROR", RejectedUnprocessed),
     ("SIGN_ERROR", RejectedUnprocessed),
@@ -84,14 +84,14 @@ pub fn class(product: Product, code: &str) -> Class {
     find(table(product), code).unwrap_or(Unknown)
 }
 
-/// Whether a code is a failure of this product by the document: beside a success it is a contradiction.
+/// Whether WeChat documents a code as a failure of this product. Beside a success such a code is a contradiction.
 #[must_use]
 pub fn is_listed(product: Product, code: &str) -> bool {
     find(table(product), code).is_some()
 }
 
-/// The class of a code that a customer's handler answered; `None` where no table lists it. A handler may pass on the code
-/// of a product that is not known here, so where two tables disagree nothing is certain.
+/// The class of a code that a customer's handler answered; `None` if no table lists it. The handler may pass on the
+/// code of a product that is not known here, so where the two tables disagree the class is unknown.
 #[must_use]
 pub fn class_for_handler(code: &str) -> Option<Class> {
     match (find(RED_PACKET, code), find(TRANSFER, code)) {
@@ -106,21 +106,21 @@ pub fn class_for_handler(code: &str) -> Option<Class> {
 mod tests {
     use super::*;
 
-    /// Section 4, "Error codes", row by row, in the document's own letters. `?` where the document is not sure.
+    /// The error codes of red packets, row by row, with the letter of each class; `?` if the class is not certain.
     const SECTION_4: &str = "SYSTEMERROR=U PROCESSING=U SEND_FAILED=N FATAL_ERROR=C NO_AUTH=R|D SENDNUM_LIMIT=R
         SENDAMOUNT_LIMIT=R RCVDAMOUNT_LIMIT=R MONEY_LIMIT=R NOTENOUGH=R? OPENID_ERROR=R ILLEGAL_APPID=R MSGAPPID_ERROR=R
         ACCEPTMODE_ERROR=R CA_ERROR=D SIGN_ERROR=D XML_ERROR=D PARAM_ERROR=D FREQ_LIMIT=D API_METHOD_CLOSED=D
         SECOND_OVER_LIMITED=D? DAY_OVER_LIMITED=D?";
 
-    /// Section 7, "Error codes", likewise.
+    /// The error codes of transfers, likewise.
     const SECTION_7: &str = "SYSTEMERROR=U SEND_FAILED=U FATAL_ERROR=C NOTENOUGH=R AMOUNT_LIMIT=R MONEY_LIMIT=R
         SENDNUM_LIMIT=R NAME_MISMATCH=R V2_ACCOUNT_SIMPLE_BAN=R OPENID_ERROR=R RECV_ACCOUNT_NOT_ALLOWED=R
         PAY_CHANNEL_NOT_ALLOWED=D NO_AUTH=R|D CA_ERROR=D SIGN_ERROR=D FREQ_LIMIT=D PARAM_ERROR=D PARAM_IS_NOT_UTF8=D
         XML_ERROR=D";
 
-    /// What we make of each row: its letter; of "R or D, by text" the one that is more careful, since no text is looked
-    /// at; and of a row that the document is not sure of "unknown", but for the one exception that the table gives a
-    /// reason for.
+    /// The class that the table must give each row: its letter; for "R or D, by text" the more careful D, since
+    /// nothing looks at the text; and unknown for a row that is not certain, except for the one row for which the
+    /// table gives a reason.
     fn rows(section: &'static str) -> Vec<(&'static str, Class)> {
         let class = |code: &str, letters: &str| match letters {
             "R" => Refused,
@@ -187,7 +187,7 @@ mod tests {
                 "PARAM_ERROR NO_AUTH SIGN_ERROR FREQ_LIMIT CA_ERROR XML_ERROR API_METHOD_CLOSED PARAM_IS_NOT_UTF8",
                 Some(RejectedUnprocessed),
             ),
-            // A red packet's says "the number is spent", a transfer's "ask".
+            // For a red packet it says "the number is spent", for a transfer "ask".
             ("SEND_FAILED", Some(Unknown)),
             (
                 "SYSTEMERROR PROCESSING SECOND_OVER_LIMITED DAY_OVER_LIMITED",

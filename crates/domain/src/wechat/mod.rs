@@ -1,5 +1,5 @@
-//! WeChat Pay's side of the rules: which product, which fields, which signature, what an answer proves.
-//! Document: `wechat-pay.md`.
+//! WeChat Pay's side of the rules (`docs/wechat-pay.md`): which product, which fields, which signature, and what a
+//! response proves. Connections are elsewhere.
 
 pub mod codes;
 
@@ -11,7 +11,7 @@ pub mod v3;
 
 use serde::{Deserialize, Serialize};
 
-/// A v2 payout product of WeChat Pay, as `product` in the configuration and as pinned in a record.
+/// A v2 payout product of WeChat Pay, as the configuration's `product` and a record name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Product {

@@ -1,8 +1,7 @@
-//! The v2 signature: MD5, the digest that WeChat documents for red packets, transfers and their queries.
-//! Document: wechat-pay.md, section 3, "Signature".
+//! The v2 signature: MD5, the digest that WeChat documents for red packets, transfers and their queries
+//! (`docs/wechat-pay.md`, signatures).
 //!
-//! HMAC-SHA256 exists beside it, but red packets have no field to announce it and refuse it (same section), so it is not
-//! written here.
+//! HMAC-SHA256 is not implemented: red packets have no field to announce it, and refuse it.
 
 use data_encoding::HEXUPPER;
 use md5::{Digest as _, Md5};
@@ -10,11 +9,12 @@ use md5::{Digest as _, Md5};
 use crate::fields::Fields;
 use crate::secret::Secret;
 
-/// The name of the field that carries the signature, and is not signed itself.
+/// The name of the field that carries the signature. The signature does not cover this field.
 pub const SIGN: &str = "sign";
 
-/// Signs every field with a value, except `sign` (an empty text and JSON's `null` are none): sorted by name in ASCII byte order, `name=value` joined by `&`, then
-/// `&key=` and the API key; 32 upper-case hexadecimal digits.
+/// Signs every field with a value, except `sign`; an empty text and JSON's `null` are not values. The signed text
+/// is the fields sorted by name in ASCII byte order, as `name=value` joined by `&`, then `&key=` and the API key.
+/// Returns 32 upper-case hexadecimal digits.
 #[must_use]
 pub fn sign_md5(fields: &Fields<'_>, api_key: &Secret) -> String {
     let mut signed: Vec<(&str, &str)> = fields
@@ -37,7 +37,7 @@ pub fn sign_md5(fields: &Fields<'_>, api_key: &Secret) -> String {
     HEXUPPER.encode(&digest.finalize())
 }
 
-/// Whether a signature is the right one, in either case of letters, in constant time.
+/// Whether a signature is right, in upper-case or lower-case letters. Compares in constant time.
 #[must_use]
 pub fn verify_md5(fields: &Fields<'_>, api_key: &Secret, given: &str) -> bool {
     Secret::new(sign_md5(fields, api_key)).matches(&given.to_ascii_uppercase())
@@ -60,8 +60,8 @@ mod tests {
         fields
     }
 
-    /// The vectors that no test of v2 may use, by name. The first is the digest that red packets refuse (see above). The
-    /// others are of v3 (`product = "transfer-bill"`), which is not written yet: whoever writes it takes them from here.
+    /// The vectors that no test of v2 uses, by name. The first has the digest that red packets refuse (see the
+    /// module's documentation). The others are of v3; the tests of [`v3`](crate::wechat::v3) use them.
     const OF_OTHER_ALGORITHMS: [&str; 12] = [
         "v2-hmac-sha256-official-example",
         "v3-rsa-sha256-sign-source",
@@ -99,7 +99,8 @@ mod tests {
         }
     }
 
-    /// A field without a value is no field: the sender's library may write it as an empty text, as `null`, or not at all.
+    /// A field without a value is not a field: the sender's library may write it as an empty text, as `null`, or
+    /// not at all.
     #[test]
     fn what_json_says_as_null_is_not_signed() {
         let key = Secret::new("k".into());

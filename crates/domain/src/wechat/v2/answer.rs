@@ -1,4 +1,4 @@
-//! What an answer to a payout proves. Document: wechat-pay.md, sections 2, 3, 4, 5 and 7.
+//! What WeChat's response to a v2 payout proves (`docs/wechat-pay.md`, error codes). Queries are in `query`.
 
 use crate::fields::Fields;
 use crate::order::Order;
@@ -6,7 +6,7 @@ use crate::outcome::Evidence;
 use crate::wechat::{Product, codes};
 use crate::xml::{self, Nested};
 
-/// Weighs an answer's bytes. Whatever is not exactly one of WeChat's documented answers about this very order proves
+/// Decides what a response proves. Anything but one of WeChat's documented responses about this very order proves
 /// nothing.
 #[must_use]
 pub fn evidence(product: Product, order: &Order, status: u16, body: &[u8]) -> Evidence {
@@ -17,7 +17,7 @@ pub fn evidence(product: Product, order: &Order, status: u16, body: &[u8]) -> Ev
 }
 
 /// # Errors
-/// When the answer proves nothing, then why.
+/// Why the response proves nothing, if it does not.
 fn classify(product: Product, order: &Order, status: u16, body: &[u8]) -> Result<Evidence, String> {
     if status != 200 {
         return Err(format!("WeChat Pay answered HTTP {status}"));
@@ -45,7 +45,7 @@ fn classify(product: Product, order: &Order, status: u16, body: &[u8]) -> Result
                 code,
                 text_of(&answer),
             )),
-            // Rule 12: a failure without a code says nothing.
+            // A failure without a code says nothing about the money.
             None => Err(format!(
                 "WeChat Pay failed without err_code: {}",
                 text_of(&answer)
@@ -57,17 +57,17 @@ fn classify(product: Product, order: &Order, status: u16, body: &[u8]) -> Result
     }
 }
 
-/// Reads an answer's fields; nested ones are left out.
+/// Reads a response's fields and leaves nested ones out.
 ///
 /// # Errors
-/// When the body is no XML in UTF-8, then why.
+/// Why the body cannot be read, if it is not XML in UTF-8.
 pub(super) fn read(body: &[u8]) -> Result<Fields<'_>, String> {
     let text = std::str::from_utf8(body).map_err(|_| "WeChat Pay's answer is not UTF-8".to_owned())?;
     let text = text.trim_start_matches('\u{FEFF}');
     xml::decode(text, Nested::Skip).map_err(|why| format!("WeChat Pay's answer cannot be read: {why}"))
 }
 
-/// The people's text of a failure.
+/// The text of a failure that is meant for people.
 pub(super) fn text_of<'a>(answer: &'a Fields<'_>) -> &'a str {
     answer
         .characters("err_code_des")
@@ -75,13 +75,13 @@ pub(super) fn text_of<'a>(answer: &'a Fields<'_>) -> &'a str {
         .unwrap_or_default()
 }
 
-/// A time in the contract's form, `2015-05-19 15:26:59`: one of WeChat's own samples has full-width colons
-/// (wechat-pay.md, section 7, "Answer"). What is no time stays as it is.
+/// A time in the contract's form, `2015-05-19 15:26:59`: one of WeChat's own samples has full-width colons. Nothing
+/// else changes, whether or not the text is a time.
 pub(super) fn time_of(text: &str) -> String {
     text.replace('：', ":")
 }
 
-/// Whether an answer, of whatever kind, says that it is about another order: then it says nothing about this one.
+/// Why a response of any kind is about another order, if it says so: then it says nothing about this one.
 fn another_order(product: Product, answer: &Fields<'_>, order: &Order) -> Option<String> {
     let (number, merchant) = match product {
         Product::Redpack | Product::MiniProgramRedpack => ("mch_billno", "mch_id"),
@@ -98,13 +98,13 @@ fn another_order(product: Product, answer: &Fields<'_>, order: &Order) -> Option
         .map(|(name, _)| format!("WeChat Pay's answer carries another {name}: look at this order"))
 }
 
-/// Whether a code contradicts a success. `SUCCESS`, `0` and numbers stand beside real ones (wechat-pay.md, section 3).
+/// Whether a code contradicts a success. Real successes carry `SUCCESS`, `0` and numbers in this field.
 fn is_failure(product: Product, code: &str) -> bool {
     code == "PROCESSING" || codes::is_listed(product, code)
 }
 
-/// What in an acceptance cannot be about this order. A check of ours after the answer is never a refusal: the money may
-/// have gone (wechat-pay.md, section 13, row 3).
+/// What in an acceptance cannot be about this order. This check comes after the response, so it never makes a
+/// refusal: the money may be gone.
 fn contradiction(product: Product, answer: &Fields<'_>, order: &Order) -> Option<String> {
     let amount = order.amount.to_string();
     let (order_no, mch_id) = (order.key.order_no.as_str(), order.key.mch_id.as_str());
@@ -130,7 +130,7 @@ fn contradiction(product: Product, answer: &Fields<'_>, order: &Order) -> Option
         .map(|(name, _)| format!("WeChat Pay's acceptance carries another {name}: look at this order"))
 }
 
-/// The contract's names of what an acceptance carries. A missing payment number does not make it less of an acceptance.
+/// The fields of an acceptance, in the contract's names. An acceptance without a payment number is still one.
 fn outcome_fields(product: Product, answer: &Fields<'_>) -> Fields<'static> {
     let names: &[(&str, &'static str)] = match product {
         Product::Redpack => &[("send_listid", "sendListid")],
@@ -140,7 +140,7 @@ fn outcome_fields(product: Product, answer: &Fields<'_>) -> Fields<'static> {
     renamed(answer, names)
 }
 
-/// The fields of an answer that have a value, in the contract's names and with times in the contract's form.
+/// The fields of a response that have a value, in the contract's names and with times in the contract's form.
 pub(super) fn renamed(answer: &Fields<'_>, names: &[(&str, &'static str)]) -> Fields<'static> {
     let mut fields = Fields::with_capacity(names.len());
     for (theirs, ours) in names {

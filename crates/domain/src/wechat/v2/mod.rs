@@ -1,7 +1,7 @@
-//! WeChat Pay v2: what is sent and what its answers prove. Document: wechat-pay.md, sections 3 to 8 and 12.
+//! WeChat Pay v2 (`docs/wechat-pay.md`): what the sidecar sends, and what the responses prove.
 //!
-//! [`request`] composes exactly the documented fields of a payout (an extra one breaks the signature at WeChat), [`answer`]
-//! reads what a payout's answer proves, [`query`] asks and reads how an order stands.
+//! [`request`] composes exactly the documented fields of a payout (an extra one breaks the signature at WeChat),
+//! [`answer`] reads what a payout's response proves, [`query`] asks for an order's status and reads the response.
 
 mod answer;
 mod query;
@@ -17,7 +17,7 @@ use crate::fields::Fields;
 use crate::secret::Secret;
 use crate::xml;
 
-/// The path of the call that pays. Source: wechat-pay.md, sections 4, 5 and 7.
+/// The path of the call that pays.
 #[must_use]
 pub fn path(product: Product) -> &'static str {
     match product {
@@ -27,7 +27,7 @@ pub fn path(product: Product) -> &'static str {
     }
 }
 
-/// The path of the call that asks. Source: wechat-pay.md, sections 6 and 8.
+/// The path of the call that asks for the status.
 #[must_use]
 pub fn query_path(product: Product) -> &'static str {
     match product {
@@ -36,11 +36,11 @@ pub fn query_path(product: Product) -> &'static str {
     }
 }
 
-/// The body as it is posted: the given fields that have a value (an empty one would not be signed),
-/// `nonce_str`, and the signature over all of them.
+/// The body to post: the given fields that have a value (WeChat does not sign an empty one), `nonce_str`, and the
+/// signature over all of them.
 ///
 /// # Errors
-/// When a field holds what XML cannot carry, then [`xml::NotXml`]; the contract refuses such texts before the claim.
+/// [`xml::NotXml`] if a field holds what XML cannot carry; the contract refuses such texts before the claim.
 pub fn signed_body(fields: &Fields<'_>, nonce: &str, api_key: &Secret) -> Result<String, xml::NotXml> {
     let mut body = fields.clone();
     body.drop_blank();

@@ -1,4 +1,4 @@
-//! Asking how an order stands, and what the answer says. Document: wechat-pay.md, sections 2 (rules 7 and 8), 6 and 8.
+//! Queries about a v2 order: the fields to send, and what the response says (`docs/wechat-pay.md`, query window).
 
 use super::answer::{read, renamed, text_of};
 use crate::fields::Fields;
@@ -7,11 +7,11 @@ use crate::outcome::{Finding, Found, Refusal};
 use crate::text::kept;
 use crate::wechat::Product;
 
-/// The question's fields, without `nonce_str` and `sign`.
+/// The query's fields, without `nonce_str` and `sign`.
 #[must_use]
 pub fn query_body(product: Product, key: &OrderKey, app: &WxAppId) -> Fields<'static> {
     let mut fields = Fields::with_capacity(6);
-    // Here it is `appid` and `mch_id`, whatever the paying call names them.
+    // A query calls them `appid` and `mch_id`, whatever the paying call names them.
     fields.set("appid", app.as_str().to_owned());
     fields.set("mch_id", key.mch_id.as_str().to_owned());
     match product {
@@ -24,7 +24,7 @@ pub fn query_body(product: Product, key: &OrderKey, app: &WxAppId) -> Fields<'st
     fields
 }
 
-/// Reads an answer. `expected`: the amount and openid on record, where the order is.
+/// Reads a response. `expected`: the amount and openid on record, if the order is on record.
 #[must_use]
 pub fn finding(
     product: Product,
@@ -53,7 +53,7 @@ pub fn finding(
             return Finding::unclear(&format!("WeChat Pay answered {code}: {}", text_of(&answer)));
         }
     }
-    // An answer without a status may mean that there is no such order, and does not say so.
+    // A response without a status may mean that there is no such order, but does not say so.
     let Some(word) = answer.characters("status") else {
         return Finding::unclear("WeChat Pay's answer has no status");
     };
@@ -64,8 +64,7 @@ pub fn finding(
     }
 }
 
-/// What a status means. Source: wechat-pay.md, sections 6 and 8, and section 2, rule 7: what is not certain is still
-/// moving, a word that is new to us too.
+/// What a status means. Whatever is not certain is still moving, also a word that we do not know.
 fn found(product: Product, word: &str, answer: &Fields<'_>) -> Found {
     let not_paid = |code: &str, number_spent| {
         Found::NotPaid(Refusal {
@@ -80,7 +79,7 @@ fn found(product: Product, word: &str, answer: &Fields<'_>) -> Found {
                 fields: renamed(answer, &[("detail_id", "sendListid")]),
             }
         }
-        // A new payment needs a new number (section 4, SEND_FAILED).
+        // As with the code SEND_FAILED, a new payment needs a new number.
         (Product::Redpack | Product::MiniProgramRedpack, "FAILED") => not_paid("SEND_FAILED", true),
         (Product::Transfer, "SUCCESS") => Found::Accepted {
             fields: renamed(
@@ -93,7 +92,7 @@ fn found(product: Product, word: &str, answer: &Fields<'_>) -> Found {
     }
 }
 
-/// What in an answer cannot be about this order.
+/// What in a response cannot be about this order.
 fn contradiction(
     product: Product,
     answer: &Fields<'_>,
@@ -116,14 +115,14 @@ fn contradiction(
     if differs(amount, &fen.to_string()) {
         return Some(says(amount));
     }
-    // Only a transfer's answer names the payee beside the order itself.
+    // Only a transfer's response names the payee in a field of its own.
     if product == Product::Transfer && differs("openid", openid.as_str()) {
         return Some(says("openid"));
     }
     None
 }
 
-/// The status answer's fields in the contract's names (specification, section 2.4).
+/// The fields of the status response, in the contract's names (`docs/api.md`).
 fn report(product: Product, answer: &Fields<'_>) -> Fields<'static> {
     let names: &[(&str, &'static str)] = match product {
         Product::Redpack | Product::MiniProgramRedpack => &[

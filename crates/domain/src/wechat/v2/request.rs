@@ -1,7 +1,7 @@
-//! A payout's parameters: exactly the fields that the product documents, without `nonce_str` and `sign`.
-//! Document: wechat-pay.md, sections 4, 5, 7 and 12.
+//! A payout's parameters: exactly the fields that WeChat documents for the product, without `nonce_str` and `sign`
+//! (`docs/wechat-pay.md`).
 //!
-//! These are recorded by the claim and sent in every attempt, so everything about them is decided here, once.
+//! The claim records them and every attempt sends them, so everything about them is decided here, once.
 
 use std::net::IpAddr;
 
@@ -12,31 +12,32 @@ use crate::ids::OpenId;
 use crate::text::cut;
 use crate::wechat::Product;
 
-/// A merchant's texts of red packets.
+/// A merchant's texts for red packets.
 #[derive(Clone, Debug, Default)]
 pub struct Texts {
-    /// The sender shown; an older revision's `sendName` wins.
+    /// The sender's name that the user sees; an older revision's `sendName` wins.
     pub send_name: String,
-    /// The wish shown; an older revision's `wishing` wins.
+    /// The wish that the user sees; an older revision's `wishing` wins.
     pub wishing: String,
     /// The scene, for amounts outside 1 to 200 yuan.
     pub scene_id: Option<String>,
 }
 
-/// Limits in characters. Source: wechat-pay.md, sections 4 and 7.
+/// WeChat's limits, in characters.
 const SEND_NAME: usize = 32;
 const WISHING: usize = 128;
 const ACT_NAME: usize = 32;
 const REMARK: usize = 256;
 const DESC: usize = 100;
-/// A red packet's `re_openid` is String(32), a transfer's `openid` String(64).
+/// WeChat documents a red packet's `re_openid` as String(32), a transfer's `openid` as String(64).
 const RED_PACKET_OPENID: usize = 32;
 
-/// Composes the parameters. `client_ip` is the address that `[client_ip]` decided on.
+/// Composes the parameters. `client_ip` is the address that `[client_ip]` chose.
 ///
 /// # Errors
-/// When the order number or the openid is too long for a red packet, or the client address is missing or not IPv4 where
-/// the product wants one, then the fault, by name.
+/// The field at fault, by name: the order number or the openid is too long for a red packet, or the client address
+/// is missing where the product needs one, is not IPv4 for a red packet, or has more than 32 characters for a
+/// transfer.
 pub fn parameters(
     product: Product,
     request: &SendRequest,
@@ -47,7 +48,7 @@ pub fn parameters(
     match product {
         Product::Redpack => {
             let mut fields = red_packet(request, texts, openid)?;
-            // String(15) holds no IPv6 address.
+            // WeChat's String(15) holds no IPv6 address.
             match client_ip {
                 Some(IpAddr::V4(address)) => fields.set("client_ip", address.to_string()),
                 Some(IpAddr::V6(_)) => {
@@ -87,7 +88,7 @@ pub fn parameters(
     }
 }
 
-/// What both kinds of red packets share.
+/// The fields that both kinds of red packets share.
 fn red_packet(request: &SendRequest, texts: &Texts, openid: &OpenId) -> Result<Fields<'static>, ApiError> {
     if !request.order_no.fits_red_packet() {
         return Err(ApiError::field(

@@ -1,6 +1,7 @@
-//! What an answer, a query and a notification about a bill prove. Document: wechat-pay.md, sections 2, 9, 10 and 11.
+//! What a response, a query and a notification about a bill prove (`docs/wechat-pay.md`, error codes and
+//! notifications).
 //!
-//! Nothing here is believed of an answer whose signature is wrong: that is unknown, whatever it says.
+//! A response whose signature is wrong proves nothing, whatever it says: the order stays unknown.
 
 use super::state::{BillState, Stage};
 use crate::day::beijing_text;
@@ -10,17 +11,17 @@ use crate::json;
 use crate::order::Order;
 use crate::outcome::{Class, Evidence, Finding, Found, Refusal};
 
-/// What is known of an answer's signature, where it is not wrong.
+/// What is known of a response's signature, if it is not wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signature {
     /// It is WeChat Pay's.
     Verified,
-    /// There is none at all. Refusals may come without one, and are believed on TLS alone; nothing else is.
-    /// Source: wechat-pay.md, section 9, "non-2xx answers".
+    /// There is none at all. Error responses may come without one and are believed on TLS alone; nothing else is
+    /// (`docs/wechat-pay.md`, signatures).
     Absent,
 }
 
-/// The class of an error code. What is not listed is unknown. Source: wechat-pay.md, sections 9 and 10.
+/// The class of an error code; a code that is not listed is unknown (`docs/wechat-pay.md`, error codes).
 #[must_use]
 pub fn class(code: &str) -> Class {
     match code {
@@ -31,19 +32,19 @@ pub fn class(code: &str) -> Class {
         | "FREQUENCY_LIMIT_EXCEED"
         | "RATELIMIT_EXCEEDED" => Class::RejectedUnprocessed,
         "NOT_ENOUGH" => Class::Refused,
-        // Says "turned away" and "known with other parameters" alike, by its text alone: the query decides.
+        // Means "turned away" or "known with other parameters", and only its text tells which: the query decides.
         "INVALID_REQUEST" => Class::Conflict,
         _ => Class::Unknown,
     }
 }
 
-/// What an answer is, before it is looked at for one order.
+/// What a response is, before it is compared with an order.
 enum Said<'a> {
     /// 200, signed: a bill.
     Bill(Fields<'a>),
     /// 4xx with a code.
     Failure { code: String, text: String },
-    /// Nothing that is documented.
+    /// Nothing that WeChat Pay documents; says why.
     Nothing(String),
 }
 
@@ -80,11 +81,11 @@ fn read(status: u16, signature: &Result<Signature, String>, body: &[u8]) -> Said
     }
 }
 
-/// What the answer to making a bill proves.
+/// What the response to making a bill proves.
 ///
-/// A bill that waits for its user, or is past that, is accepted. One that WeChat has only taken (`ACCEPTED`,
-/// `PROCESSING`) is unknown: it has no `package_info` yet, without which the user could never confirm it, and a repeat
-/// fetches that.
+/// A bill that waits for its user, or is past that, is accepted. A bill that WeChat has only taken (`ACCEPTED`,
+/// `PROCESSING`) is unknown: it has no `package_info` yet, without which the user could never confirm it, and a
+/// repeat fetches that.
 #[must_use]
 pub fn evidence(order: &Order, status: u16, signature: &Result<Signature, String>, body: &[u8]) -> Evidence {
     let no_answer = |why: String| Evidence::no_answer(&why);
@@ -115,7 +116,7 @@ pub fn evidence(order: &Order, status: u16, signature: &Result<Signature, String
     }
 }
 
-/// What the answer to a query says. `expected`: amount and openid on record, where the order is.
+/// What the response to a query says. `expected`: amount and openid on record, if the order is on record.
 #[must_use]
 pub fn finding(
     key: &OrderKey,
@@ -132,23 +133,23 @@ pub fn finding(
     }
 }
 
-/// What came of asking to withdraw a bill.
+/// The result of a request to withdraw a bill.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Withdrawal {
-    /// WeChat Pay takes it back, or has; what it says of the bill now.
+    /// WeChat Pay is withdrawing the bill or has withdrawn it; what it says of the bill now.
     Taken(Finding),
-    /// WeChat Pay refuses to.
+    /// WeChat Pay refuses to withdraw it.
     Refused {
         /// Its code.
         code: String,
         /// Its text.
         text: String,
     },
-    /// Nobody knows: ask how the bill stands.
+    /// The result is unknown: ask for the bill's state.
     Unclear(String),
 }
 
-/// What the answer to a withdrawal says.
+/// What the response to a withdrawal says.
 #[must_use]
 pub fn withdrawal(
     key: &OrderKey,
@@ -169,19 +170,19 @@ pub fn withdrawal(
     }
 }
 
-/// What was inside a notification.
+/// The content of a notification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
-    /// Whose bill it is about.
+    /// The order that it is about.
     pub key: OrderKey,
     bill: Fields<'static>,
 }
 
 impl Notification {
-    /// Reads the text that was opened.
+    /// Reads the decrypted text.
     ///
     /// # Errors
-    /// When it names no merchant or no order number, then why.
+    /// Why it cannot be read: it is not a JSON object, or names no merchant or no order number.
     pub fn read(text: &str) -> Result<Self, String> {
         let bill = json::decode(text)?.into_owned();
         let mch_id = bill.characters("mch_id").or_else(|| bill.characters("mchid"));
@@ -194,7 +195,7 @@ impl Notification {
         })
     }
 
-    /// What it says of the order on record; unclear where it is about another amount or payee.
+    /// What it says of the order on record; unclear if it is about another amount or payee.
     #[must_use]
     pub fn finding(&self, order: &Order) -> Finding {
         bill_finding(&order.key, Some((order.amount, &order.openid)), &self.bill)
@@ -213,7 +214,7 @@ fn bill_finding(key: &OrderKey, expected: Option<(Fen, &OpenId)>, bill: &Fields<
         Stage::Accepted => Found::Accepted {
             fields: outcome_fields(bill),
         },
-        // A query tells no `package_info`, so that an unknown order stays unknown for a repeat to fetch it.
+        // A query tells no `package_info`. So an unknown order stays unknown, and a repeat fetches it.
         Stage::Waiting | Stage::Undecided => Found::Moving,
         Stage::Unpaid => Found::NotPaid(refusal(word, bill)),
     };
@@ -224,7 +225,8 @@ fn bill_finding(key: &OrderKey, expected: Option<(Fen, &OpenId)>, bill: &Fields<
     }
 }
 
-/// What in a bill cannot be about this order. The number must be there; the rest must agree as far as it is there.
+/// What in a bill cannot be about this order. The number must be there; the other fields must agree if they are
+/// there.
 fn contradiction(bill: &Fields<'_>, key: &OrderKey, expected: Option<(Fen, &OpenId)>) -> Option<String> {
     let says = |name: &str| {
         Some(format!(
@@ -257,7 +259,7 @@ fn refusal(word: &str, bill: &Fields<'_>) -> Refusal {
     }
 }
 
-/// The contract's names of what a bill carries.
+/// The fields of an accepted bill, in the contract's names.
 fn outcome_fields(bill: &Fields<'_>) -> Fields<'static> {
     let mut fields = Fields::with_capacity(3);
     if let Some(number) = bill.characters("transfer_bill_no") {
@@ -272,15 +274,15 @@ fn outcome_fields(bill: &Fields<'_>) -> Fields<'static> {
     fields
 }
 
-/// A moment in the contract's form: Beijing time.
+/// A time in the contract's form, in Beijing time.
 fn time(bill: &Fields<'_>, name: &str) -> Option<String> {
     let moment: jiff::Timestamp = bill.characters(name)?.parse().ok()?;
     let text = beijing_text(Millis(moment.as_millisecond()));
     (!text.is_empty()).then_some(text)
 }
 
-/// The status answer's fields in the contract's names. `status` is one of the contract's three words, and `reason` tells
-/// WeChat's own where that says more.
+/// The fields of the status response, in the contract's names. `status` is one of the contract's three words;
+/// `reason` is WeChat's own word if that says more.
 fn report(state: BillState, word: &str, bill: &Fields<'_>) -> Fields<'static> {
     let mut fields = Fields::with_capacity(9);
     fields.set("status", state.status());

@@ -1,5 +1,5 @@
-//! What is wrapped under the merchant's APIv3 key: notifications and platform certificates.
-//! Document: wechat-pay.md, sections 9 and 11.
+//! Decrypts what WeChat Pay encrypts under the merchant's APIv3 key: notifications and platform certificates
+//! (`docs/wechat-pay.md`, notifications). Signatures are in [`sign`](super::sign).
 
 use std::fmt;
 
@@ -15,12 +15,12 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::sign::VerifyingKey;
 use crate::ids::Millis;
 
-/// The only algorithm there is.
+/// The only algorithm that WeChat Pay documents.
 const ALGORITHM: &str = "AEAD_AES_256_GCM";
-/// The event of a bill that has come to its end.
+/// The event of a bill that has reached its final state.
 const BILL_FINISHED: &str = "MCHTRANSFER.BILL.FINISHED";
 
-/// A merchant's APIv3 key. `Debug` shows nothing of it.
+/// A merchant's APIv3 key. `Debug` does not reveal it.
 pub struct Apiv3Key(LessSafeKey);
 
 impl Apiv3Key {
@@ -31,10 +31,11 @@ impl Apiv3Key {
         Some(Self(LessSafeKey::new(key)))
     }
 
-    /// Opens a ciphertext (base64, with its tag at the end).
+    /// Decrypts a ciphertext (base64, with its tag at the end).
     ///
     /// # Errors
-    /// When the nonce is not 12 bytes, or the text is not one that was wrapped under this key, then why.
+    /// [`Unopened`] if the algorithm is another one, the nonce is not 12 bytes, or the text is not base64 or was
+    /// not encrypted under this key.
     pub fn open(&self, sealed: &Sealed) -> Result<Vec<u8>, Unopened> {
         if sealed.algorithm != ALGORITHM {
             return Err(Unopened::Algorithm);
@@ -58,21 +59,21 @@ impl fmt::Debug for Apiv3Key {
     }
 }
 
-/// Something wrapped.
+/// An encrypted text, as WeChat Pay sends it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Sealed {
-    /// How it is wrapped.
+    /// The name of the algorithm.
     pub algorithm: String,
     /// Base64 of ciphertext and tag.
     pub ciphertext: String,
-    /// What is authenticated beside it; may be empty or absent.
+    /// The data that is authenticated with it; may be empty or absent.
     #[serde(default)]
     pub associated_data: String,
-    /// 12 bytes as text.
+    /// The nonce: 12 bytes of text.
     pub nonce: String,
 }
 
-/// Why something wrapped was not opened.
+/// Why an encrypted text was not decrypted or not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
     /// Another algorithm.
@@ -84,13 +85,13 @@ pub enum Unopened {
     /// Not base64.
     #[error("its ciphertext is not base64")]
     Base64,
-    /// Another key, or tampered with.
+    /// Encrypted under another key, or changed.
     #[error("it does not open with this merchant's apiv3_key")]
     Key,
-    /// Not the envelope that is documented; says what is amiss.
+    /// Not in the documented form; says what is wrong.
     #[error("it is not as documented: {0}")]
     Form(String),
-    /// About something else.
+    /// About another event.
     #[error("its event {0} is not one of transfer bills")]
     Event(String),
 }
@@ -101,10 +102,11 @@ struct Envelope {
     resource: Sealed,
 }
 
-/// Opens a notification about a bill, whose signature was verified before, and returns the JSON text inside.
+/// Decrypts a notification about a bill and returns the JSON text inside. The caller must have verified its
+/// signature.
 ///
 /// # Errors
-/// When it is not as documented, not about a bill's end, or wrapped under another key, then [`Unopened`].
+/// [`Unopened`] if it is not in the documented form, not about a bill's end, or encrypted under another key.
 pub fn open_notification(body: &[u8], key: &Apiv3Key) -> Result<String, Unopened> {
     let form = |error: &dyn fmt::Display| Unopened::Form(error.to_string());
     let envelope: Envelope = serde_json::from_slice(body).map_err(|error| form(&error))?;
@@ -114,16 +116,16 @@ pub fn open_notification(body: &[u8], key: &Apiv3Key) -> Result<String, Unopened
     String::from_utf8(key.open(&envelope.resource)?).map_err(|error| form(&error))
 }
 
-/// A platform certificate: the older way in which WeChat Pay's key is known, and replaced.
+/// A platform certificate: the older way in which WeChat Pay publishes and replaces its key.
 #[derive(Debug)]
 pub struct PlatformCertificate {
     /// Its serial number, as `Wechatpay-Serial` names it.
     pub serial: String,
     /// Its key.
     pub key: VerifyingKey,
-    /// From when on it is in force.
+    /// From when it is valid.
     pub not_before: Millis,
-    /// Until when it is in force.
+    /// Until when it is valid.
     pub not_after: Millis,
 }
 
@@ -138,18 +140,18 @@ struct Listed {
     encrypt_certificate: Sealed,
 }
 
-/// A certificate's serial number, hexadecimal, upper case, as WeChat Pay shows it.
+/// A certificate's serial number in upper-case hexadecimal, as WeChat Pay shows it.
 #[must_use]
 pub fn serial_no(certificate: &X509Certificate<'_>) -> String {
     let serial = certificate.raw_serial();
     HEXUPPER.encode(serial.strip_prefix(&[0]).unwrap_or(serial))
 }
 
-/// Reads the answer of `GET /v3/certificates`. Nothing of it may be believed before its signature was verified with one of
-/// these certificates or an earlier one.
+/// Reads the response of `GET /v3/certificates`. The caller must not believe any of it before it has verified its
+/// signature with one of these certificates or an earlier one.
 ///
 /// # Errors
-/// When any of it is not as documented or does not open, then [`Unopened`].
+/// [`Unopened`] if any of it is not in the documented form or does not decrypt.
 pub fn certificates(body: &[u8], key: &Apiv3Key) -> Result<Vec<PlatformCertificate>, Unopened> {
     let form = |what: &dyn fmt::Display| Unopened::Form(what.to_string());
     let listed: Certificates = serde_json::from_slice(body).map_err(|error| form(&error))?;

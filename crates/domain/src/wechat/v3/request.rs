@@ -1,41 +1,42 @@
-//! A bill's parameters: exactly the documented fields, as they are recorded by the claim and sent in every attempt.
-//! Document: wechat-pay.md, sections 10 and 12.
+//! A bill's parameters: exactly the documented fields (`docs/wechat-pay.md`). The claim records them and every
+//! attempt sends them.
 
 use crate::contract::error::ApiError;
 use crate::contract::send::SendRequest;
 use crate::fields::{Fields, Value};
 use crate::ids::OpenId;
 
-/// Limits in characters. Source: wechat-pay.md, section 10.
+/// WeChat's limits, in characters.
 const TRANSFER_REMARK: usize = 32;
-/// The same of a report's `info_content`; its `info_type` has [`INFO_TYPE`].
+/// The limit of a report's `info_content`, in characters; [`INFO_TYPE`] limits its `info_type`.
 pub const INFO_CONTENT: usize = 32;
-/// Characters of a report's `info_type`.
+/// The limit of a report's `info_type`, in characters.
 pub const INFO_TYPE: usize = 15;
 
-/// The least amount in fen, and the one from which on the payee's name is asked for, which the contract does not carry.
-/// Source: wechat-pay.md, section 10, `transfer_amount` and `user_name`. What a merchant's scene allows lies between.
+/// The least `transfer_amount` in fen, and the amount from which WeChat asks for the payee's name (`user_name`),
+/// which the contract does not carry. What a merchant's scene allows lies between the two.
 const LEAST: i64 = 10;
 const NEEDS_NAME: i64 = 200_000;
 
-/// What a merchant's bills say beside the request.
+/// What a merchant's bills say in addition to the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scene {
     /// The transfer scene.
     pub id: String,
-    /// What the user sees that the money is for.
+    /// What the user is told that the money is for.
     pub perception: Option<String>,
-    /// What the scene asks to be reported: `info_type`, and a text in which `{actName}` and `{remark}` are filled in.
+    /// What the scene requires to be reported: `info_type`, and a text in which `{actName}` and `{remark}` are
+    /// filled in.
     pub reports: Vec<(String, String)>,
-    /// Where notifications go.
+    /// Where WeChat Pay sends notifications.
     pub notify_url: Option<String>,
 }
 
 /// Composes the parameters.
 ///
 /// # Errors
-/// When the amount is below 10 fen or needs the payee's name, or `remark`, or what is reported of the scene, has nothing
-/// left that v3 takes, then the fault, by name. WeChat Pay would answer these by a code that leaves the order in doubt.
+/// The field at fault, by name: the amount is below 10 fen or needs the payee's name, or v3 takes no character of
+/// `remark` or of a report. WeChat Pay would answer these with a code that leaves the order in doubt.
 pub fn parameters(
     request: &SendRequest,
     scene: &Scene,
@@ -79,14 +80,14 @@ pub fn parameters(
         })
         .collect::<Result<_, ApiError>>()?;
     let reports = serde_json::Value::Array(reports).to_string();
-    // A name that is not there cannot be there twice.
+    // Cannot fail: the name is not there yet.
     let _added = fields
         .push("transfer_scene_report_infos".into(), Value::Raw(reports.into()))
         .is_ok();
     Ok(fields)
 }
 
-/// Fills a template in one pass, so that a `{remark}` inside an `actName` stays what it is.
+/// Fills a template in one pass, so that a `{remark}` inside an `actName` stays as it is.
 fn fill(template: &str, request: &SendRequest) -> String {
     let mut text = String::new();
     let mut rest = template;
@@ -107,8 +108,8 @@ fn fill(template: &str, request: &SendRequest) -> String {
     text
 }
 
-/// A text as v3 takes it: without characters beyond the basic plane, cut to `max` characters; always the same way, since
-/// WeChat compares a repeat parameter for parameter.
+/// A text in the form that v3 takes: without characters beyond the basic plane, cut to `max` characters. Equal
+/// texts give equal results, since WeChat compares a repeat parameter for parameter.
 fn shown(name: &str, text: &str, max: usize) -> Result<String, ApiError> {
     let kept: String = text.chars().filter(|c| is_basic(*c)).take(max).collect();
     if kept.trim().is_empty() {
@@ -120,7 +121,7 @@ fn shown(name: &str, text: &str, max: usize) -> Result<String, ApiError> {
     Ok(kept)
 }
 
-/// Whether v3 takes a character: one to three bytes. Source: wechat-pay.md, section 9, "body".
+/// Whether v3 takes a character: one to three bytes in UTF-8 (`docs/wechat-pay.md`).
 #[must_use]
 pub fn is_basic(c: char) -> bool {
     c.len_utf8() <= 3

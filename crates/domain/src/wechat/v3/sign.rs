@@ -1,7 +1,7 @@
-//! Signatures of v3: requests signed with the merchant's key, answers and notifications verified with WeChat Pay's.
-//! Document: wechat-pay.md, section 9.
+//! Signatures of v3: signs requests with the merchant's key, and verifies responses and notifications with WeChat
+//! Pay's keys (`docs/wechat-pay.md`, signatures).
 //!
-//! RSA, PKCS#1 v1.5, SHA-256, in base64. Keys are parsed once, when they are read.
+//! RSA, PKCS#1 v1.5, SHA-256, in base64. A key is parsed once, when it is read.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use crate::ids::{MchId, Millis};
 
 /// The scheme of the `Authorization` header.
 const SCHEME: &str = "WECHATPAY2-SHA256-RSA2048";
-/// How far a signed moment may lie from ours. Source: wechat-pay.md, section 9, "clock".
+/// How far a signature's timestamp may lie from our clock (`docs/wechat-pay.md`, signatures).
 pub const FRESHNESS: Duration = Duration::from_secs(300);
-/// How the signatures of WeChat's probes begin: wrong on purpose, to see that they are refused.
+/// How the signatures of WeChat's probes begin. They are wrong on purpose, to test that receivers refuse them.
 const PROBE: &str = "WECHATPAY/SIGNTEST/";
 
 /// Why a key cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// No key of the kind in the PEM text.
+    /// The PEM text holds no key of this kind.
     #[error("holds no {0} in PEM: give the whole text, from its BEGIN line to its END line")]
     NoKey(&'static str),
     /// Not RSA, or not of 2048 to 8192 bits.
@@ -35,24 +35,25 @@ pub enum KeyError {
     NotRsa,
 }
 
-/// A merchant's private key, which signs its requests. `Debug` shows nothing of it.
+/// A merchant's private key, which signs its requests. `Debug` does not reveal it.
 pub struct SigningKey(KeyPair);
 
 impl SigningKey {
     /// Reads a private key (PKCS#8 or PKCS#1) from PEM.
     ///
     /// # Errors
-    /// When there is none or it is not RSA, then [`KeyError`].
+    /// [`KeyError`] if there is none or it is not RSA.
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
         let key =
             PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError::NoKey("private key"))?;
         Self::from_der(key)
     }
 
-    /// Takes a private key that was read elsewhere, and wipes it.
+    /// Takes a private key that was read elsewhere, and wipes it. A key in SEC1 form is refused without being
+    /// wiped.
     ///
     /// # Errors
-    /// When it is not RSA, then [`KeyError::NotRsa`].
+    /// [`KeyError::NotRsa`] if it is not RSA.
     pub fn from_der(mut key: PrivateKeyDer<'static>) -> Result<Self, KeyError> {
         let pair = match &key {
             PrivateKeyDer::Pkcs1(der) => KeyPair::from_der(der.secret_pkcs1_der()),
@@ -63,10 +64,10 @@ impl SigningKey {
         pair.map(Self).map_err(|_| KeyError::NotRsa)
     }
 
-    /// The signature of a message, in base64.
+    /// Signs a message, in base64.
     ///
     /// # Errors
-    /// When the library fails, which no message brings about.
+    /// The library's error, which no message causes.
     pub fn sign(&self, message: &[u8]) -> Result<String, aws_lc_rs::error::Unspecified> {
         let mut signature = vec![0; self.0.public_modulus_len()];
         self.0
@@ -81,14 +82,14 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A public key of WeChat Pay, which verifies its answers and notifications.
+/// A public key of WeChat Pay, which verifies its responses and notifications.
 pub struct VerifyingKey(ParsedPublicKey);
 
 impl VerifyingKey {
     /// Reads a public key from PEM.
     ///
     /// # Errors
-    /// When there is none or it is not RSA, then [`KeyError`].
+    /// [`KeyError`] if there is none or it is not RSA.
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
         let key = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes())
             .map_err(|_| KeyError::NoKey("public key"))?;
@@ -98,14 +99,14 @@ impl VerifyingKey {
     /// Takes the DER of a `SubjectPublicKeyInfo` or of an `RSAPublicKey`.
     ///
     /// # Errors
-    /// When it is not RSA, then [`KeyError::NotRsa`].
+    /// [`KeyError::NotRsa`] if it is not RSA.
     pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
         ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der)
             .map(Self)
             .map_err(|_| KeyError::NotRsa)
     }
 
-    /// Whether a signature in base64 is this key's over a message.
+    /// Whether `signature`, in base64, is this key's signature of a message.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &str) -> bool {
         STANDARD
@@ -120,7 +121,7 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-/// The text that a request's signature is over. `path` as it is sent, with its query.
+/// The text that a request's signature covers. `path` is the path as sent, with its query.
 #[must_use]
 pub fn request_message(method: &str, path: &str, seconds: i64, nonce: &str, body: &str) -> String {
     format!("{method}\n{path}\n{seconds}\n{nonce}\n{body}\n")
@@ -135,7 +136,7 @@ pub fn authorization(mch_id: &MchId, serial: &str, seconds: i64, nonce: &str, si
     )
 }
 
-/// The headers that sign an answer or a notification, as they came.
+/// The headers that sign a response or a notification, as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signed<'a> {
     /// `Wechatpay-Timestamp`: seconds since 1970.
@@ -154,24 +155,24 @@ pub enum Unverified {
     /// Signed too long ago, or in the future.
     #[error("it was signed at {0}, more than 5 minutes from this machine's time")]
     Stale(String),
-    /// Wrong on purpose: WeChat looks whether it is refused.
+    /// Wrong on purpose: WeChat tests whether we refuse it.
     #[error("it carries a probe of WeChat's in place of a signature")]
     Probe,
-    /// Not the key's signature of these bytes.
+    /// Not this key's signature of these bytes.
     #[error("its signature is not that of the key {0}")]
     Wrong(String),
 }
 
-/// The text that an answer's or a notification's signature is over: the body as it was received.
+/// The text that the signature of a response or a notification covers. `body` is the body as received.
 #[must_use]
 pub fn answer_message(timestamp: &str, nonce: &str, body: &[u8]) -> Vec<u8> {
     [timestamp.as_bytes(), b"\n", nonce.as_bytes(), b"\n", body, b"\n"].concat()
 }
 
-/// Whether something was signed within [`FRESHNESS`] of `now`.
+/// Checks that something was signed within [`FRESHNESS`] of `now`.
 ///
 /// # Errors
-/// When not, then [`Unverified::Stale`].
+/// [`Unverified::Stale`] if it was not, or if the timestamp is not a number.
 pub fn fresh(signed: Signed<'_>, now: Millis) -> Result<(), Unverified> {
     let seconds: Option<i64> = signed.timestamp.parse().ok();
     let at = seconds.and_then(|seconds| seconds.checked_mul(1000)).map(Millis);
@@ -182,10 +183,10 @@ pub fn fresh(signed: Signed<'_>, now: Millis) -> Result<(), Unverified> {
     }
 }
 
-/// Verifies an answer or a notification with the key that its serial names.
+/// Verifies a response or a notification with the key that its serial names.
 ///
 /// # Errors
-/// When it was not signed within 5 minutes of `now`, or not by this key, then [`Unverified`].
+/// [`Unverified`] if it was not signed within 5 minutes of `now`, or not by this key.
 pub fn verify(signed: Signed<'_>, body: &[u8], key: &VerifyingKey, now: Millis) -> Result<(), Unverified> {
     fresh(signed, now)?;
     if signed.signature.starts_with(PROBE) {
@@ -205,7 +206,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// WeChat's documented samples and those of its SDKs' suites; each names its source.
+    /// WeChat's documented samples and those of its SDKs' test suites; each names its source.
     pub(crate) fn vectors(algorithm: &str) -> Vec<Value> {
         let all: Vec<Value> =
             serde_json::from_str(include_str!("../../../tests/data/wechat-sign-vectors.json")).unwrap();

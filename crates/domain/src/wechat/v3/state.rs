@@ -1,22 +1,22 @@
-//! The states of a bill: which are final, what each means for the order, and the contract's word for it.
-//! Document: wechat-pay.md, sections 2 (rule 7), 10 and 12.
+//! The states of a bill: which are final, what each means for the order, and the contract's word for it
+//! (`docs/wechat-pay.md`).
 
 /// A bill's state, in WeChat's spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BillState {
-    /// Taken; neither funded nor made yet. A repeat is told what became of it.
+    /// WeChat has taken the request, but neither funded nor made the bill yet. A repeat is told what became of it.
     Accepted,
-    /// The funds are being locked, and may lack.
+    /// WeChat is locking the funds, and they may be too few.
     Processing,
     /// Made and funded: the user must confirm it within 24 hours.
     WaitUserConfirm,
-    /// The user has confirmed; on its way.
+    /// The user has confirmed; the money is on its way.
     Transfering,
     /// Paid.
     Success,
     /// Not paid; a new payment needs a new number.
     Fail,
-    /// Being withdrawn.
+    /// WeChat is withdrawing it.
     Canceling,
     /// Withdrawn; not paid.
     Cancelled,
@@ -25,9 +25,9 @@ pub enum BillState {
 /// What a state says about the money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Not made for good: nothing is known.
+    /// Not decided: nothing is known about the money.
     Undecided,
-    /// Made, waiting for the user, who needs the answer's `package_info` to confirm it.
+    /// Made, and waiting for the user, who needs `package_info` from the response to confirm it.
     Waiting,
     /// Made and confirmed.
     Accepted,
@@ -36,7 +36,7 @@ pub enum Stage {
 }
 
 impl BillState {
-    /// Reads WeChat's word; `None` for one that is not documented.
+    /// Reads WeChat's word; `None` if WeChat does not document it.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Some(match word {
@@ -63,13 +63,13 @@ impl BillState {
         }
     }
 
-    /// Whether nothing follows it.
+    /// Whether no other state follows.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Success | Self::Fail | Self::Cancelled)
     }
 
-    /// The contract's `status` (specification, section 2.4): transfers know three words.
+    /// The contract's `status` for it (`docs/api.md`): there are three words for transfers.
     #[must_use]
     pub fn status(self) -> &'static str {
         match self {

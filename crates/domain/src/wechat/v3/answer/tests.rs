@@ -1,4 +1,5 @@
-//! What answers, queries, withdrawals and notifications prove: every state, every code, and everything that is no answer.
+//! What responses, queries, withdrawals and notifications prove: every state, every code, and everything that is
+//! not an answer.
 
 use super::*;
 use crate::order::Destination;
@@ -101,7 +102,7 @@ fn every_code_of_the_document_and_the_unlisted() {
     ] {
         let body = format!(r#"{{"code":"{code}","message":"m"}}"#);
         assert_eq!(outcome(status, &GOOD, &body), format!("{means:?} {code}"));
-        // A server that is broken does not know what it has done.
+        // A broken server does not know what it has done.
         assert_eq!(outcome(500, &GOOD, &body), "unknown", "{code}");
     }
 }
