@@ -24,6 +24,7 @@ mod support;
 
 mod access;
 mod admin_port;
+mod api_document;
 mod bad_input;
 mod bills;
 mod bills_keys;

@@ -2,6 +2,7 @@
 
 pub mod load;
 pub mod otlp;
+pub mod schema;
 pub mod sidecar;
 pub mod wire;
 

@@ -27,6 +27,19 @@ pub enum ErrCode {
 }
 
 impl ErrCode {
+    /// Every code. docs/api.md and docs/openapi.json list the same ones.
+    pub const ALL: [Self; 9] = [
+        Self::ParamError,
+        Self::OpenidError,
+        Self::SystemError,
+        Self::Processing,
+        Self::NoAuth,
+        Self::SignError,
+        Self::AmountLimit,
+        Self::FreqLimit,
+        Self::NotFound,
+    ];
+
     /// The code as it is written in `errCode`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

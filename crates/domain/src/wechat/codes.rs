@@ -84,6 +84,11 @@ pub fn class(product: Product, code: &str) -> Class {
     find(table(product), code).unwrap_or(Unknown)
 }
 
+/// Every code that WeChat documents for a payout of this product.
+pub fn listed(product: Product) -> impl Iterator<Item = &'static str> {
+    table(product).iter().map(|(code, _)| *code)
+}
+
 /// Whether WeChat documents a code as a failure of this product. Beside a success such a code is a contradiction.
 #[must_use]
 pub fn is_listed(product: Product, code: &str) -> bool {
