@@ -16,8 +16,8 @@ use crate::openids::cache::CacheSettings;
 use crate::openids::file::FileIdentity;
 use crate::openids::redis::RedisIdentity;
 use crate::payouts::audit::Audit;
-use crate::payouts::merchant::{Merchant, MerchantKind};
-use crate::payouts::ports::{Identity, Ledger};
+use crate::payouts::merchant::Merchant;
+use crate::payouts::ports::{Identity, Ledger, Upstream};
 use crate::payouts::watch::Contact;
 use crate::payouts::{Payouts, Settings};
 use crate::private;
@@ -25,15 +25,12 @@ use crate::redis::{self, Options, RedisLink};
 use crate::rng::SystemRng;
 use crate::server::budget::{Budget, Wanted};
 use crate::telemetry::metrics::{Expiring, Metrics};
-use crate::upstream::handler::{HandlerFormat, HandlerUpstream};
+use crate::upstream::handler::HandlerUpstream;
 use crate::upstream::http_client::Client;
 use crate::upstream::wechat_v2::{Hosts, WechatUpstream};
 use crate::upstream::wechat_v3::{BillCredentials, BillUpstream};
 use payout_domain::contract::answer::Disclosure;
-use payout_domain::encoding::Encoding;
-use payout_domain::order::step::Policy;
 use payout_domain::route::MerchantPattern;
-use payout_domain::wechat::v2::Texts;
 
 /// How long a connection to a handler may take to open: it stands beside us, or close by.
 const HANDLER_CONNECT: std::time::Duration = std::time::Duration::from_secs(3);
@@ -77,53 +74,78 @@ fn merchant(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> anyhow::Result<(MerchantPattern, Arc<Merchant>)> {
-    let merchant = match &entry.to {
-        To::Handler(handler) => handler_merchant(handler, &entry.name, clock, metrics),
-        To::Wechat(merchant) => wechat_merchant(config, merchant, &entry.name, clock, metrics),
-        To::TransferBill(merchant) => bill_merchant(config, merchant, &entry.name, clock, metrics),
+    let (name, wechat) = (&entry.name, &config.wechat);
+    let hosts = || hosts(wechat, name, metrics);
+    let upstream: anyhow::Result<Arc<dyn Upstream>> = match &entry.to {
+        To::Handler(handler) => handler_upstream(handler, name, clock, metrics).map(|it| Arc::new(it) as _),
+        To::Wechat(merchant) => wechat_upstream(merchant, hosts(), clock).map(|it| Arc::new(it) as _),
+        To::TransferBill(merchant) => bill_upstream(merchant, hosts(), clock).map(|it| Arc::new(it) as _),
     };
     let merchant = Merchant {
+        kind: entry.to.kind(),
+        upstream: upstream.with_context(|| name.clone())?,
+        policy: entry.to.policy(wechat),
         is_settle_only: entry.settle_only,
-        ..merchant.with_context(|| entry.name.clone())?
+        contact: Contact::default(),
+        takes_credentials: entry.to.takes_credentials(),
     };
     Ok((entry.pattern.clone(), Arc::new(merchant)))
 }
 
-fn handler_merchant(
+fn handler_upstream(
     handler: &config::Handler,
     name: &str,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
-) -> anyhow::Result<Merchant> {
+) -> anyhow::Result<HandlerUpstream> {
     let tls = tls_config(None, None)?;
     let client = Client::new(handler.url.clone(), tls, HANDLER_CONNECT, handler.timeout)?;
-    let format = match handler.format {
-        config::HandlerFormat::Json => Some(Encoding::Json),
-        config::HandlerFormat::Xml => Some(Encoding::Xml),
-        config::HandlerFormat::Same => None,
-    };
-    let upstream = HandlerUpstream {
+    Ok(HandlerUpstream {
         client: client.watched(name, Some(metrics)),
-        format: format.map_or(HandlerFormat::Same, HandlerFormat::Always),
+        format: handler.format.fixed(),
         longest: HANDLER_CONNECT.saturating_add(handler.timeout),
         token: handler.token.clone(),
         clock: Arc::clone(clock),
-    };
-    Ok(Merchant {
-        kind: MerchantKind::Handler {
-            format,
-            id: handler.id.clone(),
-            formerly: handler.formerly.clone(),
-        },
-        upstream: Arc::new(upstream),
-        policy: Policy {
-            refuses_doubles: handler.idempotent,
-            not_found_after: handler.not_found_after,
-        },
-        is_settle_only: false,
-        contact: Contact::default(),
-        takes_credentials: handler.forward_credentials,
     })
+}
+
+fn wechat_upstream(
+    merchant: &config::WechatMerchant,
+    hosts: Hosts,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<WechatUpstream> {
+    let certificate = merchant.certificate.as_ref().map(|c| ClientCertificate {
+        chain: c.chain(),
+        key: c.key(),
+    });
+    let upstream = WechatUpstream::new(
+        hosts,
+        merchant.api_key.clone(),
+        certificate.as_ref(),
+        Arc::clone(clock),
+    )?;
+    Ok(upstream)
+}
+
+fn bill_upstream(
+    merchant: &config::BillMerchant,
+    hosts: Hosts,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<BillUpstream> {
+    let credentials = BillCredentials {
+        mch_id: merchant.mch_id.clone(),
+        serial_no: merchant.serial_no.clone(),
+        key: Arc::clone(&merchant.key),
+        public_key: merchant.public_key.clone(),
+        apiv3_key: merchant.apiv3_key.clone(),
+    };
+    let upstream = BillUpstream::new(
+        hosts,
+        credentials,
+        merchant.notify_path.clone(),
+        Arc::clone(clock),
+    )?;
+    Ok(upstream)
 }
 
 fn hosts(wechat: &config::Wechat, name: &str, metrics: &Metrics) -> Hosts {
@@ -136,80 +158,6 @@ fn hosts(wechat: &config::Wechat, name: &str, metrics: &Metrics) -> Hosts {
         name: name.to_owned(),
         metrics: metrics.clone(),
     }
-}
-
-fn bill_merchant(
-    config: &Config,
-    merchant: &config::BillMerchant,
-    name: &str,
-    clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-) -> anyhow::Result<Merchant> {
-    let credentials = BillCredentials {
-        mch_id: merchant.mch_id.clone(),
-        serial_no: merchant.serial_no.clone(),
-        key: Arc::clone(&merchant.key),
-        public_key: merchant.public_key.clone(),
-        apiv3_key: merchant.apiv3_key.clone(),
-    };
-    let upstream = BillUpstream::new(
-        hosts(&config.wechat, name, metrics),
-        credentials,
-        merchant.notify_path.clone(),
-        Arc::clone(clock),
-    )?;
-    Ok(Merchant {
-        kind: MerchantKind::TransferBill {
-            scene: merchant.scene.clone(),
-        },
-        upstream: Arc::new(upstream),
-        policy: Policy {
-            refuses_doubles: true,
-            not_found_after: config.wechat.not_found_after,
-        },
-        is_settle_only: false,
-        contact: Contact::default(),
-        takes_credentials: false,
-    })
-}
-
-fn wechat_merchant(
-    config: &Config,
-    merchant: &config::WechatMerchant,
-    name: &str,
-    clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-) -> anyhow::Result<Merchant> {
-    let wechat = &config.wechat;
-    let certificate = merchant.certificate.as_ref().map(|c| ClientCertificate {
-        chain: c.chain(),
-        key: c.key(),
-    });
-    let upstream = WechatUpstream::new(
-        hosts(wechat, name, metrics),
-        merchant.api_key.clone(),
-        certificate.as_ref(),
-        Arc::clone(clock),
-    )?;
-    let texts = Texts {
-        send_name: merchant.send_name.clone(),
-        wishing: merchant.wishing.clone(),
-        scene_id: merchant.scene_id.clone(),
-    };
-    Ok(Merchant {
-        kind: MerchantKind::Wechat {
-            product: merchant.product,
-            texts,
-        },
-        upstream: Arc::new(upstream),
-        policy: Policy {
-            refuses_doubles: true,
-            not_found_after: wechat.not_found_after,
-        },
-        is_settle_only: false,
-        contact: Contact::default(),
-        takes_credentials: merchant.request_credentials,
-    })
 }
 
 /// The whole flow, on the configured stores.

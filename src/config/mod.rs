@@ -21,19 +21,16 @@ use serde::Serialize;
 use crate::http::base_url::BaseUrl;
 use crate::redis::RedisUrl;
 use crate::telemetry::traces::Settings;
-use payout_domain::ids::{HandlerId, MchId, WxAppId};
+use payout_domain::ids::{MchId, WxAppId};
 use payout_domain::limits::Limits;
-use payout_domain::route::{MerchantPattern, most_specific};
+use payout_domain::route::most_specific;
 use payout_domain::secret::Secret;
-use payout_domain::wechat::Product;
-use payout_domain::wechat::v3::envelope::Apiv3Key;
-use payout_domain::wechat::v3::request::Scene;
-use payout_domain::wechat::v3::sign::{SigningKey, VerifyingKey};
 
 pub use certificate::{Certificate, CertificateError};
 pub use errors::{ConfigError, ConfigErrors, Location};
 pub use load::{environment, load};
-pub use raw::{HandlerFormat, LogFormat};
+pub use merchant::{BillMerchant, Handler, HandlerFormat, Merchant, To, WechatMerchant};
+pub use raw::LogFormat;
 pub use secret_ref::fingerprint;
 
 mod load;
@@ -57,8 +54,6 @@ mod check;
 mod resolve;
 
 mod stores;
-
-mod bill;
 
 mod merchant;
 
@@ -366,115 +361,6 @@ pub struct Wechat {
     /// How long WeChat must answer nothing but "no such order" before the order is refused. More than zero.
     #[serde(serialize_with = "redacted::span")]
     pub not_found_after: Duration,
-}
-
-/// One entry of `[[merchant]]`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Merchant {
-    /// The entry's name in messages, e.g. `merchant[0] 1900000109`.
-    #[serde(skip)]
-    pub name: String,
-    /// Which orders it takes.
-    #[serde(flatten, serialize_with = "redacted::pattern")]
-    pub pattern: MerchantPattern,
-    /// Where its orders go.
-    #[serde(flatten)]
-    pub to: To,
-    /// Whether the entry only settles its old orders. If true, it takes no new order.
-    pub settle_only: bool,
-}
-
-/// Where a merchant's orders go.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "to", rename_all = "lowercase")]
-pub enum To {
-    /// To the customer's own service.
-    Handler(Handler),
-    /// To WeChat Pay v2.
-    Wechat(WechatMerchant),
-    /// To WeChat Pay v3, merchant transfer.
-    #[serde(rename = "wechat")]
-    TransferBill(BillMerchant),
-}
-
-/// A customer's handler.
-#[derive(Clone, Debug, Serialize)]
-pub struct Handler {
-    /// Requests append the contract's path to it.
-    #[serde(rename = "handler_url")]
-    pub url: BaseUrl,
-    /// The handler's id in the orders that were sent to it.
-    #[serde(rename = "handler_id", serialize_with = "redacted::text")]
-    pub id: HandlerId,
-    /// Earlier ids of the same handler. The sidecar settles their orders here.
-    #[serde(serialize_with = "redacted::texts")]
-    pub formerly: Vec<HandlerId>,
-    /// The encoding of the requests to it.
-    #[serde(rename = "handler_format")]
-    pub format: HandlerFormat,
-    /// Whether the handler itself pays an order number only once.
-    pub idempotent: bool,
-    /// How long a response may take. More than zero.
-    #[serde(serialize_with = "redacted::span")]
-    pub timeout: Duration,
-    /// How long the handler must answer nothing but `NOT_FOUND` before the order is refused. At least
-    /// `timeout`.
-    #[serde(serialize_with = "redacted::span")]
-    pub not_found_after: Duration,
-    /// Whether the handler gets the credentials of the request.
-    pub forward_credentials: bool,
-    /// The token that the sidecar sends with each call, so that the handler can tell it from a proxied request.
-    /// Visible ASCII.
-    #[serde(rename = "handler_token")]
-    pub token: Option<Secret>,
-}
-
-/// A merchant at WeChat Pay.
-#[derive(Clone, Debug, Serialize)]
-pub struct WechatMerchant {
-    /// The product that pays.
-    pub product: Product,
-    /// The sender that the red packet shows, 1 to 32 characters. Empty only for [`Product::Transfer`].
-    pub send_name: String,
-    /// The wish that the red packet shows, 1 to 128 characters. Empty only for [`Product::Transfer`].
-    pub wishing: String,
-    /// WeChat's scene.
-    pub scene_id: Option<String>,
-    /// The APIv2 key, 32 characters. `None` only with `request_credentials`.
-    pub api_key: Option<Secret>,
-    /// The merchant's certificate and key. `None` only with `request_credentials`, or if `base_url` is plain
-    /// `http`.
-    #[serde(serialize_with = "redacted::certificate")]
-    pub certificate: Option<Arc<Certificate>>,
-    /// Whether the sidecar uses the credentials that a request carries.
-    pub request_credentials: bool,
-}
-
-/// A merchant at WeChat Pay v3. The keys are parsed; `Debug` shows nothing of them.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "product", rename = "transfer-bill")]
-pub struct BillMerchant {
-    /// The merchant number, which signs v3 requests together with `key`.
-    #[serde(skip)]
-    pub mch_id: MchId,
-    /// The private key that signs requests.
-    #[serde(serialize_with = "redacted::key")]
-    pub key: Arc<SigningKey>,
-    /// Serial number of the merchant's certificate, in upper-case hexadecimal.
-    pub serial_no: String,
-    /// Decrypts notifications and platform certificates. `None` only with a public key and without
-    /// notifications.
-    #[serde(serialize_with = "redacted::key")]
-    pub apiv3_key: Option<Arc<Apiv3Key>>,
-    /// WeChat Pay's public key with its id. `None`: the sidecar downloads platform certificates.
-    #[serde(flatten, serialize_with = "redacted::public_key")]
-    pub public_key: Option<(String, Arc<VerifyingKey>)>,
-    /// The texts of its bills that do not come from the request.
-    #[serde(flatten, serialize_with = "redacted::scene")]
-    pub scene: Scene,
-    /// The path of `notify_url`, which the main port serves.
-    #[serde(skip)]
-    pub notify_path: Option<String>,
 }
 
 /// Logs.

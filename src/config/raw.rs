@@ -26,7 +26,7 @@ pub(super) struct Raw {
     pub(super) backend: Backend,
     pub(super) wechat: Wechat,
     /// Where payouts go. An order takes the entry that matches its `mch_id` and `wx_app_id` most specifically.
-    pub(super) merchant: Vec<Merchant>,
+    pub(super) merchant: Vec<super::merchant::Keys>,
     pub(super) log: Log,
     pub(super) telemetry: Telemetry,
 }
@@ -245,132 +245,6 @@ pub(super) struct Wechat {
     /// How long WeChat must answer nothing but "no such order" before the order counts as not paid.
     #[default(Span::hours(24))]
     pub(super) not_found_after: Span,
-}
-
-/// A kind of upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum To {
-    /// Your own service.
-    Handler,
-    /// WeChat Pay.
-    Wechat,
-}
-
-/// The encoding of requests to a handler.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum HandlerFormat {
-    /// Always JSON.
-    Json,
-    /// Always XML.
-    Xml,
-    /// The encoding of the platform's request.
-    #[default]
-    Same,
-}
-
-/// A product of WeChat Pay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Product {
-    /// Cash red packet, v2.
-    Redpack,
-    /// Mini-program red packet, v2.
-    MiniProgramRedpack,
-    /// Payment to balance, v2.
-    Transfer,
-    /// Merchant transfer, v3.
-    TransferBill,
-}
-
-/// An upstream, and the orders that go there.
-#[derive(SmartDefault, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Merchant {
-    /// Merchant number. `*` or absent: any.
-    #[default = "*"]
-    pub(super) mch_id: String,
-    /// App id. `*` or absent: any.
-    #[default = "*"]
-    pub(super) wx_app_id: String,
-    /// `wechat`, or `handler`: your own service.
-    pub(super) to: Option<To>,
-    /// Keeps this entry to settle its old orders only, beside a new entry for the same merchant. It takes no
-    /// new orders.
-    pub(super) settle_only: bool,
-
-    /// Handler: scheme, host, port and optionally a path. Requests append the contract's path.
-    pub(super) handler_url: Option<String>,
-    /// Handler: its name in the orders that the sidecar sends to it. The sidecar asks no other handler about
-    /// them. Default: scheme, host, port and path of `handler_url`.
-    pub(super) handler_id: Option<String>,
-    /// Handler: earlier `handler_id`s or URLs of the same handler. The sidecar asks this handler about their
-    /// orders.
-    pub(super) formerly: Vec<String>,
-    /// Handler: the encoding of requests to it.
-    pub(super) handler_format: HandlerFormat,
-    /// Handler: whether it pays an order number only once by itself. Then the sidecar may send an order again.
-    pub(super) idempotent: bool,
-    /// Handler: how long a response may take. Then the outcome is unknown, and the sidecar queries it.
-    #[default(Span::seconds(10))]
-    pub(super) timeout: Span,
-    /// Handler: how long it must answer nothing but `NOT_FOUND` before an order counts as not paid. Default:
-    /// twice `timeout`, or 24h for an idempotent handler.
-    pub(super) not_found_after: Option<Span>,
-    /// Handler: whether it gets the credentials that a request carries.
-    pub(super) forward_credentials: bool,
-    /// Handler: the token that the sidecar sends with each call in `X-Handler-Token`. The sidecar removes this
-    /// header from every proxied request, so the handler can tell the sidecar's calls from others. Visible
-    /// ASCII.
-    pub(super) handler_token: Option<SecretRef>,
-
-    /// WeChat: the product that pays.
-    pub(super) product: Option<Product>,
-    /// Red packets: the sender that the user sees, at most 32 characters.
-    pub(super) send_name: Option<String>,
-    /// Red packets: the wish that the user sees, at most 128 characters.
-    pub(super) wishing: Option<String>,
-    /// Red packets: WeChat's scene, e.g. `PRODUCT_2`. WeChat requires it below 1 and above 200 yuan.
-    pub(super) scene_id: Option<String>,
-    /// WeChat v2: the APIv2 key, 32 characters (not the APIv3 key).
-    pub(super) api_key: Option<SecretRef>,
-    /// WeChat: the merchant's certificate (PEM).
-    pub(super) cert: Option<SecretRef>,
-    /// WeChat: the certificate's private key (PEM).
-    pub(super) key: Option<SecretRef>,
-    /// WeChat: `{ file = "…/apiclient_cert.p12" }` instead of `cert` and `key`. Its password is the merchant
-    /// number.
-    pub(super) p12: Option<SecretRef>,
-    /// WeChat: whether the sidecar uses the credentials that a request carries.
-    pub(super) request_credentials: bool,
-
-    /// v3: serial number of the merchant's certificate. Not needed with `cert` or `p12`.
-    pub(super) serial_no: Option<String>,
-    /// v3: the APIv3 key, 32 characters. It decrypts notifications and platform certificates.
-    pub(super) apiv3_key: Option<SecretRef>,
-    /// v3: id of WeChat Pay's public key. Without it the sidecar downloads platform certificates.
-    pub(super) public_key_id: Option<String>,
-    /// v3: WeChat Pay's public key (PEM).
-    pub(super) public_key: Option<SecretRef>,
-    /// v3: id of the transfer scene.
-    pub(super) transfer_scene_id: Option<String>,
-    /// v3: what the user sees as the reason for the payment.
-    pub(super) user_recv_perception: Option<String>,
-    /// v3: the report that the scene requires. The sidecar fills in `{actName}` and `{remark}`.
-    pub(super) scene_report_infos: Vec<SceneReportInfo>,
-    /// v3: the URL to which WeChat sends notifications. The main port serves its path.
-    pub(super) notify_url: Option<String>,
-}
-
-/// One line of a scene's report.
-#[derive(Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct SceneReportInfo {
-    /// The kind of information, in WeChat's words, e.g. `活动名称`.
-    pub(super) info_type: String,
-    /// The text. The sidecar fills in `{actName}` and `{remark}`.
-    pub(super) info_content: String,
 }
 
 /// The format of a log line.

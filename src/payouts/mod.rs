@@ -112,7 +112,7 @@ impl Settings {
     /// The entry that leads to where an order was sent: the only one that may send it again or ask about it.
     #[must_use]
     pub fn leads_to(&self, order: &Order) -> Option<Arc<Merchant>> {
-        let leads = |merchant: &Merchant| merchant.leads_to(&order.upstream);
+        let leads = |merchant: &Merchant| merchant.kind.leads_to(&order.upstream);
         let sends = |merchant: &Merchant| leads(merchant) && !merchant.is_settle_only;
         let (mch_id, app) = (&order.key.mch_id, &order.wx_app_id);
         self.entry(mch_id, app, sends)
@@ -126,7 +126,7 @@ impl Settings {
         let mut entries = self.merchants.iter();
         let is_meant = |pattern: &MerchantPattern| pattern.mch_id.as_ref().is_none_or(|id| id == mch_id);
         entries
-            .any(|(pattern, merchant)| is_meant(pattern) && merchant.destination().is_wechat())
+            .any(|(pattern, merchant)| is_meant(pattern) && merchant.kind.destination().is_wechat())
             .then_some(WECHAT_QUERIES_PER_SECOND)
     }
 

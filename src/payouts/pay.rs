@@ -195,6 +195,7 @@ fn compose(
         None => request.client_address().map_err(Reply::NotTaken)?,
     };
     let (upstream, parameters) = merchant
+        .kind
         .compose(request, openid, client_ip, pay.asked)
         .map_err(Reply::NotTaken)?;
     let new = NewOrder {

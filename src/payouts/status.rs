@@ -108,7 +108,7 @@ impl Payouts {
             key: key.clone(),
             wx_app_id: request.wx_app_id.clone(),
             trade_record_id: request.trade_record_id,
-            upstream: merchant.destination(),
+            upstream: merchant.kind.destination(),
             encoding: asked,
             expected: None,
         };

@@ -24,32 +24,12 @@ use payout_domain::secret::Secret;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TOKEN: HeaderName = HeaderName::from_static(handler::TOKEN_HEADER);
 
-/// `handler_format`: which encoding a handler is addressed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandlerFormat {
-    /// Always this one.
-    Always(Encoding),
-    /// The encoding of the order's first request.
-    Same,
-}
-
-impl HandlerFormat {
-    /// The encoding for an order whose first request was in `first`.
-    #[must_use]
-    pub fn encoding(self, first: Encoding) -> Encoding {
-        match self {
-            Self::Always(encoding) => encoding,
-            Self::Same => first,
-        }
-    }
-}
-
 /// A handler.
 pub struct HandlerUpstream {
     /// Talks to it.
     pub client: Client,
-    /// In which encoding.
-    pub format: HandlerFormat,
+    /// `handler_format`: the encoding of every request to it; `None`: that of the order's first request.
+    pub format: Option<Encoding>,
     /// The longest that an attempt takes.
     pub longest: Duration,
     /// Sent with each call, so that the handler can tell it from a proxied one. Visible ASCII.
@@ -91,7 +71,7 @@ impl Upstream for HandlerUpstream {
                 why: super::moved(&order.upstream, "a handler"),
             };
         }
-        let encoding = self.format.encoding(order.encoding);
+        let encoding = self.format.unwrap_or(order.encoding);
         let body = handler::body(&order.parameters, credentials, encoding);
         let headers = match self.headers(encoding, Some(&order.key)) {
             Ok(headers) => headers,
@@ -112,7 +92,7 @@ impl Upstream for HandlerUpstream {
         if !matches!(question.upstream, Destination::Handler(_)) {
             return Finding::unclear(&super::moved(&question.upstream, "a handler"));
         }
-        let encoding = self.format.encoding(question.encoding);
+        let encoding = self.format.unwrap_or(question.encoding);
         let fields = handler::question(&question.key, &question.wx_app_id, question.trade_record_id);
         let body = handler::body(&fields.into(), credentials, encoding);
         let headers = match self.headers(encoding, None) {

@@ -54,6 +54,8 @@ pub mod day;
 
 pub mod limits;
 
+pub mod merchant;
+
 pub mod handler;
 
 pub mod wechat;

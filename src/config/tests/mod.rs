@@ -129,7 +129,11 @@ fn the_backend_is_spoken_to_in_plain_http_without_a_path_of_its_own() {
     ] {
         let found = mistakes(&format!("{LEAST}[backend]\nurl = \"{url}\"\n"), &[]);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains("backend.url") && found[0].contains(wrong), "{}", found[0]);
+        assert!(
+            found[0].contains("backend.url") && found[0].contains(wrong),
+            "{}",
+            found[0]
+        );
         assert!(!found[0].contains("pw@"), "{}", found[0]);
     }
 }

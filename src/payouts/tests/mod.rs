@@ -337,7 +337,7 @@ async fn an_order_stays_where_it_was_sent() {
         kept.is_settle_only = true;
         let renamed = || {
             let mut entry = world::handler_entry("http://new-name:80", std::sync::Arc::clone(&here), policy);
-            if let super::merchant::MerchantKind::Handler { formerly, .. } = &mut entry.kind {
+            if let payout_domain::merchant::MerchantKind::Handler { formerly, .. } = &mut entry.kind {
                 formerly.push(HandlerId::parse("http://here:80").unwrap());
             }
             entry

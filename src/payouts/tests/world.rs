@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::payouts::claim::Claim;
 use crate::payouts::events::{Observer, PayoutChanged};
-use crate::payouts::merchant::{Merchant, MerchantKind};
+use crate::payouts::merchant::Merchant;
 use crate::payouts::ports::{
     Identity, Inserted, Ledger, ListFilter, LookupError, OrderQuestion, Page, QueryRate, Replaced,
     StoreError, Upstream,
@@ -25,6 +25,7 @@ use payout_domain::contract::send::RequestCredentials;
 use payout_domain::fields::Fields;
 use payout_domain::ids::{HandlerId, LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
 use payout_domain::limits::Limits;
+use payout_domain::merchant::MerchantKind;
 use payout_domain::order::step::Policy;
 use payout_domain::order::{Order, State};
 use payout_domain::outcome::{Class, Evidence, Finding, Found};

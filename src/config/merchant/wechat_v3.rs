@@ -1,30 +1,106 @@
-//! Checks the `[[merchant]]` entries with `product = "transfer-bill"`: WeChat Pay v3's keys and texts.
+//! The entries with `product = "transfer-bill"`, WeChat Pay v3: their keys in the file, the checks, and what the program gets.
 //!
-//! The rules come from WeChat Pay's interface, see docs/wechat-pay.md ("signatures", "notifications").
-//! `merchant` checks the other kinds of entries.
+//! The rules come from WeChat Pay's interface, see docs/wechat-pay.md ("Bill fields", "Keys and certificates", "Notifications").
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, handler, key_names, wechat_v2};
+use crate::config::certificate::Certificate;
+use crate::config::check::Check;
+use crate::config::secret_ref::SecretRef;
+use crate::config::{address, redacted};
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
+use payout_domain::ids::MchId;
+use payout_domain::merchant::MerchantKind;
 use payout_domain::route::MerchantPattern;
 use payout_domain::wechat::v3::envelope::Apiv3Key;
 use payout_domain::wechat::v3::request::{INFO_CONTENT, INFO_TYPE, Scene, is_basic};
 use payout_domain::wechat::v3::sign::{SigningKey, VerifyingKey};
 
-use super::BillMerchant;
-use super::address;
-use super::certificate::Certificate;
-use super::check::Check;
-use super::merchant::{Entry, HANDLER_KEYS, V2_KEYS};
-
 /// The most characters of `transfer_scene_id` and of `notify_url` that WeChat Pay v3 accepts.
 const SCENE_ID: usize = 36;
 const NOTIFY_URL: usize = 256;
 
+/// Keys of `product = "transfer-bill"` only.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(in crate::config) struct Keys {
+    /// v3: serial number of the merchant's certificate. Not needed with `cert` or `p12`.
+    serial_no: Option<String>,
+    /// v3: the APIv3 key, 32 characters. It decrypts notifications and platform certificates.
+    apiv3_key: Option<SecretRef>,
+    /// v3: id of WeChat Pay's public key. Without it the sidecar downloads platform certificates.
+    public_key_id: Option<String>,
+    /// v3: WeChat Pay's public key (PEM).
+    public_key: Option<SecretRef>,
+    /// v3: id of the transfer scene.
+    transfer_scene_id: Option<String>,
+    /// v3: what the user sees as the reason for the payment.
+    user_recv_perception: Option<String>,
+    /// v3: the report that the scene requires. The sidecar fills in `{actName}` and `{remark}`.
+    scene_report_infos: Vec<SceneReportInfo>,
+    /// v3: the URL to which WeChat sends notifications. The main port serves its path.
+    notify_url: Option<String>,
+}
+
+/// One line of a scene's report.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct SceneReportInfo {
+    /// The kind of information, in WeChat's words, e.g. `活动名称`.
+    info_type: String,
+    /// The text. The sidecar fills in `{actName}` and `{remark}`.
+    info_content: String,
+}
+
+/// A merchant at WeChat Pay v3. The keys are parsed; `Debug` shows nothing of them.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "product", rename = "transfer-bill")]
+pub struct BillMerchant {
+    /// The merchant number, which signs v3 requests together with `key`.
+    #[serde(skip)]
+    pub mch_id: MchId,
+    /// The private key that signs requests.
+    #[serde(serialize_with = "redacted::key")]
+    pub key: Arc<SigningKey>,
+    /// Serial number of the merchant's certificate, in upper-case hexadecimal.
+    pub serial_no: String,
+    /// Decrypts notifications and platform certificates. `None` only with a public key and without
+    /// notifications.
+    #[serde(serialize_with = "redacted::key")]
+    pub apiv3_key: Option<Arc<Apiv3Key>>,
+    /// WeChat Pay's public key with its id. `None`: the sidecar downloads platform certificates.
+    #[serde(flatten, serialize_with = "redacted::public_key")]
+    pub public_key: Option<(String, Arc<VerifyingKey>)>,
+    /// The texts of its bills that do not come from the request.
+    #[serde(flatten, serialize_with = "redacted::scene")]
+    pub scene: Scene,
+    /// The path of `notify_url`, which the main port serves.
+    #[serde(skip)]
+    pub notify_path: Option<String>,
+}
+
+impl BillMerchant {
+    /// How its orders are composed and known again.
+    #[must_use]
+    pub fn kind(&self) -> MerchantKind {
+        MerchantKind::TransferBill {
+            scene: self.scene.clone(),
+        }
+    }
+}
+
 impl Entry<'_> {
-    pub(super) fn bill(&self, pattern: &MerchantPattern, check: &mut Check<'_>) -> Option<BillMerchant> {
-        self.refuse(&HANDLER_KEYS, "to = \"wechat\"", check);
-        self.refuse(&V2_KEYS, "product = \"transfer-bill\"", check);
+    pub(super) fn wechat_v3(&self, pattern: &MerchantPattern, check: &mut Check<'_>) -> Option<BillMerchant> {
+        self.refuse(&key_names::<handler::Keys>(), "to = \"wechat\"", check);
+        self.refuse(
+            &key_names::<wechat_v2::Keys>(),
+            "product = \"transfer-bill\"",
+            check,
+        );
         if pattern.mch_id.is_none() {
             let text = "must name one merchant: v3 signs with its number and key";
             check.error(&self.at("mch_id"), text);
@@ -48,7 +124,7 @@ impl Entry<'_> {
 
     /// Returns the signing key and the serial number of the merchant's certificate.
     fn signer(&self, pattern: &MerchantPattern, check: &mut Check<'_>) -> Option<(Arc<SigningKey>, String)> {
-        let raw = self.raw;
+        let raw = &self.raw.wechat;
         if raw.key.is_none() && raw.p12.is_none() {
             let text = "is missing: give the private key of the merchant's certificate";
             check.error(&self.at("key"), text);
@@ -69,7 +145,7 @@ impl Entry<'_> {
 
     fn serial_no(&self, certificate: Option<&Certificate>, check: &mut Check<'_>) -> Option<String> {
         let path = self.at("serial_no");
-        let given = self.raw.serial_no.as_deref().map(str::to_ascii_uppercase);
+        let given = self.raw.v3.serial_no.as_deref().map(str::to_ascii_uppercase);
         match (given, certificate.map(Certificate::serial)) {
             (None, None) => {
                 let text = "is missing: give the serial number of the merchant's certificate, or cert";
@@ -98,7 +174,7 @@ impl Entry<'_> {
     }
 
     fn apiv3_key(&self, check: &mut Check<'_>) -> Option<Arc<Apiv3Key>> {
-        let raw = self.raw;
+        let raw = &self.raw.v3;
         let path = self.at("apiv3_key");
         if raw.apiv3_key.is_none() {
             let why = match (&raw.notify_url, &raw.public_key) {
@@ -123,7 +199,7 @@ impl Entry<'_> {
     }
 
     fn public_key(&self, check: &mut Check<'_>) -> Option<(String, Arc<VerifyingKey>)> {
-        let raw = self.raw;
+        let raw = &self.raw.v3;
         let (id, pem) = match (&raw.public_key_id, &raw.public_key) {
             (None, None) => return None,
             (Some(id), Some(pem)) => (id, pem),
@@ -158,7 +234,7 @@ impl Entry<'_> {
     }
 
     fn scene(&self, check: &mut Check<'_>) -> Scene {
-        let raw = self.raw;
+        let raw = &self.raw.v3;
         let id = raw.transfer_scene_id.clone().unwrap_or_default();
         self.text(&id, "transfer_scene_id", SCENE_ID, check);
         if let Some(perception) = &raw.user_recv_perception {
@@ -222,7 +298,7 @@ impl Entry<'_> {
 
     /// Checks `notify_url` and returns its path, which the main port serves.
     fn notify_path(&self, check: &mut Check<'_>) -> Option<String> {
-        let url = self.raw.notify_url.as_deref()?;
+        let url = self.raw.v3.notify_url.as_deref()?;
         let path = self.at("notify_url");
         let example = "https://pay.example.com/notify/transfer";
         let parsed = check.url(url, &path, address::Path::Allowed, example)?;
