@@ -100,7 +100,7 @@ impl Generation {
     /// changed: the permits in flight and the connections to the backend.
     ///
     /// # Errors
-    /// The reason if the backend's URL or the TLS material is unusable.
+    /// The reason if the TLS material is unusable.
     pub fn new(
         config: &Config,
         payouts: &Payouts,
