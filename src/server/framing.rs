@@ -202,8 +202,8 @@ impl Framer {
     }
 
     /// A substitute for a faulty head, which lets the HTTP library produce the response: the request line, the fields
-    /// before the fault except those that set the body's length, and `Connection: close`. If even the request line is
-    /// unreadable, it uses `GET /`.
+    /// before the fault (none if the head is too large) except those that set the body's length, and `Connection:
+    /// close`. If even the request line is unreadable, it uses `GET /`.
     #[must_use]
     pub fn stand_in(&self, bytes: &[u8], fault: FramingError) -> Vec<u8> {
         let begun = if let State::Head(head) = &self.state

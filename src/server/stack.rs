@@ -68,7 +68,8 @@ pub struct Generation {
 /// What every generation shares for the life of the process.
 #[derive(Clone)]
 pub struct Standing {
-    /// What the process may use, before the configuration lowers it.
+    /// Memory and descriptors of the process, measured once at the start. A configured `memory_limit` replaces the
+    /// measured memory, so a changed one needs a restart.
     pub means: Means,
     /// All upgraded connections.
     pub tunnels: Tunnels,
