@@ -1,18 +1,18 @@
-//! A timer that is made when it is first waited for, and whose moment may move on meanwhile.
+//! A timer that allocates only when something first waits for it, and whose deadline may move meanwhile.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep};
 
-/// The timer. What never waits has none.
+/// The timer. Without a deadline it has none.
 #[derive(Default)]
 pub(crate) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Alarm {
-    /// Resolves when the deadline has passed, which is asked for anew at each look; without one, never.
+    /// Resolves when the deadline has passed; never without one. It asks for the deadline anew at each poll.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, deadline: impl Fn() -> Option<Instant>) -> Poll<()> {
         loop {
             let Some(deadline) = deadline() else {
@@ -21,7 +21,7 @@ impl Alarm {
             let sleep = self
                 .sleep
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            // One that is set too early costs a look; only one that is too late is set anew before.
+            // A timer set too early only costs one more poll. Only one that is set too late needs a reset first.
             if deadline < sleep.deadline() {
                 sleep.as_mut().reset(deadline);
             }
@@ -42,7 +42,8 @@ mod tests {
 
     use super::*;
 
-    /// After how many seconds it rings whose deadline, in seconds, changes after so many seconds.
+    /// After how many seconds the alarm rings. Each change is the second at which it happens, and the new deadline in
+    /// seconds from the start.
     async fn rings_after(changes: &[(u64, Option<u64>)]) -> u64 {
         let begun = Instant::now();
         let mut alarm = Alarm::default();

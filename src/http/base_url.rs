@@ -1,4 +1,5 @@
-//! The URL of a service that requests are sent to: scheme, host, port, and perhaps a path that stands before each request's own.
+//! The base URL of a service to which the sidecar sends requests: scheme, host, port, and possibly a path prefix. The
+//! configuration parses it once.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,11 +9,11 @@ use http::Uri;
 use http::uri::Scheme;
 use serde::{Serialize, Serializer};
 
-/// A URL of HTTP or HTTPS with a host, without user, query and fragment.
+/// An HTTP or HTTPS URL with a host, but no user, query or fragment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl(Uri);
 
-/// Why a text is no [`BaseUrl`], to be followed by an example.
+/// Why a text is not a [`BaseUrl`]. The error that shows it adds an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BaseUrlError(&'static str);
@@ -47,13 +48,13 @@ impl BaseUrl {
         &self.0
     }
 
-    /// The path that stands before each request's own: empty, or with a leading and without a trailing slash.
+    /// The prefix of each request's path: empty, or with a leading and no trailing slash.
     #[must_use]
     pub fn path(&self) -> &str {
         self.0.path().trim_end_matches('/')
     }
 
-    /// Host and port as they are written.
+    /// Host and port as written in the URL.
     #[must_use]
     pub fn authority(&self) -> &str {
         self.0.authority().map_or("", |authority| authority.as_str())
@@ -67,13 +68,13 @@ impl BaseUrl {
         (host, self.0.port_u16().unwrap_or(default))
     }
 
-    /// Whether TLS is spoken there.
+    /// Whether the service uses TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.0.scheme() == Some(&Scheme::HTTPS)
     }
 
-    /// Whether it names this machine: `localhost`, or a loopback address.
+    /// Whether the host is this machine: `localhost`, or a loopback address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let (host, _) = self.host_and_port();
@@ -82,7 +83,7 @@ impl BaseUrl {
     }
 }
 
-/// Without a slash at the end.
+/// Writes the URL without a trailing slash.
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.0.scheme_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How TLS is spoken to those whom we call: the roots that are trusted, and a client certificate where one is asked for.
+//! TLS for outgoing connections: the trusted roots, and a client certificate if there is one.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use zeroize::Zeroize as _;
 
 use payout_domain::secret::Secret;
 
-/// A merchant's client certificate with its key, which is wiped when this is dropped.
+/// A merchant's client certificate with its key. Dropping it wipes the key.
 #[derive(Debug)]
 pub struct ClientCertificate {
     /// The certificate, followed by its chain if there is one.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The private key. Its `Debug` shows nothing of it.
+    /// The private key. Its `Debug` shows nothing secret.
     pub key: PrivateKeyDer<'static>,
 }
 
@@ -29,7 +29,7 @@ impl ClientCertificate {
     /// Reads both from PEM.
     ///
     /// # Errors
-    /// When either text holds none or a broken one, then [`TlsError::Pem`].
+    /// [`TlsError::Pem`] if either text contains none or a broken one.
     pub fn from_pem(cert: &Secret, key: &Secret) -> Result<Self, TlsError> {
         let chain = CertificateDer::pem_slice_iter(cert.expose().as_bytes())
             .collect::<Result<Vec<_>, _>>()
@@ -48,12 +48,12 @@ impl ClientCertificate {
 /// Why TLS could not be set up from the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A PEM text holds no certificate or no key, or a broken one.
+    /// A PEM text contains no certificate or no key, or a broken one.
     #[error("{what} is not usable PEM: {source}")]
     Pem {
-        /// Which of them.
+        /// Which text it is.
         what: &'static str,
-        /// The reader's word.
+        /// The parser's error.
         source: rustls::pki_types::pem::Error,
     },
     /// Certificate and key do not fit, or rustls refuses them.
@@ -61,11 +61,11 @@ pub enum TlsError {
     Unusable(#[from] rustls::Error),
 }
 
-/// How TLS is spoken to an upstream, in versions 1.2 and 1.3. `ca_pem` replaces the public roots, which are built in, since
-/// the image has no store.
+/// The TLS configuration for an upstream, in versions 1.2 and 1.3. `ca_pem` replaces the public roots. Those are built
+/// in, since the image has no certificate store.
 ///
 /// # Errors
-/// When the CA, the certificate or the key cannot be used, then [`TlsError`].
+/// [`TlsError`] if the CA, the certificate or the key is unusable.
 pub fn tls_config(
     ca_pem: Option<&str>,
     certificate: Option<&ClientCertificate>,
@@ -94,7 +94,7 @@ pub fn tls_config(
     let Some(certificate) = certificate else {
         return Ok(builder.with_no_client_auth());
     };
-    // By the key itself, since the library takes a copy over that nobody wipes.
+    // Pass the parsed key, not its bytes: rustls's `with_client_auth_cert` would take a copy that nothing wipes.
     let own = CertifiedKey::new(certificate.chain.clone(), any_supported_type(&certificate.key)?);
     own.keys_match()?;
     Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))))

@@ -1,5 +1,5 @@
-//! The orderly end: told to stop, still taking calls while endpoints lag behind, then finishing what runs.
-//! Document: specification, section 7, `lame_duck` and `drain_timeout`; ecosystem.md, section 1.3.
+//! The phases of a shutdown. After SIGTERM the process still takes calls while load balancers catch up (`lame_duck`),
+//! then it finishes what runs (`drain_timeout`); `docs/operate.md` describes both settings.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,18 +8,18 @@ use std::task::Poll;
 
 use tokio::sync::watch;
 
-/// How far the end has come.
+/// The phases of the process, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Serving.
     Serving,
-    /// `/readyz` says 503, calls are still taken.
+    /// `/readyz` responds 503, but the process still takes calls.
     LameDuck,
-    /// No new connections; what runs is finished.
+    /// The process takes no new connections and finishes what runs.
     Draining,
 }
 
-/// Tells everybody how far the end has come. Cheap to clone.
+/// Announces the phase to all tasks. Cheap to clone.
 #[derive(Clone)]
 pub struct Drain {
     phase: Arc<watch::Sender<Phase>>,
@@ -34,7 +34,7 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// Moves on to a phase; never back.
+    /// Enters a phase. Never goes back to an earlier one.
     pub fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|now| {
             let later = phase > *now;
@@ -45,17 +45,17 @@ impl Drain {
         });
     }
 
-    /// How far it has come.
+    /// The current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
-    /// Resolves when a phase is reached. Each poll looks at the phase itself: the channel tells its receivers one after the
-    /// other, and one that was told may have acted before the next one is.
+    /// Resolves when a phase is reached. Each poll reads the phase itself: the channel wakes its receivers one after
+    /// the other, and one that was woken may have acted before the next one is.
     pub async fn reached(&self, phase: Phase) {
         let mut phases = self.phase.subscribe();
-        // The sender lives as long as this handle, so that waiting cannot fail.
+        // The sender lives as long as this handle, so waiting cannot fail.
         let mut told = pin!(phases.wait_for(|now| *now >= phase));
         poll_fn(|cx| {
             if self.phase() >= phase {

@@ -1,4 +1,4 @@
-//! What the reader of an HTTP/1 connection and those who answer its requests tell each other.
+//! The state that the reader of an HTTP/1 connection and the code that answers its requests share.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,11 +7,11 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use http::StatusCode;
 
-/// The most bytes of interim responses that wait to be written; a backend that says more is not heard.
+/// The most bytes of interim responses that wait to be written. More of them are dropped.
 const MAX_INTERIM: usize = 16 * 1024;
 
-/// How far the request at hand has come: what the reader of a connection's bytes and those who answer its requests tell each
-/// other. One for each HTTP/1 connection; its requests carry it as an extension. Clones are of the same connection.
+/// The state of the current request. One for each HTTP/1 connection; its requests carry it as an extension. Clones
+/// refer to the same connection.
 #[derive(Clone, Default)]
 pub struct Http1Exchange(Arc<Mutex<Shared>>);
 
@@ -22,23 +22,23 @@ struct Shared {
     has_extensions: bool,
     fault: Option<(StatusCode, String)>,
     interim: VecDeque<Bytes>,
-    /// Waits for the answer, with bytes at hand that follow the request.
+    /// The reader's task, which waits for the response because it already has bytes after the request.
     reader: Option<Waker>,
     /// The connection's task.
     task: Option<Waker>,
 }
 
-/// How far a request has come.
+/// The state of the current request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stage {
     #[default]
-    /// It is being read.
+    /// The reader is reading it.
     Read,
     /// The service has it.
     Called,
-    /// Its answer is being written.
+    /// Its response is being written.
     Answered,
-    /// The connection is none of HTTP any more.
+    /// The connection no longer carries HTTP.
     Switched,
 }
 
@@ -47,12 +47,12 @@ impl Http1Exchange {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How far it has come.
+    /// The state of the current request.
     pub(crate) fn stage(&self) -> Stage {
         self.shared().stage
     }
 
-    /// The next request is read.
+    /// Starts the next request.
     pub(crate) fn begin(&self) {
         let mut shared = self.shared();
         shared.stage = Stage::Read;
@@ -60,38 +60,38 @@ impl Http1Exchange {
         shared.interim.clear();
     }
 
-    /// The request is given to the service.
+    /// The service gets the request.
     pub(crate) fn call(&self) {
         self.shared().stage = Stage::Called;
     }
 
-    /// What was read of the request so far.
+    /// Records what the reader has learnt of the request so far.
     pub(crate) fn note(&self, is_of_server: bool, has_extensions: bool) {
         let mut shared = self.shared();
         (shared.is_of_server, shared.has_extensions) = (is_of_server, has_extensions);
     }
 
-    /// The request cannot be served: with which status it is answered, and why.
+    /// The request cannot be served: stores the status and the text of the response.
     pub(crate) fn fail(&self, status: StatusCode, text: String) {
         self.shared().fault = Some((status, text));
     }
 
-    /// Why the request cannot be served.
+    /// The status and the text for a request that cannot be served.
     pub(crate) fn fault(&self) -> Option<(StatusCode, String)> {
         self.shared().fault.clone()
     }
 
-    /// Has the reader's task woken when the request is answered.
+    /// Wakes the reader's task when the request is answered.
     pub(crate) fn wait_for_answer(&self, cx: &Context<'_>) {
         self.shared().reader = Some(cx.waker().clone());
     }
 
-    /// The next interim response that waits to be written.
+    /// Takes the next interim response to write.
     pub(crate) fn next_interim(&self) -> Option<Bytes> {
         self.shared().interim.pop_front()
     }
 
-    /// The answer is about to be written.
+    /// The response is about to be written.
     pub(crate) fn answered(&self, status: StatusCode) {
         let mut shared = self.shared();
         shared.stage = match status {
@@ -103,30 +103,30 @@ impl Http1Exchange {
         }
     }
 
-    /// Learns which task is to be woken by an interim response.
+    /// Stores the task that an interim response must wake.
     pub(crate) fn is_answered_in(&self, cx: &Context<'_>) {
         let task = &mut self.shared().task;
-        // It is the same one from a connection's beginning to its end.
+        // The task is the same for the connection's whole life.
         if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             *task = Some(cx.waker().clone());
         }
     }
 
-    /// Whether the request asks about the server, by a target that names a host and no path.
+    /// Whether the request asks about the server, with a target that names a host and no path.
     #[must_use]
     pub fn is_of_server(&self) -> bool {
         self.shared().is_of_server
     }
 
-    /// Whether a chunk of the request had an extension, as far as it has been read. They are legal and mean nothing;
-    /// readers have differed about where they end.
+    /// Whether a chunk of the request, as far as it has been read, had an extension. Extensions are legal and mean
+    /// nothing, but readers have differed about where they end.
     #[must_use]
     pub fn has_chunk_extensions(&self) -> bool {
         self.shared().has_extensions
     }
 
-    /// Writes a whole head of an answer before the answer, unless the answer itself has begun or too many wait already.
-    /// Source: RFC 9110, section 15.2.
+    /// Writes an interim response, given as a whole head. Drops it if the response itself has begun, or if too many
+    /// bytes wait already. Source: RFC 9110, section 15.2.
     pub fn send_interim(&self, head: Bytes) {
         let mut shared = self.shared();
         let waiting: usize = shared.interim.iter().map(Bytes::len).sum();

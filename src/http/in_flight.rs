@@ -1,29 +1,29 @@
-//! A request's permit among those in flight: whoever works for the request holds a clone, and the permit is free again once
-//! all of them are dropped. `server/layers/in_flight.rs` gives them out.
+//! A request's permit. Everything that works for the request holds a clone, and the permit is free once all clones are
+//! dropped. `server/layers/in_flight.rs` hands permits out.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
-/// A place among the requests in flight; free again once every clone is dropped. Every admitted request carries its own as
-/// an extension.
+/// A request's permit among those in flight. It is free once every clone is dropped. Every admitted request carries its
+/// own as an extension.
 #[derive(Clone)]
 pub struct InFlightPermit(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    /// A contract call's, which may go to a newer one.
+    /// Of a contract call, which may lose it to a newer call.
     Call(Arc<Call>),
-    /// Another request's, to its end.
+    /// Of another request, which keeps it to its end.
     Other { _permit: Arc<OwnedSemaphorePermit> },
 }
 
-/// Leave for a contract call, and for the memory that it may take.
+/// The semaphore permits of a contract call.
 pub(crate) struct CallPermits {
-    /// For the call.
+    /// For the call itself.
     pub(crate) _request: OwnedSemaphorePermit,
-    /// For its body.
+    /// For the memory of its body.
     pub(crate) _memory: OwnedSemaphorePermit,
 }
 
@@ -34,15 +34,15 @@ struct Call {
 }
 
 enum Holding {
-    /// The request has not come whole, and a newer one may have the place.
+    /// The request is incomplete, and a newer one may take the permits.
     Lent(CallPermits),
-    /// To the end.
+    /// The request keeps them to its end.
     Kept { _permits: CallPermits },
-    /// A newer one has it.
+    /// A newer request took them.
     Gone,
 }
 
-/// Those whose bodies are waited for, in the order in which they came.
+/// The calls whose bodies have not arrived yet, oldest first.
 #[derive(Default)]
 pub(crate) struct Waiting {
     line: Mutex<VecDeque<Weak<Call>>>,
@@ -55,14 +55,14 @@ impl Waiting {
 
     fn join(&self, call: &Arc<Call>) {
         let mut line = self.line();
-        // Those that are gone are swept out when they are many.
+        // Sweep out dead calls before the queue grows.
         if line.len() == line.capacity() {
             line.retain(|one| one.strong_count() > 0);
         }
         line.push_back(Arc::downgrade(call));
     }
 
-    /// Takes the place of the one that has waited for longest.
+    /// Takes the permits of the call that has waited longest.
     pub(crate) fn take_oldest(&self) -> Option<CallPermits> {
         let mut line = self.line();
         std::iter::from_fn(|| line.pop_front()).find_map(|call| call.upgrade()?.take_away())
@@ -90,14 +90,14 @@ impl Call {
 }
 
 impl InFlightPermit {
-    /// A proxied request's, to its end.
+    /// The permit of a proxied request, which keeps it to its end.
     pub(crate) fn other(permit: OwnedSemaphorePermit) -> Self {
         Self(Kind::Other {
             _permit: Arc::new(permit),
         })
     }
 
-    /// A contract call's, which a newer call may have until the request is whole.
+    /// The permit of a contract call. A newer call may take it until the request is complete.
     pub(crate) fn lent(permits: CallPermits, waiting: &Arc<Waiting>) -> Self {
         Self(Kind::Call(Arc::new(Call {
             holding: Mutex::new(Holding::Lent(permits)),
@@ -106,8 +106,8 @@ impl InFlightPermit {
         })))
     }
 
-    /// Resolves when a newer request has the place. To be waited for only while the body does not come: from now on it can
-    /// happen.
+    /// Resolves when a newer request has taken the permit, which it can do only from this call on. Await it only while
+    /// the body is incomplete.
     pub async fn taken_away(&self) {
         match &self.0 {
             Kind::Call(call) => {
@@ -118,7 +118,8 @@ impl InFlightPermit {
         }
     }
 
-    /// Keeps the place to the end, now that the request is whole. False: it is gone, and nothing may be done.
+    /// Keeps the permit to the end, now that the request is complete. False means that the permit is gone, and the
+    /// caller must do nothing.
     #[must_use]
     pub fn keep(&self) -> bool {
         let Kind::Call(call) = &self.0 else { return true };

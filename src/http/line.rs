@@ -1,6 +1,7 @@
-//! A connection that can be cut from outside, wherever hyper waits. hyper's own client gives it up only when it is polled for
-//! what it is not waiting for: a backend that has answered and reads no more of the upload would keep it for ever. And it
-//! writes to its end before what it holds of a request that nobody waits for any more, however late the other side takes it.
+//! A connection that can be cut from outside, whatever hyper waits for. hyper's client notices that nobody needs a
+//! connection only at some points. A backend that has responded and no longer reads the upload would keep its
+//! connection for ever. And hyper first writes out everything that it holds of a request, even if nobody waits for the
+//! response any more and however slowly the other side reads.
 
 use std::io;
 use std::pin::Pin;
@@ -17,22 +18,22 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 
-/// Cuts one connection. It is among the extensions of each answer that came over it.
+/// Cuts one connection. Each response that came over the connection has it among its extensions.
 #[derive(Default)]
 pub(crate) struct Line {
     is_cut: AtomicBool,
-    // Of the task that reads and writes, which is one.
+    // The task that both reads and writes.
     task: AtomicWaker,
 }
 
 impl Line {
-    /// Ends the connection by an error.
+    /// Makes every further read and write on the connection fail.
     pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::Release);
         self.task.wake();
     }
 
-    /// An error once it is cut.
+    /// Fails once the connection is cut.
     fn check(&self) -> io::Result<()> {
         if self.is_cut.load(Ordering::Acquire) {
             return Err(io::Error::new(
@@ -44,7 +45,7 @@ impl Line {
     }
 }
 
-/// Connects by lines to one address.
+/// Opens connections to one address.
 #[derive(Clone)]
 pub(crate) struct Lines {
     pub(crate) connector: HttpConnector,
@@ -66,7 +67,7 @@ impl tower::Service<Uri> for Lines {
 }
 
 pin_project! {
-    /// A connection and what cuts it.
+    /// A connection, and the [`Line`] that cuts it.
     pub struct OnLine<S = TokioIo<TcpStream>> {
         #[pin]
         stream: S,
@@ -84,7 +85,7 @@ impl<S> OnLine<S> {
         }
     }
 
-    /// One that is closed by dropping it only.
+    /// A connection that ends only by being dropped: hyper's shutdown does nothing.
     pub(crate) fn without_farewell(stream: S) -> Self {
         Self {
             says_farewell: false,
@@ -92,7 +93,7 @@ impl<S> OnLine<S> {
         }
     }
 
-    /// What cuts it.
+    /// Cuts this connection.
     pub(crate) fn line(&self) -> &Arc<Line> {
         &self.line
     }
@@ -107,7 +108,7 @@ impl<S> Connection for OnLine<S> {
 impl<S: Read> Read for OnLine<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
-        // The task that reads is the one that writes, and it waits for something to read whatever else it waits for.
+        // One task reads and writes, and it always waits for something to read, whatever else it waits for.
         this.line.task.register(cx.waker());
         this.line.check()?;
         this.stream.poll_read(cx, buf)

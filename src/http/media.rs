@@ -1,10 +1,10 @@
-//! The contract's encodings as header values, checked when the program is built and not for each message.
+//! The contract's encodings as header values, checked at compile time instead of for each message.
 
 use http::HeaderValue;
 
 use payout_domain::encoding::Encoding;
 
-/// The `Content-Type` of a message in an encoding.
+/// The `Content-Type` of an encoding.
 #[must_use]
 pub fn content_type(encoding: Encoding) -> HeaderValue {
     const JSON: HeaderValue = HeaderValue::from_static(Encoding::Json.content_type());

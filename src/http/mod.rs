@@ -1,4 +1,5 @@
-//! What the main port, the proxy and the upstreams share about HTTP and the connections that carry it.
+//! The HTTP parts that the main port, the proxy and the upstream clients share: TLS, timers, connections that can be
+//! cut, permits, and responses. Nothing here decides about payouts.
 
 pub(crate) mod alarm;
 

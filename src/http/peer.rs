@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection; every request carries it as an extension.
+//! The other end of a connection. Every request carries it as an extension.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,19 +10,19 @@ use ipnet::IpNet;
 pub struct Peer {
     /// Its address.
     pub address: IpAddr,
-    /// The address as `X-Forwarded-For` has it.
+    /// The address in the form of `X-Forwarded-For`.
     written: HeaderValue,
-    /// Whether it speaks TLS to us.
+    /// Whether it uses TLS to us.
     pub is_tls: bool,
-    /// Whether it is a proxy whose `X-Forwarded-For` is believed.
+    /// Whether it is a proxy whose `X-Forwarded-For` we trust.
     pub is_trusted: bool,
 }
 
 impl Peer {
-    /// A peer that is not trusted. Made once for a connection: the address is written here for all its requests.
+    /// A peer that is not trusted. Made once per connection, because it formats the address for all its requests.
     #[must_use]
     pub fn new(address: IpAddr, is_tls: bool) -> Self {
-        // Digits, letters, dots and colons are a value: the other arm cannot be reached.
+        // Digits, letters, dots and colons are always a valid value, so the fallback is never used.
         let written = HeaderValue::try_from(address.to_string());
         Self {
             address,
@@ -39,15 +39,15 @@ impl Peer {
         self
     }
 
-    /// Its address, as `X-Forwarded-For` has it.
+    /// The address in the form of `X-Forwarded-For`.
     #[must_use]
     pub fn written(&self) -> &HeaderValue {
         &self.written
     }
 
-    /// Whose request it is: the peer's, or, behind trusted proxies, the rightmost address in `X-Forwarded-For` that is no
-    /// trusted proxy; where all of them are, the leftmost. `None` where what a trusted proxy names is no address: nobody
-    /// can say then whose request it is.
+    /// The address of the caller: the peer's, or behind trusted proxies the rightmost address in `X-Forwarded-For` that
+    /// is not a trusted proxy; if all are, the leftmost. `None` if a trusted proxy names something that is no address:
+    /// then nobody can tell who the caller is.
     #[must_use]
     pub fn caller(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
         if !self.is_trusted {
@@ -59,7 +59,7 @@ impl Peer {
             .rev()
             .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii)
-            // Empty elements of a list are none. Source: RFC 9110, section 5.6.1.
+            // Empty list elements do not count. Source: RFC 9110, section 5.6.1.
             .filter(|hop| !hop.is_empty());
         let mut caller = self.address;
         for hop in hops {
@@ -72,7 +72,7 @@ impl Peer {
     }
 }
 
-/// An address as proxies write it: alone, or with a port as some gateways add it.
+/// An address as proxies write it: alone, or with a port, which some gateways add.
 fn hop_address(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));

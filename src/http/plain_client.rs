@@ -1,5 +1,5 @@
-//! The HTTP client for parties that are named by their address and speak no TLS: the admin port, the demo's sidecar, where the
-//! stub sends its notifications. It asks once and nobody else: no proxy of the environment, no redirect, no repetition.
+//! The HTTP client for services that are named by their address and use no TLS: the admin port and the demo's sidecar.
+//! It sends each request once and to that address only: no proxy from the environment, no redirects, no retries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use rustls::{ClientConfig, RootCertStore};
 /// A client whose exchanges take at most `timeout`.
 ///
 /// # Errors
-/// When the libraries refuse their settings, then why.
+/// The library's error if it refuses the settings.
 pub(crate) fn plain_client(timeout: Duration) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
-    // Left to itself the library looks for this machine's roots, and the image has none. Nobody is trusted by these.
+    // By default the library loads the machine's roots, and the image has none. This empty store trusts nobody.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -1,4 +1,5 @@
-//! Answers of our own that do not come out of the flow: nothing was sent or recorded. Document: specification, section 2.3.
+//! Responses to requests that the payout code never saw: nothing was sent or recorded. `docs/api.md` has the contract's
+//! format.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
@@ -10,7 +11,7 @@ use payout_domain::contract::error::{ApiError, ErrCode};
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
 
-/// A refusal in the contract's terms, outside its 200.
+/// A refusal in the contract's format, with a status other than 200.
 #[must_use]
 pub fn refusal<B: From<Bytes>>(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<B> {
     let code = match status {
@@ -19,19 +20,19 @@ pub fn refusal<B: From<Bytes>>(status: StatusCode, headers: &HeaderMap, text: &s
         StatusCode::TOO_MANY_REQUESTS => ErrCode::FreqLimit,
         _ => ErrCode::ParamError,
     };
-    // Without a readable type the answer is JSON, unless the caller asks for XML.
+    // Without a readable `Content-Type` the response is JSON, unless the caller asks for XML.
     let asked = Encoding::of_request(text_of(headers, CONTENT_TYPE), b"{").unwrap_or(Encoding::Json);
     let fault = ApiError::new(code, format!("请求未受理: {text}"));
     let encoding = asked.of_answer(text_of(headers, ACCEPT));
     with_status(status, respond(encoding, &answer::not_taken(&fault, None)))
 }
 
-/// A header's value, where it is readable.
+/// A header's value, if it is readable text.
 pub(crate) fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// An answer in the contract's terms.
+/// A response in the contract's format.
 pub(crate) fn respond<B: From<Bytes>>(encoding: Encoding, fields: &Fields<'_>) -> Response<B> {
     let mut response = Response::new(B::from(encoding.encode_answer(fields).into()));
     let headers = response.headers_mut();
@@ -40,7 +41,7 @@ pub(crate) fn respond<B: From<Bytes>>(encoding: Encoding, fields: &Fields<'_>) -
     response
 }
 
-/// An answer in plain words, to a request that is none of the contract's.
+/// A plain-text response, for requests outside the contract.
 #[must_use]
 pub fn text_response<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
     let mut response = Response::new(B::from(format!("payout-sidecar: {text}\n").into()));
@@ -49,7 +50,7 @@ pub fn text_response<B: From<Bytes>>(status: StatusCode, text: &str) -> Response
     with_status(status, response)
 }
 
-/// The answer with this status, and with the header that goes with it.
+/// Sets the status, and the header that goes with it.
 pub(crate) fn with_status<B>(status: StatusCode, mut response: Response<B>) -> Response<B> {
     *response.status_mut() = status;
     let needed = match status {
@@ -65,7 +66,7 @@ pub(crate) fn with_status<B>(status: StatusCode, mut response: Response<B>) -> R
     response
 }
 
-/// The answer as the connection's last: what follows the request on it may be a part of it to somebody else.
+/// Makes the response the last on its connection: another reader may count the bytes after the request as part of it.
 #[must_use]
 pub fn closing<B>(mut response: Response<B>) -> Response<B> {
     let close = HeaderValue::from_static("close");

@@ -1,5 +1,4 @@
-//! The backend's address, and the one constructor of the client that reaches it. What is done with an exchange is
-//! `forward.rs`.
+//! The backend's address, and the only constructor of the client for it. `forward.rs` uses them.
 
 use std::time::Duration;
 
@@ -13,25 +12,25 @@ use super::exchange::Upload;
 use crate::http::base_url::BaseUrl;
 use crate::http::line::Lines;
 
-/// How long the backend, which stands beside us, may take to accept a connection.
+/// How long a connection attempt to the backend may take. The backend runs next to the sidecar.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an unused connection to the backend is kept: less than the 5 s after which Node.js and uvicorn close theirs.
+/// How long the pool keeps an idle connection: less than the 5 s after which Node.js and uvicorn close theirs.
 const IDLE: Duration = Duration::from_secs(4);
-/// The most unused connections that are kept.
+/// The most idle connections in the pool.
 const MAX_IDLE: usize = 128;
-/// How much waits in the kernel in either direction, in bytes: a cgroup's limit counts it.
+/// The kernel's buffer per socket and direction, in bytes. A cgroup's limit counts it.
 const SOCKET_BUFFER: usize = 64 * 1024;
-/// After how long a silent connection is asked whether the other side still lives: an upgraded one may be silent for hours.
+/// The idle time after which TCP keep-alive probes a connection: an upgraded one may be silent for hours.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Whose connections the client's pool keeps: the backend's, whatever its address is. The pool hashes the name twice for
-/// each request, letter by letter, so it has one.
+/// The host name under which the client's pool keeps connections, whatever the backend's address is. It has one letter
+/// because the pool hashes it twice per request, letter by letter.
 const POOL: &str = "b";
 
-/// The client that speaks to the backend.
+/// The client for the backend.
 pub(super) type BackendClient = Client<Lines, Upload>;
 
-/// Where requests are forwarded to: `http://host:port`, and a path that is put before theirs.
+/// Where to forward requests: `http://host:port`, and a prefix for their paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
     url: BaseUrl,
@@ -39,11 +38,11 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The backend at this URL, which the configuration has checked to be `http`.
+    /// The backend at this URL. The configuration has checked that its scheme is `http`.
     #[must_use]
     pub fn new(url: BaseUrl) -> Self {
         Self {
-            // A base URL has an authority.
+            // A base URL always has an authority, so the fallback is never used.
             authority: url
                 .uri()
                 .authority()
@@ -59,12 +58,12 @@ impl Backend {
         &self.authority
     }
 
-    /// The URI for the client of a request for this one: the same path and query byte for byte, after the base path, and
-    /// the name of the pool. `None` where the request names no path, as `CONNECT` does.
+    /// The URI to give the client for the request `asked`: the same path and query byte for byte, after the base path,
+    /// with the pool's name as host. `None` if the request has no path, as with `CONNECT`.
     #[must_use]
     pub fn uri(&self, asked: &Uri) -> Option<Uri> {
         let asked_path = asked.path_and_query()?;
-        // `OPTIONS *` is about the server as a whole, which has no base path.
+        // `OPTIONS *` asks about the whole server, which has no base path.
         let base = self.url.path();
         let path = if base.is_empty() || asked_path.path() == "*" {
             asked_path.clone()
@@ -89,17 +88,18 @@ impl std::fmt::Display for Backend {
     }
 }
 
-/// The client of one backend, every option written although some equal today's defaults. `read_ahead` is the most bytes of an answer's
-/// head, and of a body that are read ahead of a slow caller, at least 8 KiB; `most` the most unused connections that are kept.
+/// The client for one backend. It sets every option explicitly, even those that equal today's defaults. `read_ahead` is
+/// the most bytes of a response's head, and of a body read ahead of a slow caller, at least 8 KiB. `most` limits the
+/// idle connections in the pool.
 pub(super) fn client(backend: &Backend, read_ahead: usize, most: usize) -> BackendClient {
     let mut connector = HttpConnector::new();
-    // A backend that does not accept is told to the caller, not waited for.
+    // If the backend does not accept in time, the caller gets an error instead of a longer wait.
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    // Heads and chunks are written whole: waiting for more only delays them.
+    // Heads and chunks are written whole, so waiting for more data only delays them.
     connector.set_nodelay(true);
     connector.set_keepalive(Some(KEEPALIVE));
     if read_ahead < SOCKET_BUFFER {
-        // Where memory is little, the kernel's part of it is bounded as well.
+        // With little memory, bound the kernel's buffers too.
         connector.set_recv_buffer_size(Some(SOCKET_BUFFER));
         connector.set_send_buffer_size(Some(SOCKET_BUFFER));
     }
@@ -109,15 +109,15 @@ pub(super) fn client(backend: &Backend, read_ahead: usize, most: usize) -> Backe
         .pool_max_idle_per_host(MAX_IDLE.min(most))
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
-        // What backends speak; HTTP/2 without TLS would need to be agreed on.
+        // Backends speak HTTP/1; HTTP/2 without TLS would need an agreement with them.
         .http2_only(false)
-        // The caller's Host passes unchanged.
+        // The caller's `Host` passes unchanged.
         .set_host(false)
-        // Only a request of which not one byte was written goes to another connection; any other one is the caller's to
-        // repeat.
+        // Retries a request on another connection only if not one byte of it was written. The caller decides about
+        // every other repeat.
         .retry_canceled_requests(true)
         .http1_max_buf_size(read_ahead)
-        // A backend's broken head is an error, and nothing to be guessed at.
+        // A broken head from the backend is an error; the client must not guess its meaning.
         .http1_allow_obsolete_multiline_headers_in_responses(false)
         .http1_allow_spaces_after_header_name_in_responses(false)
         .http1_ignore_invalid_headers_in_responses(false)

@@ -1,4 +1,4 @@
-//! The one body type of the main port: an answer of ours, or the backend's as it comes.
+//! The one body type of the main port: a response of our own, or the backend's as it streams.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,7 +10,7 @@ use hyper::body::{Frame, SizeHint};
 use super::exchange::Download;
 use crate::http::in_flight::InFlightPermit;
 
-/// A body of the main port. Dropping it half-way cuts the exchange with the backend that it comes from.
+/// A body on the main port. Dropping it before its end cuts the exchange with the backend.
 pub struct Body(Either<Full<Bytes>, Download>);
 
 impl Body {
@@ -32,8 +32,8 @@ impl Body {
         Self(Either::Right(download))
     }
 
-    /// Keeps a request's place among those in flight until the backend's body is gone. A whole body gives it back at once: it is
-    /// the connection's, and a caller that does not take its answers must not keep others out.
+    /// Holds a request's permit until the backend's body ends. A whole body releases it at once: its bytes belong to
+    /// the connection, and a caller that does not read its responses must not keep others out.
     #[must_use]
     pub fn holding(mut self, place: InFlightPermit) -> Self {
         if let Either::Right(download) = &mut self.0 {

@@ -1,6 +1,6 @@
-//! The life of one exchange with the backend: when something moved last, in either direction, and when both directions are
-//! done. The backend's connection ends with the exchange: an upload that goes on although the answer is over is cut off after
-//! [`GRACE`], and gives its place in flight back only then.
+//! One exchange with the backend: tracks when either direction last moved, and when both are done. The exchange decides
+//! when the backend's connection ends: if the upload continues for [`GRACE`] after the end of the response, it cuts the
+//! connection. Only then does the upload release its permit.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,24 +19,24 @@ use crate::http::alarm::Alarm;
 use crate::http::in_flight::InFlightPermit;
 use crate::http::line::Line;
 
-/// How long an upload may go on when its answer is over: its last bytes are often on their way then.
+/// How long an upload may continue after the end of the response: its last bytes are often in transit then.
 pub const GRACE: Duration = Duration::from_secs(1);
 
-/// How long an exchange may stand still.
+/// How long an exchange may stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeTimeouts {
-    /// Because of the backend; `None`: for ever.
+    /// If the backend sends nothing and takes nothing; `None` means for ever.
     pub backend: Option<Duration>,
-    /// Because of the caller, who sends nothing of its body.
+    /// If the caller sends nothing of its body.
     pub caller: Duration,
 }
 
-/// One request and its answer.
+/// One request and its response.
 pub(super) struct Exchange {
     begun: Instant,
-    /// In milliseconds since it began.
+    /// When something last moved, in milliseconds since `begun`.
     moved: AtomicU64,
-    /// Whether the backend would take more of a body that the caller does not send.
+    /// Whether the backend would take more of a body, but the caller does not send it.
     awaits_caller: AtomicBool,
     uploaded: AtomicBool,
     upload_ended: Notify,
@@ -64,7 +64,8 @@ impl Exchange {
         self.begun.checked_add(moved).unwrap_or(self.begun)
     }
 
-    /// When it has stood still for so long because of the backend.
+    /// When the exchange has stalled for too long because of the backend. While it waits for the caller, the time does
+    /// not count.
     fn deadline(&self, timeouts: Duration) -> Option<Instant> {
         let since = if self.awaits_caller.load(Ordering::Relaxed) {
             Instant::now()
@@ -74,10 +75,10 @@ impl Exchange {
         since.checked_add(timeouts)
     }
 
-    /// Resolves when nothing has moved for so long, and the caller is not to blame.
+    /// Resolves when nothing has moved for `timeouts`, and the exchange does not wait for the caller.
     ///
     /// # Cancel safety
-    /// It can be dropped at any time.
+    /// The caller can drop it at any time.
     pub(super) async fn stands_still(&self, timeouts: Option<Duration>) {
         let mut alarm = Alarm::default();
         let deadline = || timeouts.and_then(|timeouts| self.deadline(timeouts));
@@ -85,7 +86,7 @@ impl Exchange {
     }
 
     async fn uploaded(&self) {
-        // There is one waiter at most, so that a permit is never somebody else's.
+        // There is at most one waiter, so a stored notification is never meant for another one.
         while !self.uploaded.load(Ordering::Acquire) {
             self.upload_ended.notified().await;
         }
@@ -104,7 +105,7 @@ pub(super) enum UploadError {
 }
 
 pin_project! {
-    /// A request's body on its way to the backend. It holds the request's place in flight, too: the place is free again when
+    /// A request's body on its way to the backend. It holds the request's permit too, so the permit is free only when
     /// both directions are done.
     pub(super) struct Upload {
         #[pin]
@@ -183,13 +184,13 @@ impl hyper::body::Body for Upload {
     }
 }
 
-/// Why an answer's body ended early.
+/// Why a response's body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// The backend's connection or its framing broke.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
-    /// The backend sent nothing, and took nothing of the request, for too long.
+    /// For too long, the backend sent nothing and took nothing of the request.
     #[error("the backend stood still for {0:?} in the middle of its answer")]
     Still(Duration),
 }
@@ -202,12 +203,12 @@ pin_project! {
         ending: Ending,
         timeouts: Option<Duration>,
         alarm: Alarm,
-        // Given back when the body has been sent or dropped.
+        // Released when the body has been sent or dropped.
         _place: Option<InFlightPermit>,
     }
 }
 
-/// Ends the exchange when the answer is over.
+/// Ends the exchange when the response is over.
 struct Ending {
     exchange: Arc<Exchange>,
     line: Option<Arc<Line>>,
@@ -267,7 +268,7 @@ impl hyper::body::Body for Download {
         let mut this = self.project();
         let exchange = &this.ending.exchange;
         if let Poll::Ready(frame) = this.body.as_mut().poll_frame(cx) {
-            // The last one waits for nothing but the caller.
+            // The last frame waits for nothing but the caller.
             let is_last = this.body.is_end_stream();
             if !is_last {
                 exchange.moved();
@@ -299,8 +300,8 @@ impl hyper::body::Body for Download {
     }
 }
 
-/// Chunks smaller than this are copied out of the buffer that they were read into, which they would keep as a whole for as
-/// long as they wait for the caller: events of 100 bytes would hold 8 KiB each.
+/// Chunks smaller than this are copied out of the read buffer. Otherwise each would keep the whole buffer while it
+/// waits for the caller: events of 100 bytes would hold 8 KiB each.
 const COPIED: usize = 2 * 1024;
 
 fn unpinned(data: Bytes) -> Bytes {
@@ -317,7 +318,7 @@ mod tests {
 
     const A_MINUTE: Option<Duration> = Some(Duration::from_secs(60));
 
-    /// After how many seconds an exchange stands still.
+    /// After how many seconds an exchange counts as stalled.
     async fn still_after(exchange: &Exchange) -> u64 {
         let begun = Instant::now();
         exchange.stands_still(A_MINUTE).await;

@@ -1,5 +1,5 @@
-//! The way of one request to the backend, and of its answer back. The rules about heads are `headers.rs`, `target.rs`,
-//! `trace.rs`; the client is `backend.rs`.
+//! Forwards one request to the backend, and its response back. The rules about heads are in `headers.rs`, `target.rs`
+//! and `telemetry/propagation.rs`; the client is in `backend.rs`.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -36,29 +36,29 @@ pub struct Proxy {
     tunnels: Tunnels,
 }
 
-/// What a proxy is made from.
+/// The settings of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `http://host[:port][/base]`.
     pub url: BaseUrl,
-    /// How long an exchange may stand still.
+    /// How long an exchange may stall.
     pub timeouts: ExchangeTimeouts,
-    /// The most bytes of an answer's head, and of a body that are read ahead of a slow caller; at least 8 KiB.
+    /// The most bytes of a response's head, and of a body read ahead of a slow caller; at least 8 KiB.
     pub read_ahead: usize,
-    /// Requests at the same time; as many unused connections are kept at most.
+    /// The most requests at the same time; also the most idle connections to keep.
     pub most: usize,
-    /// Upgraded connections at the same time.
+    /// The most upgraded connections at the same time.
     pub upgraded: usize,
 }
 
-/// An upgrade that a caller has asked for, and its place.
+/// An upgrade that a caller asks for, and its permit.
 struct Asked {
     protocol: HeaderValue,
     caller: OnUpgrade,
     tunnel: Tunnel,
 }
 
-/// What the caller expects of the answer.
+/// What the response must take into account about the request.
 struct Expected {
     upgrade: Option<Asked>,
     takes_trailers: bool,
@@ -77,19 +77,19 @@ impl Proxy {
         }
     }
 
-    /// Forwards one request. Whatever goes wrong is an answer: 4xx or 501 where the request cannot be forwarded
-    /// faithfully, 502 or 504 where the backend cannot be reached, stands still, or breaks off before it answers. One that
-    /// does so later ends the answer's body by an error, which aborts the caller's connection.
+    /// Forwards one request. Every failure is a response: 4xx or 501 if the request cannot be forwarded faithfully, 502
+    /// or 504 if the backend cannot be reached, stalls, or breaks off before it responds. If the backend stalls or
+    /// breaks off later, the response's body ends with an error, which aborts the caller's connection.
     ///
     /// # Cancel safety
-    /// Dropping the future cuts the exchange with the backend, which is what a caller that hangs up wants.
+    /// Dropping the future cuts the exchange with the backend, as it should when a caller hangs up.
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let id = propagation::identify(request.headers());
-        // The upload holds the place as well: an answer may be over before it.
+        // The upload holds the permit too, because the response may end before it.
         let place = request.extensions().get::<InFlightPermit>().cloned();
         let expected = match self.prepare(&mut request, peer, &id) {
             Ok(Some(expected)) => expected,
-            // The answer of an intermediary that is asked about itself. Source: RFC 9110, section 9.3.7.
+            // An intermediary answers this way when the request asks about itself. Source: RFC 9110, section 9.3.7.
             Ok(None) => return Response::new(Body::empty()),
             Err(error) => {
                 tracing::debug!(request_id = shown(&id), %error, "a request was not forwarded");
@@ -106,7 +106,7 @@ impl Proxy {
         let request =
             request.map(|body| Upload::new(body, Arc::clone(&exchange), place, self.timeouts.caller));
         tokio::select! {
-            // An answer that is there counts, however late.
+            // A response that is there counts, however late it is.
             biased;
             answered = self.client.request(request) => match answered {
                 Ok(response) => self.pass_back(response, expected, exchange, &id),
@@ -122,7 +122,7 @@ impl Proxy {
         text_response(StatusCode::GATEWAY_TIMEOUT, &text)
     }
 
-    /// Makes the caller's request one to the backend; `None` where it has made all its hops.
+    /// Turns the caller's request into one to the backend. `None` if `Max-Forwards` has run out.
     fn prepare(
         &self,
         request: &mut Request<Incoming>,
@@ -159,13 +159,13 @@ impl Proxy {
             None => None,
         };
         let asks_for_trailers = headers::takes_trailers(request.headers());
-        // HTTP/2 always carries them.
+        // HTTP/2 always carries trailers.
         let takes_trailers = version == Version::HTTP_2 || asks_for_trailers;
-        // Only the caller's connection needs what hangs on the request; a place among those in flight, for one, is given
-        // back by the answer.
+        // Only the caller's connection needs the extensions. A permit among them, for one, must not last as long as the
+        // client holds the request; the response releases it.
         let begun = request.extensions_mut().remove::<Begun>();
         request.extensions_mut().clear();
-        // HTTP/1.0 knows of no words before an answer, and the library for HTTP/2 cannot write them.
+        // HTTP/1.0 has no interim responses, and the HTTP/2 library cannot write them.
         if let Some(http1) = http1.filter(|_| version == Version::HTTP_11) {
             hyper::ext::on_informational(request, move |word| {
                 http1.send_interim(interim::written(word.status(), word.headers()));
@@ -187,7 +187,7 @@ impl Proxy {
             None => drop(propagation::continue_trace(headers)),
         }
         if is_chunked {
-            // The client leaves the body of a GET out unless it is told of it.
+            // Without this header the client leaves out the body of a GET.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         } else {
             headers.remove(TRAILER);
@@ -206,7 +206,7 @@ impl Proxy {
         }))
     }
 
-    /// Makes the backend's answer one to the caller.
+    /// Turns the backend's response into one to the caller.
     fn pass_back(
         &self,
         mut response: Response<Incoming>,
@@ -242,9 +242,9 @@ impl Proxy {
         if !expected.takes_trailers {
             headers.remove(TRAILER);
         }
-        // An HTTP/1.0 backend is no reason to speak it to the caller: an aborted body would look like a whole one.
+        // Answer an HTTP/1.0 backend's response in HTTP/1.1, or an aborted body would look complete to the caller.
         *response.version_mut() = Version::HTTP_11;
-        // Events come when there are some.
+        // An event stream may be silent for as long as there are no events.
         let timeouts = self
             .timeouts
             .backend

@@ -1,6 +1,7 @@
-//! What becomes of headers on the way through: those of one connection end here, ours are set last. Pure.
-//! Documents: specification, section 3; RFC 9110, sections 6.5, 7.6 and 8.6; RFC 9112, section 6.3; RFC 9113, section 8.2.3;
-//! ecosystem.md, section 3.2 (hop-by-hop abuse, underscore twins, trust in forwarded headers). Ids and traces are `trace.rs`.
+//! The rules for headers in both directions: headers of one connection end here, and ours are set last. Pure. They
+//! guard against abuse of hop-by-hop headers, names that differ from ours only in an underscore, and forged forwarding
+//! headers. Sources: RFC 9110, sections 6.5, 7.6 and 8.6; RFC 9112, section 6.3; RFC 9113, section 8.2.3;
+//! `docs/http.md`. Request ids and traces are in `telemetry/propagation.rs`.
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -15,7 +16,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Removes from a request what concerns the caller's connection only, and what the caller may not claim: names that a
+/// Removes from a request what concerns the caller's connection only, and what the caller must not claim: names that a
 /// backend reads as one of ours (`X_Forwarded_For`), names that choose another path than the request's, and, unless the
 /// peer is trusted, what proxies say about callers.
 pub fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
@@ -23,29 +24,29 @@ pub fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
         ends_here(name)
             || is_of_proxies(name)
             || is_path(name)
-            // A body is asked for by reading it.
+            // Reading the body asks for it.
             || name == header::EXPECT
             || is_twin(name)
-            // What only a handler is told, and only by us.
+            // Only the sidecar may send it, and only to a handler.
             || is_token_header(name)
             || (!peer.is_trusted && is_claim(name))
     });
     clean_announcement(headers);
 }
 
-/// Removes from an answer what concerns the backend's connection only.
+/// Removes from a response what concerns the backend's connection only.
 pub fn clean_response(headers: &mut HeaderMap) {
     remove(headers, ends_here);
     clean_announcement(headers);
 }
 
-/// Removes from a trailer section what no trailer may be: what says where a message ends, whom it is for, who sends it or
-/// how it is to be read. Source: RFC 9110, section 6.5.1.
+/// Removes from a trailer section what must not be a trailer: what says where a message ends, whom it is for, who sends
+/// it or how to read it. Source: RFC 9110, section 6.5.1.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
     remove(trailers, |name| !is_trailer(name));
 }
 
-/// Leaves in `Trailer` the names that may be trailers; the HTTP library sends no others.
+/// Leaves in `Trailer` only names that may be trailers. The HTTP library sends no trailers that are not named there.
 fn clean_announcement(headers: &mut HeaderMap) {
     if !headers.contains_key(header::TRAILER) {
         return;
@@ -61,13 +62,13 @@ fn clean_announcement(headers: &mut HeaderMap) {
     };
 }
 
-/// Whether the sender of a request takes trailers. Source: RFC 9110, section 10.1.4.
+/// Whether the sender of a request accepts trailers. Source: RFC 9110, section 10.1.4.
 #[must_use]
 pub fn takes_trailers(headers: &HeaderMap) -> bool {
     elements(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
-/// The elements of a list, which may have several lines. Source: RFC 9110, section 5.6.1.
+/// The elements of a list header, across several lines. Source: RFC 9110, section 5.6.1.
 pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(name).into_iter();
     lines
@@ -75,13 +76,13 @@ pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &
         .map(<[u8]>::trim_ascii)
 }
 
-/// Asks the backend for trailers, whose receiver takes them. Called after [`clean_request`].
+/// Asks the backend for trailers, because the caller accepts them. Call it after [`clean_request`].
 pub fn ask_for_trailers(headers: &mut HeaderMap) {
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     headers.append(header::CONNECTION, HeaderValue::from_static("TE"));
 }
 
-/// Makes one `Cookie` of those that an HTTP/2 caller may send apart. Source: RFC 9113, section 8.2.3.
+/// Joins the `Cookie` lines that an HTTP/2 caller may send separately. Source: RFC 9113, section 8.2.3.
 pub fn join_cookies(headers: &mut HeaderMap) {
     let mut cookies = headers.get_all(header::COOKIE).iter();
     let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else {
@@ -92,25 +93,26 @@ pub fn join_cookies(headers: &mut HeaderMap) {
         joined.extend_from_slice(b"; ");
         joined.extend_from_slice(cookie.as_bytes());
     }
-    // Values joined by `; ` are a value.
+    // Values joined by `; ` are always a valid value.
     if let Ok(mut joined) = HeaderValue::from_bytes(&joined) {
         joined.set_sensitive(true);
         headers.insert(header::COOKIE, joined);
     }
 }
 
-/// Where a request with `Max-Forwards` goes.
+/// What `Max-Forwards` decides about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hops {
-    /// On, with one hop less where they are counted.
+    /// Forward it; the hop count, if there is one, is one less now.
     Left,
-    /// No further: it is answered here.
+    /// Do not forward it: the sidecar answers.
     Over,
-    /// They are no number.
+    /// The hop count is not one number.
     Unreadable,
 }
 
-/// Counts a hop of an `OPTIONS` request; of others `Max-Forwards` means nothing. Source: RFC 9110, section 7.6.2.
+/// Counts a hop of an `OPTIONS` request. In other requests `Max-Forwards` has no meaning here. Source: RFC 9110,
+/// section 7.6.2.
 pub fn count_hop(method: &Method, headers: &mut HeaderMap) -> Hops {
     if method != Method::OPTIONS {
         return Hops::Left;
@@ -131,10 +133,10 @@ pub fn count_hop(method: &Method, headers: &mut HeaderMap) -> Hops {
     }
 }
 
-/// A number of digits and nothing else; `None` where it has none, or more than 64 bits.
+/// Parses a number of digits only. `None` if there are other characters or no digits, or if it exceeds 64 bits.
 #[must_use]
 pub fn digits(text: &[u8]) -> Option<u64> {
-    // The library's own reader takes a sign.
+    // The standard library's parser also accepts a sign.
     let text = std::str::from_utf8(text).ok()?;
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
@@ -142,11 +144,11 @@ pub fn digits(text: &[u8]) -> Option<u64> {
         .flatten()
 }
 
-/// Makes the length of an answer's body certain: a transfer coding wins over a length, several equal lengths are one.
-/// Sources: RFC 9112, section 6.3; RFC 9110, section 8.6.
+/// Makes the length of a response's body unambiguous: a transfer coding overrides a length, and several equal lengths
+/// become one. Sources: RFC 9112, section 6.3; RFC 9110, section 8.6.
 ///
 /// # Errors
-/// When it cannot be told where the body ends, or a part of it would be lost, then what is wrong.
+/// The reason if nobody can tell where the body ends, or if a part of it would be lost.
 pub fn settle_length(status: StatusCode, headers: &mut HeaderMap) -> Result<(), &'static str> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
@@ -178,8 +180,8 @@ pub fn settle_length(status: StatusCode, headers: &mut HeaderMap) -> Result<(), 
     Ok(())
 }
 
-/// Tells the backend about the caller, who came in this version of HTTP. Called after [`clean_request`], so that nothing the
-/// caller sends can undo it.
+/// Tells the backend about the caller, whose request came in `version`. Call it after [`clean_request`], so that
+/// nothing from the caller can undo it.
 pub fn announce(headers: &mut HeaderMap, peer: &Peer, version: Version) {
     // Source: RFC 9110, section 7.6.3.
     headers.append(
@@ -191,7 +193,7 @@ pub fn announce(headers: &mut HeaderMap, peer: &Peer, version: Version) {
         }),
     );
     match headers.entry(X_FORWARDED_FOR) {
-        // Where the peer is not trusted, nothing earlier is left.
+        // If the peer is not trusted, `clean_request` has removed every earlier value.
         Entry::Vacant(vacant) => {
             vacant.insert(peer.written().clone());
         }
@@ -200,7 +202,8 @@ pub fn announce(headers: &mut HeaderMap, peer: &Peer, version: Version) {
             let hops = [hops.join(&b", "[..]), peer.written().as_bytes().to_vec()].join(&b", "[..]);
             match HeaderValue::try_from(hops) {
                 Ok(hops) => drop(occupied.insert_mult(hops)),
-                // Values joined by commas are a value; should that ever be wrong, no chain is better than another's.
+                // Values joined by commas are always a valid value. If that were ever wrong, no chain is better than
+                // another caller's.
                 Err(_) => drop(occupied.remove_entry_mult()),
             }
         }
@@ -212,14 +215,14 @@ pub fn announce(headers: &mut HeaderMap, peer: &Peer, version: Version) {
     }
 }
 
-/// Removes those that go, and, where `Connection` is one of them, those that it names.
+/// Removes the headers that `goes` selects. If `Connection` is one of them, also removes those that it names.
 fn remove(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     let names = headers.keys().filter(|name| goes(name.as_str()));
     let mut going: Vec<HeaderName> = names.cloned().collect();
     if going.contains(&header::CONNECTION) {
         let named = elements(headers, header::CONNECTION)
             .filter_map(|name| HeaderName::from_bytes(name).ok())
-            // Where a message ends and whom it is for is no caller's to strip.
+            // No caller may strip what says where a message ends and whom it is for.
             .filter(|name| name != header::CONTENT_LENGTH && name != header::HOST);
         going.extend(named);
     }
@@ -228,7 +231,7 @@ fn remove(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     }
 }
 
-/// Headers of one connection.
+/// Headers that concern one connection.
 fn ends_here(name: &str) -> bool {
     matches!(
         name,
@@ -244,18 +247,18 @@ fn ends_here(name: &str) -> bool {
     )
 }
 
-/// Requests to proxies; a bare `Proxy` becomes `HTTP_PROXY` to a CGI program.
+/// Headers for proxies. A CGI program sees a bare `Proxy` as `HTTP_PROXY`.
 fn is_of_proxies(name: &str) -> bool {
     name == "proxy" || name.starts_with("proxy-")
 }
 
-/// What a proxy says about the caller that it stands for.
+/// What a proxy says about the caller whose request it forwards.
 fn is_claim(name: &str) -> bool {
     name == FORWARDED || name == X_REAL_IP || name.starts_with(X_FORWARDED_PREFIX)
 }
 
-/// A path that some frameworks believe before the request's own (Symfony, Zend and others, IIS), so that whoever looks at the
-/// request's own is passed.
+/// A path that some frameworks (Symfony, Zend and others, IIS) prefer to the request's own. It would bypass every check
+/// of the request's own path.
 fn is_path(name: &str) -> bool {
     matches!(
         name,
@@ -268,7 +271,8 @@ fn is_path(name: &str) -> bool {
     )
 }
 
-/// What may come behind a body: nothing that a receiver must know before it, or that is ours to set.
+/// Whether a trailer may have this name: not if a receiver must know it before the body, or if only the sidecar may set
+/// it.
 fn is_trailer(name: &str) -> bool {
     !(ends_here(name)
         || is_of_proxies(name)
@@ -304,8 +308,8 @@ fn is_trailer(name: &str) -> bool {
         ))
 }
 
-/// A name with `_` that a backend reads as a header that is ours to set or to remove: CGI, WSGI and many frameworks make
-/// one of both.
+/// A name with `_` that a backend reads as a header that only the sidecar sets or removes: CGI, WSGI and many
+/// frameworks do not tell `_` from `-`.
 fn is_twin(name: &str) -> bool {
     if !name.bytes().any(|byte| byte == b'_') {
         return false;

@@ -1,11 +1,12 @@
-//! What a backend says before its answer (1xx), as bytes for an HTTP/1.1 caller. Document: RFC 9110, section 15.2.
+//! A backend's interim response (1xx) as bytes for an HTTP/1.1 caller. Source: RFC 9110, section 15.2.
+//! `server/strict.rs` writes them.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::headers::clean_response;
 
-/// The head, without what concerns the backend's connection only.
+/// The interim response's head, without what concerns the backend's connection only.
 pub(super) fn written(status: StatusCode, headers: &HeaderMap) -> Bytes {
     let mut headers = headers.clone();
     clean_response(&mut headers);

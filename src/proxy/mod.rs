@@ -1,11 +1,11 @@
-//! Every path that is not the contract's: forwarded to the customer's backend, streaming both ways, upgrades included.
-//! Document: specification, section 3. Where a Service's target port is switched from the backend to the sidecar, nothing
-//! else changes.
+//! Forwards every path outside the contract to the customer's backend, streaming both ways, upgrades included.
+//! `docs/http.md` lists the rules. When a Service's target port moves from the backend to the sidecar, nothing else
+//! changes.
 //!
-//! [`backend`] reads the address and makes the client, `forward.rs` is the way of one request, [`exchange`] its life, `line.rs`
-//! the connection that it can cut, `upgrade.rs` the tunnel (of `websocket.rs` it learns where frames end), [`body`] the one
-//! body type of the main port. The rules are pure: [`headers`] says what becomes of headers, [`target`]
-//! of the request's target and `Host`, [`trace`](crate::telemetry::propagation) of request ids and traces.
+//! [`backend`] has the client, `forward.rs` forwards one request, [`exchange`] has its timeouts and its end.
+//! `upgrade.rs` tunnels upgraded connections; `websocket.rs` finds where their frames end. [`body`] is the one body
+//! type of the main port. The rules are pure: [`headers`] for headers, [`target`] for the target and `Host`,
+//! [`propagation`](crate::telemetry::propagation) for request ids and traces.
 
 pub mod body;
 

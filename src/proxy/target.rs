@@ -1,6 +1,5 @@
-//! What a request is aimed at: its method, its target, its `Host`. Pure.
-//! Documents: RFC 9110, sections 7.2, 7.4 and 8.6; RFC 9112, section 3.2; RFC 9113, sections 8.2.1 and 8.3.1; ecosystem.md,
-//! section 3.1.
+//! Checks what a request is aimed at: its method, its target and its `Host`. Pure. Sources: RFC 9110, sections 7.2, 7.4
+//! and 8.6; RFC 9112, section 3.2; RFC 9113, sections 8.2.1 and 8.3.1; `docs/http.md`.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
@@ -10,10 +9,10 @@ use super::headers::digits;
 use crate::http::peer::Peer;
 use payout_domain::path::may_be_a_call;
 
-/// Why a request is not forwarded, before anything is sent.
+/// Why a request is not forwarded. Nothing has been sent yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// `CONNECT` would make the sidecar a tunnel to anywhere; an answer to `TRACE` shows what the request's credentials are.
+    /// `CONNECT` would make the sidecar a tunnel to anywhere. The response to `TRACE` shows the request's credentials.
     #[error("CONNECT and TRACE are not forwarded")]
     Method,
     /// The target has no path.
@@ -22,16 +21,17 @@ pub enum TargetError {
     /// RFC 9112, section 3.2.4.
     #[error("the target * is for OPTIONS only")]
     Asterisk,
-    /// RFC 9113, section 8.3.1: characters that no target has.
+    /// RFC 9113, section 8.3.1: characters that a target must not have.
     #[error("the request's target has characters that must be percent-encoded")]
     Target,
-    /// None, several, or an invalid one: the backend might see another host than whoever stands before us.
+    /// None, several, or an invalid one: the backend might see another host than a proxy in front of us.
     #[error("the request must have exactly one valid Host")]
     Host,
     /// RFC 9113, section 8.3.1.
     #[error("the request's target and its Host name different hosts")]
     TwoHosts,
-    /// RFC 9110, section 7.4: an https resource is asked for without TLS, by nobody who may say that there was some.
+    /// RFC 9110, section 7.4: the target asks for an https resource without TLS, and the peer is no proxy that may say
+    /// that there was TLS.
     #[error("the target's scheme is not the one of this connection")]
     Scheme,
     /// RFC 9110, section 8.6.
@@ -46,19 +46,19 @@ pub enum TargetError {
     /// RFC 9110, section 7.6.2.
     #[error("the Max-Forwards must be one number of digits")]
     MaxForwards,
-    /// Path or query hold the name of one of the contract's calls. A backend that understands the spelling would pay without
-    /// a claim.
+    /// Path or query contain the name of one of the contract's calls. A backend that understands the spelling would pay
+    /// without a claim.
     #[error(
         "the path or the query holds the name of a payout call, which is served at its own path only: nothing else that holds it is forwarded"
     )]
     Disguised,
-    /// There is no place for another tunnel.
+    /// All tunnels are taken.
     #[error("too many upgraded connections at the same time")]
     Upgrades,
 }
 
 impl TargetError {
-    /// What the caller is told.
+    /// The status of the response to the caller.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -79,11 +79,11 @@ impl TargetError {
     }
 }
 
-/// Checks a request's head, and says which `Host` the backend is told: the request's own, byte for byte; of an HTTP/1.0
+/// Checks a request's head. Returns the `Host` for the backend: the request's own, byte for byte; for an HTTP/1.0
 /// request without one, the backend's.
 ///
 /// # Errors
-/// When the request must not be forwarded, then why.
+/// The reason why the request must not be forwarded.
 pub fn check(
     method: &Method,
     uri: &Uri,
@@ -97,7 +97,7 @@ pub fn check(
     if uri.path() == "*" && method != Method::OPTIONS {
         return Err(TargetError::Asterisk);
     }
-    // A list of one: nobody sends another, and readers of lists have differed.
+    // `Expect` may be a list, but we accept one element only: nobody sends another, and readers of lists have differed.
     if headers
         .get_all(header::EXPECT)
         .iter()
@@ -116,12 +116,12 @@ pub fn check(
     )
 }
 
-/// Checks what must hold of every request, whoever answers it: how long its body is and whom it is for can be read in one
-/// way only. Returns the `Host`, which an HTTP/1.0 request may lack. What the bytes of HTTP/1 alone show is checked before,
-/// in [`framing`](crate::server::framing).
+/// Checks what every request must meet, whoever answers it: that the length of its body and its host have one reading
+/// only. Returns the `Host`, which an HTTP/1.0 request may lack. [`framing`](crate::server::framing) has already
+/// checked what only the bytes of HTTP/1 show.
 ///
 /// # Errors
-/// When somebody before us could have read it in another way, then why.
+/// The reason why a proxy in front of us could have read the request in another way.
 pub fn check_message(
     uri: &Uri,
     version: Version,
@@ -151,7 +151,7 @@ pub fn check_message(
     host(uri, version, headers)
 }
 
-/// Whether target and `Host` name the same host, or only one of them names any.
+/// Whether the target and `Host` name the same host, or only one of them names a host.
 #[must_use]
 pub fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
     let (Some(named), Some(host)) = (uri.authority(), headers.get(header::HOST)) else {
@@ -160,8 +160,8 @@ pub fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
     host.as_bytes().eq_ignore_ascii_case(named.as_str().as_bytes())
 }
 
-/// The host that a request is for. In HTTP/1 a target that names one wins over `Host`, which must be there and valid all the
-/// same. Sources: RFC 9112, sections 3.2 and 3.2.2; RFC 9113, section 8.3.1.
+/// The host that a request is for. In HTTP/1 a host in the target overrides `Host`, which must be present and valid all
+/// the same. Sources: RFC 9112, sections 3.2 and 3.2.2; RFC 9113, section 8.3.1.
 fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Option<HeaderValue>, TargetError> {
     let mut given = headers.get_all(header::HOST).iter();
     let host = match (given.next(), given.next()) {
@@ -183,11 +183,11 @@ fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Option<Heade
     }
 }
 
-/// Whether the target's scheme is the connection's, where an HTTP/1 target has one. HTTP/2 targets always do, and a gateway
-/// before us that ends TLS sends its own; it is not passed on.
+/// Checks that an HTTP/1 target with a scheme has the connection's scheme. HTTP/2 targets always have one; a gateway
+/// that ends TLS in front of us sends its own, and we do not forward it.
 ///
 /// # Errors
-/// When it is another one, and the peer is not one that may say so.
+/// [`TargetError::Scheme`] if it is another one, and the peer is not trusted to say so.
 pub fn check_scheme(uri: &Uri, version: Version, peer: &Peer) -> Result<(), TargetError> {
     match uri.scheme_str() {
         Some(scheme) if version != Version::HTTP_2 => match scheme {
@@ -199,8 +199,8 @@ pub fn check_scheme(uri: &Uri, version: Version, peer: &Peer) -> Result<(), Targ
     }
 }
 
-/// `uri-host [ ":" port ]` with a host, without the user name, the lists and the paths that some readers see in one.
-/// Source: RFC 9110, section 7.2; RFC 3986, section 3.2.2.
+/// `uri-host [ ":" port ]` with a non-empty host, and without the user names, lists and paths that some readers see in
+/// one. Sources: RFC 9110, section 7.2; RFC 3986, section 3.2.2.
 fn is_host(host: &[u8]) -> bool {
     let (bare, port, is_literal) = match host {
         [b'[', rest @ ..] => {
@@ -230,7 +230,7 @@ fn is_host(host: &[u8]) -> bool {
         && bare.split(|byte| *byte == b'%').skip(1).all(is_encoded)
 }
 
-/// Whether a host's name has such a character. The comma is none: it would be a list to some.
+/// Whether a host name may contain this character. It must not contain a comma, which some would read as a list.
 fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&byte)
 }

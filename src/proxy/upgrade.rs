@@ -1,5 +1,5 @@
-//! Upgrades (WebSocket): asked for on the caller's behalf, and tunnelled only after the backend has said 101. When the drain
-//! begins, both ends of a WebSocket are told so by a close frame; other protocols have until its end.
+//! Upgrades (WebSocket): asks the backend on the caller's behalf, and tunnels only after the backend responds 101. When
+//! the drain begins, a close frame tells both ends of a WebSocket; other protocols may continue until the drain ends.
 
 use std::io;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::headers::elements;
 use super::websocket::{Frames, going_away};
 use crate::http::drain::{Drain, Phase};
 
-/// Protocols that carry HTTP: whoever changes to one could call the backend's payout paths past the ledger.
+/// Protocols that carry HTTP. A caller that switches to one could call the backend's payout paths without the ledger.
 const CARRIERS: [&str; 5] = ["h2", "h2c", "http", "spdy", "tls"];
 
-/// The protocol that a request asks to change to. A request that asks for several, or for one that carries HTTP, is
+/// The protocol to which a request asks to switch. A request that asks for several, or for one that carries HTTP, is
 /// forwarded as an ordinary one, which is always allowed.
 pub(super) fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
     let mut protocols = request.headers().get_all(UPGRADE).iter();
@@ -37,13 +37,13 @@ fn is_tunnelled(protocol: &HeaderValue) -> bool {
         && !CARRIERS.iter().any(|carrier| name.eq_ignore_ascii_case(carrier))
 }
 
-/// Asks for the protocol, or says that it was changed to.
+/// Sets the headers that ask for the protocol, or that confirm the switch to it.
 pub(super) fn announce(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, protocol);
 }
 
-/// Whether an answer changes to the protocol that was asked for, and to no other.
+/// Whether a response switches to the protocol that was asked for, and to no other.
 pub(super) fn is_granted(asked: &HeaderValue, answer: &HeaderMap) -> bool {
     let mut granted = answer.get_all(UPGRADE).iter();
     match (granted.next(), granted.next()) {
@@ -52,7 +52,7 @@ pub(super) fn is_granted(asked: &HeaderValue, answer: &HeaderMap) -> bool {
     }
 }
 
-/// All upgraded connections. Clones are of the same ones.
+/// All upgraded connections. Clones share them.
 #[derive(Clone)]
 pub struct Tunnels {
     places: Arc<Semaphore>,
@@ -60,14 +60,14 @@ pub struct Tunnels {
     running: TaskTracker,
 }
 
-/// One upgraded connection's place; free again once it is dropped.
+/// The permit of one upgraded connection. Dropping it frees the permit.
 pub(super) struct Tunnel {
     _place: OwnedSemaphorePermit,
     tunnels: Tunnels,
 }
 
 impl Tunnels {
-    /// At most so many at the same time, and until the drain begins.
+    /// At most `most` at the same time, until the drain begins.
     #[must_use]
     pub fn new(most: usize, drain: Drain) -> Self {
         Self {
@@ -77,7 +77,8 @@ impl Tunnels {
         }
     }
 
-    /// At most so many from now on. Those that are open stay, and count for as long as they are.
+    /// At most `most` new ones from now on. Open ones stay; they hold permits of the previous limit and do not count
+    /// towards this one.
     #[must_use]
     pub fn limited(&self, most: usize) -> Self {
         Self {
@@ -86,7 +87,7 @@ impl Tunnels {
         }
     }
 
-    /// A place for one more.
+    /// Takes a permit for one more.
     pub(super) fn open(&self) -> Option<Tunnel> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         Some(Tunnel {
@@ -95,7 +96,7 @@ impl Tunnels {
         })
     }
 
-    /// Waits until all have ended. After the drain has begun, no new ones come.
+    /// Waits until all have ended. Call it after the drain has begun, when no new ones start.
     pub async fn ended(&self) {
         self.running.close();
         self.running.wait().await;
@@ -103,13 +104,13 @@ impl Tunnels {
 }
 
 impl Tunnel {
-    /// Copies both ways until both ends have finished; where one breaks, both are closed. An end that has only finished
+    /// Copies both ways until both ends have finished; if one breaks, closes both. An end that has only finished
     /// sending still receives.
     pub(super) fn run(self, protocol: &HeaderValue, caller: OnUpgrade, backend: OnUpgrade) {
         let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         let running = self.tunnels.running.clone();
         running.spawn(async move {
-            // All of it, the place as well.
+            // Move the whole tunnel into the task, its permit included.
             let this = self;
             let (caller, backend) = match futures_util::future::try_join(caller, backend).await {
                 Ok(ends) => ends,
@@ -141,17 +142,17 @@ where
 {
     let (from_caller, to_caller) = tokio::io::split(caller);
     let (from_backend, to_backend) = tokio::io::split(backend);
-    // A mask is for what goes to a server.
+    // Only frames to a server are masked.
     let one = copy(from_caller, to_backend, going_away(Some(rand::random())), drain);
     let other = copy(from_backend, to_caller, going_away(None), drain);
     futures_util::future::try_join(one, other).await.map(drop)
 }
 
-/// How much is read at once, in bytes.
+/// How many bytes to read at once.
 const BUFFER: usize = 8 * 1024;
 
-/// Copies one direction to its end. When the drain begins, the receiver is given `close` at the next end of a frame, and
-/// nothing after it, and the sender is listened to until it closes as well.
+/// Copies one direction to its end. When the drain begins, it sends `close` to the receiver after the current frame,
+/// and nothing after that. It then reads from the sender until that closes too.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -162,7 +163,8 @@ async fn copy(
     let mut buffer = vec![0; BUFFER];
     while drain.phase() < Phase::Draining || frames.has_closed() {
         let read = tokio::select! {
-            // First: the other direction may have told its end already, and nothing that this end sent after that goes on.
+            // First, because the other direction may already have sent its close frame, after which this end's frames
+            // must not pass.
             biased;
             () = drain.reached(Phase::Draining), if !frames.has_closed() => break,
             read = from.read(&mut buffer) => read?,
@@ -193,7 +195,7 @@ async fn copy(
         to.write_all(&close).await?;
         to.flush().await?;
     }
-    // What is left is for nobody, but for the sender's own close frame, with which it is done.
+    // Discard what is left, up to the sender's own close frame, after which it is done.
     while !frames.has_closed() {
         match from.read(&mut buffer).await? {
             0 => break,

@@ -1,14 +1,14 @@
-//! Where WebSocket frames begin and end, so that a close frame can be put between two of them. Nothing else of a frame is
-//! looked at. Source: RFC 6455, sections 5.2 and 7.4.1.
+//! Finds where WebSocket frames begin and end, so that the tunnel can put a close frame between two of them. It reads
+//! nothing else of a frame. Source: RFC 6455, sections 5.2 and 7.4.1.
 
-/// What is read of a direction.
+/// The state of one direction.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// What has come of a frame's head.
+    /// The bytes of a frame's head that have arrived.
     head: Vec<u8>,
-    /// So many bytes of mask and payload are to come.
+    /// How many bytes of mask and payload are still to come.
     payload: u64,
-    /// The frame that is being read is a close frame.
+    /// Whether the current frame is a close frame.
     is_close: bool,
     has_closed: bool,
 }
@@ -19,7 +19,7 @@ impl Frames {
         self.head.is_empty() && self.payload == 0
     }
 
-    /// Whether a close frame was seen to its end: no other frame may follow.
+    /// Whether a whole close frame has passed; no frame may follow it.
     pub(super) fn has_closed(&self) -> bool {
         self.has_closed
     }
@@ -32,7 +32,7 @@ impl Frames {
         }
     }
 
-    /// Reads to the end of the frame that has begun. Returns the bytes up to there; all of them where it goes on.
+    /// Reads to the end of the current frame. Returns the bytes up to there, or all of them if the frame continues.
     pub(super) fn read_frame<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let mut rest = bytes;
         while !rest.is_empty() && !self.is_between() {
@@ -42,7 +42,7 @@ impl Frames {
         bytes.get(..read).unwrap_or(bytes)
     }
 
-    /// Reads one byte of a head, or what there is of a payload. Returns what follows.
+    /// Reads one byte of a head, or the available part of a payload. Returns what follows.
     fn step<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         const CLOSE: u8 = 8;
         let step = if self.payload == 0 {
@@ -67,7 +67,7 @@ impl Frames {
     }
 }
 
-/// How many bytes follow a head, its mask among them; `None` where it is not whole yet.
+/// How many bytes follow a head, including its mask; `None` if the head is incomplete.
 fn payload(head: &[u8]) -> Option<u64> {
     const MASK: u64 = 4;
     let [_, second, extended @ ..] = head else {
@@ -81,7 +81,7 @@ fn payload(head: &[u8]) -> Option<u64> {
     Some(length.saturating_add(if second & 0x80 == 0 { 0 } else { MASK }))
 }
 
-/// A close frame that says 1001, "going away". Towards a server it must be masked, by a key that the peer cannot guess.
+/// A close frame with code 1001, "going away". To a server it must be masked, with a key that the peer cannot guess.
 pub(super) fn going_away(mask: Option<[u8; 4]>) -> Vec<u8> {
     const CODE: [u8; 2] = 1001u16.to_be_bytes();
     let mut frame = vec![0x88];

@@ -1,5 +1,5 @@
-//! Accepts connections and serves HTTP on each, within limits, until the drain begins: HTTP/1.1, and HTTP/2 where TLS
-//! agrees on it or the configuration lets callers begin with it.
+//! Accepts connections and serves HTTP on each, within the limits, until the drain begins. It speaks HTTP/1.1, and
+//! HTTP/2 if TLS negotiates it or the configuration allows callers to start with it.
 
 use std::convert::Infallible;
 use std::io;
@@ -32,54 +32,56 @@ use super::tls;
 use crate::http::drain::{Drain, Phase};
 use crate::http::http1::Http1Exchange;
 
-/// How connections are taken; asked for anew with each one, so that a reload holds for the next.
+/// How the listener treats a connection. [`serve`] asks for it anew for each connection, so a reload applies to the
+/// next one.
 #[derive(Clone)]
 pub struct ListenerConfig {
-    /// How long a connection may take over what it is doing.
+    /// Timeouts of a connection's phases.
     pub timeouts: ConnectionTimeouts,
-    /// What all connections together may hold; one more takes the place of the idlest.
+    /// What all connections together may hold; one more makes the idlest one give way.
     pub room: Room,
-    /// Whether callers may begin with HTTP/2 without TLS ("prior knowledge").
+    /// Whether callers may start with HTTP/2 without TLS ("prior knowledge").
     pub http2: bool,
-    /// TLS, where callers must speak it.
+    /// TLS, if callers must use it.
     pub tls: Option<TlsAcceptor>,
 }
 
-/// Who has connected.
+/// The other end of an accepted connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Connected {
     /// Its address and port.
     pub from: SocketAddr,
-    /// Whether it speaks TLS to us.
+    /// Whether it uses TLS to us.
     pub is_tls: bool,
 }
 
-/// The most bytes of a request's head in HTTP/2, which counts 32 bytes more for each header. Source: RFC 9113, section 6.5.2.
+/// The most bytes of a request's head in HTTP/2, which counts 32 bytes more for each header. Source: RFC 9113, section
+/// 6.5.2.
 const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// HTTP/2 requests that were cancelled before they were looked at, and such that broke the rules: one more ends the
-/// connection.
+/// The most HTTP/2 requests that callers reset before we accepted them, and the most streams that we reset because of
+/// errors. One more ends the connection.
 const MAX_RESETS: usize = 20;
 const MAX_ERRORS: usize = 128;
-/// How much of an answer waits in the kernel for a caller that does not take it, in bytes. Small, since a cgroup's limit counts
-/// it; what is on its way to a caller that takes it does not count.
+/// How many bytes of a response the kernel queues unsent for a caller that does not read it. Small, since a cgroup's
+/// limit counts them. Bytes in transit to a caller that reads do not count.
 const UNSENT_BYTES: u32 = 32 * 1024;
-/// After how long a silent connection is asked whether the other side still lives: an upgraded one may be silent for hours.
+/// The idle time after which TCP keep-alive probes a connection: an upgraded one may be silent for hours.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// Connections that wait in the kernel to be accepted. One that finds no place there comes again after a second.
+/// How many connections the kernel queues for `accept`. A caller that finds the queue full tries again after a second.
 const BACKLOG: u32 = 4096;
-/// How long a connection waits before it looks for a slot again.
+/// How long the accept loop waits before it tries again to get a slot.
 const SEAT_PAUSE: Duration = Duration::from_millis(5);
-/// The pause after `accept` failed, e.g. for want of file descriptors.
+/// The pause after `accept` failed, for example because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Binds an address.
 ///
 /// # Errors
-/// When it is taken or not ours, then the error with the address in its text.
+/// The error if the address is in use or not this machine's; its text names the address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener =
         listener(address).map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
-    // What is accepted has these from the listener.
+    // Accepted sockets inherit these options from the listener.
     let socket = socket2::SockRef::from(&listener);
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
     if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
@@ -97,14 +99,14 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // As tokio's own bind does: a restart must not wait for connections of the process before.
+    // As tokio's own `bind` does: a restart must not wait for connections of the previous process.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Serves a listener until the drain begins, then lets every connection finish its requests. `service` makes the service
-/// of a connection, which is always ready: it takes or turns away, and makes no request wait.
+/// Serves a listener until the drain begins, then lets every connection finish its requests. `service` makes the
+/// service of a connection. That service must always be ready: it accepts or refuses a request, and makes none wait.
 pub async fn serve<S, B, F>(
     listener: TcpListener,
     config: impl Fn() -> ListenerConfig,
@@ -125,7 +127,7 @@ pub async fn serve<S, B, F>(
         };
         let config = config();
         let is_tls = config.tls.is_some();
-        // Whether it is HTTP/2 is seen later.
+        // The protocol is not known yet; [`Wider`] pays for HTTP/2 later.
         let speaks = Speaks {
             tls: is_tls,
             http2: false,
@@ -134,7 +136,7 @@ pub async fn serve<S, B, F>(
         let slot = loop {
             match slots.take(&activity, config.room.cost(speaks), &config.room) {
                 Ok(slot) => break Some(slot),
-                // Those behind it wait in the kernel meanwhile, in the order in which they came.
+                // Meanwhile, later connections wait in the kernel's queue, in order of arrival.
                 Err(Full::ForNow) => tokio::time::sleep(SEAT_PAUSE).await,
                 Err(Full::OfPayouts) => break None,
             }
@@ -155,7 +157,7 @@ pub async fn serve<S, B, F>(
     connections.wait().await;
 }
 
-/// Greets, where there is TLS, and serves a connection to its end.
+/// Does the TLS handshake, if there is TLS, and serves a connection to its end.
 async fn meet<S, B>(
     stream: TcpStream,
     config: ListenerConfig,
@@ -213,7 +215,7 @@ async fn meet<S, B>(
     }
 }
 
-/// Waits for a connection's end.
+/// Waits until a connection ends, and logs why.
 async fn watch<C, E>(connection: Watched<C>, from: SocketAddr)
 where
     C: Future<Output = Result<(), E>>,
@@ -227,8 +229,8 @@ where
     }
 }
 
-/// Greets in TLS. Returns the stream, in a box, since a plain connection would otherwise have the room that it needs, and
-/// whether HTTP/2 was agreed on. Callers that do not finish the greeting have as long as for a head.
+/// Does the TLS handshake, within `timeouts`, which is the timeout of a head. Returns the stream, and whether both
+/// sides agreed on HTTP/2. The stream is boxed, so that plain connections do not reserve room for it.
 async fn greet(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
@@ -254,14 +256,15 @@ fn http1(room: &Room) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // `activity` keeps the time, and knows an idle connection from a slow head.
+        // `activity` keeps this timeout, because it can tell an idle connection from a slow head.
         .header_read_timeout(None)
         .max_buf_size(room.head)
         .half_close(false);
     builder
 }
 
-/// Looks at the first bytes, in a read of their own, which those that speak HTTP/1 only are spared.
+/// The builder that tells HTTP/1 from HTTP/2 by the first bytes. This costs a read of its own, which connections that
+/// can only be HTTP/1 avoid.
 fn either(streams: Streams, room: &Room) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(streams);
     builder
@@ -287,7 +290,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Answers are small and complete: there is nothing to wait for.
+                // Responses are small and complete, so waiting for more data only delays them.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "TCP_NODELAY was refused");
                 }

@@ -1,9 +1,9 @@
-//! What a connection is doing, so that one that is slow can be told from one that is idle, both are cut off in time, and
-//! where there is no room for another, the one that is missed least makes it ([`slots`](super::connections)).
+//! Tracks what a connection is doing: it tells a slow connection from an idle one, closes both in time, and ranks
+//! connections when one must make room for another ([`connections`](super::connections)).
 //!
-//! Quiet until the first byte of a request, then a head, then busy until the last answer is sent or dropped. hyper's own
-//! time-out for heads runs while a connection is idle too, which would cut an ingress's kept connections every few seconds; a tower
-//! layer sees requests, and no connection without one.
+//! A connection is quiet until a request's first byte, then it receives a head, then it is busy until its last response
+//! is sent or dropped. hyper's own timeout for heads also runs while a connection is idle, which would close an
+//! ingress's kept connections every few seconds. A tower layer sees requests only, not a connection without one.
 
 use std::io;
 use std::pin::Pin;
@@ -21,68 +21,68 @@ use super::control_frames::FrameAllowance;
 use super::streams;
 use crate::http::alarm::Alarm;
 
-/// How long a connection may take over what it is doing.
+/// The timeouts of a connection's phases.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionTimeouts {
-    /// For a request's head, from its first byte; for the first one, from the connection's beginning.
+    /// For a request's head, from its first byte; for the first request, from the start of the connection.
     pub head: Duration,
-    /// Without any request, or without taking a byte of an answer.
+    /// For a connection without a request, or one whose caller reads no byte of a response.
     pub idle: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
-    /// It was accepted then, and nobody has looked at it yet.
+    /// Accepted at this time; its task has not run yet.
     Begun(Instant),
-    /// Nothing, since then.
+    /// Idle since this time.
     Quiet(Instant),
-    /// Sending a head, since then.
+    /// Receiving a head since this time.
     Head(Instant),
-    /// Being served so many requests, of which so many are contract calls that have no answer yet.
+    /// Serving requests. `calls` of them are contract calls without a response.
     Busy { requests: u32, calls: u32 },
 }
 
 struct State {
     doing: Doing,
-    /// Since when the caller takes nothing of what is written.
+    /// Since when the caller has read nothing of what we write.
     stalled: Option<Instant>,
-    /// When something of a request or an answer moved last.
+    /// When a part of a request or a response last moved.
     moved: Instant,
     has_heads_in_pieces: bool,
     allowance: FrameAllowance,
     asked: Asked,
-    /// The connection's, which is woken when it is asked for something.
+    /// The connection's task. [`Activity::ask`] wakes it.
     task: Option<Waker>,
 }
 
-/// What one connection is doing. Clones are of the same connection.
+/// What one connection is doing. Clones refer to the same connection.
 #[derive(Clone)]
 pub struct Activity {
     state: Arc<Mutex<State>>,
 }
 
-/// What a connection is asked for. What is asked later weighs more.
+/// What the connection is asked to do. A later variant overrides an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Asked {
     Nothing,
-    /// To end after the requests at hand.
+    /// End after the current requests.
     ToFinish,
-    /// To end at once, to make room for another.
+    /// End at once, to make room for another connection.
     ToGo,
 }
 
-/// Whether a connection may go to make room.
+/// Whether a connection may end to make room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It may, before all that would be missed more.
+    /// It may. The connection with the smallest [`Missed`] goes first.
     Goes(Missed),
-    /// It may soon, but has just begun: its first request may be a payout.
+    /// Not yet, but soon: it has just begun, and its first request may be a payout.
     Soon,
-    /// A contract call on it waits for its answer.
+    /// No: a contract call on it waits for its response.
     Stays,
 }
 
-/// How much a connection would be missed, the least first.
+/// The order in which connections go, the first one smallest: by rank, then the one that has not moved for longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Missed {
     rank: Rank,
@@ -91,20 +91,20 @@ pub struct Missed {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// It owes a head for longer than any caller in earnest needs.
+    /// It has been receiving a head for longer than [`PROMPT_HEAD`], which no honest caller needs.
     SlowHead,
     Quiet,
-    /// It is served what is no contract call, or an answer that it has yet to take.
+    /// It serves requests that are no contract calls, or the caller has yet to read a response.
     Served,
 }
 
-/// A head comes in one packet or two, after a TLS greeting perhaps. One that takes longer than this goes before those that are
-/// idle between requests; until then it has its chance.
+/// A head comes in one packet or two, perhaps after a TLS handshake. A connection whose head takes longer than this
+/// goes before those that are idle between requests. Until then it cannot be made to go.
 const PROMPT_HEAD: Duration = Duration::from_millis(300);
 
 impl Activity {
-    /// A connection that has just begun, and owes its first request. `has_heads_in_pieces`: HTTP/1, where bytes on a quiet
-    /// connection are the beginning of a head; in HTTP/2 they may be anything.
+    /// A connection that has just begun and owes its first request. `has_heads_in_pieces` is true for HTTP/1, where
+    /// bytes on a quiet connection start a head. In HTTP/2 they may be anything.
     #[must_use]
     pub fn new(has_heads_in_pieces: bool) -> Self {
         let now = Instant::now();
@@ -125,12 +125,13 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is looked at for the first time. However busy we were until now, that was no slowness of the caller's.
+    /// The connection's task runs for the first time. The timeout of the head starts only now: the caller is not to
+    /// blame for the time that we were busy.
     pub(super) fn looked_at(&self) {
         self.state().doing = Doing::Head(Instant::now());
     }
 
-    /// TLS has agreed on HTTP/2.
+    /// TLS has negotiated HTTP/2.
     pub(super) fn has_no_heads_in_pieces(&self) {
         self.state().has_heads_in_pieces = false;
     }
@@ -147,25 +148,25 @@ impl Activity {
         }
     }
 
-    /// Something of a request's body came (HTTP/2).
+    /// A part of a request's body arrived (HTTP/2).
     pub(super) fn data_came(&self) {
         self.state().moved = Instant::now();
     }
 
-    /// Takes so many control frames (HTTP/2) out of the allowance. False: it has had more than its share.
+    /// Takes `frames` control frames (HTTP/2) from the allowance. Returns false if the caller has used it up.
     #[must_use]
     pub(super) fn spend(&self, frames: u32) -> bool {
         self.state().allowance.spend(frames, Instant::now())
     }
 
-    /// A part of an answer was taken.
+    /// hyper took a part of a response.
     fn answer_taken(&self, now: Instant) {
         let mut state = self.state();
         state.moved = now;
         state.allowance.earn_frame();
     }
 
-    /// Whether it may go to make room for another connection.
+    /// Whether the connection may end to make room for another.
     #[must_use]
     pub fn standing(&self, now: Instant) -> Standing {
         let state = self.state();
@@ -182,7 +183,7 @@ impl Activity {
         Standing::Goes(Missed { rank, since })
     }
 
-    /// Asks the connection for something.
+    /// Asks the connection to end.
     pub(super) fn ask(&self, asked: Asked) {
         let mut state = self.state();
         state.asked = std::cmp::max(state.asked, asked);
@@ -191,7 +192,7 @@ impl Activity {
         }
     }
 
-    /// Resolves when the connection is to go, where nothing else of it is watched over yet.
+    /// Resolves when the connection must end at once. For the handshake, before [`Watched`] takes over.
     pub(super) async fn must_go(&self) {
         std::future::poll_fn(|cx| match self.state().asked_in(cx) {
             Asked::ToGo => Poll::Ready(()),
@@ -209,11 +210,11 @@ impl Activity {
         }
     }
 
-    /// A request has come.
+    /// A request has come. The connection is busy until the caller drops the result.
     pub(super) fn begin(&self, is_call: bool) -> Busy {
         let mut state = self.state();
         if !state.has_heads_in_pieces {
-            // In HTTP/1 the head that has just come has moved it.
+            // In HTTP/1, `bytes_came` has set it for this head.
             state.moved = Instant::now();
         }
         let (requests, calls) = match state.doing {
@@ -255,16 +256,16 @@ impl Activity {
 }
 
 impl State {
-    /// What the connection is asked for; its task is woken by what it is asked for later.
+    /// What the connection is asked to do. A later request wakes the task of `cx`.
     fn asked_in(&mut self, cx: &Context<'_>) -> Asked {
-        // It is the same one from a connection's beginning to its end.
+        // The task is the same for the connection's whole life.
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
         }
         self.asked
     }
 
-    /// When it is cut off, if it goes on like this.
+    /// When the connection times out, if nothing changes.
     fn deadline(&self, timeouts: ConnectionTimeouts) -> Option<Instant> {
         let doing = match self.doing {
             Doing::Quiet(since) => since.checked_add(timeouts.idle),
@@ -279,17 +280,18 @@ impl State {
     }
 }
 
-/// A request that is being served. Its connection is busy until this is dropped.
+/// A request in progress. Its connection is busy until this is dropped.
 pub(super) struct Busy {
     activity: Activity,
-    /// Whether it is a contract call that has no answer yet.
+    /// Whether it is a contract call without a response.
     is_call: bool,
-    /// When the last part of its answer was taken.
+    /// When the last part of its response was taken.
     ended: Option<Instant>,
 }
 
 impl Busy {
-    /// Its answer is made, and has only to be taken: that is no reason any more to keep the connection.
+    /// The response is made, and only the caller has to read it. From now on a contract call no longer protects the
+    /// connection.
     pub(super) fn answered<A>(mut self, response: Response<A>) -> Response<Answering<A>> {
         self.activity.answered(std::mem::take(&mut self.is_call));
         response.map(|body| Answering { body, busy: self })
@@ -303,7 +305,7 @@ impl Drop for Busy {
 }
 
 pin_project! {
-    /// A connection's bytes, which are noted as they come.
+    /// A connection's stream that reports its bytes to an [`Activity`].
     pub struct Noted<T> {
         #[pin]
         io: T,
@@ -312,7 +314,7 @@ pin_project! {
 }
 
 impl<T> Noted<T> {
-    /// Notes what comes over `io`.
+    /// Reports what arrives over `io`, and whether writes progress.
     #[must_use]
     pub fn new(io: T, activity: Activity) -> Self {
         Self { io, activity }
@@ -360,7 +362,7 @@ impl<T: AsyncWrite> AsyncWrite for Noted<T> {
 }
 
 pin_project! {
-    /// An answer's body; the request is over when it has been sent or dropped.
+    /// A response's body. The request ends when this has been sent or dropped.
     pub struct Answering<A> {
         #[pin]
         body: A,
@@ -395,21 +397,21 @@ impl<A: Body> Body for Answering<A> {
     }
 }
 
-/// Why a connection was cut off.
+/// Why a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// It took too long.
+    /// A timeout passed.
     Slow,
-    /// It made room for another.
+    /// It made room for another connection.
     MadeRoom,
 }
 
 pin_project! {
-    /// A connection that ends by itself, or is cut off. It finishes when it is asked to.
+    /// A connection that ends by itself or is closed. It finishes its requests if asked to.
     pub(super) struct Watched<C> {
         #[pin]
         connection: C,
-        // Has it end after the requests at hand.
+        // Makes it end after the current requests.
         finish: fn(Pin<&mut C>),
         is_finishing: bool,
         alarm: Alarm,
@@ -419,7 +421,7 @@ pin_project! {
 }
 
 impl<C> Watched<C> {
-    /// Watches over a connection, which `finish` has end after the requests at hand.
+    /// Watches over a connection. `finish` must make it end after the current requests.
     #[must_use]
     pub(super) fn new(
         connection: C,
@@ -447,7 +449,7 @@ impl<C: Future> Future for Watched<C> {
             if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
                 return Poll::Ready(Ok(ended));
             }
-            // The lock is free again before anything of the connection's is done.
+            // A statement of its own, so that the lock is released before the connection runs again.
             let asked = this.activity.state().asked_in(cx);
             match asked {
                 Asked::ToGo => return Poll::Ready(Err(Cut::MadeRoom)),

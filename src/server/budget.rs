@@ -1,17 +1,18 @@
-//! What the main port may hold at the same time, so that all of it together fits the memory and the descriptors that the
-//! process has. Pure: fixed shares, computed once from what there is, in place of counting bytes as they come and go. (Libraries
-//! limit numbers, and know nothing of what each costs.)
+//! What the main port may hold at the same time, so that all of it fits the process's memory and file descriptors.
+//! Pure: it computes fixed shares once from what there is, instead of counting bytes at run time. Libraries limit
+//! numbers only, and do not know what each item costs.
 //!
-//! Each thing that a caller can make us hold has a cost: the most that it can take, since every buffer behind it is bounded
-//! by what [`listen`](super::accept), [`backend`](crate::proxy::backend) and TLS are set to. An eighth of the memory is kept
-//! free, the process at rest and the identity cache are set aside, and the rest is divided: two eighths for the contract's
-//! calls, which no other traffic can take, and of which each takes as much as its body's length says; three for proxied requests, two for connections, one for upgraded connections.
-//! What is configured lowers a share further, and never raises one.
+//! Each item that a caller can make us hold has a cost: the most memory that it can take. Costs are bounded because
+//! [`accept`](super::accept), [`backend`](crate::proxy::backend) and TLS bound every buffer. An eighth of the memory
+//! stays free. From the rest [`Budget::of`] subtracts the process at rest and the openid cache, and divides what
+//! remains into eighths: two for contract calls, three for proxied requests, two for connections, one for upgraded
+//! connections. No other traffic can take the share of contract calls, and each call takes as much of it as its body's
+//! length says. The configuration can lower a share further, never raise one.
 //!
-//! How the costs were measured: `RssAnon` of `/proc/PID/status` with 60 of a kind beside none, with the smaller buffers.
-//! A quiet HTTP/1 connection takes 23 KiB, one with a head of 15 KiB that does not end 29; a quiet HTTP/2 connection 28; TLS
-//! adds 12 to 18; an upgraded connection takes 24; an answer that its caller does not take 75, whichever the version. The
-//! costs below are what these can become at worst, and are larger.
+//! How the costs were measured: `RssAnon` of `/proc/PID/status` with 60 items of a kind, compared with none, with the
+//! smaller buffers. A quiet HTTP/1 connection takes 23 KiB; one with an unfinished head of 15 KiB takes 29; a quiet
+//! HTTP/2 connection takes 28; TLS adds 12 to 18; an upgraded connection takes 24; a response that its caller does not
+//! read takes 75 in either version. The costs below are worst cases, and larger.
 
 use std::cmp::{max, min};
 use std::fmt;
@@ -20,49 +21,49 @@ use std::fmt;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// The process at rest: 4 MiB after its start, 4 MiB of the embedded ledger's cache, TLS towards upstreams, the admin port's
-/// connections, and of its own file as much as is kept in memory for speed.
+/// The process at rest: 4 MiB after its start, 4 MiB for the embedded ledger's cache, TLS towards upstreams, the admin
+/// port's connections, and those pages of the executable that must stay in memory for speed.
 const AT_REST: u64 = 18 * MIB;
-/// One entry of the identity cache: key, openid, and its place in the cache's tables.
+/// One entry of the openid cache: key, openid, and its slot in the cache's tables.
 const CACHED_OPENID: u64 = 256;
-/// The least and the most that a head, and what is read ahead of a slow caller, may take, and for how much memory a byte of
-/// it is given: 64 MiB give the least, 256 MiB the most.
+/// The least and the most that a request's head, and the data read ahead of a slow caller, may take; and the bytes of
+/// memory for which `Budget::of` grants one byte of it: 64 MiB grant the least, 256 MiB the most.
 const LEAST_BUFFER: u64 = 16 * KIB;
 const MOST_BUFFER: u64 = 64 * KIB;
 const MEMORY_PER_BYTE: u64 = 4096;
-/// The least memory in which the shares are of use.
+/// The least memory for which these shares work.
 const LEAST: u64 = 32 * MIB;
-/// What a connection has beside its head: its task, its socket in the kernel, its place among the others, and a read that is
-/// held until the request before it is answered.
+/// What a connection takes beside its head: its task, its socket in the kernel, its entry in the table of connections,
+/// and a read that waits until the request before it is answered.
 const CONNECTION: u64 = 28 * KIB;
 /// What TLS adds to a connection: a record in each direction, decrypted text, keys.
 const TLS: u64 = 64 * KIB;
-/// What HTTP/2 adds to a connection: frames in both directions, a head in pieces, header tables, and a window of data that
-/// nobody has asked for yet ([`WINDOW`]).
+/// What HTTP/2 adds to a connection: frames in both directions, a head in pieces, header tables, and a window of data
+/// that we have not asked for yet ([`WINDOW`]).
 const HTTP2: u64 = 80 * KIB + WINDOW as u64;
-/// What a contract call has beside its body, which is held twice (as it came, and as it is sent on).
+/// What a contract call takes beside its body, which counts twice: as received and as sent on.
 const CALL: u64 = 32 * KIB;
-/// What a proxied request has beside its buffers: two tasks, two sockets, heads as they were parsed.
+/// What a proxied request takes beside its buffers: two tasks, two sockets, parsed heads.
 const EXCHANGE: u64 = 40 * KIB;
-/// An upgraded connection: two copying buffers, two sockets, and what was read ahead of the change.
+/// An upgraded connection: two copy buffers, two sockets, and what was read before the switch.
 const UPGRADED: u64 = 48 * KIB;
-/// File descriptors that are kept for listeners, stores, upstreams, the admin port, and files that are read anew.
+/// File descriptors reserved for listeners, stores, upstreams, the admin port, and files that the process reads again.
 const DESCRIPTORS: u64 = 128;
 
-/// How much a caller may send on an HTTP/2 connection, and on each of its streams, that was not asked for, in bytes.
+/// How many bytes a caller may send on an HTTP/2 connection, and on each of its streams, before we ask for more.
 pub const WINDOW: u32 = 64 * 1024;
-/// How much of an answer is held for each HTTP/2 stream whose caller does not take it, in bytes; one read of the backend's
+/// How many bytes of a response we hold for each HTTP/2 stream whose caller does not read it. One read from the backend
 /// may come on top.
 pub const SEND_BUFFER: usize = 16 * 1024;
 
-/// Where the memory limit is from.
+/// Where the memory limit comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// `[server] memory_limit`.
     Configured,
-    /// The process's cgroup, which is what Kubernetes and Docker set.
+    /// The process's cgroup, whose limit Kubernetes and Docker set.
     Cgroup,
-    /// There is no limit: a part of the machine's memory.
+    /// No limit is set: half of the machine's memory, at most 2 GiB.
     Machine,
 }
 
@@ -76,14 +77,14 @@ impl fmt::Display for Source {
     }
 }
 
-/// What the process has.
+/// What the process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Means {
     /// Memory, in bytes.
     pub memory: u64,
-    /// Where that is from.
+    /// Where `memory` comes from.
     pub source: Source,
-    /// Open files.
+    /// The limit of open files.
     pub descriptors: u64,
 }
 
@@ -96,29 +97,30 @@ pub struct Wanted {
     pub in_flight: usize,
     /// `max_body`, in bytes.
     pub body: usize,
-    /// `cache_entries` of the identity store.
+    /// `cache_entries` of the openid store.
     pub cached: usize,
 }
 
-/// What connections may hold.
+/// Limits for connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// The most connections.
+    /// The most connections at the same time.
     pub most: usize,
     /// The most that they may cost together, in bytes.
     pub bytes: u64,
-    /// The most bytes of a request's head (HTTP/1), and of an answer that are held back for a caller that does not take it.
+    /// The most bytes of an HTTP/1 request's head, and of a response that we hold back for a caller that does not read
+    /// it.
     pub head: usize,
-    /// Requests at the same time on one HTTP/2 connection.
+    /// The most requests at the same time on one HTTP/2 connection.
     pub streams: u32,
 }
 
-/// What one connection speaks, as far as it costs.
+/// The protocols of a connection, which decide its cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Speaks {
     /// TLS.
     pub tls: bool,
-    /// HTTP/2, or perhaps HTTP/2.
+    /// HTTP/2, or possibly HTTP/2.
     pub http2: bool,
 }
 
@@ -135,19 +137,19 @@ impl Room {
     }
 }
 
-/// What contract calls may hold.
+/// Limits for contract calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calls {
-    /// The most in flight.
+    /// The most calls in flight.
     pub most: usize,
-    /// The most that they may cost together, in bytes; enough for one with the longest body.
+    /// The most that they may cost together, in bytes; always enough for one call with the longest body.
     pub bytes: u64,
     /// The longest body, in bytes.
     pub body: usize,
 }
 
 impl Calls {
-    /// The most that a call can hold whose body is as long as it says; without a length, as long as it may be.
+    /// The most bytes that a call can hold with a body of this length. Without a length, the longest body counts.
     #[must_use]
     pub fn cost(&self, length: Option<u64>) -> u64 {
         let longest = size(self.body);
@@ -155,27 +157,27 @@ impl Calls {
     }
 }
 
-/// The shares.
+/// The share of each kind of item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// What they are made of.
+    /// The memory and descriptors that it divides.
     pub means: Means,
-    /// Connections to the main port.
+    /// Limits for connections to the main port.
     pub connections: Room,
-    /// Contract calls in flight.
+    /// Limits for contract calls in flight.
     pub calls: Calls,
-    /// Proxied requests in flight.
+    /// The most proxied requests in flight.
     pub proxied: usize,
-    /// Upgraded connections.
+    /// The most upgraded connections.
     pub upgraded: usize,
-    /// How much of the backend's answer is read ahead of a slow caller, in bytes: the most of an answer's head, too.
+    /// How many bytes of the backend's response we read ahead of a slow caller; also the most for a response's head.
     pub read_ahead: usize,
-    /// Openids in the identity cache.
+    /// The most openids in the openid cache.
     pub cached: usize,
 }
 
 impl Budget {
-    /// Divides what there is.
+    /// Divides `means`; `wanted` can only lower a share.
     #[must_use]
     pub fn of(means: Means, wanted: Wanted) -> Self {
         let Means { memory, .. } = means;
@@ -189,7 +191,8 @@ impl Budget {
             .saturating_sub(cache);
         let share = part(rest, 8);
         let descriptors = part(means.descriptors.saturating_sub(DESCRIPTORS), 8);
-        // Each has one descriptor (towards its upstream), two (a connection in use and an unused one that is kept), two.
+        // Descriptors of each: a contract call has one (to its upstream), a proxied request two (a connection in use
+        // and an idle one in the pool), an upgraded connection two (both of its sockets).
         let proxied = least(&[
             part(share.saturating_mul(3), exchange(head, read_ahead)),
             descriptors,
@@ -218,7 +221,8 @@ impl Budget {
             descriptors.saturating_mul(4),
             size(wanted.connections),
         ]);
-        // Fewer than connections: one whose body is slow keeps its connection until a newer call needs its place.
+        // Fewer calls than connections: a call with a slow body keeps its connection until a newer call needs its
+        // permit, and that newer call needs a connection to arrive on.
         let calls = Calls {
             most: count(least(&[
                 descriptors,
@@ -242,7 +246,7 @@ impl Budget {
         }
     }
 
-    /// The most memory that all of it can take together, in bytes.
+    /// The most memory that all items can take together, in bytes.
     #[must_use]
     pub fn worst(&self) -> u64 {
         let times = |count: usize, cost: u64| size(count).saturating_mul(cost);
@@ -259,7 +263,7 @@ impl Budget {
         .fold(0, u64::saturating_add)
     }
 
-    /// What of the configuration cannot be had, in words; empty where all of it can.
+    /// Which settings are lowered, in words; empty if none is.
     #[must_use]
     pub fn lowered(&self, wanted: Wanted) -> Vec<String> {
         let lowered = |what: &str, wanted: usize, to: usize| {
@@ -288,7 +292,7 @@ impl Budget {
         .collect()
     }
 
-    /// Why this is too little to serve well, if it is.
+    /// Why the memory is too small to serve well, or `None`.
     #[must_use]
     pub fn shortage(&self, wanted: Wanted) -> Option<String> {
         let Means { memory, source, .. } = self.means;
@@ -331,13 +335,14 @@ impl fmt::Display for Budget {
     }
 }
 
-/// The most that a contract call can hold: its body as it came and as it is sent on.
+/// The most bytes that a contract call can hold: its body as received and as sent on.
 fn call(body: u64) -> u64 {
     body.saturating_mul(2).saturating_add(CALL)
 }
 
-/// The most that a proxied request can hold: its head as it came and as it is sent on; of the answer one read in each of the
-/// backend's buffer, the channel, the hands of the writer, and what the writer has taken beyond its limit; and that limit.
+/// The most bytes that a proxied request can hold: its head as received and as sent on; of the response one read each
+/// in the backend connection's buffer, in the channel, in the writer's hands, and beyond the writer's limit; and that
+/// limit.
 fn exchange(head: u64, read_ahead: u64) -> u64 {
     head.saturating_mul(2)
         .saturating_add(read_ahead.saturating_mul(4))
@@ -345,13 +350,13 @@ fn exchange(head: u64, read_ahead: u64) -> u64 {
         .saturating_add(EXCHANGE)
 }
 
-/// Requests at the same time on one HTTP/2 connection: a quarter of all proxied ones, so that one caller never holds them
-/// all, and enough for a browser or a gateway.
+/// The most requests at the same time on one HTTP/2 connection: a quarter of all proxied requests, so that one caller
+/// cannot take all permits, but at least 8, which a browser or a gateway needs.
 fn streams(proxied: u64) -> u32 {
     u32::try_from(part(proxied, 4).clamp(8, 128)).unwrap_or(8)
 }
 
-/// At least one of each: what is configured must work, if slowly.
+/// The smallest bound, but at least one: what is configured must work, if slowly.
 fn least(bounds: &[u64]) -> u64 {
     max(1, bounds.iter().copied().min().unwrap_or(1))
 }
@@ -391,7 +396,7 @@ mod tests {
 
     #[test]
     fn the_shares_of_usual_limits() {
-        // As `docs/operate.md` tells them.
+        // `docs/operate.md` shows these numbers.
         let told = |mib, descriptors| {
             let budget = Budget::of(means(mib, descriptors), DEFAULTS);
             (
@@ -462,7 +467,7 @@ mod tests {
             if budget.shortage(wanted).is_none() {
                 prop_assert!(budget.worst() <= budget.means.memory);
             }
-            // An enough of descriptors for the reserve is an enough for all.
+            // If the descriptors cover the reserve, they cover everything.
             let open = size(budget.connections.most) + size(budget.calls.most) + 2 * size(budget.proxied) + 2 * size(budget.upgraded);
             prop_assert!(descriptors < DESCRIPTORS + 64 || open + DESCRIPTORS <= descriptors, "{open} of {descriptors}");
             prop_assert!(budget.proxied < 32 || size(budget.proxied) >= 4 * u64::from(budget.connections.streams));

@@ -1,8 +1,10 @@
-//! Who is connected: as many as there is room for. Where there is none for another, the one that would be missed least gives
-//! way ([`Activity::standing`]): heads that take long, then connections that are idle, then those that are served what is no
-//! contract call, the one on which nothing has moved for longest first. One that has just begun has its chance first, and the
-//! newest waits for that. A connection with a contract call that has no answer yet never gives way. Where all are such, the newest is turned away. Upgraded connections are none of these: they have left, and
-//! have places of their own.
+//! The slots for the connections of one port. If there is none for a new connection, another one gives way.
+//! [`Activity::standing`] ranks them: first connections with a slow head, then idle ones, then those that serve other
+//! requests than contract calls; within a rank, the one on which nothing has moved for longest. A connection that has
+//! just begun does not give way yet, and the newest waits for that. A connection with an unanswered contract call never
+//! gives way; if all are such, the newest is closed.
+//!
+//! Upgraded connections are not counted: they have given up their slots, and the proxy's `Tunnels` limits them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,16 +32,16 @@ pub(super) struct ConnectionSlots {
     state: Mutex<State>,
 }
 
-/// Why there is no room.
+/// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// Connections that have just begun may give way in a moment.
+    /// No connection can give way now, but some have just begun and may soon.
     ForNow,
-    /// Payouts wait on all of them.
+    /// Every connection has a contract call that waits for its response.
     OfPayouts,
 }
 
-/// A connection's slot, which is free again once this is dropped.
+/// A connection's slot. Dropping it frees the slot.
 pub(super) struct ConnectionSlot {
     slots: Arc<ConnectionSlots>,
     number: u64,
@@ -50,10 +52,10 @@ impl ConnectionSlots {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// ConnectionSlots a connection that costs so many bytes.
+    /// Takes a slot for a connection that costs `bytes` bytes.
     ///
     /// # Errors
-    /// When there is no room, and nobody who can give way now, then whether that will change.
+    /// [`Full`] if there is no room and no connection can give way now; it says whether that will change.
     pub(super) fn take(
         self: &Arc<Self>,
         activity: &Activity,
@@ -75,7 +77,7 @@ impl ConnectionSlots {
         })
     }
 
-    /// Has all connections end after the requests at hand.
+    /// Asks all connections to end after their current requests.
     pub(super) fn finish(&self) {
         for taken in self.state().taken.values() {
             taken.activity.ask(Asked::ToFinish);
@@ -85,11 +87,11 @@ impl ConnectionSlots {
 
 impl State {
     fn has_bytes(&self, more: u64, room: &Room) -> bool {
-        // A single connection is always served.
+        // A single connection is always served, however little room there is.
         self.taken.is_empty() || self.bytes.saturating_add(more) <= room.bytes
     }
 
-    /// Has the one that is missed least give way, but not `but`.
+    /// Makes the connection that is first in line give way, but never number `but`.
     fn free_one(&mut self, but: Option<u64>) -> Result<(), Full> {
         let now = Instant::now();
         let (mut first, mut full) = (None, Full::OfPayouts);
@@ -117,8 +119,8 @@ impl State {
 }
 
 impl ConnectionSlot {
-    /// Gives the connection a larger slot, now that it costs so many bytes more. False: there is no room, or it has been
-    /// asked to give way itself.
+    /// Enlarges the connection's slot by `more` bytes. Returns false if there is no room, or if the connection itself
+    /// has been asked to give way.
     #[must_use]
     pub(super) fn grow(&self, more: u64, room: &Room) -> bool {
         let mut state = self.slots.state();
@@ -175,7 +177,7 @@ mod tests {
         let other = slots.take(&second, 10, &room).unwrap();
         let _newest = slots.take(&third, 10, &room).unwrap();
         assert!(gives_way(&first) && !gives_way(&second) && !gives_way(&third));
-        // The slot of one that gave way is not given back twice.
+        // The slot of a connection that gave way is not freed twice.
         drop(one);
         drop(other);
         let fourth = connect().await;
@@ -184,7 +186,7 @@ mod tests {
         let state = slots.state();
         assert_eq!((state.taken.len(), state.bytes), (2, 20));
         drop(state);
-        // One that has just begun has its chance.
+        // A connection that has just begun does not give way.
         let (begun, one_more) = (Activity::new(true), Activity::new(true));
         let _begun = slots.take(&begun, 10, &room).unwrap();
         let _one_more = slots.take(&one_more, 10, &room).unwrap();

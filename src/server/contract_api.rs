@@ -1,4 +1,5 @@
-//! The two paths of the platform's contract: bytes in, the flow, bytes out. Document: specification, section 2.
+//! The two paths of the platform's contract: reads and checks a request, runs the payout or the query, and encodes the
+//! response. The contract is in `docs/api.md`; `payout_domain::contract` has its types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +36,12 @@ use payout_domain::text::cut;
 pub enum Call {
     /// Pays.
     Send,
-    /// Asks how a payout stands.
+    /// Asks for the state of a payout.
     Status,
 }
 
 impl Call {
-    /// The call of a path; `None` for the paths that are proxied.
+    /// The call that a path names; `None` for the paths that the proxy serves.
     #[must_use]
     pub fn of(path: &str) -> Option<Self> {
         match path {
@@ -51,7 +52,7 @@ impl Call {
     }
 }
 
-/// A call with what it is about.
+/// A call with its parameters.
 #[expect(
     clippy::large_enum_variant,
     reason = "taken apart where it is made, and the larger one is the usual one"
@@ -61,7 +62,7 @@ enum Asked {
     Status(StatusRequest),
 }
 
-/// Answers the contract's calls.
+/// Serves the contract's calls.
 #[derive(Clone)]
 pub struct Contract {
     payouts: Payouts,
@@ -71,7 +72,8 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// Takes bodies of at most `max_body` bytes that arrive within `body_timeout`, signed where there is a `sign_key`.
+    /// Accepts bodies of at most `max_body` bytes that arrive within `body_timeout`. With a `sign_key`, they must be
+    /// signed.
     #[must_use]
     pub fn new(payouts: Payouts, max_body: usize, body_timeout: Duration, sign_key: Option<Secret>) -> Self {
         Self {
@@ -82,7 +84,7 @@ impl Contract {
         }
     }
 
-    /// Answers one call, under the request's id and trace.
+    /// Answers one call, in the context of the request's id and trace.
     pub async fn answer(&self, call: Call, request: Request<Incoming>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         let context = RequestContext::of(&mut head.headers, head.extensions.get());
@@ -118,7 +120,7 @@ impl Contract {
             }
         };
         let read = self.read(call, asked, &body);
-        // Both are parts of the buffer that the connection reads into, and which it can use again when they are gone.
+        // Both are slices of the connection's read buffer. hyper can reuse it once they are dropped.
         drop((head, body));
         let told = match read {
             Ok(asked_for) => self.do_as_asked(asked_for, asked, place).await,
@@ -127,12 +129,12 @@ impl Contract {
         respond(told_in, &told)
     }
 
-    /// What a body asks for; else the answer to a request that is not taken.
+    /// Reads a call from a body. The error is the response to a request that is not accepted.
     fn read(&self, call: Call, asked: Encoding, body: &[u8]) -> Result<Asked, Fields<'static>> {
         let mut fields = asked
             .decode(body)
             .map_err(|why| answer::not_taken(&ApiError::body(&why), None))?;
-        // A number that is too long to be one is still told, but not at any length.
+        // The response repeats even an invalid order number, but only its first 64 characters.
         let order_no = fields.characters("mchBillno").map(|no| cut(no, 64).to_owned());
         let read = || {
             if let Some(key) = &self.sign_key {
@@ -168,7 +170,7 @@ impl Contract {
             Asked::Status(request) => {
                 let key = request.key.clone();
                 learn_order(&key);
-                // The rarer call must not make the other one's future larger.
+                // In a box, so that the rarer call does not enlarge the other one's future.
                 (key, Box::pin(self.payouts.status(request, asked, place)).await)
             }
         };
@@ -177,7 +179,7 @@ impl Contract {
         told
     }
 
-    /// Reads the body, unless a newer call needs the place before it has come.
+    /// Reads the body, unless a newer call takes the permit before the body has arrived.
     async fn collect_in_place(
         &self,
         body: Incoming,
@@ -200,7 +202,7 @@ impl Contract {
     }
 }
 
-/// Checks a call's head. Returns the one `Content-Type`, where there is one.
+/// Checks a call's head. Returns its `Content-Type`, if it has one.
 fn check(head: &Parts) -> Result<Option<&str>, (StatusCode, String)> {
     let Parts { uri, headers, .. } = head;
     let refused = |status, text: &str| Err((status, text.to_owned()));
@@ -223,11 +225,12 @@ fn check(head: &Parts) -> Result<Option<&str>, (StatusCode, String)> {
     refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
 }
 
-/// Reads a whole body of at most `most` bytes, which has so long to come. `head` is its request's. (tower-http's limits of size
-/// and time would answer in words of their own.)
+/// Reads a whole body of at most `most` bytes, which must arrive within `within`. `head` is its request's.
+/// (tower-http's limits of size and time would respond with texts of their own.)
 ///
 /// # Errors
-/// When it has not come whole, or with parts that a reader may see or not, then the status that says so and why.
+/// The status and the reason if the body does not arrive whole, or if it has parts that some readers see and others do
+/// not (trailers, chunk extensions).
 pub(super) async fn collect(
     body: Incoming,
     head: &Parts,

@@ -1,9 +1,9 @@
-//! How many control frames a caller may send on an HTTP/2 connection: those that requests and answers give reason for, and
-//! some beside them. A flood of SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty DATA or CONTINUATION frames costs
-//! the caller nothing and us an answer or a search each; what is limited is their rate, not their number.
+//! Limits the control frames that a caller may send on an HTTP/2 connection: those that requests and responses justify,
+//! and some more. A flood of SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty DATA or CONTINUATION frames
+//! costs the caller nothing, and us a reply or a search each. The limit applies to their rate, not to their number.
 //!
-//! [`FrameAllowance`] is the rule, [`Frames`] reads just enough of the frames to count them on their way in. Source: RFC 9113, sections
-//! 3.4, 4.1, 6 and 10.5.
+//! [`FrameAllowance`] is the rule. [`Frames`] reads just enough of the frames to count them as they arrive. Source: RFC
+//! 9113, sections 3.4, 4.1, 6 and 10.5.
 
 use std::io;
 use std::sync::Weak;
@@ -14,16 +14,16 @@ use super::activity::Activity;
 use super::budget::Room;
 use super::connections::ConnectionSlot;
 
-/// The most frames that are saved up: a client that begins, or comes back from a pause, may send some at once.
+/// The most frames that an allowance can hold: a client may send some at once when it starts or resumes after a pause.
 const MOST: u32 = 2000;
-/// What is added each second: keep-alives, and what else needs no reason.
+/// Frames that each second adds, for keep-alives and whatever else needs no justification.
 const PER_SECOND: u32 = 200;
-/// What a request adds: it may be given a priority, be cancelled, and have its windows opened.
+/// Frames that a request adds: the client may prioritise it, cancel it, and open its windows.
 const PER_REQUEST: u32 = 10;
-/// What a frame of an answer adds: gRPC's measuring of the bandwidth answers each by a ping and two window updates.
+/// Frames that a frame of a response's body adds: gRPC measures bandwidth with a ping and two window updates for each.
 const PER_ANSWER_FRAME: u32 = 4;
 
-/// How many control frames may still come.
+/// How many control frames the caller may still send.
 #[derive(Debug)]
 pub(super) struct FrameAllowance {
     left: u32,
@@ -50,7 +50,8 @@ impl FrameAllowance {
         self.left = self.left.saturating_add(frames).min(MOST);
     }
 
-    /// Takes so many; false where there are not as many, even with those that the time since the last look has brought.
+    /// Takes `frames` from the allowance. Returns false if too few are left, even with those that have accrued since
+    /// the last refill.
     pub(super) fn spend(&mut self, frames: u32, now: Instant) -> bool {
         if frames > self.left {
             let passed = now.saturating_duration_since(self.filled).as_millis();
@@ -64,19 +65,19 @@ impl FrameAllowance {
     }
 }
 
-/// What a client begins with. Source: RFC 9113, section 3.4.
+/// The first bytes of a client. Source: RFC 9113, section 3.4.
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
 
-/// Reads the heads of frames behind the preface, wherever the bytes are cut.
+/// Reads the heads of the frames after the preface, however the bytes are split.
 #[derive(Debug)]
 struct Reader {
-    /// So many bytes before the next head.
+    /// How many bytes to skip before the next head.
     payload: usize,
     head: Vec<u8>,
 }
 
-/// What was seen in some bytes.
+/// What some bytes contained.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     control: u32,
@@ -107,7 +108,7 @@ impl Reader {
         }
     }
 
-    /// Passes over payload. Returns what follows it.
+    /// Skips payload. Returns the bytes after it.
     fn pass<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let step = self.payload.min(bytes.len());
         self.payload = self.payload.saturating_sub(step);
@@ -115,41 +116,41 @@ impl Reader {
     }
 }
 
-/// Counts a frame by its head, and says how long its payload is.
+/// Counts a frame by its head. Returns the length of its payload.
 fn count([high, middle, low]: [u8; 3], kind: u8, flags: u8, seen: &mut Seen) -> usize {
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;
     const END_STREAM: u8 = 1;
     let length = u32::from_be_bytes([0, high, middle, low]);
     match (kind, length) {
-        // The end of a body is often an empty frame of its own.
+        // A body often ends with an empty frame of its own.
         (DATA, 0) if flags & END_STREAM != 0 => {}
         (DATA, 1..) => seen.has_data = true,
-        // A request, or its trailers: streams have limits of their own.
+        // A request or its trailers: streams have limits of their own.
         (HEADERS, _) => {}
         (_, _) => seen.control = seen.control.saturating_add(1),
     }
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
-/// The frames of an HTTP/2 connection.
+/// The frames that arrive on a connection that is, or may become, HTTP/2.
 pub struct Frames {
     reader: Reader,
     activity: Activity,
-    /// Until they have begun to come.
+    /// Present until the first frames arrive.
     slot: Option<Wider>,
 }
 
-/// How a connection gets the slot that HTTP/2 needs.
+/// How a connection enlarges its slot for HTTP/2.
 pub(super) struct Wider {
     pub(super) slot: Weak<ConnectionSlot>,
-    /// How many bytes more.
+    /// By how many bytes.
     pub(super) by: u64,
     pub(super) room: Room,
 }
 
 impl Frames {
-    /// Those of a connection that may get a larger slot for them.
+    /// Counts the frames of a connection, which enlarges its slot with `slot` when the first ones arrive.
     pub(super) fn new(activity: Activity, slot: Wider) -> Self {
         Self {
             reader: Reader::new(),
@@ -158,10 +159,10 @@ impl Frames {
         }
     }
 
-    /// Counts what has come, the preface included.
+    /// Counts the frames in `bytes`, which begin with the preface.
     ///
     /// # Errors
-    /// When there is no room for another HTTP/2 connection, or too many control frames have come.
+    /// An error if there is no room for another HTTP/2 connection, or if the caller has sent too many control frames.
     pub(super) fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(Wider { slot, by, room }) = self.slot.take()
             && !slot.upgrade().is_some_and(|slot| slot.grow(by, &room))
@@ -251,7 +252,7 @@ mod tests {
         allowance.earn_frame();
         assert!(allowance.spend(PER_ANSWER_FRAME, later));
         assert!(!allowance.spend(1, later));
-        // What is saved up has an end.
+        // The allowance has a maximum.
         let much_later = later + Duration::from_secs(3600);
         assert!(allowance.spend(MOST, much_later));
         assert!(!allowance.spend(1, much_later));

@@ -1,34 +1,36 @@
-//! Where one HTTP/1 request ends and the next one begins, read so strictly that nobody before or behind us can read it in
-//! another way. Pure: bytes in, how many of them are good out. Documents: RFC 9112, sections 2 to 7; RFC 9110, section 5.5.
+//! Finds where one HTTP/1 request ends and the next begins, so strictly that nobody in front of us or behind us can
+//! read the bytes in another way. Pure: it takes bytes and returns how many of them are good. Sources: RFC 9112,
+//! sections 2 to 7; RFC 9110, section 5.5.
 //!
-//! The HTTP library reads the same bytes afterwards, more leniently (it takes bare line feeds and both lengths, for one); it
-//! is given only what was found good here, so that the two cannot disagree. Only [`Framer`] has state: what kind of bytes
-//! come next. A head and a trailer section are judged line by line and passed on whole; of a body nothing is kept.
+//! The HTTP library reads the same bytes afterwards, more leniently: for example, it accepts bare line feeds and both
+//! lengths. It gets only bytes that this module accepts, so the two cannot disagree. Only [`Framer`] has state: which
+//! kind of bytes comes next. It checks a head and a trailer section line by line and passes each on whole; it keeps
+//! nothing of a body.
 
 use http::StatusCode;
 use memchr::memchr;
 
 use crate::proxy::headers::digits;
 
-/// The most fields of a head, and of a trailer section.
+/// The most fields of a head or of a trailer section.
 const MAX_FIELDS: usize = 100;
-/// The most bytes of a trailer section; the HTTP library's own limit.
+/// The most bytes of a trailer section; also the HTTP library's limit.
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
-/// The most bytes of a line that begins a chunk.
+/// The most bytes of a line that starts a chunk.
 const MAX_CHUNK_LINE: usize = 4 * 1024;
-/// The most digits of a chunk's size: 64 bits.
+/// The most digits of a chunk's size, for 64 bits.
 const MAX_CHUNK_DIGITS: usize = 16;
 
-/// What is wrong with a request's bytes. The text is told to the caller.
+/// What is wrong with a request's bytes. The response to the caller contains the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
-    /// RFC 9112, section 2.2: a reader MAY take it for a line's end, so that readers differ.
+    /// RFC 9112, section 2.2: a reader MAY accept it as a line's end, so readers differ.
     #[error("a line ends with a line feed alone; it must end with a carriage return and a line feed")]
     BareLineFeed,
-    /// Neither is a method, one space, a target, one space and a version.
+    /// The line is not a method, a target and a version with one space between each.
     #[error("the request line must be a method, a target and a version, with one space between them")]
     RequestLine,
-    /// Another version than 1.0 and 1.1.
+    /// A version other than 1.0 and 1.1.
     #[error("the version must be HTTP/1.1 or HTTP/1.0")]
     Version,
     /// RFC 9112, section 5.2 (and 2.2 for the first line after the request line).
@@ -37,25 +39,25 @@ pub enum FramingError {
     /// RFC 9112, section 5.1.
     #[error("there is white space between a field's name and its colon")]
     SpaceBeforeColon,
-    /// No colon, no name, or characters that names do not have.
+    /// No colon, no name, or characters that a name must not have.
     #[error("a field's name is missing or has a character that is not allowed")]
     Name,
     /// RFC 9110, section 5.5: a bare carriage return, a NUL or another control character.
     #[error("a field's value has a control character")]
     Value,
-    /// RFC 9112, section 6.3: the ground that request smuggling grows on.
+    /// RFC 9112, section 6.3: this enables request smuggling.
     #[error("the request has both a Content-Length and a Transfer-Encoding")]
     BothLengths,
-    /// RFC 9110, section 8.6: several, also where they are equal.
+    /// RFC 9110, section 8.6: several lengths, even if they are equal.
     #[error("the request has more than one Content-Length")]
     TwoLengths,
     /// RFC 9110, section 8.6: not digits, or too many.
     #[error("the Content-Length must be one number of digits")]
     Length,
-    /// RFC 9112, section 6.1: the body's end cannot be told.
+    /// RFC 9112, section 6.1: nobody can tell where the body ends.
     #[error("chunked must be the last transfer coding, once, and of HTTP/1.1")]
     Coding,
-    /// A transfer coding besides `chunked`, which would be lost on the way.
+    /// A transfer coding other than `chunked`, which forwarding would lose.
     #[error("the body has a transfer coding other than chunked")]
     UnknownCoding,
     /// RFC 9112, section 7.1.
@@ -73,7 +75,7 @@ pub enum FramingError {
 }
 
 impl FramingError {
-    /// What the caller is told.
+    /// The status of the response to the caller.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -97,16 +99,17 @@ impl FramingError {
     }
 }
 
-/// What may be done with the bytes at hand.
+/// What [`Framer::advance`] allows for the bytes it got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The first so many are good and may be passed on. The rest is a part of a line, or belongs to the next request.
+    /// How many bytes from the start are good and may be passed on. The rest is part of a line, or belongs to the next
+    /// request.
     pub pass: usize,
-    /// What the bytes after them are; nothing more may be passed on.
+    /// What is wrong with the bytes after them. Nothing more may be passed on.
     pub fault: Option<FramingError>,
 }
 
-/// Reads one request after the other.
+/// Reads one request after another.
 #[derive(Debug)]
 pub struct Framer {
     state: State,
@@ -118,7 +121,7 @@ pub struct Framer {
 #[derive(Debug)]
 enum State {
     Head(Head),
-    /// So many bytes of a body, or of a chunk.
+    /// The rest of a body, or of a chunk, in bytes.
     Data {
         left: u64,
         is_chunk: bool,
@@ -127,11 +130,11 @@ enum State {
     ChunkEnd,
     ChunkLine,
     Trailers(Lines),
-    /// The request is whole.
+    /// The request has ended.
     Ended,
 }
 
-/// What follows a head.
+/// The body that follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
     Length(u64),
@@ -139,8 +142,8 @@ enum Body {
 }
 
 impl Framer {
-    /// Before a request's first byte. A head may have so many bytes, empty lines before it included; the HTTP library's
-    /// limit must not be smaller.
+    /// Starts before a request's first byte. `max_head` limits the bytes of a head, including empty lines before it.
+    /// The HTTP library's limit must not be smaller.
     #[must_use]
     pub fn new(max_head: usize) -> Self {
         Self {
@@ -151,13 +154,13 @@ impl Framer {
         }
     }
 
-    /// Goes on to the next request.
+    /// Starts the next request.
     pub fn begin(&mut self) {
         *self = Self::new(self.max_head);
     }
 
-    /// Looks at the bytes that were not passed on yet, from their beginning. What is not passed must be at the beginning of
-    /// the next call's bytes, more of them behind it; after a fault there is no next call.
+    /// Reads the bytes that were not passed on yet, from the first one. The next call's bytes must begin with those
+    /// that this call does not pass, followed by more. After a fault there must be no next call.
     pub fn advance(&mut self, bytes: &[u8]) -> Step {
         let mut pass: usize = 0;
         loop {
@@ -173,34 +176,34 @@ impl Framer {
         }
     }
 
-    /// Whether the request has been passed on whole.
+    /// Whether the whole request has been passed on.
     #[must_use]
     pub fn is_ended(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 
-    /// Whether the request is an `OPTIONS` whose target names a host and no path: it asks about the server, as `*` does, and
-    /// the HTTP library would say that it asks about `/`. Source: RFC 9112, section 3.2.4.
+    /// Whether the request is an `OPTIONS` whose target names a host and no path. Like `*`, it asks about the server,
+    /// but the HTTP library would report that it asks about `/`. Source: RFC 9112, section 3.2.4.
     #[must_use]
     pub fn is_of_server(&self) -> bool {
         self.is_of_server
     }
 
-    /// Whether a chunk of the request had an extension. They are legal, and readers differ about them.
+    /// Whether a chunk of the request had an extension. Extensions are legal, but readers treat them differently.
     #[must_use]
     pub fn has_extensions(&self) -> bool {
         self.has_extensions
     }
 
-    /// Whether the request's head is not whole yet.
+    /// Whether the request's head is incomplete.
     #[must_use]
     pub fn is_in_head(&self) -> bool {
         matches!(self.state, State::Head(_))
     }
 
-    /// What stands in for a head that has a fault, so that the HTTP library can have it answered: the request line, the
-    /// fields before the fault without what says how long a body is, and the end of the connection. Where not even the
-    /// request line can be read, it is another.
+    /// A substitute for a faulty head, which lets the HTTP library produce the response: the request line, the fields
+    /// before the fault (none if the head is too large) except those that set the body's length, and `Connection:
+    /// close`. If even the request line is unreadable, it uses `GET /`.
     #[must_use]
     pub fn stand_in(&self, bytes: &[u8], fault: FramingError) -> Vec<u8> {
         let begun = if let State::Head(head) = &self.state
@@ -239,7 +242,7 @@ impl Framer {
         stand_in
     }
 
-    /// Takes some bytes; 0 where more are needed, or the request is whole.
+    /// Takes some bytes. Returns 0 if it needs more, or if the request has ended.
     fn take(&mut self, bytes: &[u8]) -> Result<usize, FramingError> {
         match &mut self.state {
             State::Ended => Ok(0),
@@ -265,7 +268,7 @@ impl Framer {
                 if *left == 0 {
                     self.state = if *is_chunk { State::ChunkEnd } else { State::Ended };
                 }
-                // Not more than there are.
+                // `taken` is at most `bytes.len()`, so the fallback is never used.
                 Ok(usize::try_from(taken).unwrap_or(bytes.len()))
             }
             State::ChunkEnd => match bytes {
@@ -310,18 +313,18 @@ impl Framer {
     }
 }
 
-/// The lines of a head or a trailer section, as far as they have come.
+/// The lines of a head or a trailer section that have arrived.
 #[derive(Debug, Default)]
 struct Lines {
-    /// So many bytes are whole lines that were found good.
+    /// This many bytes are whole lines without a fault.
     read: usize,
-    /// So many bytes after them hold no line feed.
+    /// This many bytes after them contain no line feed.
     searched: usize,
     fields: usize,
 }
 
 impl Lines {
-    /// The next whole line without its end, and where it ends.
+    /// The next whole line without its line end, and the position after that end.
     fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(&'a [u8], usize)>, FramingError> {
         let rest = bytes.get(self.read..).unwrap_or_default();
         let Some(line) = line(rest, self.searched)? else {
@@ -332,7 +335,7 @@ impl Lines {
         Ok(Some((line, end)))
     }
 
-    /// Goes on behind a field.
+    /// Moves past a field.
     fn take(&mut self, end: usize) -> Result<(), FramingError> {
         (self.read, self.searched) = (end, 0);
         self.fields = self.fields.saturating_add(1);
@@ -343,7 +346,7 @@ impl Lines {
     }
 }
 
-/// The first line without its end, where it is whole. The first `searched` bytes are known to have no line feed.
+/// The first line without its line end, if it is whole. The first `searched` bytes are known to contain no line feed.
 fn line(bytes: &[u8], searched: usize) -> Result<Option<&[u8]>, FramingError> {
     let Some(at) = memchr(b'\n', bytes.get(searched..).unwrap_or_default()) else {
         return Ok(None);
@@ -354,11 +357,11 @@ fn line(bytes: &[u8], searched: usize) -> Result<Option<&[u8]>, FramingError> {
         .ok_or(FramingError::BareLineFeed)
 }
 
-/// A head, as far as it has come.
+/// A head, as far as it has arrived.
 #[derive(Debug, Default)]
 struct Head {
     lines: Lines,
-    /// The request line was read.
+    /// Whether the request line has been read.
     is_begun: bool,
     is_old: bool,
     is_of_server: bool,
@@ -370,14 +373,14 @@ struct Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     Chunked,
-    /// Others, and `chunked` at the end.
+    /// Other codings, with `chunked` last.
     Unknown,
-    /// The body's end cannot be told.
+    /// Nobody can tell where the body ends.
     Endless,
 }
 
 impl Head {
-    /// Where the head ends, and what follows it; `None` where it is not whole yet.
+    /// The position after the head, and the body that follows; `None` if the head is incomplete.
     fn read(&mut self, bytes: &[u8], max: usize) -> Result<Option<(usize, Body)>, FramingError> {
         while let Some((line, end)) = self.lines.next(bytes)? {
             if end > max {
@@ -418,7 +421,7 @@ impl Head {
             if self.length.is_some() {
                 return Err(FramingError::TwoLengths);
             }
-            // The two largest numbers are none to the HTTP library.
+            // hyper reserves the largest values for bodies of unknown length.
             let length = digits(value).filter(|length| *length < u64::MAX - 2);
             self.length = Some(length.ok_or(FramingError::Length)?);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
@@ -443,7 +446,7 @@ impl Head {
     }
 }
 
-/// A request line, apart from its version's validity.
+/// A request line. [`RequestLine::is_old`] checks its version.
 struct RequestLine<'a> {
     method: &'a [u8],
     target: &'a [u8],
@@ -458,7 +461,7 @@ impl<'a> RequestLine<'a> {
         else {
             return Err(FramingError::RequestLine);
         };
-        // A fragment is no part of a target; readers that cut it off and readers that keep it see different paths.
+        // A target has no fragment. Readers that cut it off and readers that keep it would see different paths.
         let is_target = !target.is_empty()
             && target
                 .iter()
@@ -495,7 +498,7 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// Reads a field's line: its name and its value, without the white space around it.
+/// Reads a field line. Returns its name, and its value without surrounding white space.
 fn field(line: &[u8]) -> Result<(&[u8], &[u8]), FramingError> {
     if line.first().is_some_and(is_blank) {
         return Err(FramingError::Folded);
@@ -512,16 +515,16 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), FramingError> {
     if name.is_empty() {
         return Err(FramingError::Name);
     }
-    // Without an early end, so that many bytes are looked at at once.
+    // No early exit, so that the compiler can check many bytes at once.
     let is_control = |byte: &u8| u8::from(*byte < b' ' && *byte != b'\t') | u8::from(*byte == 0x7F);
     if value.iter().map(is_control).fold(0, |one, other| one | other) != 0 {
         return Err(FramingError::Value);
     }
-    // No other white space is left in it.
+    // Only spaces and tabs are left to trim.
     Ok((name, value.trim_ascii()))
 }
 
-/// The transfer codings of one line.
+/// The transfer codings of one `Transfer-Encoding` line.
 fn coding(value: &[u8]) -> Coding {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Coding::Chunked;
@@ -537,7 +540,7 @@ fn coding(value: &[u8]) -> Coding {
     }
 }
 
-/// Reads the line that begins a chunk: its size, and whether it has extensions.
+/// Reads the line that starts a chunk. Returns its size, and whether it has extensions.
 fn chunk_line(line: &[u8]) -> Result<(u64, bool), FramingError> {
     let end = line.iter().position(|byte| !byte.is_ascii_hexdigit());
     let (size, extensions) = line
@@ -576,20 +579,20 @@ fn are_extensions(mut text: &[u8]) -> bool {
     true
 }
 
-/// What follows a token at the beginning.
+/// The text after the token at its start; `None` if it starts with none.
 fn after_token(text: &[u8]) -> Option<&[u8]> {
     let (token, rest) = split_token(text);
     (!token.is_empty()).then_some(rest)
 }
 
-/// The token at the beginning, which may be empty, and what follows it.
+/// The token at the start, possibly empty, and the text after it.
 fn split_token(text: &[u8]) -> (&[u8], &[u8]) {
     let end = text.iter().position(|byte| !is_tchar(*byte));
     text.split_at_checked(end.unwrap_or(text.len()))
         .unwrap_or_default()
 }
 
-/// What follows a quoted string whose first quote is taken.
+/// The text after a quoted string whose opening quote has been read.
 fn after_quoted(mut text: &[u8]) -> Option<&[u8]> {
     loop {
         text = match text {
@@ -614,7 +617,7 @@ fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Takes spaces and tabs away, and nothing else that others may call white space.
+/// Removes leading spaces and tabs, and nothing else that other readers may call white space.
 fn trim_start(text: &[u8]) -> &[u8] {
     let start = text.iter().position(|byte| !is_blank(byte)).unwrap_or(text.len());
     text.get(start..).unwrap_or_default()

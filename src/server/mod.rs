@@ -1,9 +1,13 @@
-//! The main port: from socket to answer.
+//! The main port, from socket to response.
 //!
-//! [`accept`] accepts connections within limits, over [`tls`] where it is configured, and [`activity`] cuts off the slow
-//! and the idle; [`budget`] says what all of them may hold, `slots` who gives way, `allowance` and `streams` what HTTP/2 may ask
-//! of us; [`stack`] lists what a request passes in order, [`layers`] counts it, [`contract_api`] answers the two paths of
-//! the platform's contract, [`answers`] has what is refused before them, [`webhook`] takes WeChat Pay's notifications, [`drain`] ends everything in order.
+//! [`accept`] accepts connections within the limits of [`budget`], over [`tls`] where it is configured. [`activity`]
+//! closes slow and idle connections; `connections.rs` decides which one makes room for a new one. `control_frames.rs`
+//! and `streams.rs` limit what HTTP/2 callers may send and leave unread. [`strict`] passes only bytes that [`framing`]
+//! accepts to hyper.
+//!
+//! [`stack`] lists the [`layers`] in order. [`contract_api`] answers the two paths of the platform's contract and
+//! checks their [`signature`]; [`webhook`] takes WeChat Pay's notifications. The proxy is in `src/proxy`, the shutdown
+//! phases in `src/http/drain.rs`.
 
 pub mod activity;
 

@@ -1,15 +1,16 @@
-//! `sign_key`: the request's own signature, `sign` over all its fields with `nonceStr`, made as WeChat v2 makes one.
+//! `sign_key`: checks the request's own signature, `sign`, over all its fields including `nonceStr`, made like a WeChat
+//! v2 signature.
 //!
-//! It can only be looked at once the body is read, so it is the door's inner half, and no layer.
+//! The check needs the whole body, so `contract_api.rs` runs it; it is not a layer.
 //!
-//! What WeChat v2 signs is one text, `a=1&b=2&key=…`, which says neither where a value ends nor of which type it is. So two
-//! requests with one signed text must be one request:
-//! * Names and the nonce are `[A-Za-z0-9_]+`, and no value holds `&name=`. Then each `&name=` in the text is where a field
-//!   begins, and the text can be taken apart in one way only.
-//! * A field without a value is not signed, and is no field: it is left out.
-//! * `5` and `"5"` sign alike. The contract takes either or one of them, and never for something else; in a field that the
-//!   contract does not know, and a handler may, both become a text.
-//! * The case of the letters of `sign` means nothing.
+//! WeChat v2 signs one text, `a=1&b=2&key=…`, which shows neither where a value ends nor its type. So two requests with
+//! the same signed text must be the same request (`docs/decisions/0012-unambiguous-signed-text.md`):
+//! * Names and the nonce are `[A-Za-z0-9_]+`, and no value contains `&name=`. Then a field begins at each `&name=` in
+//!   the text, and the text can be split in one way only.
+//! * A field without a value is not signed, so [`check`] removes it.
+//! * `5` and `"5"` have the same signature. The contract accepts both or only one of them for a field, and never gives
+//!   them different meanings. In a field that the contract does not know, but a handler may, both become text.
+//! * The case of the letters in `sign` has no meaning.
 
 use payout_domain::contract::error::{ApiError, ErrCode};
 use payout_domain::contract::send::FIELDS;
@@ -20,11 +21,12 @@ use payout_domain::wechat::sign::{SIGN, verify_md5};
 
 const NONCE: &str = "nonceStr";
 
-/// Checks the signature, and leaves of the request what it vouches for: without the signature and its nonce, without fields
-/// that have no value, and without the types of fields that the contract does not know.
+/// Checks the signature, and leaves only what it covers: removes the signature, its nonce, fields without a value, and
+/// the types of fields that the contract does not know.
 ///
 /// # Errors
-/// When either is missing, the signature is wrong, or a field could be read as another one, then `SIGN_ERROR`, which names it.
+/// `SIGN_ERROR` if the signature or the nonce is missing, the signature is wrong, or the signed text could be read as
+/// other fields. The text names the field.
 pub fn check(fields: &mut Fields<'_>, key: &Secret) -> Result<(), ApiError> {
     let fault = |text: &'static str| ApiError::new(ErrCode::SignError, text);
     let sign = fields
@@ -49,7 +51,7 @@ pub fn check(fields: &mut Fields<'_>, key: &Secret) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether the signed text stands for these fields only.
+/// Checks that the signed text stands for these fields only.
 fn can_be_read_in_one_way(fields: &Fields<'_>) -> Result<(), ApiError> {
     for (name, value) in fields.iter() {
         let rule = if !is_name(name) {
@@ -67,7 +69,7 @@ fn can_be_read_in_one_way(fields: &Fields<'_>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether a value holds what begins a field in the signed text.
+/// Whether a value contains what starts a field in the signed text.
 fn holds_a_field(value: &str) -> bool {
     let after_signs = value.split('&').skip(1);
     after_signs
@@ -170,7 +172,7 @@ mod tests {
         }
     }
 
-    /// What goes on says no more than what was signed.
+    /// The request that passes holds no more than what was signed.
     #[test]
     fn types_and_empty_fields_are_not_signed_and_do_not_go_on() {
         let key = Secret::new("k".into());
@@ -191,7 +193,7 @@ mod tests {
         assert_eq!(other, one);
     }
 
-    /// Every way in which a text can be taken apart into fields.
+    /// Every way to split a text into fields.
     fn readings(text: &str) -> Vec<Vec<(String, String)>> {
         let ends: Vec<usize> = text.match_indices('&').map(|(at, _)| at).collect();
         let mut all = Vec::new();
@@ -205,7 +207,7 @@ mod tests {
                     parts.last_mut().unwrap().push(c);
                 }
             }
-            // Where the name ends is open as well, as long as it is not known what a name is.
+            // Where a name ends is open too, as long as the splitter does not know what a name is.
             let splits = |part: &String| -> Vec<(String, String)> {
                 let halves = part.match_indices('=').map(|(at, _)| part.split_at(at));
                 halves
@@ -232,14 +234,15 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
 
-        /// Of all requests that one signature fits, at most one is taken.
+        /// Of all requests that one signature fits, the check accepts at most one.
         #[test]
         fn a_signed_text_is_one_request(text in "[ab]=[ab&=]{0,9}&[ab=&]{0,6}(&nonceStr=[ab&=]{1,3})?") {
             let key = Secret::new("k".into());
             let mut signature = None;
             let mut taken = Vec::new();
             for reading in readings(&text) {
-                // A field with this name twice, or out of order, is not signed as this text; one without a value not at all.
+                // Skip what would not be signed as this text: a repeated name, names out of order, and fields without a
+                // value.
                 let is_sorted = reading.windows(2).all(|pair| pair[0].0.as_bytes() < pair[1].0.as_bytes());
                 if !is_sorted || reading.iter().any(|(_, value)| value.is_empty()) {
                     continue;

@@ -1,8 +1,9 @@
-//! The way of a request on the main port: every layer, in the order in which a request meets them, outermost first, as
-//! [`Generation::new`] lists them with their reasons. At its end is the router: the contract's two paths to
-//! [`contract`](super::contract_api), every other path to [`proxy`].
+//! Every layer that a request on the main port passes, outermost first. [`Generation::new`] lists them with their
+//! reasons. Innermost is the router: it sends the contract's two paths to [`contract_api`](super::contract_api), every
+//! other path to [`proxy`].
 //!
-//! No layer above the router reads a byte of the body. TLS and client certificates come before all of them, in the greeting.
+//! No layer above the router, except [`webhook`] on its own paths, reads a byte of the body. The TLS handshake, which
+//! checks client certificates, comes before all layers.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use crate::server::layers::in_flight::InFlightPermits;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Tracer;
 
-/// A service on the way of a request. It is always ready, and makes no request wait: it takes it or turns it away.
+/// A service for requests. It is always ready and makes no request wait: it accepts or refuses.
 pub trait Serves<B>:
     Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone
 {
@@ -46,13 +47,14 @@ impl<S, B> Serves<B> for S where
 
 type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-/// The main port's service: for each request the stack that is in force when it comes. Cheap to clone.
+/// The main port's service. It sends each request through the generation in force when the request comes. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Stack {
     current: Arc<ArcSwap<Generation>>,
 }
 
-/// The stack as one configuration makes it. A request passes one generation from its first layer to its last.
+/// The layers as one configuration makes them. A request passes all its layers in the same generation.
 pub struct Generation {
     layered: Box<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>,
     trusted_proxies: Vec<IpNet>,
@@ -63,42 +65,43 @@ pub struct Generation {
     proxy: Option<(proxy::Settings, Arc<Proxy>)>,
 }
 
-/// What every generation shares for as long as the process lives.
+/// What every generation shares for the life of the process.
 #[derive(Clone)]
 pub struct Standing {
-    /// What the process has, but for what the configuration says of it.
+    /// Memory and descriptors of the process, measured once at the start. A configured `memory_limit` replaces the
+    /// measured memory, so a changed one needs a restart.
     pub means: Means,
     /// All upgraded connections.
     pub tunnels: Tunnels,
 }
 
 impl Standing {
-    /// With these means, until the drain begins.
+    /// Starts with these means; `drain` ends the upgraded connections.
     #[must_use]
     pub fn new(means: Means, drain: Drain) -> Self {
         Self {
             means,
-            // Each generation sets its own number.
+            // Each generation sets its own limit.
             tunnels: Tunnels::new(0, drain),
         }
     }
 }
 
-/// How long the orderly end takes.
+/// How long the phases of a shutdown take.
 #[derive(Clone, Copy, Debug)]
 pub struct ShutdownTimeouts {
-    /// Between SIGTERM and the end of new calls.
+    /// From SIGTERM until the port takes no new connections.
     pub lame_duck: Duration,
-    /// For running payouts after that.
+    /// After that, how long running payouts may take to finish.
     pub drain_timeout: Duration,
 }
 
 impl Generation {
-    /// Builds the layers from a configuration and its settings. What has not changed since the generation `before` is
-    /// taken over: the permits in flight, the connections to the backend.
+    /// Builds the layers from a configuration and its settings. It takes over from the generation `before` what has not
+    /// changed: the permits in flight and the connections to the backend.
     ///
     /// # Errors
-    /// When the backend's URL or the TLS material cannot be used, then why.
+    /// The reason if the TLS material is unusable.
     pub fn new(
         config: &Config,
         payouts: &Payouts,
@@ -146,24 +149,24 @@ impl Generation {
         };
         let tls = match (&server.tls, before.map(|before| before.listener.tls.as_ref())) {
             (Some(tls), None | Some(Some(_))) => Some(tls::acceptor(tls)?),
-            // Whether there is TLS at all is the listener's nature, which changes with a restart only.
+            // A reload can replace the TLS material, but only a restart can switch TLS on or off.
             (_, Some(kept)) => kept.cloned(),
             (None, None) => None,
         };
         let payouts = payouts.under(settings);
         let layered = ServiceBuilder::new()
-            // Whoever answers, it is counted.
+            // First, so that it counts a request whichever layer answers it.
             .layer_fn(|inner| requests::before(inner, metrics.http.clone(), tracer.cloned()))
-            // Before anything is spent on it.
+            // Before any layer spends work on the request.
             .layer_fn(|inner| Arc::clone(&permits).before(inner))
-            // They have their own signature check; the platform's rules below are not theirs.
+            // Notifications have their own signature check; the platform's rules below do not apply to them.
             .layer_fn(|inner| webhook::before(inner, payouts.clone()))
-            // Before any secret is looked at.
+            // Before any layer looks at a secret.
             .layer(ValidateRequestHeaderLayer::custom(allow_ip::rule(
                 access.allow_from.clone(),
                 access.trusted_proxies.clone(),
             )))
-            // Takes the token out of the request, so that nothing further in sees it.
+            // Removes the token from the request, so that no inner layer sees it.
             .layer(ValidateRequestHeaderLayer::custom(token::rule(
                 access.token.clone(),
             )))
@@ -172,7 +175,7 @@ impl Generation {
                 proxy.as_ref().map(|(_, proxy)| Arc::clone(proxy)),
             ));
         Ok(Self {
-            // In the one box that a request needs.
+            // The one box that a request needs.
             layered: Box::new(move |request| layered.clone().call(request).boxed()),
             trusted_proxies: access.trusted_proxies.clone(),
             listener: ListenerConfig {
@@ -196,7 +199,7 @@ impl Generation {
 }
 
 impl Generation {
-    /// How long the orderly end takes.
+    /// How long the phases of a shutdown take.
     #[must_use]
     pub fn shutdown_timeouts(&self) -> ShutdownTimeouts {
         self.shutdown_timeouts
@@ -204,7 +207,7 @@ impl Generation {
 }
 
 impl Stack {
-    /// Serves by this generation until another one is put in force.
+    /// Serves with this generation until [`Stack::apply`] replaces it.
     #[must_use]
     pub fn new(first: Generation) -> Self {
         Self {
@@ -218,12 +221,12 @@ impl Stack {
         self.current.load_full()
     }
 
-    /// Puts another generation in force for the requests and connections that begin from now on.
+    /// Puts another generation in force for requests and connections that begin from now on.
     pub fn apply(&self, next: Generation) {
         self.current.store(Arc::new(next));
     }
 
-    /// How connections are taken now.
+    /// How the listener treats new connections now.
     #[must_use]
     pub fn listener_config(&self) -> ListenerConfig {
         self.current.load().listener.clone()
@@ -245,7 +248,7 @@ impl Stack {
 }
 
 impl Wanted {
-    /// What a configuration asks for.
+    /// Reads the wanted limits from a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let cached = match config.identity {
@@ -261,7 +264,7 @@ impl Wanted {
     }
 }
 
-/// Says once what there is room for, and what of the configuration cannot be had.
+/// Logs the limits, which settings were lowered, and a shortage of memory.
 fn tell(budget: &Budget, wanted: Wanted) {
     let lowered = budget.lowered(wanted).join("; ");
     tracing::info!(%budget, lowered, "what connections may hold together");
@@ -270,12 +273,12 @@ fn tell(budget: &Budget, wanted: Wanted) {
     }
 }
 
-/// The contract's paths, or the proxy.
+/// The router: the contract's paths to `contract`, all others to the proxy, if there is one.
 fn router(contract: Arc<Contract>, proxy: Option<Arc<Proxy>>) -> impl Serves<Incoming> {
     tower::service_fn(move |mut request: Request<Incoming>| {
         if let Some(call) = Call::of(request.uri().path()) {
             let contract = Arc::clone(&contract);
-            // In a box of its own, so that a proxied request needs less room.
+            // A box of its own, so that a proxied request's future is smaller.
             let answer = async move { Ok(contract.answer(call, request).await) };
             return Either::Left(answer.boxed());
         }

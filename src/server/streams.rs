@@ -1,6 +1,6 @@
-//! The tasks of an HTTP/2 connection's requests. One whose caller keeps the window shut, so that nothing of its answer can
-//! be sent, is reset after a time, and the others on the connection go on. (In HTTP/1 such a caller takes nothing of what is
-//! written, which [`activity`](super::activity) notices.)
+//! The tasks of an HTTP/2 connection's requests. If a caller keeps a stream's window closed, so that no part of the
+//! response can be sent, the stream is reset after a timeout, and the connection's other streams continue. (In HTTP/1
+//! such a caller reads nothing of what we write, which [`activity`](super::activity) notices.)
 
 use std::cell::Cell;
 use std::future::Future;
@@ -15,16 +15,16 @@ use tokio::time::Instant;
 use crate::http::alarm::Alarm;
 
 thread_local! {
-    /// Since when a part of its answer waits for the caller, of the task that is being polled.
+    /// For the task that is being polled: since when a part of its response waits for the caller.
     static WAITING: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// The next part of an answer is asked for, so that the one before it was taken.
+/// hyper asks for the next part of a response, so it has sent the previous one.
 pub(super) fn asked() {
     WAITING.set(None);
 }
 
-/// A part of an answer was handed over, to be sent.
+/// hyper takes a part of a response, to send it.
 pub(super) fn offered(now: Instant) {
     WAITING.set(Some(now));
 }
@@ -32,7 +32,7 @@ pub(super) fn offered(now: Instant) {
 /// Runs the requests of HTTP/2 connections.
 #[derive(Clone)]
 pub(super) struct Streams {
-    /// How long a part of an answer may wait for its caller.
+    /// How long a part of a response may wait for its caller.
     pub(super) idle: Duration,
 }
 
@@ -51,7 +51,7 @@ where
 }
 
 pin_project! {
-    /// One request. When it ends early, hyper drops what it holds of the stream, which resets it.
+    /// One request. If it ends early, hyper drops its half of the stream, which resets the stream.
     struct Stream<F> {
         #[pin]
         request: F,
@@ -98,7 +98,7 @@ mod tests {
         let held = Arc::new(alive);
         let taken = Arc::clone(&held);
         streams.execute(async move {
-            // Taken in time, again and again; then not.
+            // The caller takes five parts in time, but not the sixth.
             for _ in 0..5 {
                 offered(Instant::now());
                 tokio::time::sleep(Duration::from_secs(60)).await;

@@ -1,9 +1,11 @@
-//! Stands between a connection and the HTTP library. Of HTTP/1 the library is given only bytes that [`framing`](super::framing)
-//! found good, so that nothing is served that could be read in two ways; a request with a fault is answered here, and its
-//! connection ends. Between two answers it writes what the library cannot: a backend's word before the answer (1xx).
+//! The stream between a connection and the HTTP library. For HTTP/1 the library gets only bytes that
+//! [`framing`](super::framing) accepts, so that the sidecar serves nothing that has two readings. This stream makes the
+//! library answer a faulty request with an error, and the connection ends. Between two responses it writes what the
+//! library cannot: a backend's interim responses (1xx).
 //!
-//! One request at a time: the bytes behind one are not looked at before it is answered, since they may be no HTTP at all
-//! (after a 101). HTTP/2 passes as it is; its library is strict by itself.
+//! It handles one request at a time. It does not look at the bytes after a request before that request is answered,
+//! since after a 101 they may not be HTTP. HTTP/2 passes unchanged; the library reads it strictly.
+//! `docs/decisions/0013-strict-reader-before-hyper.md` says why.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,40 +23,41 @@ use super::framing::{Framer, FramingError};
 use crate::http::http1::{Http1Exchange, Stage};
 use crate::http::responses::{closing, refusal, text_response};
 
-/// What is done with the bytes that come.
+/// What to do with incoming bytes.
 enum Input {
     Undecided(Frames),
-    /// They pass as they are, and are counted.
+    /// Pass them unchanged, and count the frames.
     Http2(Frames),
-    /// They pass as they are, and are none of HTTP.
+    /// Pass them unchanged; they are no longer HTTP.
     Unread,
     Framed(Framer),
-    /// The stand-in of a head with a fault is the last that passes.
+    /// Pass nothing more: the substitute head of a faulty request was the last.
     StoodIn,
-    /// A body has a fault.
+    /// Fail: a body has a fault.
     Failed(FramingError),
 }
 
 pin_project! {
-    /// A connection's bytes, of which only the good ones pass.
+    /// A connection's stream that passes only good bytes.
     pub struct Strict<T> {
         #[pin]
         io: T,
         exchange: Http1Exchange,
         max_head: usize,
         reading: Input,
-        // Bytes that have come and were not passed on; the first so many may be.
+        // Bytes that arrived and were not passed on. The first `passable` of them may be.
         held: BytesMut,
         passable: usize,
-        // A word before the answer, in part written.
+        // The rest of an interim response that is partly written.
         word: Bytes,
-        // The library has written everything that it had, since the request at hand was given to the service.
+        // The library has written everything that it had since the service got the current request.
         is_clean: bool,
     }
 }
 
 impl<T> Strict<T> {
-    /// Reads over `io` heads of at most `max_head` bytes, or frames, where the connection may begin with HTTP/2.
+    /// Reads HTTP/1 heads of at most `max_head` bytes over `io`. With `http2`, the connection may also start with
+    /// HTTP/2.
     #[must_use]
     pub fn new(io: T, http2: Option<Frames>, max_head: usize, exchange: Http1Exchange) -> Self {
         Self {
@@ -106,7 +109,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                     *this.passable = this.held.len();
                     continue;
                 }
-                // The answer is made at once, and closes the connection.
+                // The substitute is answered at once, and the response closes the connection.
                 Input::StoodIn => return Poll::Pending,
                 Input::Failed(fault) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, *fault)));
@@ -135,7 +138,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                             this.exchange.wait_for_answer(cx);
                             return Poll::Pending;
                         }
-                        // Nothing is owed now, but the caller's going away is to be seen.
+                        // Nothing to pass on now, but read on to notice that the caller hangs up.
                     }
                 },
                 Input::Framed(_) | Input::Undecided(_) => {}
@@ -150,7 +153,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                 && this.held.is_empty()
                 && !framer.is_ended()
             {
-                // Nearly always all of it is good, and stays where it is.
+                // Nearly always all bytes are good and stay where they are.
                 let step = framer.advance(new);
                 this.exchange.note(framer.is_of_server(), framer.has_extensions());
                 match step.fault {
@@ -184,7 +187,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
     }
 }
 
-/// Looks at the bytes that are held.
+/// Reads the held bytes.
 fn look(
     reading: &mut Input,
     max_head: usize,
@@ -214,7 +217,7 @@ fn look(
     }
 }
 
-/// Sees to it that the request is answered by what is wrong with it.
+/// Replaces a faulty head with a substitute, which [`answer`] answers with the fault, or fails a faulty body.
 fn refuse(
     fault: FramingError,
     reading: &mut Input,
@@ -235,7 +238,7 @@ fn refuse(
 }
 
 impl<T: AsyncWrite> Strict<T> {
-    /// Writes the words that come before the answer, where nothing else is half written.
+    /// Writes the interim responses that wait, unless another response is half written.
     fn poll_words(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut this = self.project();
         loop {
@@ -279,8 +282,8 @@ impl<T: AsyncWrite> AsyncWrite for Strict<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The library flushes when it has nothing more to write; what it still has to say to a request that is being
-        // answered is that answer, from its first byte.
+        // The library flushes when it has nothing more to write. If a request is with the service, what the library
+        // writes next is that request's response, from its first byte.
         if self.exchange.stage() == Stage::Called {
             *self.as_mut().project().is_clean = true;
         }
@@ -293,8 +296,8 @@ impl<T: AsyncWrite> AsyncWrite for Strict<T> {
     }
 }
 
-/// Has a request of this connection answered by `service`, unless it has a fault, and has the connection's reader learn of
-/// the answer.
+/// Makes `service` answer a request of this connection, or answers it with its fault. Tells the connection's reader
+/// about the response.
 pub(super) async fn answer<I, B: From<Bytes>>(
     exchange: Http1Exchange,
     mut request: Request<I>,
@@ -321,7 +324,7 @@ pub(super) async fn answer<I, B: From<Bytes>>(
     Ok(response)
 }
 
-/// The answer to a request with a fault, in the contract's terms on the contract's paths.
+/// The response to a faulty request, in the contract's format on the contract's paths.
 fn refused<I, B: From<Bytes>>(request: &Request<I>, status: StatusCode, text: &str) -> Response<B> {
     tracing::debug!(method = %request.method(), path = request.uri().path(), text, "a request was refused");
     closing(match Call::of(request.uri().path()) {

@@ -1,5 +1,5 @@
-//! TLS towards callers: our certificate, and where `client_ca` is given, theirs. Document: specification, section 7,
-//! `[server] tls`.
+//! TLS for callers: the server's certificate, and with `client_ca` the check of the callers' certificates. The setting
+//! is `[server] tls` in `config.toml`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use zeroize::Zeroizing;
 
 use crate::config::{ClientName, ServerTls};
 
-/// What callers are offered, the preferred one first.
+/// The ALPN protocols on offer, the preferred one first.
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
 
-/// Why TLS cannot be offered.
+/// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The CA of the callers' certificates cannot be used.
+    /// The CA of the callers' certificates is unusable.
     #[error("server.tls.client_ca: {0}")]
     ClientCa(String),
     /// rustls refuses the certificate, the key or both.
@@ -37,11 +37,11 @@ pub enum TlsError {
     Unusable(#[from] rustls::Error),
 }
 
-/// Prepares TLS 1.2 and 1.3. A caller without a certificate of `client_ca`, where there is one, for clients and with one of
-/// `client_names`, where there are some, is refused in the greeting.
+/// Sets up TLS 1.2 and 1.3. With `client_ca`, the handshake refuses a caller unless its certificate is issued by that
+/// CA, is for clients, and carries one of `client_names`, if there are any.
 ///
 /// # Errors
-/// When the CA or the certificate cannot be used, then [`TlsError`].
+/// [`TlsError`] if the CA or the certificate is unusable.
 pub fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
@@ -65,17 +65,17 @@ pub fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, TlsError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Which of a CA's certificates are callers'.
+/// The verifier of callers' certificates.
 struct Callers {
-    /// Asks for one that the CA has issued, and that is in force.
+    /// Requires a valid certificate that the CA issued.
     issued: Arc<dyn ClientCertVerifier>,
-    /// It must carry one of these, where there are some.
+    /// The certificate must carry one of these names, unless the list is empty.
     names: Vec<ClientName>,
 }
 
 impl Callers {
-    /// Whether a certificate that the CA has issued is for clients (RFC 5280, section 4.2.1.12), and a caller's. The subject's
-    /// common name is nobody's name (RFC 9525, section 2).
+    /// Checks that a certificate issued by the CA is for clients (RFC 5280, section 4.2.1.12) and carries a known name.
+    /// The subject's common name does not count (RFC 9525, section 2).
     fn admit(&self, certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
         let (_, certificate) =
             X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
@@ -99,7 +99,8 @@ impl Callers {
     }
 }
 
-/// Compares byte for byte; DNS names without regard to case. A wildcard is no name.
+/// Compares byte for byte, DNS names without regard to case. A wildcard in a certificate matches nothing, since the
+/// configuration accepts none.
 fn is_same(known: &ClientName, carried: &GeneralName<'_>) -> bool {
     match known {
         ClientName::Dns(known) => {
@@ -175,7 +176,7 @@ fn roots(pem: &str) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Whether HTTP/2 was agreed on.
+/// Whether both sides agreed on HTTP/2.
 #[must_use]
 pub fn is_http2(stream: &TlsStream<TcpStream>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(HTTP2)

@@ -1,9 +1,9 @@
-//! Where WeChat Pay's notifications come in: the paths of the merchants' `notify_url`. Document: wechat-pay.md, section 11;
-//! specification, section 7.
+//! Receives WeChat Pay's notifications on the paths of the merchants' `notify_url` (`docs/wechat-pay.md`,
+//! "notifications"; the setting is in `config.toml`).
 //!
-//! A notification is not the platform's call, so that the platform's rules (`[access]`) are not asked: WeChat Pay knows no
-//! token of ours and comes from changing addresses. What is asked instead is its own signature, over the bytes as they came.
-//! Everything else that comes to such a path is refused; no other path is touched.
+//! The platform's rules (`[access]`) do not apply to notifications: WeChat Pay has none of our tokens, and calls from
+//! changing addresses. Instead the handler verifies WeChat Pay's signature over the bytes as they came. It refuses
+//! every other request to such a path, and touches no other path.
 
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ use crate::telemetry::context::RequestContext;
 use crate::telemetry::traces::server::learn_notified;
 use payout_domain::wechat::v3::sign::Signed;
 
-/// The most bytes of a notification: they have about 1000.
+/// The most bytes of a notification; usual ones have about 1000.
 const MAX_BODY: usize = 64 * 1024;
-/// How long its body may take; WeChat waits 5 s for the answer.
+/// How long the body may take to arrive; WeChat waits 5 s for the response.
 const BODY_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Takes notifications out of the stream of requests; the rest goes on to `inner`. Which paths are meant is read from the
-/// settings in force with each request.
+/// Serves notifications, and passes other requests to `inner`. For each request it reads the paths from the settings in
+/// force.
 pub fn before(mut inner: impl Serves<Incoming>, payouts: Payouts) -> impl Serves<Incoming> {
     tower::service_fn(move |request: Request<Incoming>| {
         if payouts.settings().is_notified_at(request.uri().path()) {
@@ -54,7 +54,7 @@ async fn take(payouts: &Payouts, head: &Parts, body: Incoming) -> Response<Body>
             if status.is_server_error() || status == StatusCode::CONFLICT {
                 tracing::warn!(path, status = status.as_u16(), why, "a notification was refused");
             } else {
-                // Anybody may post here, and WeChat Pay itself tries wrong signatures: no reason to alarm.
+                // Not a warning: anybody may post here, and WeChat Pay itself sends wrong signatures to test us.
                 tracing::info!(path, status = status.as_u16(), why, "a notification was refused");
             }
             refused(status, &why)
@@ -100,9 +100,9 @@ async fn answer(payouts: &Payouts, head: &Parts, body: Incoming) -> Result<(), (
     })
 }
 
-/// WeChat repeats what is not answered by 200 or 204.
+/// WeChat repeats a notification unless the response is 200 or 204.
 fn refused(status: StatusCode, why: &str) -> Response<Body> {
-    // What was wrong with it, WeChat need not know in detail; the log does.
+    // WeChat need not know in detail what was wrong; the log does.
     let message = match status {
         StatusCode::UNAUTHORIZED => "the signature is not believed",
         StatusCode::SERVICE_UNAVAILABLE => "come again",

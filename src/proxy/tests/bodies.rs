@@ -1,4 +1,4 @@
-//! Bodies stream both ways, at the pace of whoever reads, and whole.
+//! Bodies stream both ways, complete, and only as fast as the receiver reads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +10,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use super::{played, within};
 
 const BIG: usize = 64 << 20;
-/// What the system's socket buffers may hold between two ends that share no memory: far from all of it.
+/// More than the system's socket buffers hold between two ends that share no memory, but far less than the whole body.
 const IN_BUFFERS: usize = 40 << 20;
 
-/// The bytes of a big body, so that a lost, doubled or swapped piece shows.
+/// A piece of the big body. Its bytes depend on the position, so a lost, doubled or swapped piece shows.
 fn piece(at: usize) -> Vec<u8> {
     let word = |n: usize| {
         u64::try_from(n)
@@ -24,7 +24,7 @@ fn piece(at: usize) -> Vec<u8> {
     (at / 8..(at + (64 << 10)) / 8).flat_map(word).collect()
 }
 
-/// Writes the big body, counting.
+/// Writes the big body and counts its bytes.
 async fn write_big(mut to: OwnedWriteHalf, written: Arc<AtomicUsize>) -> OwnedWriteHalf {
     for at in (0..BIG).step_by(64 << 10) {
         let piece = piece(at);
@@ -56,7 +56,7 @@ async fn read_big(from: &mut OwnedReadHalf, mut ahead: Vec<u8>) {
     assert!(ahead.is_empty());
 }
 
-/// Waits until a writer makes no more progress, and returns how far it came.
+/// Waits until the writer makes no more progress. Returns how many bytes it has written.
 async fn blocked(written: &AtomicUsize) -> usize {
     let mut last = usize::MAX;
     within("the writer to be blocked", async {
@@ -146,7 +146,7 @@ async fn chunks_go_both_ways_at_once() {
         .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         .await;
     assert_eq!(caller.head().await.get("transfer-encoding"), Some("chunked"));
-    // Each chunk arrives before the next one is sent: nothing waits for a body's end.
+    // Each chunk arrives before the next one is sent, so nothing waits for the end of a body.
     for word in ["one", "two", "six"] {
         caller.send(format!("3\r\n{word}\r\n")).await;
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Ends that go away, or answer what cannot be passed on.
+//! Ends that go away, and responses that cannot be forwarded.
 
 use super::{Backend, Sidecar, Wire, played};
 
@@ -23,7 +23,7 @@ async fn a_backend_that_is_not_there_is_said_to_be_so() {
         format!("payout-sidecar: the backend {url} cannot be reached\n")
     );
 
-    // Once it is there, the same connection of the caller reaches it.
+    // Once the backend is there, the caller's same connection reaches it.
     let address: std::net::SocketAddr = url.trim_start_matches("http://").parse().unwrap();
     let backend = Backend(tokio::net::TcpListener::bind(address).await.unwrap());
     caller.send("GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -43,7 +43,7 @@ async fn a_backend_that_reads_and_closes_sees_a_request_once() {
         .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         .await;
     caller.until("ok").await;
-    // On a connection that was used before, where a careless client would repeat it by itself.
+    // On a connection that was used before, where a careless client would repeat the request by itself.
     caller
         .send("POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
         .await;
@@ -82,9 +82,9 @@ async fn a_backend_that_dies_within_its_answer_is_never_a_clean_end() {
     for (version, frame, part, rest) in [
         ("1.1", "Content-Length: 10", "part", ""),
         ("1.0", "Content-Length: 10", "part", ""),
-        // No last chunk comes.
+        // The last chunk is missing.
         ("1.1", "Transfer-Encoding: chunked", "4\r\npart\r\n", "\r\n"),
-        // The length, which it would be the whole of, does not count.
+        // The body is as long as `Content-Length` says, but the transfer coding overrides that.
         (
             "1.1",
             "Content-Length: 4\r\nTransfer-Encoding: chunked",
@@ -132,7 +132,7 @@ async fn a_caller_that_hangs_up_within_the_answer_cancels_the_rest() {
         .await;
     caller.until("part").await;
     drop(caller);
-    // The backend sends nothing meanwhile: it learns of it by its connection's end.
+    // The backend sends nothing meanwhile, so it learns of the hang-up only because its connection ends.
     assert_eq!(inside.rest_text().await, "");
 }
 
@@ -186,7 +186,7 @@ async fn an_answer_before_the_bodys_end_is_passed_on() {
         .await;
     assert_eq!(caller.head().await.start, "HTTP/1.1 413 Content Too Large");
     assert_eq!(caller.until("large").await, "large");
-    // What is left of the body is never read as a request.
+    // The sidecar never reads the rest of the body as a request.
     caller.send("GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n").await;
     drop(inside);
     assert!(!caller.rest_text().await.contains("HTTP/1.1"));

@@ -1,4 +1,4 @@
-//! Heads of requests and answers on their way.
+//! The heads of requests and responses.
 
 use super::{Backend, Sidecar, played};
 
@@ -40,7 +40,7 @@ async fn a_request_passes_with_our_headers_and_nothing_else_changed() {
     );
     assert_ne!(trace[1], id, "a request and its trace have ids of their own");
     assert_eq!(seen.get("via"), Some("1.1 payout-sidecar"));
-    // The caller takes trailers, and so do we then.
+    // The caller accepts trailers, so the sidecar asks for them.
     assert_eq!(
         (seen.get("te"), seen.get("connection")),
         (Some("trailers"), Some("TE"))
@@ -200,7 +200,7 @@ async fn answers_without_a_body_keep_their_heads() {
         ("HEAD", "200 OK\r\nTransfer-Encoding: chunked", None),
         ("GET", "204 No Content", None),
         ("GET", "304 Not Modified\r\nETag: x", None),
-        // The server leaves it out, as it may.
+        // The HTTP library leaves it out, as it may.
         ("GET", "304 Not Modified\r\nContent-Length: 1000", None),
         ("GET", "200 OK\r\nContent-Length: 0", Some("0")),
     ] {
@@ -217,7 +217,7 @@ async fn answers_without_a_body_keep_their_heads() {
         let status = answer.split("\r\n").next().unwrap();
         assert_eq!(seen.start, format!("HTTP/1.1 {status}"));
         assert_eq!(seen.get("content-length"), length, "{method} {answer}");
-        // Nothing of a body came, or the next answer would not be read as one; and both connections are used again.
+        // No byte of a body came, or the next response would be unreadable. Both connections are used again.
         caller.send("GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(inside.head().await.start, "GET /2 HTTP/1.1", "{method} {answer}");
         inside.send(OK).await;
@@ -229,7 +229,7 @@ async fn answers_without_a_body_keep_their_heads() {
 async fn words_before_the_answer_come_before_it_and_after_the_answer_before() {
     let (sidecar, backend) = played().await;
     let mut caller = sidecar.call().await;
-    // Two requests at once: what is said before the second answer must not get into the first.
+    // Two requests at once: the interim response to the second must not get into the response to the first.
     caller
         .send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
         .await;
@@ -239,7 +239,7 @@ async fn words_before_the_answer_come_before_it_and_after_the_answer_before() {
         inside
             .send("HTTP/1.1 103 Early Hints\r\nLink: x\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n")
             .await;
-        // It is passed on while the answer is awaited.
+        // It is forwarded before the response comes.
         let word = caller.head().await;
         assert_eq!(
             (word.start.as_str(), word.get("link")),

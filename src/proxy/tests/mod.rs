@@ -1,7 +1,8 @@
-//! The proxy over real sockets: behind the product's own accept loop, before a backend that is played byte by byte.
+//! The proxy over real sockets, behind the product's own accept loop and in front of a backend that each test plays
+//! byte by byte.
 //!
-//! [`heads`] is about requests' and answers' heads, [`smuggling`] about requests that two readers could read differently,
-//! [`bodies`] about streaming, [`failures`] about ends that go away, [`upgrades`] about tunnels.
+//! [`heads`] covers the heads of requests and responses, [`smuggling`] requests that two readers could read
+//! differently, [`bodies`] streaming, [`failures`] ends that go away, [`upgrades`] tunnels.
 
 mod bodies;
 mod failures;
@@ -35,7 +36,7 @@ async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// A sidecar that only proxies. It ends with the test.
+/// A sidecar that only proxies. It stops with the test.
 struct Sidecar {
     address: SocketAddr,
     task: AbortHandle,
@@ -52,7 +53,7 @@ impl Sidecar {
         Self::patient(url, is_trusted, Some(AT_MOST)).await
     }
 
-    /// One that waits so long for a backend that stands still.
+    /// A sidecar with this timeout for a stalled backend.
     async fn patient(url: &str, is_trusted: bool, backend: Option<Duration>) -> Self {
         let settings = Settings {
             url: url.parse().unwrap(),
@@ -99,7 +100,7 @@ impl Sidecar {
     }
 }
 
-/// A backend that a test plays, and the sidecar before it.
+/// A backend that the test plays, and a sidecar in front of it.
 async fn played() -> (Sidecar, Backend) {
     let backend = Backend::bind().await;
     (Sidecar::before(&backend.url(), false).await, backend)
@@ -126,7 +127,7 @@ impl Backend {
         )
     }
 
-    /// Whether the sidecar has made another connection by now.
+    /// Whether the sidecar has opened no other connection so far.
     async fn is_untouched(&self) -> bool {
         futures_util::poll!(Box::pin(self.0.accept())).is_pending()
     }
@@ -151,7 +152,7 @@ impl Wire {
             .unwrap();
     }
 
-    /// Reads until the text is there, and returns everything up to its end.
+    /// Reads until `end` has arrived. Returns everything up to and including it.
     async fn until(&mut self, end: &str) -> String {
         let find = |ahead: &[u8]| ahead.windows(end.len()).position(|part| part == end.as_bytes());
         let read = async {
@@ -173,7 +174,7 @@ impl Wire {
         Head::of(&self.until("\r\n\r\n").await)
     }
 
-    /// Reads what comes until the other side closes; `Err` with it where the connection is reset.
+    /// Reads until the other side closes. If the connection is reset, returns what came as `Err`.
     async fn rest(&mut self) -> Result<Vec<u8>, Vec<u8>> {
         let ended = within("the end", self.stream.read_to_end(&mut self.ahead)).await;
         let rest = std::mem::take(&mut self.ahead);
@@ -183,7 +184,7 @@ impl Wire {
         }
     }
 
-    /// What comes until the other side closes, or resets.
+    /// Reads until the other side closes or resets.
     async fn rest_text(&mut self) -> String {
         let (Ok(rest) | Err(rest)) = self.rest().await;
         String::from_utf8(rest).unwrap()
@@ -210,7 +211,7 @@ impl Head {
         Self { start, headers }
     }
 
-    /// The value of a header that is there at most once.
+    /// The value of a header. Fails if the header is there twice.
     fn get(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(given, _)| given == name);
         let value = values.next().map(|(_, value)| value.as_str());

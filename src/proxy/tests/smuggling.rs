@@ -1,5 +1,4 @@
-//! Requests that two readers could read differently: refused, or forwarded as exactly one.
-//! Source of the cases: ecosystem.md, sections 3.1 and 3.2.
+//! Requests that two readers could read differently: the sidecar refuses them, or forwards them as exactly one.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,10 +6,10 @@ use tokio::io::AsyncReadExt as _;
 
 use super::{Backend, Head, Sidecar, Wire};
 
-/// What follows each case on the same connection: never to be read as a request.
+/// Follows each case on the same connection. Nobody may read it as a request.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
-/// A backend that answers everything, and keeps what it saw: heads with whole bodies, `None` for a broken one.
+/// What a backend that answers everything has seen: heads with whole bodies, or `None` for a broken body.
 type Seen = Arc<Mutex<Vec<(Head, Option<String>)>>>;
 
 async fn record(backend: Backend, seen: Seen) {
@@ -31,7 +30,7 @@ async fn record(backend: Backend, seen: Seen) {
     }
 }
 
-/// A head, or `None` at the end.
+/// A head, or `None` at the end of the connection.
 async fn try_head(inside: &mut Wire) -> Option<Head> {
     while !inside.ahead.windows(4).any(|part| part == b"\r\n\r\n") {
         if inside.stream.read_buf(&mut inside.ahead).await.unwrap_or(0) == 0 {
@@ -41,7 +40,7 @@ async fn try_head(inside: &mut Wire) -> Option<Head> {
     Some(inside.head().await)
 }
 
-/// A body, read strictly; `None` where it breaks off.
+/// A body, read strictly; `None` if it breaks off.
 async fn body(inside: &mut Wire, head: &Head) -> Option<String> {
     match (head.get("transfer-encoding"), head.get("content-length")) {
         (None, None) => Some(String::new()),
@@ -55,7 +54,7 @@ async fn body(inside: &mut Wire, head: &Head) -> Option<String> {
                 }
                 let size = usize::from_str_radix(size.trim_end(), 16).unwrap();
                 body += &exactly(inside, size).await?;
-                // After the last chunk this is the empty line: trailers would fail here.
+                // After the last chunk this is the empty line, so trailers would fail here.
                 assert_eq!(exactly(inside, 2).await?, "\r\n");
                 if size == 0 {
                     return Some(body);
@@ -75,7 +74,7 @@ async fn exactly(inside: &mut Wire, count: usize) -> Option<String> {
     Some(String::from_utf8(inside.ahead.drain(..count).collect()).unwrap())
 }
 
-/// Sends a case, and what is hidden after it, and reads the answers until the sidecar closes.
+/// Sends a case and [`HIDDEN`] after it. Returns the responses until the sidecar closes, and what the backend saw.
 async fn send(case: &str) -> (String, Vec<(Head, Option<String>)>) {
     let backend = Backend::bind().await;
     let sidecar = Sidecar::before(&backend.url(), true).await;

@@ -1,4 +1,4 @@
-//! Tunnels: WebSocket, and what must not become one.
+//! Tunnels for WebSocket and other protocols, and requests that must not open one.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
@@ -86,7 +86,7 @@ async fn where_one_end_breaks_the_other_one_is_closed() {
         } else {
             (caller, inside)
         };
-        // Closing with a reset, as a crash does.
+        // Close with a reset, as a crash does.
         broken.stream.set_zero_linger().unwrap();
         drop(broken);
         assert_eq!(other.rest_text().await, "");
@@ -109,7 +109,7 @@ async fn nothing_is_tunnelled_before_the_backend_agrees() {
     assert_eq!(refused.start, "HTTP/1.1 403 Forbidden");
     assert_eq!((refused.get("connection"), refused.get("upgrade")), (None, None));
     assert_eq!(caller.until("no").await, "no");
-    // What was sent ahead is a request like any other.
+    // What the caller sent ahead is an ordinary request.
     let next = inside.head().await;
     assert_eq!(next.start, "GET /next HTTP/1.1");
     assert_eq!(next.get("x-forwarded-for"), Some("127.0.0.1"));

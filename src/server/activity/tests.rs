@@ -1,4 +1,4 @@
-//! When a connection is cut off, which one goes first, and what it is asked for.
+//! When a connection times out, which one goes first, and how a connection learns what it is asked to do.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const TIMEOUTS: ConnectionTimeouts = ConnectionTimeouts {
     idle: Duration::from_secs(75),
 };
 
-/// After how many seconds a connection is cut off that goes on like this.
+/// After how many seconds a connection times out if nothing changes.
 async fn cut_after(activity: &Activity) -> u64 {
     let begun = Instant::now();
     let never = std::future::pending::<()>();
@@ -82,7 +82,7 @@ async fn whoever_takes_nothing_of_an_answer_is_cut_off() {
     );
 }
 
-/// Waits for ever, and to be asked to finish.
+/// Never ends, unless asked to finish.
 #[derive(Default)]
 struct Endless {
     is_asked: bool,
@@ -136,7 +136,7 @@ async fn who_goes_first() {
         None
     };
     let mut all = [
-        // From the one that goes first to the one that goes last.
+        // From the first to go to the last.
         at(|_| None, 3).await,
         at(|_| None, 2).await,
         at(quiet, 30).await,
@@ -158,11 +158,11 @@ async fn who_goes_first() {
         Standing::Soon,
         "a head that has just begun"
     );
-    // Once its answer is made, it is like the others: taking it late does not buy a connection.
+    // With its response made, it ranks like the others: a caller cannot keep a connection by reading late.
     let busy = all[6].1.take().unwrap();
     let _untaken = busy.answered(Response::new(()));
     assert!(matches!(all[6].0.standing(now), Standing::Goes(_)));
-    // What moves stays longer than what does not.
+    // A connection on which something moves stays longer.
     all[4].0.answer_taken(now);
     assert!(missed(&all[4].0) > missed(&all[5].0));
 }

@@ -4,7 +4,7 @@ use super::*;
 
 const MAX_HEAD: usize = 1024;
 
-/// What is passed on of bytes that come in pieces of this size, up to the request's end, and the fault.
+/// How many bytes pass if they come in pieces of `size`, up to the request's end, and the fault.
 fn passed(bytes: &[u8], size: usize) -> (usize, Option<FramingError>) {
     let mut framer = Framer::new(MAX_HEAD);
     let (mut passed, mut held) = (0, Vec::new());

@@ -1,6 +1,7 @@
-//! `allow_from`: from which addresses calls are taken. 403 otherwise. Document: specification, section 7, `[access]`.
+//! `allow_from`: the address ranges that may call; other callers get 403. The setting is in `[access]` in
+//! `config.toml`.
 //!
-//! Whose address counts behind proxies is `peer.rs`.
+//! `peer.rs` decides which address counts behind proxies.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::http::peer::Peer;
 use crate::http::responses::refusal;
 use crate::proxy::body::Body;
 
-/// The rule: takes calls from these ranges; from anywhere where there is none.
+/// The rule: accepts calls from the ranges in `allow_from`, or from any address if the list is empty.
 #[expect(
     clippy::result_large_err,
     reason = "a refusal is a whole answer to the library, too"
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
     use crate::server::layers::tests::text;
 
-    /// Whether a call passes where these ranges may call, from a peer, with this `X-Forwarded-For`.
+    /// Whether a call from `peer` with this `X-Forwarded-For` passes when only `allow_from` may call.
     async fn passes(allow_from: &[&str], peer: &str, forwarded_for: Option<&str>) -> bool {
         let address: std::net::IpAddr = peer.parse().unwrap();
         let mut request = Request::new(());

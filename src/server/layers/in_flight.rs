@@ -1,12 +1,13 @@
-//! `max_in_flight`: one request too many is turned away at once, with 503 and `Retry-After`. Document: specification,
-//! section 7, `[server]`; code-style.md, section 4 (limits per connection, limits that hanging up releases).
+//! `max_in_flight`: limits the requests in flight. The layer refuses a request over the limit at once, with 503 and
+//! `Retry-After`.
 //!
-//! The places are for all connections together, however often the layer is applied or cloned; the contract's calls and the
-//! proxied rest have their own each, so that long polls and slow uploads to the backend never keep payouts out. A request's
-//! [`InFlightPermit`] is given back when its answer is made, or the backend's body gone, and not before everybody else who holds it,
-//! too, is done: work that outlives its caller, and an upload, take a clone out of the request's extensions. An upgraded
-//! connection holds none: it has a place of another kind. A contract call whose body does not come gives its place to a newer
-//! one, the oldest first: slow bodies keep no payout out.
+//! All connections share the permits, however often the layer is applied or cloned. Contract calls and proxied requests
+//! have separate permits, so long polls and slow uploads to the backend never keep payouts out. A request returns its
+//! [`InFlightPermit`] once its response is made (for a proxied one, once the backend's body has ended) and every other
+//! holder is done: work that outlives its caller, and an upload, clone the permit from the request's extensions. An
+//! upgraded connection holds none; [`Tunnels`](crate::proxy::Tunnels) limits those. When all permits for contract calls
+//! are taken, the oldest call whose body has not arrived loses its permit to the newer call, so slow bodies keep no
+//! payout out.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -23,10 +24,12 @@ use crate::server::budget::Calls;
 use crate::server::stack::Serves;
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
-/// The unit in which the memory of contract calls is given out: a semaphore has too few permits for bytes.
+/// The bytes of memory that one permit of `memory` stands for. With one permit per byte, a call's cost could exceed the
+/// `u32` that `try_acquire_many_owned` takes, or (on 32-bit targets) a semaphore's maximum.
 const BYTES_PER_PERMIT: u64 = 1024;
 
-/// All places. (tower's limits end with the response's future, before its body and before a payout that outlives its caller.)
+/// All permits. tower's own limits do not fit: they end with the response's future, before its body and before a payout
+/// that outlives its caller.
 pub struct InFlightPermits {
     calls: Calls,
     payouts: Arc<Semaphore>,
@@ -36,7 +39,7 @@ pub struct InFlightPermits {
 }
 
 impl InFlightPermits {
-    /// For so many of the contract's calls, and so many others, at the same time.
+    /// Permits for at most `calls.most` contract calls and `others` other requests at the same time.
     #[must_use]
     pub fn new(calls: Calls, others: usize) -> Arc<Self> {
         let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
@@ -50,12 +53,12 @@ impl InFlightPermits {
         })
     }
 
-    /// Gives each request to `inner` a place, or turns it away.
+    /// Gives each request to `inner` a permit, or refuses it.
     #[must_use]
     pub fn before<B>(self: Arc<Self>, mut inner: impl Serves<B>) -> impl Serves<B> {
         tower::service_fn(move |mut request: Request<B>| {
             let Some(place) = self.admit(request.uri().path(), request.headers()) else {
-                // Counted by whoever counts answers: a line for each would be more load.
+                // The metrics layer counts it. A log line for each would add load when there is too much already.
                 tracing::debug!("a request was turned away, since too many are in flight");
                 let text = "too many requests at the same time";
                 let response = refusal(StatusCode::SERVICE_UNAVAILABLE, request.headers(), text);
@@ -67,7 +70,7 @@ impl InFlightPermits {
         })
     }
 
-    /// A place for a request; `None` where there is none.
+    /// Takes a permit for a request; `None` if none is free.
     fn admit(&self, path: &str, headers: &HeaderMap) -> Option<InFlightPermit> {
         if !matches!(path, SEND_PATH | STATUS_PATH) {
             let permit = Arc::clone(&self.others).try_acquire_owned().ok()?;
@@ -78,13 +81,14 @@ impl InFlightPermits {
         loop {
             match self.take(cost) {
                 Some(permits) => break Some(InFlightPermit::lent(permits, &self.waiting)),
-                // One that was slow makes room, and if that is too little, the next one.
+                // Take the permit of the oldest call that still waits for its body. If that is too little, take the
+                // next one's.
                 None => drop(self.waiting.take_oldest()?),
             }
         }
     }
 
-    /// What a contract call of this cost takes, where it is free.
+    /// Takes the permits for a contract call of this cost, if they are free.
     fn take(&self, cost: u32) -> Option<CallPermits> {
         let request = Arc::clone(&self.payouts).try_acquire_owned().ok()?;
         let memory = Arc::clone(&self.memory).try_acquire_many_owned(cost).ok()?;
@@ -95,7 +99,7 @@ impl InFlightPermits {
     }
 }
 
-/// How long a body says that it is. What comes beyond that is no part of it.
+/// The body's declared length. The call never reads more than that.
 fn length(headers: &HeaderMap) -> Option<u64> {
     digits(headers.get(CONTENT_LENGTH)?.as_bytes())
 }
@@ -118,7 +122,7 @@ mod tests {
         Request::new(())
     }
 
-    /// So many at the same time, with room for the longest body of each.
+    /// Limits for `most` calls at the same time, each with room for the longest body.
     fn calls(most: usize) -> Calls {
         let one = Calls {
             most,
@@ -153,7 +157,7 @@ mod tests {
         assert_eq!(admitted(Some("1024")), 9);
     }
 
-    /// Answers at once, but for requests with a header `slow`, which it never answers.
+    /// Responds at once, except to requests with a header `slow`, to which it never responds.
     fn answers() -> impl Serves<()> {
         tower::service_fn(async |request: Request<()>| {
             if request.headers().contains_key("slow") {
@@ -180,7 +184,7 @@ mod tests {
         assert!(text.contains("too many requests at the same time"), "{text}");
 
         drop(first);
-        // An answer of ours, taken or not, keeps nobody out.
+        // A response of our own holds no permit, even if the caller does not read it.
         let mut untaken = Vec::new();
         for _ in 0..3 {
             untaken.push(other.clone().oneshot(request()).await.unwrap());
@@ -287,7 +291,7 @@ mod tests {
         );
     }
 
-    /// Polls a future once, so that its request is on its way.
+    /// Polls a future once, so that its request has started.
     async fn begun<F: Future>(future: F) -> Option<Pin<Box<F>>> {
         let mut future = Box::pin(future);
         let is_pending = futures_util::poll!(&mut future).is_pending();

@@ -1,5 +1,5 @@
-//! Counts, times and traces every request to the main port, whoever answers it: the outermost layer, so that what the door turns
-//! away counts too.
+//! Counts, times and traces every request to the main port. It is the outermost layer, so it also counts requests that
+//! other layers refuse.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::server::stack::Serves;
 use crate::telemetry::metrics::http::{Endpoint, HttpMetrics};
 use crate::telemetry::traces::Tracer;
 
-/// Counts the requests to `inner` in these families, and tells of each to the tracer, where there is one.
+/// Counts the requests to `inner` in `metrics`, and opens a span for each if there is a tracer.
 pub fn before<B>(mut inner: impl Serves<B>, metrics: HttpMetrics, tracer: Option<Tracer>) -> impl Serves<B> {
     tower::service_fn(move |mut request: Request<B>| {
         let endpoint = match Call::of(request.uri().path()) {

@@ -1,5 +1,5 @@
-//! Who may call: one rule, one file. The order in which a request meets them is `http/stack.rs`'s.
-//! Document: specification, section 7, `[server]` and `[access]`.
+//! Who may call and how many at once: one rule per file. `server/stack.rs` sets the order in which a request meets
+//! them. The settings are `[server]` and `[access]` in `config.toml`.
 
 pub mod allow_ip;
 

@@ -1,8 +1,9 @@
-//! `token`: `Authorization: Bearer …`, or `?token=…`. 401 otherwise. Document: specification, section 7, `[access]`.
+//! `token`: callers must send `Authorization: Bearer …` or `?token=…`; others get 401. The setting is in `[access]` in
+//! `config.toml`.
 //!
-//! The token is taken out of the request before anything further in logs or forwards it, out of the query of a `Referer` too
-//! (a page that was asked for with `?token=…` names its address there); without a configured one these places are the
-//! backend's and stay as they are.
+//! The rule removes the token from the request before any inner layer logs or forwards it, and from the query of a
+//! `Referer` too: a page that was requested with `?token=…` sends its address there. Without a configured token these
+//! places belong to the backend, and the rule does not touch them.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::proxy::body::Body;
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 use payout_domain::secret::Secret;
 
-/// The rule: asks for this token; without one everybody is known.
+/// The rule: requires this token; without one it accepts everybody.
 #[expect(
     clippy::result_large_err,
     reason = "a refusal is a whole answer to the library, too"
@@ -29,8 +30,8 @@ pub fn rule<B>(token: Option<Secret>) -> impl FnMut(&mut Request<B>) -> Result<(
         let by_query = take_from_query(request).is_some_and(|given| token.matches(&given));
         let by_header = bearer(request.headers()).is_some_and(|given| token.matches(given));
         if by_header || matches!(request.uri().path(), SEND_PATH | STATUS_PATH) {
-            // It was meant for us; with any other one, beside a right token in the query, the backend may have something
-            // to do, but a payout has not.
+            // A right bearer token was meant for the sidecar. Any other `Authorization` next to a right token in the
+            // query may be the backend's, so it stays; a payout call has no use for it.
             request.headers_mut().remove(AUTHORIZATION);
         }
         if by_header || by_query {
@@ -45,7 +46,7 @@ pub fn rule<B>(token: Option<Secret>) -> impl FnMut(&mut Request<B>) -> Result<(
     }
 }
 
-/// The bearer token of the one `Authorization`; of two, nobody knows which one is meant.
+/// The bearer token of the only `Authorization`. With two it returns `None`, because it cannot tell which one is meant.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let only = given.next().filter(|_| given.next().is_none())?;
@@ -53,32 +54,33 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Takes the `token` parameters out of a request's query and returns the first one's value, percent-decoded (`+` is a plus:
-/// base64 has it, and no token has a space). Other parameters stay byte for byte.
+/// Removes the `token` parameters from a request's query and returns the first one's value, percent-decoded. A `+`
+/// stays a plus: base64 contains it, and no token contains a space. Other parameters stay byte for byte.
 fn take_from_query<B>(request: &mut Request<B>) -> Option<String> {
     let uri = request.uri();
     let (given, rest) = without_token(uri.path_and_query()?.as_str().as_bytes())?;
     let mut parts = uri.clone().into_parts();
-    // A part of a valid path and query is one; were it not, a request without a path must not show the token either.
+    // A part of a valid path and query is valid. If that were ever wrong, the fallback `/` still hides the token.
     parts.path_and_query =
         Some(PathAndQuery::try_from(rest).unwrap_or_else(|_| PathAndQuery::from_static("/")));
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     String::from_utf8(given).ok()
 }
 
-/// Takes the `token` parameters out of each `Referer`. One without them stays byte for byte.
+/// Removes the `token` parameters from each `Referer`. A `Referer` without them stays byte for byte.
 fn take_from_referer(headers: &mut HeaderMap) {
     if let Entry::Occupied(mut referers) = headers.entry(REFERER) {
         for referer in referers.iter_mut() {
             if let Some((_, rest)) = without_token(referer.as_bytes()) {
-                // A part of a valid value is one; were it not, better none than one that shows the token.
+                // A part of a valid value is valid. If that were ever wrong, an empty value still hides the token.
                 *referer = HeaderValue::try_from(rest).unwrap_or_else(|_| HeaderValue::from_static(""));
             }
         }
     }
 }
 
-/// The value of a URL's first `token` parameter, percent-decoded, and the URL without all of them. `None` where there is none.
+/// The value of a URL's first `token` parameter, percent-decoded, and the URL without any of them. `None` if it has
+/// none.
 fn without_token(url: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let at = url.iter().position(|byte| *byte == b'?')?;
     let (path, query) = url.split_at_checked(at)?;
@@ -114,7 +116,7 @@ mod tests {
         Some(Secret::new(text.to_owned()))
     }
 
-    /// The URI and the `Authorization` that go on where this token is asked for; `None` for a refusal.
+    /// The URI and the `Authorization` that the rule passes on when it requires this token; `None` for a refusal.
     async fn passed(
         token: Option<Secret>,
         uri: &str,

@@ -1,4 +1,4 @@
-//! The library behind the framer: it must see the same requests, whatever comes, in whatever pieces.
+//! The HTTP library behind the framer: it must see the same requests, whatever arrives in whatever pieces.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,10 +15,10 @@ use test_support::rng::Rng;
 
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Each request that was served: its line, and its body where it came whole.
+/// Each request that was served: its request line, and its body if it arrived whole.
 type Served = Arc<Mutex<Vec<(String, Option<Vec<u8>>)>>>;
 
-/// Serves a connection as the main port does; hands out the caller's end.
+/// Serves a connection as the main port does. Returns the caller's end.
 fn serve() -> (DuplexStream, Served, tokio::task::JoinHandle<()>) {
     let (caller, ours) = tokio::io::duplex(256);
     let served = Served::default();
@@ -42,7 +42,7 @@ fn serve() -> (DuplexStream, Served, tokio::task::JoinHandle<()>) {
     (caller, served, task)
 }
 
-/// What the framer alone makes of bytes: whole requests, and whether a fault ended them.
+/// What the framer alone reads: the number of whole requests, the fault, and whether it stopped within a head.
 fn framed(bytes: &[u8]) -> (usize, Option<FramingError>, bool) {
     let mut framer = Framer::new(MAX_HEAD);
     let (mut at, mut whole) = (0, 0);
@@ -122,7 +122,7 @@ async fn the_library_sees_the_requests_that_the_framer_sees() {
                     tokio::task::yield_now().await;
                     rest = after;
                 }
-                // What is whole is answered before the caller hangs up.
+                // The caller hangs up only after the whole requests are answered.
                 while served
                     .lock()
                     .unwrap()
@@ -140,7 +140,8 @@ async fn the_library_sees_the_requests_that_the_framer_sees() {
         };
         let served = served.lock().unwrap().clone();
         let good = served.iter().filter(|(_, body)| body.is_some()).count();
-        // The library may refuse what is well framed (a target that is none), or end after an old request, but never serve more.
+        // The library may refuse a well-framed request (with an invalid target), or end after an HTTP/1.0 request, but
+        // must never serve more.
         assert!(good <= whole, "{bytes:?}: {served:?}, {told}");
         let ends_early = bytes.contains("CONNECT") || bytes.contains("HTTP/1.0") || bytes.contains("HEAD");
         assert!(
@@ -189,7 +190,7 @@ async fn a_word_before_the_answer_never_gets_into_another_answer() {
     let mut told = [0; 4];
     http1.send_interim(Bytes::from_static(b"early"));
     http1.call();
-    // The answer before is still being written: the word waits until the library has flushed it.
+    // The previous response is still being written, so the interim response waits until the library has flushed it.
     http1.send_interim(Bytes::from_static(b"word"));
     assert_eq!(soon(strict.write(b"last")).await.unwrap(), 4);
     soon(caller.read_exact(&mut told)).await.unwrap();
@@ -197,7 +198,7 @@ async fn a_word_before_the_answer_never_gets_into_another_answer() {
     soon(strict.flush()).await.unwrap();
     soon(caller.read_exact(&mut told)).await.unwrap();
     assert_eq!(&told, b"word");
-    // One that is half written is finished before anything else, and one that comes with the answer goes first.
+    // A half-written interim response is finished first, and one that comes together with the response goes before it.
     http1.send_interim(Bytes::from_static(b"123456"));
     assert!(futures_util::poll!(std::pin::pin!(strict.flush())).is_pending());
     http1.answered(StatusCode::OK);
