@@ -1,4 +1,5 @@
-//! Who may call: the rules in the order in which the stack lists them.
+//! Access rules: tokens, signatures, address lists and the in-flight limit, and the order in which the server checks
+//! them. Rules of the admin port are in `admin_port.rs`.
 
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
 use test_support::http::call;
@@ -108,7 +109,7 @@ async fn the_token_is_asked_for_and_goes_no_further() {
         "{}",
         answer.body
     );
-    // By another spelling of its name, and in the address of the page that the caller comes from.
+    // The token is not forwarded under another spelling of its name, nor inside the `Referer` address.
     let headers = [("Referer", "http://shop/p?a=1&token=t0ken-marked&b")];
     let answer = call(
         sidecar.main,
@@ -157,7 +158,7 @@ async fn a_signed_request_is_checked_over_all_its_fields() {
     }
 }
 
-/// A signed text that stands for two requests pays neither. Whoever has seen a signed request could send the other one.
+/// Two requests with the same signed text are both refused: anyone who saw one of them could otherwise send the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signature_fits_one_request_only() {
     use payout_domain::fields::Fields;
@@ -251,7 +252,7 @@ async fn a_signature_fits_one_request_only() {
     );
 }
 
-/// 403 before 401, and both before anything of the body is looked at.
+/// The server answers 403 before 401, and both before it reads anything of the body.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rules_come_in_the_order_of_the_stack() {
     let (_upstream, sidecar) = with_access(
@@ -269,7 +270,7 @@ async fn the_rules_come_in_the_order_of_the_stack() {
     assert_eq!(status(&sidecar, path, &known, &large).await, 413);
 }
 
-/// A payout keeps its place until it is recorded, also when its caller has hung up.
+/// A payout holds its in-flight permit until the sidecar has recorded it, even if the caller has disconnected.
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_up_frees_no_place() {
     let (upstream, sidecar) = with_access("[server]\nmax_in_flight = 1").await;

@@ -1,4 +1,5 @@
-//! Who may ask what on the admin port: strangers on the same machine, pages in an operator's browser, operators.
+//! Who may do what on the admin port: other processes on the same machine, web pages in an operator's browser, and
+//! operators.
 
 use std::process::{Command, Output};
 
@@ -7,7 +8,7 @@ use crate::support::sidecar::{
 };
 use test_support::http::{Answer, exchange};
 
-/// A sidecar with one unknown order, `UNK1`.
+/// Starts a sidecar with one unknown order, `UNK1`.
 async fn with_an_unknown(admin: &str) -> (Upstream, Sidecar) {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
     let dir = tempfile::tempdir().unwrap();
@@ -25,7 +26,7 @@ async fn with_an_unknown(admin: &str) -> (Upstream, Sidecar) {
     (upstream, sidecar)
 }
 
-/// Asks by whatever `Host`.
+/// Sends a request whose headers, `Host` among them, the caller chooses.
 async fn ask(sidecar: &Sidecar, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n",
@@ -76,7 +77,8 @@ async fn without_a_token_nothing_is_changed_and_loopback_reads_by_a_loopback_nam
     let form = "application/x-www-form-urlencoded";
     let (settle, cancel) = (settle(), format!("/api/payouts/{MERCHANT}/UNK1/cancel"));
     for (path, headers, body) in [
-        // By another container of the pod, by a page that has sent a form, by a program that is as careful as can be.
+        // Sent by another container of the pod, by a web page that submits a form, and by a program with correct
+        // headers.
         (
             settle.as_str(),
             vec![("Host", "shop.example"), ("Content-Type", "text/plain")],
@@ -145,7 +147,7 @@ async fn without_a_token_nothing_is_changed_and_loopback_reads_by_a_loopback_nam
     }
     sidecar.logged("/api is read-only").await;
 
-    // The commands say what to do instead.
+    // The commands tell the operator what to do instead.
     let reason = [
         "payout", "settle", MERCHANT, "UNK1", "--as", "refused", "--reason", "r",
     ];
@@ -241,7 +243,7 @@ async fn with_a_token_it_is_needed_for_all_but_the_probes_and_no_page_of_elsewhe
     assert_eq!(state(&sidecar).await, "unknown");
     assert!(sidecar.is_ready().await, "it does not end");
 
-    // As a page of the port itself asks.
+    // The same request as the console's own page sends it.
     let own = [
         &known[..],
         &[

@@ -1,4 +1,5 @@
-//! What is malformed is refused by the field's name, in the caller's encoding; nothing is sent and nothing recorded.
+//! Malformed requests: the sidecar refuses each one, names the field and answers in the caller's encoding. It sends and
+//! records nothing.
 
 use crate::support::sidecar::{APP, BOTH, Encoding, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
 use test_support::http::{call, exchange, request};
@@ -11,7 +12,7 @@ async fn start() -> (Upstream, Sidecar) {
     (upstream, sidecar)
 }
 
-/// Nothing reached the upstream, and nothing was recorded: the same number pays at once.
+/// Checks that the upstream got no request and that the ledger has no record: the same number pays at once.
 async fn nothing_happened(upstream: &Upstream, sidecar: &Sidecar, order_no: &str) {
     assert_eq!(upstream.fake.books().requests(), []);
     assert!(!sidecar.log().contains("payout changed"));
@@ -21,7 +22,8 @@ async fn nothing_happened(upstream: &Upstream, sidecar: &Sidecar, order_no: &str
     );
 }
 
-/// Rows: the field, its value as JSON, its value as XML text (`None`: XML has no such type), and what is said of it.
+/// Each row: the field, its value as JSON, its value as XML text (`None` where XML has no such type), and what the
+/// answer says about it.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_limit_of_every_field_in_both_encodings() {
     let (upstream, sidecar) = start().await;
@@ -160,7 +162,7 @@ async fn every_limit_of_every_field_in_both_encodings() {
     nothing_happened(&upstream, &sidecar, "BAD1").await;
 }
 
-/// The good request with one field replaced or added.
+/// A valid request with one field replaced or added.
 fn with(encoding: Encoding, name: &str, value: &str) -> String {
     let fields = [
         ("wxAppId", APP),
@@ -380,7 +382,7 @@ async fn what_is_wrong_with_the_http_has_a_status_and_a_contract_body() {
         );
         assert!(status != 405 || answer.headers["allow"] == "POST");
     }
-    // A chunked body has no length to look at: it is measured as it comes.
+    // A chunked body declares no length, so the sidecar counts bytes as they arrive.
     let head = "POST /pay/sendApiRedPack HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut chunked = head.as_bytes().to_vec();
     for _ in 0..20 {
@@ -404,7 +406,7 @@ async fn what_is_wrong_with_the_http_has_a_status_and_a_contract_body() {
     nothing_happened(&upstream, &sidecar, "BAD4").await;
 }
 
-/// The table of section 2.1: what each Content-Type is read as, by a payout that goes through.
+/// Pays with each Content-Type in the table of `docs/api.md`, to show which encoding the sidecar reads it as.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_content_type_of_the_contract_pays() {
     let (_upstream, sidecar) = start().await;
@@ -482,7 +484,7 @@ async fn every_content_type_of_the_contract_pays() {
     }
 }
 
-/// The older names and number forms of section 2.2.
+/// The older field names and number forms of `docs/api.md` pay too.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_revisions_field_names_pay() {
     let (upstream, sidecar) = start().await;
@@ -522,7 +524,7 @@ async fn every_revisions_field_names_pay() {
     }
 }
 
-/// `clientIp` may be absent only where the configuration gives one.
+/// `clientIp` may be absent only if the configuration supplies one.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_address_is_needed_where_it_is_kept() {
     let upstream = Upstream::start(To::Redpack).await;
@@ -561,7 +563,7 @@ async fn the_client_address_is_needed_where_it_is_kept() {
     assert_eq!(books.payments()[0].parameters["client_ip"], "10.0.0.1");
 }
 
-/// The status request's own fields.
+/// The fields that only status requests have.
 #[tokio::test(flavor = "multi_thread")]
 async fn status_requests_are_checked_too() {
     let (_upstream, sidecar) = start().await;

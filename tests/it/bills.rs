@@ -1,4 +1,5 @@
-//! WeChat Pay v3 transfer bills: paid once whatever goes wrong, believed only when signed, followed to their end.
+//! Transfer bills of WeChat Pay v3: the sidecar pays each once under every fault, believes only signed answers, and
+//! follows a bill to its final state. Keys are in `bills_keys.rs`, notifications in `bills_notified.rs`.
 
 use std::process::Command;
 
@@ -115,7 +116,7 @@ async fn a_bill_is_made_waits_for_its_user_and_is_followed_to_its_end() {
     }
 }
 
-/// Every fault of the paying call: what the caller is told, whether it was paid, and what a repeat comes to in the end.
+/// Every fault of the paying call: what the caller gets, whether the fake paid, and what a repeat ends with.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_before_and_after_paying() {
     let upstream = Upstream::start(PUBLIC_KEY).await;
@@ -220,7 +221,7 @@ async fn killed_after_sending_it_is_paid_once_and_the_package_is_not_lost() {
     sidecar.kill();
     assert!(asking.await.unwrap().is_none());
     sidecar.launch(&[]).await;
-    // The lease of the killed attempt runs out first.
+    // The killed attempt's lease must run out first.
     until("answered", async || {
         sidecar.pay(Encoding::Json, &payout).await.code() == "SUCCESS"
     })
@@ -259,7 +260,8 @@ async fn a_lost_answer_is_settled_by_the_bills_end_without_a_repeat() {
     assert_eq!(upstream.times_sent("LOST2"), 1, "its number is spent");
 }
 
-/// One bill at a time fits the limit: one that ends unpaid makes room for the next. In both stores.
+/// The limit has room for one bill. A bill that ends unpaid returns its charges, so that the next one fits. Runs over
+/// both stores.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_ends_unpaid_gives_its_limits_back() {
     let limits = "[limits]\nper_user_per_day = 150\n";
@@ -304,7 +306,7 @@ async fn one_that_ends_unpaid_gives_its_limits_back() {
     }
 }
 
-/// Half a day later what is known is still good, and is looked up again meanwhile.
+/// An operator cancels a bill that waits for its user; the sidecar follows it until WeChat reports `CANCELLED`.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_cancels_what_the_user_has_not_confirmed() {
     let upstream = Upstream::start(PUBLIC_KEY).await;

@@ -28,7 +28,8 @@ async fn a_rotated_platform_certificate_is_downloaded_when_it_is_met() {
         "SUCCESS"
     );
     upstream.fake.rotate_platform_certificate().unwrap();
-    // Until it may be downloaded again, its answers are not believed; nothing is paid twice or called refused for it.
+    // The sidecar believes no answer until it may download certificates again. Meanwhile it pays nothing twice and
+    // calls nothing refused.
     let payout = Payout::new("ROT1");
     until("the new certificate is known", async || {
         let code = sidecar.pay(Encoding::Json, &payout).await.code();

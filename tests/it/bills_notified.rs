@@ -1,12 +1,12 @@
-//! Notifications of WeChat Pay v3: taken when they are signed, fresh and about a recorded bill; refused otherwise; harmless
-//! however often they come.
+//! Notifications of WeChat Pay v3: the sidecar accepts a notification that is signed, fresh and about a recorded bill,
+//! and refuses any other. Repeated notifications change nothing.
 
 use crate::bills::{PUBLIC_KEY, on_files, shown};
 use crate::support::sidecar::{Encoding, Payout, Sidecar, Upstream};
 use crate::support::wire::{status, tell};
 use test_support::http::call;
 
-/// A sidecar whose bill has been confirmed, while every query fails: only a notification can tell.
+/// Starts a sidecar with one completed bill while every query fails, so that only a notification can report the result.
 async fn confirmed(order_no: &str, more: &str) -> (Upstream, Sidecar) {
     let upstream = Upstream::start(PUBLIC_KEY).await;
     let sidecar = on_files(&upstream, more).await;
@@ -71,7 +71,7 @@ async fn what_is_not_wechats_or_not_about_the_record_changes_nothing() {
     );
 }
 
-/// Before a signature is looked at, the request must have one reading.
+/// The sidecar refuses an ambiguous request before it checks the signature.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_path_takes_strict_http_only() {
     let upstream = Upstream::start(PUBLIC_KEY).await;
@@ -100,7 +100,7 @@ async fn the_path_takes_strict_http_only() {
     }
 }
 
-/// WeChat Pay knows no token of ours: its own signature is what lets it in, and into this one path only.
+/// WeChat Pay has no token of this platform. Its own signature admits it, and only to this one path.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_platforms_rules_are_not_asked_of_wechat() {
     let upstream = Upstream::start(PUBLIC_KEY).await;
@@ -174,7 +174,8 @@ async fn one_that_ended_unpaid_is_told_too_and_an_unknown_one_is_settled() {
         sidecar.pay(Encoding::Json, &Payout::new("OVER")).await.code(),
         "AMOUNT_LIMIT"
     );
-    // It cannot be, but if WeChat says that it paid after all, a person is called.
+    // This should never happen: WeChat reports a payment after it reported the end. The sidecar then alerts an
+    // operator.
     upstream.fake.set_status("LAPSED", "SUCCESS");
     assert_eq!(upstream.fake.notify("LAPSED", "").await, Ok(204));
     assert_eq!(shown(&sidecar, "LAPSED").await["upstreamStatus"], "SUCCESS");

@@ -1,11 +1,12 @@
-//! Bodies that are made to cost: refused like any other, one after the other by the thousand, without more memory for it.
+//! Bodies built to exhaust memory or CPU: the sidecar refuses thousands of them in a row like any other malformed body,
+//! and its memory does not grow.
 
 use std::time::{Duration, Instant};
 
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
 use test_support::http::{exchange, request};
 
-/// The parts, one after the other, `n` times.
+/// Concatenates `n` parts.
 fn many(n: usize, part: impl Fn(usize) -> String) -> String {
     (0..n).map(part).collect()
 }
@@ -21,12 +22,12 @@ fn json_bombs() -> Vec<Vec<u8>> {
     };
     let amount = "\"amount\":\"100\"";
     vec![
-        // Deep.
+        // Deep nesting.
         "[".repeat(100_000).into_bytes(),
         format!("{{\"a\":{}{}}}", "[".repeat(50_000), "]".repeat(50_000)).into_bytes(),
         "{\"a\":".repeat(50_000).into_bytes(),
         format!("{}1{}", "{\"a\":".repeat(50_000), "}".repeat(50_000)).into_bytes(),
-        // Wide.
+        // Many members.
         format!("{{{}\"z\":1}}", many(100_000, |n| format!("\"k{n}\":{n},"))).into_bytes(),
         format!("{{{}\"k\":1}}", many(100_000, |_| "\"k\":1,".into())).into_bytes(),
         with(&format!("\"{}\":1,\"amount\":1", "k".repeat(500_000))),
@@ -72,7 +73,7 @@ fn xml_bombs() -> Vec<Vec<u8>> {
         format!("<!ENTITY {this} \"{}\">", format!("&{before};").repeat(10))
     });
     vec![
-        // Entities.
+        // Entity expansion.
         doctype(&format!("<!ENTITY a \"lol\">{laughs}<!ENTITY z \"&u;\">")).into_bytes(),
         doctype(&format!("<!ENTITY z \"{}\">", "9".repeat(500_000))).into_bytes(),
         doctype("<!ENTITY z SYSTEM \"file:///etc/passwd\">").into_bytes(),
@@ -82,7 +83,7 @@ fn xml_bombs() -> Vec<Vec<u8>> {
         instead("<![CDATA[100]]>", &format!("&#{};", "9".repeat(60_000))),
         instead("<![CDATA[100]]>", "&#xD800;"),
         instead("<![CDATA[user-1]]>", &"&amp;".repeat(100_000)),
-        // Wide.
+        // Many elements.
         instead(
             "<xml>",
             &format!("<xml {}>", many(100_000, |n| format!("a{n}=\"\" "))),
@@ -95,11 +96,11 @@ fn xml_bombs() -> Vec<Vec<u8>> {
         instead("<xml>", &format!("<xml>{}", "<k>1</k>".repeat(100_000))),
         instead("<xml>", &format!("<xml><{}", "k".repeat(500_000))),
         instead("<xml>", &format!("<xml a=\"{}", "k".repeat(500_000))),
-        // Deep.
+        // Deep nesting.
         "<a>".repeat(200_000).into_bytes(),
         format!("{}1{}", "<a>".repeat(50_000), "</a>".repeat(50_000)).into_bytes(),
         instead("<xml>", &format!("<xml><a>{}", "<b/>".repeat(50_000))),
-        // Never closed.
+        // Markup that is never closed.
         instead("</xml>", &format!("<!--{}", "-".repeat(100_000))),
         instead("</xml>", &format!("<?p {}", "?".repeat(100_000))),
         instead("</xml>", &"<![CDATA[".repeat(20_000)),

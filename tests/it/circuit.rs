@@ -1,4 +1,5 @@
-//! Circuits: what is dead is tried now and then, its callers are told at once that nothing was sent, and `/metrics` shows it.
+//! Circuit breakers: an open circuit stops requests to a dead upstream or store, tells callers at once that nothing was
+//! sent, tries again now and then, and appears in `/metrics`.
 
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ async fn an_upstream_that_hangs_is_not_asked_for_every_order() {
     assert_eq!(state(&sidecar, "merchant[0]").await, 0);
     upstream.fake.set_faults("any=hang-before".parse().unwrap());
     let mut n = 0;
-    // The fifth silence in a row opens it; queries of the orders in doubt count as well.
+    // Five unanswered requests in a row open the circuit. Queries about unknown orders count too.
     until("the circuit opens", async || {
         n += 1;
         let answer = sidecar
@@ -56,7 +57,7 @@ async fn an_upstream_that_hangs_is_not_asked_for_every_order() {
         turned_away += usize::from(upstream.times_sent(&order_no) == 0);
     }
     assert!(turned_away >= 15, "only {turned_away} of 20 were turned away");
-    // What was turned away was not sent, and no claim is left of it.
+    // The sidecar sent nothing for the orders it turned away, and removed their claims.
     let path = format!("/api/payouts/{MERCHANT}/AWAY0");
     let gone = call(sidecar.admin, "GET", &path, &[], b"").await;
     assert_eq!(gone.status, 404);
@@ -108,7 +109,7 @@ async fn a_frozen_redis_is_seen_and_comes_back() {
     })
     .await;
     assert_eq!(state(&sidecar, "ledger").await, 0);
-    // A claim that Redis took while nobody could hear it is settled like any other.
+    // Redis may have written a claim whose answer was lost. Such a claim settles like any other.
     tokio::time::sleep(Duration::from_millis(100)).await;
     for n in 1..=n {
         assert!(upstream.fake.books().times_paid(&format!("FROZEN{n}")) <= 1);

@@ -1,4 +1,4 @@
-//! HTTP/2 control frames: a flood of them ends the connection, those of a busy client do not.
+//! HTTP/2 control frames: a flood of them ends the connection; those of a busy client do not.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn sidecar() -> (Upstream, Sidecar) {
     (upstream, sidecar)
 }
 
-/// Sends a hundred thousand frames, and waits until the other side ends the connection.
+/// Sends a hundred thousand frames, and waits until the other side closes the connection.
 async fn flood(mut stream: TcpStream, one: Vec<u8>) {
     let (mut back, mut forth) = stream.split();
     let sent = async {
@@ -33,7 +33,7 @@ async fn flood(mut stream: TcpStream, one: Vec<u8>) {
             }
         }
     };
-    // What comes back is taken, so that nobody waits.
+    // Reads the responses so that neither side blocks on a full buffer.
     let ended = async {
         let mut buffer = vec![0; 65_536];
         while back.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
@@ -69,7 +69,7 @@ async fn floods_end_the_connection() {
 async fn a_busy_client_that_pings_is_served() {
     let (_upstream, sidecar) = sidecar().await;
     let mut stream = connect(sidecar.main, &preface(65_535)).await.unwrap();
-    // Six times as many control frames as are saved up: a priority, two pings and three window updates with each request.
+    // Six times the allowance of control frames: a priority, two pings and three window updates with each request.
     for number in 0..2000 {
         let id = 2 * number + 1;
         let bytes = [

@@ -1,4 +1,4 @@
-//! The stand-in itself: that it is as strict as WeChat Pay, since every other test leans on it.
+//! Tests of fake-wechat itself. All other tests depend on it, so it must be as strict as WeChat Pay.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use md5::{Digest as _, Md5};
 
 use test_support::http::call;
 
-/// A third writing of v3's signature, from WeChat's document.
+/// Signs v3 requests with a third, independent implementation, written from WeChat's document.
 #[tokio::test(flavor = "multi_thread")]
 async fn v3_takes_what_is_signed_and_documented_and_nothing_else() {
     use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
@@ -102,7 +102,8 @@ fn sendredpack(order_no: &str) -> BTreeMap<&'static str, String> {
     .into()
 }
 
-/// A third writing of the signature, so that neither side's is taken on its own word.
+/// A third, independent implementation of the v2 signature, so that the sidecar and the fake do not only confirm each
+/// other.
 fn signed(fields: &BTreeMap<&'static str, String>, key: &str) -> String {
     let joined: Vec<String> = fields
         .iter()

@@ -1,4 +1,5 @@
-//! What goes wrong on the way: nothing is lost, nothing is paid twice, and nothing that may have been paid is refused.
+//! Faults of upstreams and stores: the sidecar loses no order, pays none twice, and refuses none that may have been
+//! paid.
 
 use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis};
 use test_support::redis::Redis;
@@ -10,7 +11,7 @@ async fn on_files(upstream: &Upstream, more: &str) -> Sidecar {
     Sidecar::start_in(dir, &configuration, &[]).await
 }
 
-/// Every fault of a paying call: what the caller is told, whether it was paid, and what a repeat comes to in the end.
+/// Every fault of a paying call: what the caller gets, whether the fake paid, and what a repeat ends with.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_wechat_before_and_after_paying() {
     let upstream = Upstream::start(To::Redpack).await;
@@ -63,7 +64,7 @@ async fn every_fault_of_wechat_before_and_after_paying() {
     }
 }
 
-/// The same towards a handler that pays on each call: what may have been paid is never sent again.
+/// The same with a handler that pays on each call: the sidecar never resends an order that may have been paid.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_a_handler_that_pays_on_each_call() {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
@@ -119,7 +120,7 @@ async fn every_fault_of_a_handler_that_pays_on_each_call() {
     }
 }
 
-/// A status that cannot mean "paid" refuses, and a repeat is sent again.
+/// A status that cannot mean "paid" makes the order refused, and the sidecar sends a repeat again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handlers_refusing_statuses() {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
@@ -159,7 +160,7 @@ async fn a_spent_number_answers_the_same_for_ever() {
     assert_eq!(upstream.times_sent("BURNT"), 1);
 }
 
-/// A refusal at the door of a second attempt says nothing about the first.
+/// The upstream rejects a second attempt unprocessed. That says nothing about the first, so the order stays unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_door_refusal_after_a_doubt_stays_a_doubt() {
     let upstream = Upstream::start(To::Redpack).await;
@@ -184,7 +185,7 @@ async fn a_door_refusal_after_a_doubt_stays_a_doubt() {
     assert_eq!(upstream.fake.books().times_paid("DOOR"), 1);
 }
 
-/// A repeat sends what the first one sent, whatever it says itself.
+/// A repeat sends the parameters of the first request and ignores its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_attempt_sends_the_first_ones_parameters() {
     let upstream = Upstream::start(To::Redpack).await;
@@ -289,7 +290,7 @@ async fn wrong_certificates_pay_nothing_and_lose_nothing() {
     let own = upstream.dir.path().display().to_string();
     let other = stranger.dir.path().display().to_string();
     let good = upstream.configuration();
-    // Another CA's server; another CA's client certificate; another merchant's.
+    // A server of another CA, a client certificate of another CA, and another merchant's client certificate.
     let wrong_ca = good.replace(&format!("{own}/stub-ca.crt"), &format!("{other}/stub-ca.crt"));
     let wrong_client = good.replace(&format!("{own}/1900000109"), &format!("{other}/1900000109"));
     let (cert, key) = upstream.fake.client_certificate("1900000777").unwrap();
@@ -369,7 +370,7 @@ async fn without_redis_nothing_is_sent_and_with_it_everything_goes_on() {
     assert_eq!((upstream.times_sent("RD1"), upstream.times_sent("RD20")), (1, 1));
 }
 
-/// A Redis that takes the claim's bytes and does not answer: the claim may or may not be there; nothing is sent.
+/// Redis reads the claim but does not answer. The claim may exist or not; the sidecar sends nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_hangs_sends_nothing() {
     let redis = Redis::start();
@@ -386,7 +387,7 @@ async fn a_redis_that_hangs_sends_nothing() {
         "SYSTEMERROR"
     );
     redis.signal("CONT");
-    // Whatever became of the claim, the number is usable again, and is paid once.
+    // The number stays usable whether or not Redis wrote the claim, and the order is paid once.
     until("paid", async || {
         sidecar.pay(Encoding::Json, &Payout::new("HG2")).await.code() == "SUCCESS"
     })
@@ -400,7 +401,7 @@ async fn a_redis_that_hangs_sends_nothing() {
     );
 }
 
-/// The settler finds out by itself, without a repeat.
+/// The settler resolves an unknown order without a repeat.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_order_is_settled_in_the_background() {
     let upstream = Upstream::start(To::Redpack).await;

@@ -1,5 +1,6 @@
-//! Callers that hold as much as they can, in the 64 MiB and 4,096 descriptors that a pod has: the process lives, payouts beside
-//! them are answered, and afterwards what was held is free again. Where no cgroup can be made, the resident size is looked at.
+//! Clients that hold as many resources as they can, against a sidecar with a pod's 64 MiB and 4,096 descriptors: the
+//! process survives, pays payouts meanwhile, and frees everything afterwards. Where the test cannot create a cgroup, it
+//! checks the resident size instead.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use test_support::until;
 
 const LIMIT_MIB: u64 = 64;
 
-/// A backend for floods: `/big` never ends, `/poll` is never answered, an upload is answered at once and not read, and an
-/// upgrade is granted. It counts the connections that are open.
+/// A backend for floods: `/big` sends without end, `/poll` never answers, `/up` answers at once and does not read the
+/// upload, and an upgrade is accepted. It counts its open connections.
 struct Backend {
     address: SocketAddr,
     open: Arc<AtomicUsize>,
@@ -77,7 +78,7 @@ async fn play(mut stream: TcpStream) -> std::io::Result<()> {
     until_closed(&stream).await
 }
 
-/// A sidecar in 64 MiB with 4,096 descriptors, beside a backend for floods.
+/// Starts a sidecar limited to 64 MiB and 4,096 descriptors, with a backend for floods.
 async fn confined() -> (Upstream, Backend, Sidecar) {
     let upstream = Upstream::start(To::Redpack).await;
     let backend = Backend::start().await;
@@ -91,7 +92,7 @@ async fn confined() -> (Upstream, Backend, Sidecar) {
         cgroup: Cgroup::of_mib(LIMIT_MIB),
         descriptors: 4096,
     };
-    // Without a cgroup the limit is told.
+    // Without a cgroup, the configuration states the limit.
     let limit = format!("{LIMIT_MIB}MiB");
     let environment = [("PAYOUT_SIDECAR__SERVER__MEMORY_LIMIT", limit.as_str())];
     let environment = if confined.cgroup.is_some() {
@@ -103,8 +104,7 @@ async fn confined() -> (Upstream, Backend, Sidecar) {
     (upstream, backend, sidecar)
 }
 
-/// Sends payouts on connections of their own beside a flood, and says how long the slowest took, and how often one had to be
-/// asked for again.
+/// Sends payouts, each on its own connection, during a flood. Prints the time of the slowest and the number of repeats.
 async fn payouts_are_answered(upstream: &Upstream, sidecar: &mut Sidecar, flood: &str) {
     let (mut slowest, mut again) = (Duration::ZERO, 0);
     for number in 0..40 {
@@ -125,7 +125,7 @@ async fn payouts_are_answered(upstream: &Upstream, sidecar: &mut Sidecar, flood:
     assert_eq!(sidecar.cgroup().map_or(0, Cgroup::killed), 0, "{flood}");
 }
 
-/// Ends a flood, and waits until nothing is held any more.
+/// Ends a flood, and waits until the sidecar has freed its connections, descriptors and memory.
 async fn all_is_free_again(
     mut flood: JoinSet<()>,
     backend: &Backend,
@@ -141,7 +141,7 @@ async fn all_is_free_again(
         sidecar.descriptors() <= idle.1 + 16
     })
     .await;
-    // The allocator keeps a part of what is free, and gives it back when it is asked for more.
+    // The allocator keeps some freed memory, and returns it only after further allocations.
     until("memory is free again", async || {
         let asked = request("GET", "/pay/getApiRedPacketStatus", &[], b"");
         let _answers = futures_util::future::join_all((0..32).map(|_| exchange(sidecar.main, &asked))).await;
@@ -155,8 +155,8 @@ async fn all_is_free_again(
     );
 }
 
-/// Asks for a payout until it is paid, as the platform does, and says how often it had to be asked for again. On a machine that
-/// has no time for this process a connection may look like one that is slow, and the stand-in like one that cannot be reached.
+/// Repeats a payout until it is paid, as the platform does, and returns the number of repeats. On an overloaded machine
+/// the sidecar may cut off a connection as too slow, or report that the fake cannot be reached.
 async fn paid(upstream: &Upstream, sidecar: &Sidecar, order_no: &str, flood: &str) -> u32 {
     let body = Payout::new(order_no).body(Encoding::Json);
     let headers = [("Content-Type", "application/json")];
@@ -180,13 +180,13 @@ async fn paid(upstream: &Upstream, sidecar: &Sidecar, order_no: &str, flood: &st
     }
 }
 
-/// What it holds before a flood: KiB and descriptors.
+/// What the sidecar holds before a flood: anonymous resident KiB and open descriptors.
 async fn at_rest(upstream: &Upstream, sidecar: &Sidecar) -> (u64, usize) {
     paid(upstream, sidecar, "REST", "at rest").await;
     (sidecar.memory_kib("RssAnon"), sidecar.descriptors())
 }
 
-/// Clients, each of which comes again when it is closed.
+/// Runs `count` clients. Each reconnects 500 ms after its connection ends.
 fn clients<F>(count: usize, client: impl Fn(usize) -> F + Clone + Send + 'static) -> JoinSet<()>
 where
     F: Future<Output = std::io::Result<()>> + Send + 'static,
@@ -204,7 +204,7 @@ where
     all
 }
 
-/// Waits until the other side closes, and takes nothing of what it has sent.
+/// Waits until the other side closes, without reading anything it sent.
 async fn until_closed(stream: &TcpStream) -> std::io::Result<()> {
     loop {
         if stream.ready(Interest::READABLE).await?.is_read_closed() {
@@ -214,7 +214,7 @@ async fn until_closed(stream: &TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// HTTP/2 connections with so many streams each that take nothing of a large answer.
+/// Opens HTTP/2 connections with `streams` requests each, and never reads the large responses.
 fn unread_streams(address: SocketAddr, connections: usize, streams: u32, path: &'static str) -> JoinSet<()> {
     clients(connections, move |_| async move {
         let heads: Vec<u8> = (0..streams)
@@ -287,7 +287,7 @@ async fn uploads_that_never_end() {
     let flood = clients(60, move |_| async move {
         let mut stream = connect(address, &preface(1_000_000)).await?;
         let mut next = 1;
-        // New ones all the time: each has its answer at once.
+        // The client opens new streams all the time; the backend answers each at once.
         loop {
             stream.write_all(&head(next, "POST", "/up", 0)).await?;
             for number in (0..8).filter_map(|back| u32::checked_sub(next, 2 * back)) {

@@ -1,5 +1,6 @@
-//! The handler of `docs/handler.md`, as it stands there, behind a sidecar that is also its proxy: it pays the ledger's calls, and
-//! nobody else's. And `handler_token` on its way: sent, followed through a reload, forwarded for nobody.
+//! Runs the handler of `docs/handler.md`, exactly as printed there, behind a sidecar that is also its proxy: it pays
+//! only for requests from the ledger. Also follows `handler_token`: the sidecar sends it to the handler, takes a new
+//! one on reload, and removes it from proxied requests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +12,7 @@ use crate::support::sidecar::{APP, Encoding, MERCHANT, OPENID, Payout, Sidecar, 
 use test_support::http::{Answer, call};
 use test_support::{free_port, until};
 
-/// The document's handler. Killed when dropped.
+/// The document's handler, as a child process. Killed when dropped.
 struct Handler {
     child: Child,
     address: SocketAddr,
@@ -56,7 +57,7 @@ impl Handler {
         handler
     }
 
-    /// `order openid fen` of each row.
+    /// One line per row: `order openid fen`.
     fn paid(&self) -> Vec<String> {
         let code = "import sqlite3, sys\n\
                     for row in sqlite3.connect(sys.argv[1]).execute('SELECT order_no, openid, fen FROM paid ORDER BY 1'):\n    print(*row)";
@@ -125,8 +126,8 @@ async fn the_documented_handler_pays_the_ledgers_calls_and_nobody_elses() {
     let paid = ["H1", "H2"].map(|order| format!("{order} {OPENID} 100"));
     assert_eq!(handler.paid(), paid);
 
-    // Past the ledger: by other spellings, by ways that the sidecar cannot know to lead there, and with the very token, which it
-    // takes out under whatever name a handler could read it.
+    // Requests that bypass the ledger: other spellings of the path, paths whose target the sidecar cannot know, and the
+    // real token, which the sidecar removes under every name that a handler could read it by.
     for path in [
         "//pay/sendApiRedPack",
         "/pay/%73endApiRedPack",
@@ -171,7 +172,7 @@ async fn the_documented_handler_pays_the_ledgers_calls_and_nobody_elses() {
     assert!(!sidecar.log().contains("s3cret"));
 }
 
-/// A new token is a new secret, and no new handler: the order that was sent before is asked about with it.
+/// A new token is a new secret, not a new handler: the sidecar uses it to query orders it sent with the old one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_token_is_taken_without_a_restart_and_strands_no_order() {
     let handler = Handler::start("second").await;

@@ -1,5 +1,5 @@
-//! What RFC 9110 and RFC 9112 demand of an intermediary, one test for each row of `docs/http.md`, in raw bytes: HTTP/1 from
-//! callers, and the backend's answers. Smuggling has tests of its own, `smuggling.rs`.
+//! What RFC 9110 and RFC 9112 demand of an intermediary, in raw bytes: HTTP/1 from callers, and the backend's answers.
+//! One test for each row of `docs/http.md`. Request smuggling is in `smuggling.rs`.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
 use crate::support::wire::{Backend, HANGS_UP, status, tell, values};
 
-/// A request whose body is a payout, or a question about one. `{H}` is its head behind `Host`, `{B}` the payout, `{L}` its
-/// length, `{X}` its length in hexadecimal digits.
+/// Faulty framing around a payout or status request. `{P}` is the method and target, `{H}` the head up to and including
+/// `Host`, `{B}` the body, `{L}` its length, `{X}` its length in hexadecimal.
 const FAULTS: &[&str] = &[
     // RFC 9112, section 6.3: both lengths.
     "{H}Content-Length: {L}\r\nTransfer-Encoding: chunked\r\n\r\n{X}\r\n{B}\r\n0\r\n\r\n",
@@ -49,7 +49,7 @@ const FAULTS: &[&str] = &[
     "{H}Transfer-Encoding: chunked\r\n\r\n{X}\r\n{B}\r\n0;\r\n\r\n",
     "{H}Transfer-Encoding: chunked\r\n\r\n{X}\r\n{B}\r\n0 \r\n\r\n",
     "{H}Transfer-Encoding: chunked\r\n\r\n0000000000000000{X}\r\n{B}\r\n0\r\n\r\n",
-    // Legal elsewhere: extensions and trailers.
+    // Legal on other paths: chunk extensions and trailers.
     "{H}Transfer-Encoding: chunked\r\n\r\n{X};a=b\r\n{B}\r\n0\r\n\r\n",
     "{H}Transfer-Encoding: chunked\r\n\r\n{X}\r\n{B}\r\n0;a\r\n\r\n",
     "{H}Transfer-Encoding: chunked\r\n\r\n{X}\r\n{B}\r\n0\r\nX-Sum: 1\r\n\r\n",
@@ -66,7 +66,8 @@ const FAULTS: &[&str] = &[
     "{H}Host: a\r\nContent-Length: {L}\r\n\r\n{B}",
 ];
 
-/// What any of these paths is told about; the body is a whole payout each time, so that a reader that takes it pays.
+/// The sidecar refuses each fault on the contract's paths. The body is a complete payout, so that a lenient parser
+/// would pay.
 #[tokio::test(flavor = "multi_thread")]
 async fn payout_paths_take_strict_http_only() {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
@@ -110,7 +111,7 @@ async fn payout_paths_take_strict_http_only() {
     assert_eq!(answer.code(), "SUCCESS", "{}", answer.body);
 }
 
-/// An answer to XML is XML, and what is refused is refused in the order of the requests.
+/// A refusal of an XML request is XML, and it comes in the order of the pipelined requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_has_the_requests_encoding_and_its_place() {
     let backend = Backend::start().await;
@@ -130,7 +131,7 @@ async fn a_refusal_has_the_requests_encoding_and_its_place() {
     assert_eq!(backend.seen().len(), 1);
 }
 
-/// The same strictness on proxied paths and on the admin port, but for what is legal there.
+/// Proxied paths and the admin port are as strict, except for what is legal there.
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_are_refused_on_every_path() {
     let backend = Backend::start().await;
@@ -154,7 +155,7 @@ async fn faults_are_refused_on_every_path() {
         );
         let whole = backend.seen().iter().filter(|seen| seen.contains("abc")).count();
         assert_eq!(whole, usize::from(is_legal), "{fault:?}");
-        // The admin port is asked by its name or its address; that is a rule of its own.
+        // The admin port checks `Host` by a rule of its own.
         if !is_legal && !fault.contains("Host:") && !fault.starts_with("{P}") {
             let of_admin = status(&tell(sidecar.admin, &request.replace("/x", "/livez")).await);
             assert!(of_admin >= 400, "{fault:?}: {of_admin}");
@@ -162,7 +163,7 @@ async fn faults_are_refused_on_every_path() {
     }
 }
 
-/// RFC 9112, section 2.2, and 7.1.1: what a recipient has to put up with.
+/// RFC 9112, sections 2.2 and 7.1.1: what a recipient must accept.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_legal_is_served() {
     let backend = Backend::start().await;
@@ -216,7 +217,7 @@ async fn targets_and_hosts() {
     let sidecar = backend.sidecar("").await;
     for (line, host, expected) in [
         ("GET /a?b", "Host: shop:81\r\n", Ok(("GET /a?b", "shop:81"))),
-        // The target's host wins, and Host is still needed.
+        // The target's host wins, and the request still needs a `Host` field.
         ("GET http://shop:1/a", "Host: other\r\n", Ok(("GET /a", "shop:1"))),
         ("GET http://shop:1/a", "", Err(400)),
         ("GET http://me@shop/a", "Host: shop\r\n", Err(400)),
@@ -280,7 +281,7 @@ async fn connect_and_trace_are_not_forwarded() {
         assert!(!told.contains("secret"), "{told}");
     }
     assert!(backend.seen().is_empty());
-    // A method that nobody knows is the backend's business.
+    // The sidecar forwards an unknown method to the backend.
     tell(
         sidecar.main,
         "M-!#$%&'*+.^_`|~0 / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
@@ -331,7 +332,7 @@ async fn expectations() {
     for (version, expect, expected) in [
         ("1.1", "100-continue", 100),
         ("1.1", "100-Continue", 100),
-        // Ignored of HTTP/1.0, where nothing comes before the answer.
+        // Ignored in an HTTP/1.0 request: that version has no interim responses.
         ("1.0", "100-continue", 200),
         ("1.1", "somersault", 417),
         ("1.1", "100-continue, somersault", 417),
@@ -409,7 +410,7 @@ async fn what_is_of_one_connection_ends_here() {
     );
 }
 
-/// RFC 9110, sections 5.3, 5.5 and 6.6.1: order and bytes of values are nobody's to change; `Date` is ours to add.
+/// RFC 9110, sections 5.3, 5.5 and 6.6.1: the sidecar keeps the order and bytes of field values, and may add `Date`.
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_pass_as_they_are() {
     let backend = Backend::start().await;
@@ -440,7 +441,7 @@ async fn fields_pass_as_they_are() {
     assert_eq!(values(&told, "date"), ["Thu, 01 Jan 1970 00:00:00 GMT"]);
 }
 
-/// Names that some frameworks read a path from, instead of the request line.
+/// Some frameworks read the path from these fields instead of the request line.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_field_chooses_another_path() {
     let names = [
@@ -467,7 +468,7 @@ async fn no_field_chooses_another_path() {
     assert_eq!(values(&seen, "x-mine"), ["1"]);
 }
 
-/// What becomes of a backend's answer. RFC 9112, section 6; RFC 9110, sections 8.6, 9.3.2, 15.3.5 and 15.4.5.
+/// How the sidecar passes on a backend's answer. RFC 9112, section 6; RFC 9110, sections 8.6, 9.3.2, 15.3.5 and 15.4.5.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_framed_afresh_or_not_passed_on() {
     let backend = Backend::start().await;
@@ -485,7 +486,7 @@ async fn answers_are_framed_afresh_or_not_passed_on() {
             "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
             chunked,
         ),
-        // The coding wins, and the length is taken away.
+        // The transfer coding wins, and the sidecar removes the length.
         (
             "GET",
             "200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
@@ -496,7 +497,7 @@ async fn answers_are_framed_afresh_or_not_passed_on() {
             "200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
             chunked,
         ),
-        // Equal lengths are one.
+        // The sidecar merges equal lengths into one.
         (
             "GET",
             "200 OK\r\nContent-Length: 3, 3\r\n\r\nabc",
@@ -545,7 +546,7 @@ async fn answers_are_framed_afresh_or_not_passed_on() {
             "200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
             Err(502),
         ),
-        // No content, whatever the head says.
+        // These responses have no content, whatever the head says.
         (
             "GET",
             "204 No Content\r\nContent-Length: 3\r\n\r\n",
@@ -561,7 +562,7 @@ async fn answers_are_framed_afresh_or_not_passed_on() {
             "304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
             Ok((None, "")),
         ),
-        // Its end is the connection's.
+        // The end of the connection ends the body.
         ("GET", "200 OK\r\n\r\nabc\u{1}", chunked),
         (
             "GET",
@@ -618,7 +619,7 @@ async fn answers_are_framed_afresh_or_not_passed_on() {
     );
 }
 
-/// RFC 9112, sections 6.3 and 8: a caller can tell a part from the whole.
+/// RFC 9112, sections 6.3 and 8: a caller can detect a truncated response.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_cut_short_is_told_as_such() {
     let backend = Backend::start().await;
@@ -641,7 +642,8 @@ async fn an_answer_cut_short_is_told_as_such() {
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         )
         .await;
-        // An answer that broke off before any of it was written is none; `src/proxy/tests/failures.rs` waits for a part.
+        // If the backend breaks off before the sidecar has written anything, the caller gets no response at all;
+        // `src/proxy/tests/failures.rs` covers a partial one.
         let Some((head, body)) = told.split_once("\r\n\r\n") else {
             assert_eq!(told, "", "{answer:?}");
             continue;
@@ -655,7 +657,7 @@ async fn an_answer_cut_short_is_told_as_such() {
     }
 }
 
-/// RFC 9110, section 15.2.
+/// RFC 9110, section 15.2: the sidecar forwards interim responses.
 #[tokio::test(flavor = "multi_thread")]
 async fn words_before_the_answer_are_passed_on() {
     let backend = Backend::start().await;
@@ -697,7 +699,7 @@ async fn upgrades_are_of_one_connection() {
         connection.contains("upgrade") && connection.contains("close"),
         "{told}"
     );
-    // Nobody asked for it.
+    // The caller has not asked for an upgrade.
     backend.answers("HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n");
     let told = tell(
         sidecar.main,
@@ -705,7 +707,7 @@ async fn upgrades_are_of_one_connection() {
     )
     .await;
     assert_eq!(status(&told), 502, "{told}");
-    // HTTP/1.0 cannot ask.
+    // HTTP/1.0 cannot upgrade.
     backend.answers("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     backend.seen();
     tell(
@@ -747,7 +749,7 @@ async fn trailers_pass_to_who_takes_them() {
     }
 }
 
-/// RFC 9112, section 9.3: what follows is a request of its own, however it comes.
+/// RFC 9112, section 9.3: pipelined requests, and requests split into pieces, stay separate requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_one_behind_the_other_and_in_pieces() {
     let backend = Backend::start().await;

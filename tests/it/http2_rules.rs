@@ -1,5 +1,5 @@
-//! What RFC 9113 demands of an intermediary, one test for each row of `docs/http.md`: HTTP/2 from callers, HTTP/1.1 to the
-//! backend.
+//! What RFC 9113 demands of an intermediary: HTTP/2 from callers, HTTP/1.1 to the backend. One test for each row of
+//! `docs/http.md`.
 
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
@@ -14,14 +14,14 @@ use Part::{Data, Fields};
 
 const HTTP2: &str = "http2 = true";
 
-/// The pseudo-header fields of a plain request.
+/// The pseudo-header fields of a plain GET request.
 const METHOD: (&str, &str) = (":method", "GET");
 const SCHEME: (&str, &str) = (":scheme", "http");
 const AUTHORITY: (&str, &str) = (":authority", "a");
 const PATH: (&str, &str) = (":path", "/x");
 const PLAIN: [(&str, &str); 4] = [METHOD, SCHEME, AUTHORITY, PATH];
 
-/// A plain request with more fields.
+/// A plain GET request with more fields.
 fn with<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     [&PLAIN, more].concat()
 }
@@ -46,7 +46,7 @@ async fn malformed_requests_are_not_forwarded() {
         with(&[("x", "a ")]),
         with(&[("x", "\ta")]),
         with(&[("x", "a\t")]),
-        // 8.2.2: fields of one connection.
+        // 8.2.2: connection-specific fields.
         with(&[("connection", "close")]),
         with(&[("keep-alive", "5")]),
         with(&[("proxy-connection", "x")]),
@@ -70,7 +70,7 @@ async fn malformed_requests_are_not_forwarded() {
         vec![METHOD, SCHEME, AUTHORITY, (":path", "*")],
         vec![(":method", ""), SCHEME, AUTHORITY, PATH],
         vec![(":method", "G T"), SCHEME, AUTHORITY, PATH],
-        // 8.3.1: whom it is for.
+        // 8.3.1: the authority.
         vec![METHOD, SCHEME, PATH],
         vec![METHOD, SCHEME, (":authority", ""), PATH],
         vec![METHOD, SCHEME, (":authority", "me@a"), PATH],
@@ -97,7 +97,7 @@ async fn malformed_requests_are_not_forwarded() {
     assert_eq!((told.status, told.body.as_str()), (200, "ok"));
 }
 
-/// Section 8.1.1: content that its length does not tell of.
+/// Section 8.1.1: a content-length that does not match the content.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_length_that_the_content_does_not_have_breaks_the_stream() {
     let backend = Backend::start().await;
@@ -117,7 +117,7 @@ async fn a_length_that_the_content_does_not_have_breaks_the_stream() {
     }
 }
 
-/// The same rules where money is moved.
+/// The same rules on the contract's paths.
 #[tokio::test(flavor = "multi_thread")]
 async fn payout_paths_take_well_formed_requests_only() {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
@@ -180,7 +180,7 @@ async fn cookies_are_joined() {
     assert_eq!(values(&seen, "x"), ["1", "2"], "others stay apart");
 }
 
-/// Sections 8.3.1 and 8.3.2; RFC 9110, section 7.6.3: what an HTTP/1.1 request is made of.
+/// Sections 8.3.1 and 8.3.2; RFC 9110, section 7.6.3: how the sidecar builds the HTTP/1.1 request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_becomes_one_of_http_1_1() {
     let backend = Backend::start().await;
@@ -194,7 +194,8 @@ async fn a_request_becomes_one_of_http_1_1() {
             "OPTIONS * HTTP/1.1",
             "a",
         ),
-        // A gateway before us that ended TLS says so here; X-Forwarded-Proto is how.
+        // A gateway that ended TLS in front of the sidecar says so here; the sidecar passes it on as
+        // `X-Forwarded-Proto`.
         (
             vec![METHOD, (":scheme", "https"), AUTHORITY, (":path", "/?q")],
             "GET /?q HTTP/1.1",
@@ -209,7 +210,7 @@ async fn a_request_becomes_one_of_http_1_1() {
         assert_eq!(values(&seen, "via"), ["2 payout-sidecar"]);
         assert_eq!(values(&seen, "x-forwarded-proto"), ["http"]);
     }
-    // Content without a length gets a framing of its own; the values' bytes are nobody's to change.
+    // The sidecar frames content without a length itself, and leaves the bytes of the values unchanged.
     let fields = [
         [(":method", "POST"), SCHEME, AUTHORITY, PATH].as_slice(),
         &[("x", "\u{7ea2} a"), ("y", "")],
@@ -243,7 +244,7 @@ async fn connect_and_trace_are_not_forwarded() {
     assert!(backend.seen().is_empty());
 }
 
-/// Section 8.6; RFC 9110, section 15.2: nothing of a change of protocols, and no word before the answer.
+/// Section 8.6; RFC 9110, section 15.2: no protocol upgrade and no interim response reaches an HTTP/2 caller.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_have_nothing_of_one_connection() {
     let backend = Backend::start().await;
@@ -264,7 +265,7 @@ async fn answers_have_nothing_of_one_connection() {
             200,
             Some("ok"),
         ),
-        // RFC 9112, section 6.3: the coding wins.
+        // RFC 9112, section 6.3: the transfer coding wins.
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
             200,
@@ -312,7 +313,7 @@ async fn answers_have_nothing_of_one_connection() {
     }
 }
 
-/// RFC 9112, section 8; section 8.1.1: a caller can tell a part from the whole.
+/// RFC 9112, section 8; section 8.1.1: a caller can detect a truncated response.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_cut_short_is_told_as_such() {
     let backend = Backend::start().await;

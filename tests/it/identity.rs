@@ -1,4 +1,5 @@
-//! User id to openid: string and hash keys, every kind of Redis, TLS and ACL, and the cache that is told of changes.
+//! Lookup of openids by user id in Redis: string and hash keys, single servers, Sentinel and Cluster, TLS, ACLs, and
+//! cache invalidation.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ async fn ask(identity: &RedisIdentity, user: &str) -> Option<String> {
         .map(|openid| openid.as_str().to_owned())
 }
 
-/// Waits until a lookup no longer reaches Redis: the news of changes come in, and the value is kept.
+/// Waits until a lookup no longer reaches Redis: invalidation messages arrive and the cache keeps the value.
 async fn is_cached(redis: &Redis, identity: &RedisIdentity, command: &str) {
     until("the value is cached", async || {
         redis.cli(&["CONFIG", "RESETSTAT"]);
@@ -142,7 +143,7 @@ async fn in_a_cluster_every_master_is_heard() {
     for n in 0..20 {
         cluster.set(&format!("openid:wx1:u{n}"), "o1");
     }
-    // Cached or not, no change is missed on any of the three.
+    // On all three masters, lookups see every change, whether or not the value was cached.
     for round in 2..4 {
         for n in 0..20 {
             assert!(ask(&identity, &format!("u{n}")).await.is_some());

@@ -1,4 +1,5 @@
-//! The ledger's stores: the same suite over the file, over a Redis and over a Cluster, and what is each one's own.
+//! The ledger's stores: runs the same suite over the file, one Redis and a Cluster, and tests what only one of them
+//! has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub fn link(url: &str) -> RedisLink {
     RedisLink::new(RedisUrl::parse(url).unwrap(), options)
 }
 
-/// A ledger that is made where there is none.
+/// A ledger that creates its store if there is none.
 pub fn ledger(url: &str) -> RedisLedger {
     ledger_of(url, true)
 }
@@ -34,7 +35,7 @@ pub fn ledger_of(url: &str, create: bool) -> RedisLedger {
     ledger_by(url, create, Arc::new(SystemClock))
 }
 
-/// The same, which goes by this clock.
+/// A ledger that reads the time from `clock`.
 pub fn ledger_by(url: &str, create: bool, clock: Arc<dyn Clock>) -> RedisLedger {
     let settings = RedisSettings {
         prefix: "payout:".into(),
@@ -126,7 +127,7 @@ async fn a_damaged_record_is_refused_and_left_alone() {
     assert_eq!(redis.cli(&["HMGET", A1, "p", "c"]), [other, other].join("\n"));
 }
 
-/// Another claim of an order's number, with another amount.
+/// A second claim of the same order number, with another amount.
 fn claimed_otherwise(no: &str) -> Order {
     suite::order_by(2, no, 101)
 }
@@ -214,13 +215,13 @@ async fn a_change_of_another_claim_of_the_same_version_writes_nothing() {
     }
 }
 
-/// What a payout sends to Redis, as Redis sees it.
+/// What a payout sends to Redis, read from Redis's own statistics.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_claim_pins_is_sent_once() {
     let redis = Redis::start();
     let ledger = ledger(&redis.url());
     let first = suite::order("A1", 100);
-    // So that the scripts are known.
+    // Loads the scripts, so that later calls send only their hashes.
     let before = suite::order("B1", 100);
     ledger.insert(&before).await.unwrap();
     ledger.replace(&before, &suite::settled(&before)).await.unwrap();

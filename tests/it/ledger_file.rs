@@ -1,5 +1,5 @@
-//! The embedded ledger in a real process: a file that is not there yet, that is deleted or replaced, that two processes make
-//! at once, and a disk that is full for a while. Whatever happens to it, nothing is paid twice.
+//! The embedded ledger in a real process: its file is missing, deleted or replaced, two processes create it at once, or
+//! the disk is full for a while. The sidecar pays nothing twice in any of these cases.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, binary, e
 use test_support::http::{call, exchange, request};
 use test_support::{free_port, until};
 
-/// A sidecar in front of a handler that pays each call again: only the ledger keeps it from paying twice.
+/// Starts a sidecar with a handler that pays on each call, so that only the ledger prevents a second payment.
 async fn start(create: bool) -> (Upstream, Sidecar) {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
     let dir = tempfile::tempdir().unwrap();
@@ -50,7 +50,7 @@ async fn without_a_ledger_nothing_is_paid_until_one_is_made() {
     assert_eq!(upstream.times_sent("A1"), 0);
     FileKeeper::new(&ledger(&sidecar)).create().await.unwrap();
     paid_again(&sidecar, "A1").await;
-    // A restart finds it; a restart without it is no decision.
+    // A restart opens the existing ledger. A restart without the file does not create one.
     sidecar.kill();
     sidecar.launch(&[]).await;
     assert_eq!(code(&sidecar, "A1").await, "SUCCESS");
@@ -62,7 +62,8 @@ async fn without_a_ledger_nothing_is_paid_until_one_is_made() {
     assert_eq!(upstream.times_sent("A1"), 1);
 }
 
-/// A ledger's life, by its commands and what they say, with a sidecar that comes and goes.
+/// Runs the ledger commands through a ledger's whole life and checks their output, with a sidecar that stops and starts
+/// in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledgers_life_in_a_file() {
     let (upstream, mut sidecar) = start(false).await;
@@ -107,7 +108,7 @@ async fn a_ledgers_life_in_a_file() {
     sidecar.launch(&[]).await;
     assert_eq!(code(&sidecar, "A1").await, "SUCCESS");
 
-    // A restart on an emptied store decides nothing; a person does.
+    // A restart on an emptied store creates no ledger; only an operator's command does.
     sidecar.kill();
     std::fs::remove_file(ledger(&sidecar)).unwrap();
     sidecar.launch(&[]).await;
@@ -169,7 +170,7 @@ impl Process {
         Self { child, admin }
     }
 
-    /// Whether it serves; otherwise it has ended.
+    /// Returns whether the process serves; `false` means that it has exited.
     async fn serves(&mut self) -> bool {
         let begun = Instant::now();
         loop {
@@ -216,11 +217,11 @@ async fn of_two_first_starts_at_once_one_serves() {
     }
 }
 
-/// A file system of its own, unmounted when dropped.
+/// A small file system, unmounted when dropped.
 struct Mount(PathBuf);
 
 impl Mount {
-    /// `None` where this process may mount nothing.
+    /// `None` if this process may not mount file systems.
     fn small(at: &Path) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
         let mounted = Command::new("mount")
@@ -264,7 +265,7 @@ async fn a_disk_that_was_full_is_no_reason_for_a_restart() {
         let mut said = 0;
         let begun = Instant::now();
         let mut next = 0;
-        // What room the file has left in itself is used up first.
+        // The file first uses up the free space inside itself.
         while begun.elapsed() < Duration::from_secs(6) {
             let orders: Vec<String> = (0..20).map(|n| format!("F{round}N{}", next + n)).collect();
             next += 20;
@@ -290,7 +291,7 @@ async fn a_disk_that_was_full_is_no_reason_for_a_restart() {
     assert!((2..=12).contains(&lines), "{lines} lines");
     assert!(log.contains("the ledger file is open: payouts are taken"));
     assert_eq!(upstream.times_sent("A0"), 1);
-    // The folder goes with the sidecar, once nothing is mounted in it.
+    // The directory can be removed with the sidecar only after the unmount.
     sidecar.kill();
     drop(mount);
 }

@@ -1,4 +1,5 @@
-//! The ledger in Redis as a whole: what it does when it is not there, has forgotten, may not be written or is in part away.
+//! The identity of a ledger in Redis: how it behaves when its store is missing, emptied, not writable, or partly
+//! unavailable. `ledger.rs` tests the storage of orders.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,7 +39,7 @@ async fn is_claimed(ledger: &RedisLedger, order: &Order) -> bool {
     matches!(ledger.insert(order).await, Ok(Inserted::Done))
 }
 
-/// The claim and the look are refused, nothing was written, and both say why.
+/// Checks that the ledger refuses to claim and to read the order, that it wrote nothing, and that both errors say why.
 async fn is_refused(ledger: &RedisLedger, order: &Order, says: &str) {
     let claim = ledger.insert(order).await.unwrap_err();
     assert!(!claim.unsure && claim.text.contains(says), "{claim}");
@@ -61,7 +62,7 @@ async fn a_claim_on_an_emptied_redis_is_refused_in_the_same_step() {
         "of a merchant without orders"
     );
     redis.cli(&["FLUSHALL"]);
-    // Nobody has looked after it since.
+    // No readiness check has run since.
     is_refused(&one, &of("19", "A1"), "").await;
     is_refused(&one, &of("19", "A2"), "accept-loss").await;
     is_refused(&one, &of("20", "A2"), "accept-loss").await;
@@ -171,7 +172,7 @@ async fn a_merchant_whose_log_is_gone_is_refused_and_the_others_go_on() {
         let why = ledger.ready().await.unwrap_err();
         assert!(why.text.contains("merchant 19:"), "{why}");
     }
-    // What became of an order is recorded wherever the record still is; it is not claimed again.
+    // An outcome is still recorded if the order's record exists, but the order cannot be claimed again.
     let claim = of("19", "A1");
     let mut again = claim.clone();
     again.version.number += 1;
@@ -214,7 +215,7 @@ async fn a_replica_that_starts_on_an_emptied_store_takes_it_for_no_new_ledger() 
     redis.cli(&["FLUSHALL"]);
     let late = ledger_of(&redis.url(), false);
     is_refused(&late, &of("19", "A1"), "holds no ledger").await;
-    // The neighbour notices, and leaves word.
+    // The running replica notices the loss, and marks the store.
     assert!(one.ready().await.is_err());
     let eager = ledger(&redis.url());
     is_refused(&eager, &of("19", "A1"), "held a ledger that was lost").await;
@@ -251,7 +252,8 @@ async fn what_a_crash_left_half_made_is_made_and_what_a_fail_over_lost_is_seen()
     redis.cli(&["HSET", "payout:ledger", "m:19", "making"]);
     assert!(is_claimed(&one, &of("19", "A1")).await);
     assert_eq!(redis.cli(&["HGET", "payout:ledger", "m:19"]), "made");
-    // A fail-over loses the merchant and that there was one; whoever knows says so.
+    // A fail-over loses a merchant's records and the entry that says that there were any. A replica that knows of them
+    // reports the loss.
     redis.cli(&["HDEL", "payout:ledger", "m:19"]);
     redis.cli(&[
         "DEL",
@@ -324,11 +326,11 @@ async fn what_is_forbidden_while_orders_are_claimed_leaves_none_behind() {
         };
         let (orders, sum) = (state(&redis), "payout:{19}:sum:user-fen:20780:wx1:u");
         redis.cli(&["ACL", "SETUSER", "default", &format!("-{command}")]);
-        // Nobody has looked after it since.
+        // No readiness check has run since.
         let claim = charged("A2");
         let error: StoreError = ledger.insert(&claim).await.unwrap_err();
         assert!(error.unsure, "a script may have been stopped half way: {error}");
-        // So the claim is taken back, whatever of it is there.
+        // So the caller removes the claim, however much of it exists.
         let _gone = ledger.remove(&claim).await.unwrap();
         redis.cli(&["ACL", "SETUSER", "default", "+@all"]);
         assert_eq!((keys(&redis), state(&redis)), (before, orders), "{command}");
@@ -356,7 +358,7 @@ async fn sums_that_differ_from_the_records_are_mended() {
         assert!(is_claimed(&ledger, &order).await);
         orders.push(order);
     }
-    // One that was refused days ago and is claimed again today.
+    // An order that was refused days ago and is claimed again today.
     let days_ago = suite::moment(suite::BASE.wall.0 - 3 * 86_400_000);
     let old = suite::order_of("19", "B1", 100, 7, days_ago);
     assert!(is_claimed(&ledger, &old).await);
@@ -385,7 +387,7 @@ async fn sums_that_differ_from_the_records_are_mended() {
         assert_eq!((compare().await, sum()), (1, "400".to_owned()), "{wrong:?}");
         assert!(redis.cli(&["PTTL", &key]).parse::<i64>().unwrap() > 0);
     }
-    // What was forgotten may have been paid.
+    // The forgotten order may have been paid, so its amount stays in the sum.
     redis.cli(&["DEL", "payout:{19}:order:A0"]);
     assert_eq!(
         (compare().await, compare().await, sum()),
@@ -395,7 +397,7 @@ async fn sums_that_differ_from_the_records_are_mended() {
     assert_eq!(sum(), "300");
 }
 
-/// The number of the node that has a key, and whether others are elsewhere.
+/// The index of the node that serves `key`.
 fn home(cluster: &Cluster, key: &str) -> usize {
     let is_home = |node: &Redis| !node.cli(&["EXISTS", key]).starts_with("MOVED");
     cluster.nodes.iter().position(is_home).unwrap()
@@ -405,7 +407,8 @@ fn log_of(mch_id: &str) -> String {
     format!("payout:{{{mch_id}}}:log")
 }
 
-/// A cluster in which thirty merchants have an order each, and who they are.
+/// Starts a Cluster in which thirty merchants have one order each. Returns it with the ledger and the merchants'
+/// numbers.
 async fn thirty_merchants() -> (Cluster, RedisLedger, Vec<String>) {
     let cluster = Cluster::start();
     for node in &cluster.nodes {
@@ -437,7 +440,7 @@ async fn in_a_cluster_a_master_that_is_away_stops_its_own_merchants_only() {
         cluster.nodes[killed].kill();
         let begun = Instant::now();
         for (n, mch_id) in here.iter().enumerate() {
-            // Whoever asks for one that is away must not cost the others theirs.
+            // A request for an unavailable merchant must not delay the others.
             assert!(!is_claimed(&ledger, &of(away[n % away.len()], "A2")).await);
             until("the others are claimed", async || {
                 is_claimed(&ledger, &of(mch_id, "A2")).await
@@ -502,7 +505,7 @@ async fn in_a_cluster_one_emptied_master_is_noticed() {
     drop(cluster);
 }
 
-/// What a sidecar answered: `errCode`, or else `resultCode`.
+/// The code that a sidecar answered: `errCode`, or else `resultCode`.
 fn code(answer: &Answer) -> String {
     let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     let code = ["errCode", "resultCode"]
@@ -535,7 +538,7 @@ async fn no_sidecar_pays_again_what_redis_has_forgotten() {
         assert_eq!(pay(&one, &format!("A{n}")).await.0, "SUCCESS");
     }
     redis.cli(&["FLUSHALL"]);
-    // While the mapping is lost too, and when it is back: neither tells that nothing was paid.
+    // Without the mapping, and again with it: in neither case may an answer say that nothing was paid.
     for is_mapping_back in [false, true] {
         if is_mapping_back {
             redis.cli(&["SET", &identity, OPENID]);
@@ -573,7 +576,7 @@ async fn a_slot_whose_node_dies_while_it_is_moved_is_noticed() {
     let registry = home(&cluster, "payout:ledger");
     let names = (20..99).map(|n| n.to_string());
     let mut elsewhere = names.filter(|mch_id| home(&cluster, &log_of(mch_id)) != registry);
-    // Of one merchant the log is moved in time, of the other one only orders.
+    // For the first merchant the log is migrated in time, for the second only some orders.
     let (first, second) = (elsewhere.next().unwrap(), elsewhere.next().unwrap());
     for (mch_id, is_log_moved) in [(&first, true), (&second, false)] {
         for n in 0..10 {
@@ -597,7 +600,7 @@ async fn a_slot_whose_node_dies_while_it_is_moved_is_noticed() {
             assert_eq!(told, "OK");
         }
     }
-    // What was not moved is gone with the node; its slots are given to the one that lives.
+    // The keys that were not migrated are lost with the node. The surviving node takes over its slots.
     for (mch_id, _) in [(&first, true), (&second, false)] {
         let log = log_of(mch_id);
         let slot = cluster.nodes[registry].cli(&["CLUSTER", "KEYSLOT", &log]);
@@ -627,7 +630,7 @@ async fn a_slot_whose_node_dies_while_it_is_moved_is_noticed() {
     }
 }
 
-/// `payout-sidecar ledger …` on a Redis: what it says (the place, the identity and the key left out) and its exit code.
+/// Runs `payout-sidecar ledger …` on a Redis. Returns the exit code and the output.
 fn run(dir: &Path, url: &str, arguments: &[&str]) -> (i32, String) {
     let config = dir.join("config.toml");
     let merchant = "[[merchant]]\nmch_id = \"19\"\nto = \"handler\"\nhandler_url = \"http://127.0.0.1:1\"\n";
@@ -651,7 +654,7 @@ fn run(dir: &Path, url: &str, arguments: &[&str]) -> (i32, String) {
     (done.status.code().unwrap(), said)
 }
 
-/// The word after `ledger ` in what was said: the identity.
+/// The ledger's identity in the output: the word after `ledger `.
 fn identity(said: &str) -> String {
     let mut words = said.split("ledger ").skip(1).filter_map(|rest| rest.get(..32));
     words
@@ -660,7 +663,8 @@ fn identity(said: &str) -> String {
         .to_owned()
 }
 
-/// A ledger's life, by its commands. `forget` loses the keys that begin so, or everything.
+/// Runs the ledger commands through a ledger's whole life. `forget` deletes the keys with these prefixes; without any,
+/// everything.
 async fn a_ledgers_life(url: &str, forget: impl Fn(&[&str])) {
     let dir = tempfile::tempdir().unwrap();
     let ledger_command = |arguments: &[&str]| run(dir.path(), url, arguments);
@@ -695,7 +699,7 @@ async fn a_ledgers_life(url: &str, forget: impl Fn(&[&str])) {
         )
     );
 
-    // One merchant's log, and one order of another one.
+    // Loses one merchant's log, and one order of another merchant.
     forget(&["payout:{19}:log", "payout:{19}:due", "payout:{20}:order:A1"]);
     let lost = format!("{place} has lost records of merchant 19, 20 in ledger {id}");
     let mend = "restore it, or run payout-sidecar ledger accept-loss";
@@ -721,7 +725,7 @@ async fn a_ledgers_life(url: &str, forget: impl Fn(&[&str])) {
         assert_eq!(audit[name], value, "{audit}");
     }
     assert_eq!(ledger_command(&["status"]), whole);
-    // A sidecar that ran all the while goes on. What is left of the merchant is known and due again.
+    // A sidecar that ran all the while continues. The merchant's remaining orders are known and due again.
     assert!(
         is_claimed(&running, &of("20", "A1")).await,
         "given up by a person"
@@ -732,7 +736,7 @@ async fn a_ledgers_life(url: &str, forget: impl Fn(&[&str])) {
     ));
     assert_eq!(running.unsettled(99).await.unwrap().len(), 6);
 
-    // The ledger's own entry: the merchants are found by their keys.
+    // Loses the ledger's own entry: the command finds the merchants by their keys.
     forget(&["payout:ledger"]);
     assert!(running.ready().await.is_err());
     let lost = format!("{place} has lost its ledger, and holds records of merchant 19, 20, 21");
@@ -764,7 +768,7 @@ async fn a_ledgers_life(url: &str, forget: impl Fn(&[&str])) {
     let restarted = ledger_of(url, false);
     assert!(is_claimed(&restarted, &of("19", "A3")).await);
 
-    // Everything, noticed by a neighbour.
+    // Loses everything, and a running replica notices.
     forget(&[]);
     assert!(restarted.ready().await.is_err());
     let lost = format!("{place} has lost its ledger");

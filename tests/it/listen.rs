@@ -1,4 +1,4 @@
-//! The main port's connections: TLS, client certificates, HTTP/2, and what is cut off in time.
+//! Connections to the main port: TLS, client certificates, HTTP/2, and the timeouts that cut off slow clients.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded}
 use test_support::http::{exchange, request};
 use test_support::tls::{Authority, Pair, ask_http1, ask_http2, greet};
 
-/// A sidecar with these settings of `[server]`.
+/// Starts a sidecar with these settings in `[server]`.
 async fn with_server(dir: TempDir, server: &str) -> (Upstream, Sidecar) {
     let upstream = Upstream::start(To::Redpack).await;
     let configuration = format!(
@@ -88,7 +88,7 @@ async fn tls_carries_both_versions_of_http() {
     for order_no in &orders {
         assert_eq!(upstream.fake.books().times_paid(order_no), 1);
     }
-    // The backend is spoken to in HTTP/1.1, and told where it came from.
+    // The sidecar speaks HTTP/1.1 to the backend, and tells it where the request came from.
     let seen: serde_json::Value = serde_json::from_slice(proxied.body()).unwrap();
     assert_eq!(
         (
@@ -123,7 +123,7 @@ async fn only_callers_with_a_certificate_of_the_client_ca_get_in() {
     .await;
     let (caller, stranger) = (callers.issue("platform"), strangers.issue("platform"));
     for (own, is_served) in [(None, false), (Some(&stranger), false), (Some(&caller), true)] {
-        // In TLS 1.3 the caller learns of its refusal when it reads.
+        // In TLS 1.3 the client learns of the refusal only when it reads.
         let answered = match greet(sidecar.main, &authority, own, &["http/1.1"]).await {
             Ok(stream) => ask_http1(stream, pay(Version::HTTP_11, "C1")).await.ok(),
             Err(_) => None,
@@ -142,7 +142,7 @@ async fn only_callers_with_a_certificate_of_the_client_ca_get_in() {
 const CLIENT: ExtendedKeyUsagePurpose = ExtendedKeyUsagePurpose::ClientAuth;
 const SERVER: ExtendedKeyUsagePurpose = ExtendedKeyUsagePurpose::ServerAuth;
 
-/// Whether a caller with this certificate is paid.
+/// Whether the sidecar pays for a client with this certificate.
 async fn is_let_in(sidecar: &Sidecar, authority: &Authority, own: &Pair, order_no: &str) -> bool {
     match greet(sidecar.main, authority, Some(own), &["http/1.1"]).await {
         Ok(stream) => ask_http1(stream, pay(Version::HTTP_11, order_no)).await.is_ok(),
@@ -168,7 +168,7 @@ async fn of_the_client_ca_only_client_names_get_in_and_only_with_certificates_fo
         ("", &["tuzhan.example"][..], &[][..], &[CLIENT][..], true),
         ("", &["other.example", "TUZHAN.example"], &[], both, true),
         ("", &[], &[SPIFFE], both, true),
-        // Issued by the CA, to somebody else.
+        // Issued by the CA to another client.
         ("", &["other.example"], &[], both, false),
         (
             "",
@@ -189,10 +189,10 @@ async fn of_the_client_ca_only_client_names_get_in_and_only_with_certificates_fo
             false,
         ),
         ("", &[SPIFFE], &["tuzhan.example"], both, false),
-        // A common name is nobody's name.
+        // The sidecar does not match the common name.
         ("tuzhan.example", &[], &[], both, false),
         ("tuzhan.example", &["other.example"], &[], both, false),
-        // Not for clients.
+        // Certificates that are not for client authentication.
         ("", &["tuzhan.example"], &[], &[SERVER], false),
         ("", &["tuzhan.example"], &[], &[], false),
     ]
@@ -206,7 +206,7 @@ async fn of_the_client_ca_only_client_names_get_in_and_only_with_certificates_fo
         assert_eq!(upstream.fake.books().payments().len(), paid);
     }
 
-    // Names change without a restart.
+    // A reload changes the accepted names.
     let other = callers.issue_for("", &["other.example"], &[], both);
     let text = std::fs::read_to_string(sidecar.dir.path().join("config.toml")).unwrap();
     std::fs::write(
@@ -264,7 +264,7 @@ async fn http2_without_tls_is_for_those_who_ask_for_it() {
     assert_eq!(upstream.fake.books().payments().len(), 3);
 }
 
-/// Whether the other side closes the connection, before 60 s are over.
+/// Whether the other side closes the connection within 60 s.
 async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut rest)).await;
@@ -296,11 +296,11 @@ async fn heads_are_cut_off_early_and_idle_connections_late() {
     for _ in 0..2 {
         let mut answer = [0; 4096];
         assert!(kept.read(&mut answer).await.unwrap() > 0);
-        // Three times as long as a head may take.
+        // Three times the limit for a request's head.
         tokio::time::sleep(Duration::from_millis(900)).await;
         kept.write_all(get).await.unwrap();
     }
-    // On a connection that was quiet, too, a head that has begun must come to an end.
+    // The timeout also applies to a request that begins on an idle keep-alive connection.
     let mut answer = [0; 4096];
     assert!(kept.read(&mut answer).await.unwrap() > 0);
     kept.write_all(b"GET / HT").await.unwrap();
@@ -314,7 +314,7 @@ async fn heads_are_cut_off_early_and_idle_connections_late() {
     assert!(is_closed(&mut open(sidecar.main, get).await).await, "idle");
 }
 
-/// A backend that answers every request with more than any buffer holds.
+/// A backend that answers every request with more than all buffers hold.
 async fn endless_backend() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -348,7 +348,7 @@ async fn a_caller_that_takes_nothing_of_its_answer_is_cut_off() {
     let mut first = open(sidecar.main, get).await;
     let mut answer = [0; 1024];
     assert!(first.read(&mut answer).await.unwrap() > 0);
-    // It holds the only place until it is cut off.
+    // The request holds the only permit until the sidecar cuts it off.
     test_support::until("the place is free again", async || {
         let mut other = open(sidecar.main, get).await;
         let mut answer = [0; 12];

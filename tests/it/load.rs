@@ -1,4 +1,5 @@
-//! Under load: processes and Redis are killed while callers call and the upstream fails; the upstream's books are the judge.
+//! Load tests: callers send payouts while the test kills sidecars and Redis and the upstream fails. `support::load`
+//! then compares what callers were told with the upstream's books and the ledger.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use test_support::redis::Redis;
 use test_support::rng::Rng;
 use test_support::until;
 
-/// Short time-outs, so that what is left is settled while somebody looks. "No such order" is believed late enough for
-/// every payment that the stub makes late.
+/// Short timeouts, so that orders settle during the test. `not_found_after` is longer than the fake takes for any late
+/// payment.
 fn impatient(upstream: &Upstream) -> String {
     let spans = "connect_timeout = \"1s\"\ntimeout = \"1s\"\nnot_found_after = \"3s\"";
     let long = "connect_timeout = \"3s\"\ntimeout = \"3s\"";
@@ -32,8 +33,8 @@ fn redis_with_a_user() -> Redis {
     redis
 }
 
-/// What goes wrong next: a few rules, drawn by the rng. None of them lies: what
-/// WeChat means by a code, or a handler by a status, is so. (`SEND_FAILED` of an order that is paid already would be a lie.)
+/// Draws the next few faults. No fault contradicts its meaning: the fake never sends a code or status that says "not
+/// paid" for an order it has paid (`SEND_FAILED` could).
 fn faults(rng: &mut Rng, to: To) -> String {
     let of_both = [
         "pay=reset-before",
@@ -82,10 +83,10 @@ fn faults(rng: &mut Rng, to: To) -> String {
     drawn.collect::<Vec<_>>().join(";")
 }
 
-/// What these faults may be told as; `FAIL` is a handler's refusal without a code.
+/// The refusals these faults can lead to; `FAIL` is a handler's refusal without a code.
 const REFUSALS: [&str; 5] = ["FAIL", "NOTENOUGH", "FREQ_LIMIT", "PARAM_ERROR", "NO_AUTH"];
 
-/// Callers call all of `sidecars` while the first one is killed and started again, over and over, and the upstream fails.
+/// Callers use all of `sidecars` while the test repeatedly kills and restarts the first one and the upstream fails.
 async fn survives_kills(tag: &'static str, to: To, seed: u64, redis: Option<Redis>) {
     let upstream = Arc::new(Upstream::start(to).await);
     let mut sidecars = Vec::new();
@@ -146,8 +147,8 @@ async fn kill_9_of_one_of_two_replicas_before_wechat_with_faults() {
     survives_kills("WR", To::Redpack, 4, Some(redis_with_a_user())).await;
 }
 
-/// Redis is killed and restarted while two replicas pay. In the end the replicas die while it is away; what was under way
-/// is picked up by the ones that start after it, and nobody repeats anything.
+/// Kills and restarts Redis while two replicas pay. Finally kills the replicas while Redis is down: the ones that start
+/// afterwards settle the orders in progress, without repeats.
 async fn redis_dies(tag: &'static str, to: To, seed: u64) {
     let mut redis = redis_with_a_user();
     let upstream = Arc::new(Upstream::start(to).await);
@@ -167,7 +168,7 @@ async fn redis_dies(tag: &'static str, to: To, seed: u64) {
         tokio::time::sleep(Duration::from_millis(50 + rng.index(500) as u64)).await;
         block_in_place(|| redis.restart());
     }
-    // After Redis comes back: what was paid meanwhile is recorded by the replicas that paid it.
+    // After Redis is back, the replicas record what they paid meanwhile.
     tokio::time::sleep(Duration::from_millis(300)).await;
     callers.stop().await;
     until(
@@ -175,7 +176,7 @@ async fn redis_dies(tag: &'static str, to: To, seed: u64) {
         async || unsettled(sidecars[0].admin).await.is_empty(),
     )
     .await;
-    // At start: what nobody is left to record. Some of it is paid without an answer.
+    // At start: no process is left to record these orders. The fake paid some of them without an answer.
     upstream
         .fake
         .set_faults("pay=delay:100ms;pay=reset-after*3".parse().unwrap());

@@ -1,4 +1,5 @@
-//! Integration tests: real sidecar processes, real Redis, the stub over TLS. One binary, a module per subject.
+//! Integration tests: real sidecar processes, real Redis servers, fake-wechat over TLS. One binary, a module per
+//! subject.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! `/metrics`: what happened is in it, under the names of the documents, and callers cannot make it grow.
+//! `/metrics`: it shows what happened under the documented names, and callers cannot make it grow.
 
 use std::collections::BTreeSet;
 
@@ -82,7 +82,7 @@ async fn what_happened_is_counted_once() {
     assert!(text.contains("payout_tls_cert_not_after_seconds{owner=\"merchant[0] 1900000109\"}"));
     assert!(text.contains("payout_store_calls_total{store=\"ledger\",call=\"insert\",result=\"ok\"}"));
 
-    // The document's table has every family, and no other.
+    // The table in the document lists exactly these families.
     let shown: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
@@ -122,7 +122,7 @@ async fn what_is_used_of_a_merchants_day_is_shown_beside_its_limit() {
     let mut payout = Payout::new("DAY1");
     payout.amount = "300".to_owned();
     assert_eq!(sidecar.pay(Encoding::Json, &payout).await.code(), "SUCCESS");
-    // The ledger is looked at when the process starts, and then every 15 s.
+    // The sidecar reads the ledger's figures at start, and then every 15 s.
     sidecar.kill();
     sidecar
         .launch(&[("PAYOUT_SIDECAR__LIMITS__PER_MERCHANT_PER_DAY", "6000")])
@@ -142,7 +142,7 @@ async fn callers_cannot_make_it_grow() {
         payout.user = format!("nobody-{n}");
         assert_eq!(sidecar.pay(Encoding::Xml, &payout).await.code(), "OPENID_ERROR");
     };
-    // The stores' calls appear one by one, of the background too; there are a dozen of them, whoever calls.
+    // Store calls of background tasks appear too, one by one. There are a dozen kinds, whatever callers do.
     let series = async || {
         let text = metrics(&sidecar).await;
         let of_calls = text.lines().filter(|line| line.contains("payout_store_call"));

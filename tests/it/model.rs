@@ -1,5 +1,6 @@
-//! Random histories of whole requests over the real stores, against a plain model of the promise: requests, repeats, changed
-//! repeats, answers, silence, processes that die before and after paying, leases that end, queries.
+//! Random histories of whole requests over the real stores, compared with a plain model of the promise
+//! (`docs/promise.md`): requests, repeats, changed repeats, answers, silence, processes that die before and after
+//! paying, expired leases, queries.
 //!
 //! A failing seed is printed; `PAYOUT_MODEL_SEED=<n>` replays it, `PAYOUT_MODEL_SEEDS=<count>` runs more.
 
@@ -35,7 +36,7 @@ use test_support::rng::Rng;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const DAY_MS: i64 = 86_400_000;
-/// Longer than any lease.
+/// Milliseconds; longer than any lease.
 const LEASE_MS: i64 = 120_000;
 
 struct ManualClock(AtomicI64);
@@ -56,7 +57,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// What the next attempt comes to.
+/// What the next attempt leads to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Outcome {
     Accept,
@@ -83,17 +84,17 @@ const OUTCOMES: [Outcome; 8] = [
 /// What the model knows of an order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Known {
-    /// It is as if nobody had asked.
+    /// As if the order had never been sent.
     Nothing,
     Paid,
     Refused,
-    /// Refused, and the number is spent.
+    /// Refused, and the order number is spent.
     NumberSpent,
-    /// Perhaps paid.
+    /// May have been paid.
     Doubt,
 }
 
-/// The upstream, the mapping and the clock of one history; they outlive the processes.
+/// The upstream, the mapping and the clock of one history. They outlive the processes.
 struct World {
     refuses_doubles: bool,
     clock: Arc<ManualClock>,
@@ -110,7 +111,7 @@ impl World {
     }
 }
 
-/// One process. What it called after its death never returns.
+/// One process. Its calls after its death never return.
 struct Process {
     world: Arc<World>,
     has_died: Notify,
@@ -119,7 +120,7 @@ struct Process {
 #[async_trait]
 impl Identity for Process {
     async fn openid(&self, _app: &WxAppId, _user: &UserId) -> Result<Option<OpenId>, LookupError> {
-        // The mapping changes with every look: only the first claim's openid may ever be paid.
+        // Each lookup returns another openid: the upstream must only ever pay the first claim's.
         let person = self.world.person.fetch_add(1, Ordering::Relaxed);
         Ok(OpenId::parse(&format!("oPERSON{person}")).ok())
     }
@@ -165,7 +166,7 @@ impl Upstream for Process {
                 why: "scripted".into(),
             },
             Outcome::Refuse => decline(Class::Refused),
-            // An upstream does not call a number spent that it has paid under.
+            // An upstream does not report a number as spent if it has paid under it.
             Outcome::Burn if world.times_paid(order_no) > 0 => decline(Class::Conflict),
             Outcome::Burn => decline(Class::NumberSpent),
             Outcome::DieBeforePaying | Outcome::DieAfterPaying => {
@@ -251,7 +252,7 @@ fn request(order_no: &str, amount: i64) -> SendRequest {
     SendRequest::read(json::decode(&text).unwrap()).unwrap()
 }
 
-/// What the model says that the caller is told, and what it knows then. `None`: the promise leaves it open.
+/// What the caller must be told, and what the model knows afterwards. `None`: the promise does not say.
 fn predict(known: Known, outcome: Outcome) -> Option<(&'static str, Known)> {
     match (known, outcome) {
         (Known::Paid, _) => Some(("SUCCESS", Known::Paid)),
@@ -267,7 +268,7 @@ fn predict(known: Known, outcome: Outcome) -> Option<(&'static str, Known)> {
     }
 }
 
-/// What the record says, held against the books: nothing is called paid or refused that is not.
+/// Compares the record with the upstream's books: no order may be recorded as paid or refused against them.
 async fn on_record(ledger: &dyn Ledger, world: &World, key: &OrderKey) -> Known {
     let times_paid = world.times_paid(key.order_no.as_str());
     match ledger.get(key).await.unwrap().map(|order| order.state) {
@@ -306,7 +307,7 @@ async fn history(seed: u64, ledger: &Arc<dyn Ledger>, clock: &Arc<ManualClock>) 
     let (mut payouts, mut process) = start(&world, ledger);
     let mut model: BTreeMap<String, (Known, i64)> = BTreeMap::new();
     for _event in 0..14 {
-        // At least a second lies between two attempts.
+        // At least a second passes between two attempts.
         advance(1_500 + i64::try_from(rng.index(3_000)).unwrap());
         match rng.index(10) {
             0 => {
@@ -335,7 +336,7 @@ async fn history(seed: u64, ledger: &Arc<dyn Ledger>, clock: &Arc<ManualClock>) 
                 };
                 let has_sent = world.attempts.load(Ordering::Relaxed) > before;
                 let (known, first) = match model.get(&order_no) {
-                    // Where nothing is on record, whoever comes is the first.
+                    // Without a record, the next request counts as the first.
                     None | Some((Known::Nothing, _)) => (Known::Nothing, amount),
                     Some(known) => *known,
                 };
@@ -347,7 +348,7 @@ async fn history(seed: u64, ledger: &Arc<dyn Ledger>, clock: &Arc<ManualClock>) 
                 let is_changed = known != Known::Nothing && amount != first;
                 match (told, is_changed) {
                     (None, _) => {
-                        // Whoever comes after it sees the claim stand until its lease is over.
+                        // Others find the claim in place until its lease expires.
                         (payouts, process) = start(&world, ledger);
                         for _look in 0..2 {
                             advance(LEASE_MS);
@@ -390,11 +391,11 @@ async fn history(seed: u64, ledger: &Arc<dyn Ledger>, clock: &Arc<ManualClock>) 
             assert_eq!(payments[0].1, amount, "{order_no}");
         }
     }
-    // Whatever was left open settles: queries are answered from now on, and time passes.
+    // Every open order settles once queries are answered and time passes.
     world.answers_queries.store(true, Ordering::Relaxed);
     let (payouts, _process) = start(&world, ledger);
-    // A claim that nobody holds any more, and a handler's absence, count once somebody has looked for a while; WeChat's own
-    // absence is heard for a day.
+    // An abandoned claim, and a handler's `NOT_FOUND`, count only after the settler has looked for a while. WeChat's
+    // own `NOT_FOUND` must repeat for a day.
     advance(DAY_MS / 48);
     let pause = if world.refuses_doubles { DAY_MS / 24 } else { 2_000 };
     for _turn in 0..60 {
@@ -448,7 +449,7 @@ async fn histories(ledger: Arc<dyn Ledger>, clock: Arc<ManualClock>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_history_keeps_the_promise_over_the_embedded_ledger() {
-    // In memory where there is such a folder: what a sync costs is no part of the model.
+    // In memory where there is such a directory: the cost of a sync is no part of the model.
     let shared = std::path::Path::new("/dev/shm");
     let dir = if shared.is_dir() {
         tempfile::tempdir_in(shared)

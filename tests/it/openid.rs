@@ -1,4 +1,4 @@
-//! `payout-sidecar openid`: the real program fills, asks and prints a real Redis's mapping.
+//! `payout-sidecar openid`: the real program imports into, looks up in and exports from a real Redis.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -17,7 +17,7 @@ const HEADER: &str = "wx_app_id,user_id,openid\n";
 const KEY: &str = "openid:{wxAppId}:{userId}";
 const APP: &str = "wx8888888888888888";
 
-/// A configuration over a Redis, and the files beside it.
+/// A configuration for a Redis, and the files beside it.
 struct Desk {
     dir: TempDir,
 }
@@ -57,7 +57,7 @@ impl Desk {
         command
     }
 
-    /// Exit code, standard output, standard error.
+    /// Returns the exit code, standard output and standard error.
     fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let done = self.command(arguments).output().unwrap();
         (
@@ -67,7 +67,7 @@ impl Desk {
         )
     }
 
-    /// An import of a file that is under way and has written down how far it is.
+    /// Starts an import and returns it once it has written its resume file.
     fn under_way(&self, csv: &str) -> Child {
         let is_written = || {
             std::fs::metadata(format!("{csv}.resume"))
@@ -89,7 +89,7 @@ impl Desk {
         child
     }
 
-    /// What `export` prints, in order.
+    /// The lines that `export` prints, in its order.
     fn exported(&self, arguments: &[&str]) -> Vec<String> {
         let (code, out, err) = self.run(&[&["export"], arguments].concat());
         assert_eq!(code, 0, "{err}");
@@ -116,7 +116,7 @@ fn csv(app: &str, rows: &BTreeMap<String, String>) -> String {
         .collect()
 }
 
-/// Compares every key.
+/// Checks every key.
 async fn has_all(redis: &Redis, rows: &BTreeMap<String, String>) {
     let link = link(&redis.url());
     let all: Vec<_> = rows.iter().collect();
@@ -177,7 +177,7 @@ async fn an_import_that_is_killed_or_interrupted_is_gone_on_with_and_loses_nothi
     assert!(!Path::new(&format!("{file}.resume")).exists());
     has_all(&redis, &rows).await;
 
-    // What is there already is not written again, and what differs is.
+    // The import skips equal mappings and writes those that differ.
     redis.cli(&["CONFIG", "RESETSTAT"]);
     redis.cli(&["SET", &format!("openid:{APP}:user:00007"), "oOTHER"]);
     let (code, out, _) = desk.run(&["import", &file]);
@@ -317,7 +317,7 @@ async fn rejected_lines_are_reported_by_number_and_the_others_imported() {
     assert_eq!(desk.run(&["import", &desk.path("absent.csv")]).0, 1);
 }
 
-/// User ids that a careless reader would cut, read as a glob, a placeholder or a formula.
+/// User ids that a careless reader would cut, or take for a glob, a placeholder or a formula.
 const ODD: [&str; 12] = [
     "a:b",
     ":",
@@ -345,7 +345,7 @@ fn odd(app: &str) -> Vec<String> {
         .iter()
         .enumerate()
         .map(|(n, user)| match user.strip_prefix('=') {
-            // A row of which a spreadsheet would run a cell is written as text.
+            // If a spreadsheet would run one cell as a formula, the export writes the whole row as text.
             Some(_) => format!("'{app},'{user},'o{n}"),
             None => format!("{app},{},o{n}", quoted(user)),
         })
@@ -471,8 +471,8 @@ async fn single_users_are_set_shown_and_deleted() {
     assert_eq!(redis.cli(&["TYPE", "openid:wx1:taken"]), "hash");
     assert_eq!(redis.cli(&["DBSIZE"]), "1");
 
-    // A Redis user that may not ask for the process's name: the import works, and cannot be gone on with. Nor may it
-    // write many keys at once.
+    // This Redis user may not read the server's identity: the import works but cannot be resumed. It may not write many
+    // keys in one command either.
     redis.cli(&["ACL", "SETUSER", "default", "-info", "-msetnx"]);
     let file = desk.write("openids.csv", "wx1,u,o1\n");
     let (code, out, err) = desk.run(&["import", &file]);

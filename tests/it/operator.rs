@@ -1,4 +1,4 @@
-//! What operators ask and say: the API on the admin port, and the commands over it.
+//! Operators' requests: the API on the admin port, and the commands that use it.
 
 use std::process::Command;
 
@@ -233,7 +233,7 @@ async fn the_admin_token_is_asked_for_and_never_shown() {
     );
 }
 
-/// Runs `payout-sidecar payout` with a sidecar's configuration, and returns its code and what it printed.
+/// Runs `payout-sidecar payout` with a sidecar's configuration. Returns the exit code and the output.
 fn payout(sidecar: &Sidecar, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(binary());
     command
@@ -288,11 +288,11 @@ async fn the_commands_do_the_same() {
     );
 }
 
-/// What a terminal would obey, from a handler that is somebody else's: it clears the screen, names the window, turns the line
-/// round, and writes over what stands there.
+/// Terminal control codes in the answer of a hostile handler: they clear the screen, set the window title, reverse the
+/// line and overwrite text.
 const HOSTILE: &str = "NO\u{1b}[2J\u{1b}]2mine\u{7}\u{9b}31m\u{202e}\r\u{8}\u{7f}\u{2066}";
 
-/// A handler that turns every payout away, and says why in words of its own.
+/// A handler that refuses every payout and gives the hostile text as its reason.
 async fn hostile_handler() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -335,7 +335,7 @@ async fn no_text_of_a_handlers_reaches_the_terminal_as_a_command() {
         let obeyed: Vec<char> = shown.chars().filter(is_obeyed).collect();
         assert_eq!(obeyed, Vec::<char>::new(), "{arguments:?}");
     }
-    // What is JSON is read back as it was.
+    // JSON output keeps the original characters.
     let shown: serde_json::Value =
         serde_json::from_str(&payout(&sidecar, &["show", MERCHANT, "ESC1"]).1).unwrap();
     assert_eq!(shown["errCode"], HOSTILE);

@@ -1,5 +1,5 @@
-//! Traces, as a collector gets them: which spans there are, whose children they are, what the handler and the backend are
-//! told of them, and that payouts do not depend on the collector.
+//! Traces as a collector receives them: which spans there are, their parents, the trace context that the handler and
+//! the backend receive, and that payouts do not depend on the collector.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use test_support::{free_port, until};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "00f067aa0ba902b7";
 
-/// A sidecar before an upstream, that exports to this URL and does not dawdle when it is stopped.
+/// Starts a sidecar that exports to `url` and stops without a lame-duck delay.
 async fn start(to: To, url: &str, environment: &[(&str, &str)]) -> (Upstream, Sidecar) {
     let upstream = Upstream::start(to).await;
     let dir = tempfile::tempdir().unwrap();
@@ -50,7 +50,7 @@ async fn pay_under(sidecar: &Sidecar, order_no: &str, flags: Option<&str>) -> An
     call(sidecar.main, "POST", path, &headers, body.as_bytes()).await
 }
 
-/// Stops the sidecar in order, and says how long that took.
+/// Stops the sidecar with SIGTERM, and returns how long that took.
 async fn stop(sidecar: &mut Sidecar) -> Duration {
     let begun = Instant::now();
     sidecar.signal("TERM");
@@ -58,7 +58,7 @@ async fn stop(sidecar: &mut Sidecar) -> Duration {
     begun.elapsed()
 }
 
-/// How many spans came to what.
+/// The number of spans by their outcome.
 async fn counted(sidecar: &Sidecar) -> BTreeMap<String, u64> {
     let text = call(sidecar.admin, "GET", "/metrics", &[], b"").await.body;
     let lines = text.lines().filter_map(|line| {
@@ -70,7 +70,7 @@ async fn counted(sidecar: &Sidecar) -> BTreeMap<String, u64> {
     lines.collect()
 }
 
-/// The `traceparent` that the stub's handler or WeChat saw with an order, empty where there was none.
+/// The `traceparent` that the fake's handler or WeChat received with an order; empty if there was none.
 fn seen_by(upstream: &Upstream, order_no: &str) -> String {
     let books = upstream.fake.books();
     let asked = books.requests().iter().find(|asked| asked.order_no == order_no);
@@ -351,7 +351,7 @@ async fn every_other_request_has_one_span_and_the_end_exports_what_is_left() {
     );
     assert!(!strange.failed);
 
-    // The document's table has every attribute.
+    // The document's table lists every attribute.
     let document = include_str!("../../docs/operate.md");
     for name in spans.iter().flat_map(|span| span.attributes.keys()) {
         assert!(
@@ -389,7 +389,7 @@ async fn an_exchange_is_told_though_its_caller_is_gone_and_so_is_one_that_was_no
     assert!(served.ended < sent.ended, "it outlived its request");
     assert_eq!(one(&spans, "internal", "ledger replace").parent, served.id);
 
-    // A handler that is not there: tried once, and then not even that.
+    // The handler is unreachable: the sidecar tries it for the first order, and turns the second one away.
     let nobody = format!("handler_url = \"http://127.0.0.1:{}\"", free_port());
     let config = sidecar.dir.path().join("config.toml");
     let there = format!("handler_url = \"http://{}\"", upstream.fake.addr());
@@ -525,7 +525,7 @@ async fn payouts_do_not_depend_on_the_collector() {
             begun.elapsed()
         );
         if does == Some(Does::Hangs) {
-            // What finds no place is dropped, and nobody waits for it.
+            // The sidecar drops spans that do not fit the queue, and blocks no request for them.
             let calls = (0..16).map(|_| async {
                 for _ in 0..220 {
                     call(sidecar.main, "GET", "/pay/sendApiRedPack", &[], b"").await;
@@ -562,13 +562,13 @@ async fn what_is_refused_for_a_moment_comes_again_and_what_is_rejected_is_logged
     })
     .await;
     assert_eq!(collector.times_asked(), 3);
-    // A connection that was closed meanwhile is no refusal.
+    // A connection that the collector closed counts as no refusal.
     collector.hang_up();
     collector.does(Does::Rejects(2));
     pay_under(&sidecar, "A2", None).await;
     sidecar.logged(r#""rejected_spans":2"#).await;
     assert_eq!(collector.spans().len(), 10);
-    // A collector that went away and came back is found again, and that is said.
+    // The exporter recovers when the collector is back, and logs that.
     collector.does(Does::Says(400));
     pay_under(&sidecar, "A3", None).await;
     until("they fail", async || counted(&sidecar).await["failed"] == 5).await;

@@ -1,4 +1,5 @@
-//! What others on the machine can read or have written: files and directories of every command, and the process itself.
+//! What other users of the machine can read or have written: files and directories of every command, and the process
+//! itself.
 
 use payout_sidecar::private::replace_all;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -10,7 +11,7 @@ use crate::support::sidecar::{MERCHANT, Sidecar, To, Upstream, binary, embedded}
 use test_support::redis::Redis;
 use test_support::until;
 
-/// The program under a umask that forbids nothing.
+/// Runs the program under a umask of 0.
 fn without_umask(arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
@@ -20,7 +21,7 @@ fn without_umask(arguments: &[&str]) -> Command {
     command
 }
 
-/// Everything below a directory that others may read, write or enter.
+/// Everything below a directory that other users may read, write or enter.
 fn shared(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![dir.to_owned()];
@@ -39,11 +40,11 @@ fn shared(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A program that is killed when the test is over, whatever comes of it.
+/// A child process, killed when dropped.
 struct Running(Child);
 
 impl Running {
-    /// Ends it, and returns its code.
+    /// Sends the signal, and returns the exit code.
     fn ends(mut self, signal: &str) -> Option<i32> {
         let sent = Command::new("kill")
             .args([signal, &self.0.id().to_string()])
@@ -56,7 +57,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -108,7 +109,7 @@ async fn the_stubs_keys_are_for_its_user_only() {
             .map(Running)
             .unwrap();
         let mut line = String::new();
-        // It says where it is once the keys are written.
+        // The fake prints its address after it has written the keys.
         std::io::BufRead::read_line(
             &mut std::io::BufReader::new(fake.0.stdout.as_mut().unwrap()),
             &mut line,
@@ -126,7 +127,7 @@ async fn the_stubs_keys_are_for_its_user_only() {
             !key.is_symlink() && std::fs::read(&victim).unwrap() == b"whole",
             "round {round}"
         );
-        // The second time over a link that leads elsewhere.
+        // In the second round, a symbolic link to another file is in the key's place.
         std::fs::remove_file(&key).unwrap();
         symlink(&victim, &key).unwrap();
     }
@@ -251,7 +252,7 @@ async fn the_process_is_neither_dumped_nor_read_by_its_own_user() {
     assert_eq!(core, ["0", "0", "bytes"]);
     drop(sidecar);
 
-    // As somebody who is not root, where we may become one: what the kernel keeps from a user, it gives to root.
+    // Runs as another user if this process is root, since root bypasses the kernel's protection.
     let user = 65534;
     let dir = tempfile::tempdir().unwrap();
     let pki = tempfile::tempdir().unwrap();
@@ -281,7 +282,7 @@ async fn the_process_is_neither_dumped_nor_read_by_its_own_user() {
             .is_some_and(|answer| answer.status == 200)
     })
     .await;
-    // The owner of its files there is root, whoever it runs as.
+    // The kernel makes root the owner of a non-dumpable process's files in /proc, whichever user runs it.
     let own = std::fs::metadata(format!("/proc/{}/environ", child.0.id())).unwrap();
     drop(child);
     assert_eq!(own.uid(), 0, "the process can be traced by its user");

@@ -1,4 +1,4 @@
-//! The process: command line, crashes, the orderly end, a damaged ledger.
+//! The process: command line, crashes, orderly shutdown, a damaged ledger.
 
 use std::process::{Command, Output};
 
@@ -103,7 +103,7 @@ async fn check_connects_and_healthcheck_asks() {
     assert_eq!(ask(&["healthcheck", "--live"], sidecar.admin), Some(1));
 }
 
-/// Killed in the middle of payouts, over and over: every order is paid once in the end, whatever was under way.
+/// Kills the process repeatedly in the middle of payouts. In the end every order is paid once.
 async fn survives_kills(upstream: &Upstream, mut sidecar: Sidecar, tag: &str) {
     upstream
         .fake

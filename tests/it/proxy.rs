@@ -1,4 +1,5 @@
-//! Every other path: forwarded to the backend, streaming both ways, upgrades included.
+//! Proxied paths: the sidecar forwards every other path to the backend and streams in both directions, upgrades
+//! included.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -113,7 +114,7 @@ async fn websockets_pass() {
     socket.close(None).await.unwrap();
 }
 
-/// A backend that takes connections one after the other and plays a scene on each.
+/// A backend that serves one connection at a time with `play`.
 async fn backend<F: Future<Output = ()> + Send + 'static>(
     play: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> String {
@@ -163,7 +164,8 @@ async fn bodies_stream_and_wait_for_a_slow_reader() {
     let mut stream = TcpStream::connect(sidecar.main).await.unwrap();
     stream.write_all(&request("GET", "/big", &[], b"")).await.unwrap();
     read_head(&mut stream).await;
-    // Nobody reads: the backend must come to a stop well before the end, since nothing in between takes it all in.
+    // The caller does not read. The backend must block long before the end of its body, since nothing in between
+    // buffers all of it.
     let mut last = 0;
     loop {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;

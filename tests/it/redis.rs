@@ -1,4 +1,5 @@
-//! The one way to Redis: what is sent once, what is certainly not sent, and how it finds the master again.
+//! The link to Redis: which commands it sends once, when it is certain that nothing was sent, and how it finds the
+//! master again.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::net::TcpListener;
 use test_support::redis::{Cluster, Redis, Sentinels, sentinel};
 use test_support::{free_port, until};
 
-/// A link that waits 300 ms for an answer, so that a test need not wait longer.
+/// A link that waits 300 ms for an answer, to keep tests short.
 fn link(url: &str) -> RedisLink {
     let options = Options {
         connect_timeout: Duration::from_secs(1),
@@ -23,7 +24,7 @@ async fn count_up(link: &RedisLink, key: &str) -> Result<i64, LinkError> {
     link.query(cmd("INCR").arg(key)).await
 }
 
-/// Waits until a counter counts, and returns what it counted then.
+/// Waits until `INCR` succeeds again, and returns its value.
 async fn count_up_again(link: &RedisLink, key: &str) -> i64 {
     let mut counted = 0;
     until("the link works again", async || match count_up(link, key).await {
@@ -99,7 +100,7 @@ async fn callers_that_go_away_leave_the_link_whole() {
     let redis = Redis::start();
     let link = link(&redis.url());
     redis.signal("STOP");
-    // While it is connecting, and while it waits for answers.
+    // Cancels calls while the link connects, and while it waits for answers.
     for _ in 0..20 {
         let _gone = tokio::time::timeout(Duration::from_millis(5), count_up(&link, "n")).await;
     }
@@ -252,7 +253,7 @@ async fn a_demoted_master_is_left_for_the_present_one() {
     let before: u64 = redis.info("stats", "total_connections_received").parse().unwrap();
     assert!(count_up(&link, "n").await.is_err());
     let after: u64 = redis.info("stats", "total_connections_received").parse().unwrap();
-    // The second look at the statistics is a connection as well.
+    // The second read of the statistics is itself a connection.
     assert_eq!(after - before, 2, "it was connected to anew");
 }
 
@@ -280,7 +281,7 @@ async fn sentinels_that_ask_for_a_password_are_told_it() {
     assert!(!error.to_string().contains("wr0ng"), "{error}");
 }
 
-/// Counts up five times, in one batch: each once, in whatever order redirects bring them.
+/// Sends five `INCR` in one batch: each must count once, in whatever order redirects bring them.
 async fn count_up_at_once(link: &RedisLink, key: &str) {
     let answers = link.all(vec![redis::Cmd::incr(key, 1); 5]).await.unwrap();
     let mut each: Vec<i64> = answers
@@ -292,7 +293,7 @@ async fn count_up_at_once(link: &RedisLink, key: &str) {
     assert_eq!(each, (first..first + 5).collect::<Vec<_>>());
 }
 
-/// Where a key lives, and another node.
+/// The slot of a key, the node that serves it, and another node.
 fn home_and_other<'a>(cluster: &'a Cluster, key: &str) -> (String, &'a Redis, &'a Redis) {
     let slot = cluster.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]);
     let home = cluster
@@ -318,7 +319,7 @@ async fn in_a_cluster_a_slot_on_the_move_is_followed() {
         home.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &other_id]),
         "OK"
     );
-    // The old home says ASK, since it does not have the key.
+    // The old node answers ASK, since it no longer has the key.
     for n in 1..=20 {
         assert_eq!(count_up(&link, "n").await.unwrap(), n);
     }
@@ -333,7 +334,7 @@ async fn in_a_cluster_a_slot_on_the_move_is_followed() {
     for node in [other, home] {
         assert_eq!(node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &other_id]), "OK");
     }
-    // The old home says MOVED.
+    // The old node answers MOVED.
     count_up_at_once(&link, "n").await;
     assert_eq!(count_up(&link, "n").await.unwrap(), 32);
     assert_eq!(
@@ -356,7 +357,7 @@ async fn in_a_cluster_a_command_without_an_answer_was_sent_once() {
         .unwrap();
     assert_eq!(count_up(&link, "n").await.unwrap(), 1);
     home.signal("STOP");
-    // Traffic to the other nodes is what keeps a cluster's client awake, and would make it repeat.
+    // Traffic to the other nodes keeps a Cluster client awake, and could make it repeat the command.
     let traffic = async {
         loop {
             let _counted = count_up(&link, &elsewhere).await;
@@ -403,7 +404,7 @@ async fn in_a_cluster_a_master_that_is_down_stops_its_own_keys_only() {
     }
     cluster.nodes[2].restart();
     for key in &lost {
-        // Appended to the file each second only, so the first count may be lost; none may be counted twice.
+        // Redis syncs the file once a second, so the first increment may be lost. None may count twice.
         assert!(count_up_again(&link, key).await <= 2, "{key}");
     }
 }

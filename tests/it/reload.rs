@@ -1,4 +1,5 @@
-//! A configuration that changes under a running sidecar: taken as a whole, or refused and named.
+//! Configuration reloads: a running sidecar takes a changed configuration as a whole, or refuses it and names the
+//! mistake.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,7 +27,7 @@ impl Changing {
 
     fn write(&self, first: &str) {
         let rest = embedded(&self.sidecar.dir) + &self.upstream.configuration();
-        // As an editor or a ConfigMap does it: the finished file takes the old one's place.
+        // Replaces the file by renaming a finished one, as an editor or a ConfigMap does.
         let beside = self.sidecar.dir.path().join("config.new");
         std::fs::write(&beside, format!("{first}\n{rest}")).unwrap();
         std::fs::rename(beside, self.sidecar.dir.path().join("config.toml")).unwrap();
@@ -138,7 +139,7 @@ async fn a_certificate_is_renewed_without_a_restart_and_a_wrong_one_refused() {
     };
     let before = shown().await;
 
-    // The new certificate without its key.
+    // The new certificate with the old key.
     std::fs::write(path.join("tls.crt"), &second.cert).unwrap();
     changing
         .logged("the private key does not belong to the certificate")
@@ -151,7 +152,7 @@ async fn a_certificate_is_renewed_without_a_restart_and_a_wrong_one_refused() {
     std::fs::write(path.join("tls.crt"), "no certificate").unwrap();
     changing.logged("holds no certificate in PEM").await;
     assert_eq!(shown().await, renewed);
-    // Rotation works the other way round as well.
+    // Rotation back to the first certificate works too.
     write(&path, &first.cert, &first.key);
     until("the first certificate", async || shown().await == before).await;
 }
@@ -186,8 +187,8 @@ async fn sighup_has_the_file_read_and_listeners_and_stores_wait_for_a_restart() 
     assert_eq!(shown["limits"]["max_amount"], 50);
 }
 
-/// Under one configuration the token is `a` and 100 fen are over the limit, under the other it is `b` and they are not. A
-/// request that saw a mix would be paid by `a`, or be over the limit by `b`.
+/// Under one configuration the token is `a` and 100 fen exceed the limit; under the other it is `b` and they do not. A
+/// request that saw a mix would be paid with token `a`, or exceed the limit with token `b`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_sees_the_old_or_the_new_configuration_never_a_mix() {
     let a = "[access]\ntoken = \"a\"\n[limits]\nmax_amount = 99";
@@ -230,7 +231,7 @@ async fn a_request_sees_the_old_or_the_new_configuration_never_a_mix() {
     }
 }
 
-/// What was under way when the configuration changed ends as it began.
+/// A payout in progress during a reload ends under its old configuration.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payout_under_way_is_finished_under_its_own_configuration() {
     let changing = Changing::start(tempfile::tempdir().unwrap(), "[answer]\nreveal_openid = false").await;

@@ -1,4 +1,5 @@
-//! The end of a pod and the beginning of the next, under load: replicas that are rolled, and an application that goes first.
+//! Rolling restarts under load: replicas that are replaced one by one, and an application that stops before its
+//! sidecar.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use test_support::http::{exchange, request};
 use test_support::redis::Redis;
 use test_support::{free_port, until};
 
-/// The replicas that a Service's endpoints name; those that are not ready any more are taken out a moment later.
+/// The replicas in a Service's endpoints. The test removes a replica a moment after it stops being ready.
 #[derive(Default)]
 struct Endpoints(Mutex<Vec<SocketAddr>>);
 
@@ -29,10 +30,10 @@ impl Endpoints {
     }
 }
 
-/// What callers were told last of each order.
+/// The last code that callers received for each order.
 type Told = Mutex<BTreeMap<String, String>>;
 
-/// The platform: orders one after the other, each repeated until it is told the end of it.
+/// Plays the platform: sends one order after the other and repeats each until it succeeds.
 async fn platform(name: usize, endpoints: &Endpoints, is_over: &AtomicBool, told: &Told) {
     let mut n = 0;
     while !is_over.load(Ordering::Relaxed) {
@@ -99,7 +100,7 @@ async fn a_rolling_restart_loses_refuses_and_doubles_no_payout() {
             let other = all[1 - at];
             replicas[at].signal("TERM");
             until("not ready any more", async || !replicas[at].is_ready().await).await;
-            // Endpoints lag behind: calls still come for a part of the lame duck's time.
+            // Endpoints lag behind: requests still arrive for a part of the lame-duck time.
             tokio::time::sleep(Duration::from_millis(200)).await;
             endpoints.set(&[other]);
             assert_eq!(replicas[at].ended().await, Some(0));
@@ -115,7 +116,7 @@ async fn a_rolling_restart_loses_refuses_and_doubles_no_payout() {
     assert!(judge(&upstream, &told) > 50);
 }
 
-/// An application beside the sidecar that can go away and come back; what it is told it passes on to the stub.
+/// An application beside the sidecar that can stop and restart. It forwards its connections to the fake.
 struct Application {
     port: u16,
     serving: Option<tokio::task::JoinHandle<()>>,
@@ -146,7 +147,7 @@ impl Application {
         }
     }
 
-    /// Goes at once, with every connection that it has.
+    /// Stops at once and closes every connection.
     async fn stop(&mut self) {
         let serving = self.serving.take().unwrap();
         serving.abort();
@@ -154,10 +155,10 @@ impl Application {
     }
 }
 
-/// As a native sidecar it outlives the application: calls still come, and there is nobody to pass them on to.
+/// A native sidecar outlives its application: requests still arrive, and their upstream is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_that_goes_first_loses_and_doubles_no_payout() {
-    // It pays on each call: nothing but the ledger stands between a repeat and a second payment.
+    // The handler pays on each call: only the ledger prevents a second payment.
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
     upstream.fake.set_faults("pay=delay:30ms".parse().unwrap());
     let port = free_port();
@@ -178,7 +179,7 @@ async fn an_application_that_goes_first_loses_and_doubles_no_payout() {
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_millis(500)).await;
             application.lock().await.stop().await;
-            // Calls still come to the sidecar alone.
+            // Requests still arrive at the sidecar while the application is gone.
             tokio::time::sleep(Duration::from_millis(500)).await;
             sidecar.signal("TERM");
             until("not ready any more", async || !sidecar.is_ready().await).await;

@@ -1,8 +1,8 @@
-//! The path guard before routers of real frameworks, each of which pays on whatever it takes for one of the contract's calls.
-//! Frameworks: `routers/node`, `routers/python`, `routers/java`, which `scripts/test` installs.
+//! Tests the path guard with routers of real frameworks (`routers/node`, `routers/python`, `routers/java`, installed by
+//! `scripts/test`). Each router pays on every request that it takes for one of the contract's calls.
 //!
-//! What the sidecar forwards is handed, byte for byte, to all routers at once. So each spelling is sent once, whatever the
-//! number of routers.
+//! The backend forwards what it receives from the sidecar, byte for byte, to all routers at once, so the test sends
+//! each spelling only once.
 
 mod spellings;
 
@@ -28,7 +28,8 @@ use test_support::tls::ask_http2;
 
 use self::spellings::{SEEN, spellings};
 
-/// Where `scripts/test` has put the packages of `routers/`, with a copy of the list that they are of.
+/// The directory into which `scripts/test` has installed the packages of `routers/`. Fails if they are not those of
+/// `list`.
 fn installed(list: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
@@ -49,14 +50,14 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/routers")
 }
 
-/// A program with a router on each of several ports. It ends with its standard input.
+/// A process with several routers, each on its own port. It exits when its standard input closes.
 struct Program {
     child: Child,
     control: SocketAddr,
     routers: BTreeMap<String, SocketAddr>,
 }
 
-/// What a router saw.
+/// What a router received.
 #[derive(Default)]
 struct Book {
     paid: Vec<String>,
@@ -93,7 +94,7 @@ impl Program {
 
     async fn books(&self) -> BTreeMap<String, Book> {
         let answer = call(self.control, "GET", "/", &[], b"").await;
-        // Node.js may send it in chunks; it is one line.
+        // Node.js may send the one line in chunks.
         let (from, to) = (answer.body.find('{').unwrap(), answer.body.rfind('}').unwrap());
         let books: BTreeMap<String, Value> = serde_json::from_str(&answer.body[from..=to]).unwrap();
         let paid = |book: &Value| {
@@ -127,7 +128,7 @@ struct Routers {
 
 impl Routers {
     fn start() -> Self {
-        // Node.js looks for packages beside the program.
+        // Node.js resolves packages relative to the program's file.
         let node = tempfile::tempdir().unwrap();
         let modules = installed("node/package-lock.json").join("node/node_modules");
         std::os::unix::fs::symlink(modules, node.path().join("node_modules")).unwrap();
@@ -167,12 +168,12 @@ impl Routers {
     }
 }
 
-/// Hands a request to a router, and waits until it begins to answer: by then it has paid, or it never will.
+/// Sends a request to a router and waits for the first byte of the answer: by then it has paid, or it never will.
 async fn hand_to(router: SocketAddr, request: &[u8]) {
     let exchange = async {
         let mut stream = TcpStream::connect(router).await?;
         stream.write_all(request).await?;
-        // It may also hang up on what it cannot read.
+        // The router may also close the connection on a request that it cannot parse.
         stream.read_u8().await.map(drop)
     };
     let _answer = tokio::time::timeout(Duration::from_secs(20), exchange)
@@ -180,7 +181,8 @@ async fn hand_to(router: SocketAddr, request: &[u8]) {
         .expect("the router answers or hangs up");
 }
 
-/// A backend that hands on, byte for byte, whatever it gets to all routers. Returns its address, and the targets it gets.
+/// Starts a backend that forwards each request, byte for byte, to all routers. Returns its address and the targets it
+/// receives.
 async fn before_all(routers: Vec<SocketAddr>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -211,7 +213,7 @@ async fn before_all(routers: Vec<SocketAddr>) -> (String, Arc<Mutex<Vec<String>>
     (address, forwarded)
 }
 
-/// A head, and the two bytes of the body.
+/// Reads a head and the two bytes of its body.
 async fn whole_request(stream: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -222,7 +224,7 @@ async fn whole_request(stream: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     Some([request.as_slice(), &body].concat())
 }
 
-/// An empty object: the contract's own paths refuse it, and nothing else reads it.
+/// The body is an empty object: the contract's own paths refuse it, and nothing else reads it.
 fn raw(target: &str) -> Vec<u8> {
     format!(
         "POST {target} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Type: application/json\r\n\
@@ -250,7 +252,7 @@ async fn no_router_is_paid_past_the_ledger() {
     );
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
 
-    // What is plainly not the contract's reaches each of them.
+    // Paths that clearly differ from the contract's reach every router.
     let ordinary = [
         "/pay/history?page=2",
         "/assets/app.js",
@@ -315,13 +317,13 @@ async fn no_router_is_paid_past_the_ledger() {
         told.join("\n")
     );
     assert!(forwarded.is_empty(), "{forwarded:?}");
-    // 400: no target of HTTP's at all.
+    // 400: HTTP does not allow such a target.
     let others = statuses.iter().filter(|(_, status)| ![404, 400].contains(status));
     assert_eq!(others.collect::<Vec<_>>(), Vec::<&(String, u16)>::new());
     assert!(statuses.iter().filter(|(_, status)| *status == 404).count() > 4000);
 }
 
-/// Past the sidecar each router pays, and each spelling that was seen to be paid is paid by one of them.
+/// Sent directly, without the sidecar: each router pays, and at least one router pays each spelling of `SEEN`.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_routers_pay_where_nobody_stands_before_them() {
     let routers = Routers::start();

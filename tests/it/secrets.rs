@@ -1,4 +1,4 @@
-//! What a process's memory holds of secrets that were rotated away: nothing, as soon as the new ones are in force.
+//! Searches a process's memory for rotated secrets: none may remain once the new ones are in force.
 
 use payout_sidecar::private::replace_all;
 use std::fs::File;
@@ -7,11 +7,11 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use crate::support::sidecar::{Encoding, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
 use test_support::until;
 
-/// How much is read at once, and how much of it again with the next: more than a secret is long.
+/// Bytes per read, and bytes by which two reads overlap. The overlap is longer than any secret.
 const PIECE: usize = 4 << 20;
 const OVERLAP: usize = 4096;
 
-/// Which of these texts are in the memory of a process. Needs to be root, as the process is not dumpable.
+/// Which of `texts` the memory of a process contains. Needs root, since the process is not dumpable.
 fn found<'a>(process: u32, texts: &[&'a str]) -> Vec<&'a str> {
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
     let mut memory = File::open(format!("/proc/{process}/mem")).unwrap();
@@ -20,7 +20,7 @@ fn found<'a>(process: u32, texts: &[&'a str]) -> Vec<&'a str> {
     for line in maps.lines() {
         let mut columns = line.split_ascii_whitespace();
         let (range, rights) = (columns.next().unwrap(), columns.next().unwrap());
-        // What cannot be written holds the program itself.
+        // Read-only mappings hold the program itself.
         if !rights.starts_with("rw") {
             continue;
         }
@@ -30,7 +30,7 @@ fn found<'a>(process: u32, texts: &[&'a str]) -> Vec<&'a str> {
         while at < to {
             let length = usize::try_from(std::cmp::min(to - at, PIECE as u64)).unwrap();
             memory.seek(SeekFrom::Start(at)).unwrap();
-            // A part that is gone meanwhile cannot be read, and most of an allocator's never was written.
+            // A page that was unmapped meanwhile cannot be read. Most of an allocator's memory was never written.
             let bytes = &mut piece[..length];
             if memory.read_exact(bytes).is_ok() && *bytes != zeros[..length] {
                 let text = String::from_utf8_lossy(bytes);
@@ -44,7 +44,7 @@ fn found<'a>(process: u32, texts: &[&'a str]) -> Vec<&'a str> {
     found
 }
 
-/// The secrets of one version, all of them its own.
+/// One version of all secrets.
 struct Secrets {
     token: String,
     admin: String,
@@ -125,7 +125,7 @@ async fn what_was_rotated_away_is_in_memory_no_more() {
     let configuration = first.configuration(&rest, &bill);
     first.write(dir.path(), &configuration);
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
-    // A payout that is refused at the door has used them as well.
+    // Even a payout that the sidecar refuses uses the secrets.
     sidecar.pay(Encoding::Json, &Payout::new("A1")).await;
     let path = upstream.dir.path().join(MERCHANT);
     let before = found(sidecar.id(), &first.all());
@@ -138,7 +138,7 @@ async fn what_was_rotated_away_is_in_memory_no_more() {
     sidecar.logged("the new configuration is in force").await;
     let mut left = Vec::new();
     until("none of the first is left", async || {
-        // What the last request needed goes with it.
+        // Memory of the last request is freed with the next one.
         sidecar.pay(Encoding::Json, &Payout::new("A2")).await;
         let now = found(sidecar.id(), &first.all());
         if now != left {

@@ -1,4 +1,4 @@
-//! The main job: paid once, in both encodings, over every store and both kinds of upstream.
+//! Payouts: each is paid once, in both encodings, over every store and both kinds of upstream.
 
 use crate::support::sidecar::{
     APP, BOTH, Encoding, MERCHANT, OPENID, Payout, Sidecar, To, Upstream, embedded, in_redis,
@@ -6,7 +6,7 @@ use crate::support::sidecar::{
 use test_support::redis::{Cluster, Redis, Sentinels};
 use test_support::until;
 
-/// Everything that an order can meet, in both encodings.
+/// Runs everything that can happen to an order, in both encodings.
 async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, tag: &str) {
     for encoding in BOTH {
         let payout = Payout::new(&format!("{tag}{encoding:?}1"));
@@ -45,7 +45,7 @@ async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, t
                 assert!(!first.field("sendListid").is_empty());
             }
         }
-        // A repeat, in the other encoding and with other texts, gets the first one's answer.
+        // A repeat in the other encoding, with other texts, gets the first answer.
         let other = if encoding == Encoding::Json {
             Encoding::Xml
         } else {
@@ -53,7 +53,7 @@ async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, t
         };
         let repeat = sidecar.pay(other, &payout.clone().with("environment", "x")).await;
         assert_eq!(repeat.fields(), first.fields());
-        // Another amount, user or app under the same number is refused.
+        // The sidecar refuses another amount, user or app under the same number.
         let mut changed = payout.clone();
         changed.amount = "101".into();
         assert_eq!(sidecar.pay(encoding, &changed).await.code(), "PARAM_ERROR");
@@ -92,7 +92,7 @@ async fn pays_once_and_answers_repeats(sidecar: &Sidecar, upstream: &Upstream, t
         let status = sidecar.status(encoding, &payout).await;
         let word = match upstream.to {
             To::Transfer => "SUCCESS",
-            // It waits for its user.
+            // The bill waits for its user.
             To::Bill { .. } => "PROCESSING",
             To::Redpack | To::Handler { .. } => "SENT",
         };
@@ -144,7 +144,7 @@ async fn refusals_and_doubts(sidecar: &Sidecar, upstream: &Upstream, tag: &str) 
             upstream.times_sent(&silent.order_no),
             upstream.fake.books().times_paid(&silent.order_no)
         ),
-        // A bill that waits for its user is sent again, under the same number: no query tells its package.
+        // A bill that waits for its user is sent again under the same number, since no query returns its package.
         (if is_bill { 2 } else { 1 }, 1)
     );
 }
@@ -249,11 +249,11 @@ async fn on_a_sentinel_set_up_and_after_its_fail_over() {
     let before = Payout::new("SBEFORE");
     assert_eq!(sidecar.pay(Encoding::Json, &before).await.code(), "SUCCESS");
     sentinels.fail_over();
-    // No replica is left that a claim could wait for: nothing is sent, and nothing is called refused.
+    // No replica is left to acknowledge a claim: the sidecar sends nothing and calls nothing refused.
     let waiting = Payout::new("SAFTER");
     assert_eq!(sidecar.pay(Encoding::Json, &waiting).await.code(), "SYSTEMERROR");
     assert_eq!(upstream.times_sent(&waiting.order_no), 0);
-    // The link to the old master may be given up a moment later than its successor is there.
+    // The link may leave the old master only a moment after the new one is there.
     until("the new master knows it", async || {
         sidecar.pay(Encoding::Json, &before).await.code() == "SUCCESS"
     })
@@ -329,7 +329,7 @@ async fn a_payout_costs_two_round_trips_before_the_upstream_and_no_connection_of
         (20..30).contains(&lookups),
         "one lookup each, and now and then one of the ledger's mark: {lookups}"
     );
-    // The settler looks around meanwhile, and runs a script of its own where it finds something.
+    // The settler also looks for due orders meanwhile, and runs its own script when it finds one.
     let scripts = redis.calls("evalsha");
     let most = 40 + redis.calls("zrangebyscore");
     assert!(
@@ -494,7 +494,7 @@ async fn credentials_of_the_request_are_used_where_that_is_configured() {
     assert!(!sidecar.log().contains("PRIVATE KEY") && !sidecar.log().contains(fake_wechat::API_KEY));
 }
 
-/// The status answer carries WeChat's words in the contract's names, for both products, and what becomes of the order.
+/// For both products, the status answer carries WeChat's values under the contract's names, and the order's result.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_answer_has_every_field_of_its_product() {
     for (to, fields) in [
@@ -558,7 +558,7 @@ async fn a_status_answer_has_every_field_of_its_product() {
             sidecar.status(Encoding::Xml, &payout).await.field("status"),
             later
         );
-        // Where the upstream says nothing, the record answers.
+        // If the upstream does not answer, the record supplies the answer.
         upstream.fake.set_faults("query=status:502".parse().unwrap());
         let remembered = sidecar.status(Encoding::Json, &payout).await;
         assert_eq!(

@@ -1,4 +1,5 @@
-//! A thousand slow clients: who sends a byte a second, or nothing at all, is cut off in time; the others are served.
+//! A thousand slow clients: the sidecar cuts off those that send a byte a second or nothing at all, and serves the
+//! others.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
 use test_support::http::{exchange, request};
 
-/// A thousand connections need as many descriptors here, and in the sidecar, which inherits the limit.
+/// A thousand connections need that many descriptors here and in the sidecar, which inherits the limit.
 fn allow_many_descriptors() {
     let id = std::process::id().to_string();
     let raised = Command::new("prlimit")
@@ -19,7 +20,8 @@ fn allow_many_descriptors() {
     assert!(raised.unwrap().success(), "4096 file descriptors are needed");
 }
 
-/// Sends the beginning, then a byte a second where there is one, until the other side closes. Returns what was answered.
+/// Sends `beginning`, then the byte `then` once a second if given, until the other side closes. Returns what it
+/// answered.
 async fn dawdle(address: SocketAddr, beginning: Vec<u8>, then: Option<u8>) -> String {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut read, mut write) = stream.into_split();
@@ -57,12 +59,12 @@ async fn a_thousand_slow_clients_are_cut_off_and_the_others_are_served() {
         let whole = Payout::new(&format!("SLOW{n}")).body(Encoding::Json);
         let headers = [("Content-Type", "application/json")];
         let (beginning, then) = match n % 4 {
-            // A head without an end.
+            // A head that never ends.
             0 => (
                 b"POST /pay/sendApiRedPack HTTP/1.1\r\nHost: a\r\nX: ".to_vec(),
                 Some(b'x'),
             ),
-            // A body without an end, by length and in chunks.
+            // A body that never ends, with a length or in chunks.
             1 => {
                 let all = request("POST", "/pay/sendApiRedPack", &headers, whole.as_bytes());
                 (all[..all.len() - 100].to_vec(), Some(b' '))
@@ -76,7 +78,7 @@ async fn a_thousand_slow_clients_are_cut_off_and_the_others_are_served() {
                 );
                 ([chunk.as_bytes(), whole.as_bytes()].concat(), Some(b' '))
             }
-            // Asked once, and kept open.
+            // One request, then an idle connection.
             _ => (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), None),
         };
         tokio::spawn(dawdle(address, beginning, then))

@@ -1,6 +1,6 @@
-//! Requests that two readers could read differently, one by one: the bytes, what is answered, and what was seen behind.
-//! Every case is followed by another request on the same connection, which must never be part of the first, nor be made
-//! out of it. Source of the cases: RFC 9112, sections 2.2, 3.2, 5, 6 and 7; the ways in which servers have differed.
+//! Requests that two parsers could read differently: the bytes, the answer, and what the backend received. A second
+//! request follows each case on the same connection; it must never become part of the first, nor be made out of its
+//! body. The cases come from RFC 9112, sections 2.2, 3.2, 5, 6 and 7, and from known differences between servers.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
 
-/// What the backend saw: a line for each request, `POST /x [body]`, or `POST /x broke off`.
+/// What the backend received: a line for each request, `POST /x [body]`, or `POST /x broke off`.
 type Seen = Arc<Mutex<Vec<String>>>;
 
 async fn backend() -> (String, Seen) {
@@ -37,7 +37,7 @@ async fn backend() -> (String, Seen) {
     (address, seen)
 }
 
-/// Reads one request as strictly as can be: what could be read in two ways is marked.
+/// Reads one request as strictly as possible. Panics if it could be read in two ways.
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -92,34 +92,35 @@ async fn chunks(stream: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     }
 }
 
-/// What becomes of a case, and of the request that follows it.
+/// The result of a case, and of the request that follows it.
 #[derive(Clone, Copy, PartialEq)]
 enum Outcome {
-    /// Refused with this status for its head; nothing is seen of either.
+    /// Refused with this status for its head; the backend receives neither request.
     Refused(u16),
-    /// Served once, with this body; the connection ends, and nothing is seen of the other.
+    /// Served once, with this body. The connection ends; the backend does not receive the second request.
     Once(&'static str),
-    /// Served with this body, and the other one as well.
+    /// Served with this body, and the second request too.
     Both(&'static str),
-    /// The same on a path that is proxied, since it is legal; readers differ about it, so that the contract's paths refuse it
-    /// with 400.
+    /// Legal, so proxied paths serve it like `Both`. Parsers differ about it, so the contract's paths refuse it with
+    /// 400.
     Legal(&'static str),
-    /// Its head is good and its body is not: refused with 400, and the backend sees nothing, or something that breaks off.
+    /// Its head is good but its body is not: refused with 400. The backend receives nothing, or a request that breaks
+    /// off.
     Broken,
 }
 
 use Outcome::{Both, Broken, Legal, Once, Refused};
 
-/// `~` is the beginning of a plain POST, `{P}` the path, `{H}` another request that hides in the body, `{L}` its length.
+/// `~` is the start of a plain POST, `{P}` the path, `{H}` another request hidden in the body, `{L}` its length.
 const CASES: &[(&str, Outcome)] = &[
-    // Plain, for comparison.
+    // Well-formed requests, for comparison.
     ("~Content-Length: 3\r\n\r\nabc", Both("abc")),
     (
         "~Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         Both("abc"),
     ),
     ("~\r\n", Both("")),
-    // Both lengths.
+    // Content-Length and Transfer-Encoding together.
     (
         "~Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
         Refused(400),
@@ -132,13 +133,13 @@ const CASES: &[(&str, Outcome)] = &[
         "~Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         Refused(400),
     ),
-    // Doubled lengths.
+    // Several lengths.
     ("~Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", Refused(400)),
     ("~Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc", Refused(400)),
     ("~Content-Length: 0\r\ncontent-length: 3\r\n\r\nabc", Refused(400)),
     ("~Content-Length: 3, 3\r\n\r\nabc", Refused(400)),
     ("~Content-Length: 3,4\r\n\r\nabc", Refused(400)),
-    // Lengths that are none.
+    // Malformed lengths.
     ("~Content-Length: +3\r\n\r\nabc", Refused(400)),
     ("~Content-Length: -3\r\n\r\nabc", Refused(400)),
     ("~Content-Length: 0x3\r\n\r\nabc", Refused(400)),
@@ -149,7 +150,7 @@ const CASES: &[(&str, Outcome)] = &[
     ("~Content-Length : 3\r\n\r\nabc", Refused(400)),
     ("~Content-Length: 003\r\n\r\nabc", Both("abc")),
     ("~Content_Length: 3\r\nContent-Length: 3\r\n\r\nabc", Both("abc")),
-    // Codings.
+    // Transfer codings.
     ("~Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", Refused(400)),
     (
         "~Transfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc",
@@ -199,7 +200,7 @@ const CASES: &[(&str, Outcome)] = &[
         "POST {P} HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         Refused(400),
     ),
-    // Lines.
+    // Line endings and field lines.
     ("~X: a\r\n folded\r\n\r\n", Refused(400)),
     ("~X: a\r\n\tContent-Length: 3\r\n\r\nabc", Refused(400)),
     (
@@ -215,7 +216,7 @@ const CASES: &[(&str, Outcome)] = &[
     ("~X\r\n\r\n", Refused(400)),
     ("~X Y: a\r\n\r\n", Refused(400)),
     ("\r\n~\r\n", Both("")),
-    // Chunks.
+    // Chunk syntax.
     (
         "~Transfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n",
         Broken,
@@ -272,7 +273,7 @@ const CASES: &[(&str, Outcome)] = &[
         Legal("abc"),
     ),
     ("~Transfer-Encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n", Broken),
-    // Whom it is for.
+    // Target and Host.
     ("POST http://a{P} HTTP/1.1\r\nHost: a\r\n\r\n", Both("")),
     ("POST http://b{P} HTTP/1.1\r\nHost: a\r\n\r\n", Legal("")),
     ("POST http://a{P} HTTP/1.1\r\n\r\n", Refused(400)),
@@ -301,13 +302,13 @@ const CASES: &[(&str, Outcome)] = &[
     ),
 ];
 
-/// What waits for bytes that never come waits a second only.
+/// Short timeouts, since some cases wait for bytes that never come.
 const QUICK: &str = "[server]\nheader_timeout = \"1s\"\nbody_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
 
 /// Sends bytes, and reads the statuses of the answers until the sidecar closes.
 async fn statuses(sidecar: &Sidecar, bytes: &str) -> Vec<u16> {
     let mut stream = TcpStream::connect(sidecar.main).await.unwrap();
-    // A refusal may come, and the connection end, before everything is written.
+    // The sidecar may refuse and close before everything is written.
     let _written = stream.write_all(bytes.as_bytes()).await;
     let mut answers = Vec::new();
     let _ended = stream.read_to_end(&mut answers).await;
@@ -372,8 +373,8 @@ async fn each_case_on_a_path_that_is_proxied() {
     assert_eq!(all, expected);
 }
 
-/// The body is never a payout here, so a request that is served is told so in the contract's terms; the one that follows
-/// is a payout.
+/// The body here is never a payout, so the contract's path answers a served request with its own error. The request
+/// that follows is a payout.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_case_on_the_contracts_path() {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;

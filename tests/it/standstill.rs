@@ -1,5 +1,5 @@
-//! Exchanges that stand still: because of the backend, because of the caller, or in one direction only. Each ends, and its
-//! place in flight and its connection are free again.
+//! Stalled exchanges: because of the backend, because of the caller, or in one direction only. The sidecar ends each of
+//! them and frees its in-flight permit and its connection.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,7 +13,8 @@ use test_support::h2::{DATA, END_STREAM, RST_STREAM, connect, frame, head, prefa
 use test_support::http::{call, exchange, request};
 use test_support::until;
 
-/// A sidecar with one place in flight before a backend that plays a scene on each connection, after its request's head.
+/// Starts a sidecar with one in-flight permit. Its backend reads a request's head and then runs `play` on each
+/// connection.
 async fn before<F>(
     settings: &str,
     play: impl Fn(TcpStream) -> F + Clone + Send + 'static,
@@ -56,7 +57,7 @@ where
     (upstream, Sidecar::start_in(dir, &configuration, &[]).await)
 }
 
-/// No step takes longer, however busy the machine is.
+/// Fails if `step` takes longer than 30 s, which is enough for a busy machine.
 async fn within<F: Future>(what: &str, step: F) -> F::Output {
     match tokio::time::timeout(Duration::from_secs(30), step).await {
         Ok(done) => done,
@@ -64,14 +65,14 @@ async fn within<F: Future>(what: &str, step: F) -> F::Output {
     }
 }
 
-/// Waits until the one place is free: another request is answered by something other than 503.
+/// Waits until the one permit is free: the sidecar answers another request with anything but 503.
 async fn place_is_free(sidecar: &Sidecar) {
     until("the place is free", async || {
         let get = b"GET /probe HTTP/1.1\r\nHost: a\r\n\r\n";
         let mut stream = connect(sidecar.main, get).await.unwrap();
         let mut start = [0; 12];
         let read = tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut start)).await;
-        // It got through to a backend that does not answer, or was answered.
+        // Either the backend received the request and does not answer, or the sidecar answered.
         read.is_err() || (read.unwrap().is_ok() && !start.ends_with(b"503"))
     })
     .await;
@@ -83,12 +84,12 @@ async fn a_payout_whose_body_does_not_come_keeps_no_other_out() {
     let begun = b"POST /pay/sendApiRedPack HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{";
     let mut slow = connect(sidecar.main, begun).await.unwrap();
     let mut answer = String::new();
-    // Whenever it has got the only place, the next payout has it.
+    // The next payout takes the permit from a request whose body does not arrive.
     for number in 0.. {
         assert!(number < 300, "it keeps its place");
         let payout = Payout::new(&format!("S2n{number}"));
         let paid = within("an answer", sidecar.pay(Encoding::Json, &payout)).await;
-        // The slow one may have come between this payout's head and its body, and has its place then: the next one comes.
+        // The slow request may get the permit between this payout's head and its body. Then the next payout takes it.
         if paid.status == 503 {
             continue;
         }
@@ -119,7 +120,7 @@ async fn a_backend_that_never_answers_is_given_up() {
         sidecar.pay(Encoding::Json, &Payout::new("S1")).await.code(),
         "SUCCESS"
     );
-    // Its place is free again at once.
+    // The permit is free again at once.
     assert_eq!(call(sidecar.main, "GET", "/slow", &[], b"").await.status, 504);
 }
 
@@ -152,7 +153,7 @@ async fn an_answer_that_stops_is_broken_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_byte_begins_the_time_anew() {
     let (_upstream, sidecar) = before("backend.timeout", async |mut stream| {
-        // Takes its time over a request that comes slowly, and answers slowly: 3 s in all.
+        // The request and the answer both arrive slowly: 3 s in all.
         let mut body = [0; 10];
         stream.read_exact(&mut body).await?;
         stream
@@ -191,7 +192,7 @@ async fn event_streams_may_be_silent() {
         let head =
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n";
         stream.write_all(head.as_bytes()).await?;
-        // Four times as long as a backend may stand still.
+        // Four times the backend's timeout.
         tokio::time::sleep(Duration::from_secs(2)).await;
         stream.write_all(b"data: 1\n\n").await
     })
@@ -217,7 +218,7 @@ async fn a_caller_that_stops_in_its_upload_is_given_up() {
     place_is_free(&sidecar).await;
 }
 
-/// Uploads for ever, whatever comes back, over HTTP/1.1 or over HTTP/2, until the other side has had enough.
+/// Uploads without end, over HTTP/1.1 or HTTP/2, until the other side closes. Ignores the answer.
 async fn upload(address: SocketAddr, is_http2: bool) {
     if is_http2 {
         let bytes = [preface(1_000_000), head(1, "POST", "/up", 0)].concat();
@@ -248,7 +249,7 @@ async fn an_upload_that_goes_on_after_its_answer_is_cut_off() {
                     let mut rest = Vec::new();
                     let _read = stream.read_to_end(&mut rest).await;
                 } else {
-                    // One that takes nothing of it sees the end all the same.
+                    // A backend that does not read must still see the end.
                     while !stream
                         .ready(tokio::io::Interest::READABLE)
                         .await?

@@ -1,4 +1,4 @@
-//! What every store must do, tested the same way over each.
+//! What every store must do; `ledger.rs` runs these tests over each of them.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -60,7 +60,7 @@ fn claim(nonce: u64, mch_id: &str, no: &str, amount: i64, trade_record_id: i64, 
     )
 }
 
-/// When the orders of this process were claimed, by both clocks: a minute ago, so that each is due.
+/// When the orders of this process were claimed: a minute ago on both clocks, so that each is due.
 pub static BASE: LazyLock<Moment> = LazyLock::new(|| moment(SystemClock.now().0 - 60_000));
 
 pub fn moment(ms: i64) -> Moment {
@@ -137,7 +137,7 @@ fn is_done(replaced: &Replaced) -> bool {
     matches!(replaced, Replaced::Done)
 }
 
-/// Runs everything over an empty store.
+/// Runs the whole suite over an empty store.
 pub async fn run(ledger: &dyn Ledger) {
     ledger.ready().await.unwrap();
     writes_follow_versions(ledger).await;
@@ -163,7 +163,7 @@ async fn writes_follow_versions(ledger: &dyn Ledger) {
         Inserted::Exists(found) => assert_eq!(*found, first),
         other => panic!("{other:?}"),
     }
-    // A claim of another replica that was never written has the same number, and must not touch this one.
+    // Another replica's claim that was never written has the same version number. It must not change this one.
     let mut never_written = first.clone();
     never_written.version.nonce += 1;
     assert!(matches!(
@@ -235,7 +235,8 @@ async fn limits_are_charged_with_the_claim(ledger: &dyn Ledger) {
         "exactly the limit"
     );
     assert_eq!(used(SUM).await, 100);
-    // A refusal gives back; a claim of it again is charged again, and refused where there is no room any more.
+    // A refusal returns the charges. A new claim of the order charges them again, and fails if the limit has no room
+    // left.
     let given_back = refused(&first);
     assert!(is_done(&ledger.replace(&first, &given_back).await.unwrap()));
     assert!(
@@ -441,7 +442,7 @@ async fn limits_hold_in_a_race(ledger: &dyn Ledger) {
     }
 }
 
-/// Random writes, whatever their order, against a map.
+/// Compares random writes, in random order, with a map.
 async fn a_plain_model_agrees(ledger: &dyn Ledger) {
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
     let mut random = move |below: usize| {

@@ -1,5 +1,6 @@
-//! Wall clocks that are wrong, disagree and step under running sidecars: nothing is paid twice, forgotten, called refused, or
-//! left waiting for a clock. Only the wall clock is shifted, for one process at a time; timers run as they do.
+//! Wall clocks that are wrong, disagree or step while sidecars run: the sidecars pay nothing twice, forget nothing,
+//! call nothing refused that may be paid, and wait for no clock. Each test shifts the wall clock of single processes;
+//! timers keep running normally.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use test_support::until;
 
 const LIBRARY: &str = "libfaketimeMT.so.1";
 
-/// The wall clock of the processes that are started with it: the machine's, so much ahead or behind.
+/// A wall clock for the processes started with it: the machine's time plus an offset.
 struct WallClock {
     dir: TempDir,
     library: String,
@@ -44,14 +45,14 @@ impl WallClock {
         clock
     }
 
-    /// From now on the clock is off by so much: `+2h`, `-401d`, `+0`.
+    /// Sets the clock's offset from now on: `+2h`, `-401d`, `+0`.
     fn step_to(&self, offset: &str) {
         let beside = self.dir.path().join("next");
         std::fs::write(&beside, format!("{offset}\n")).unwrap();
         std::fs::rename(beside, self.dir.path().join("offset")).unwrap();
     }
 
-    /// Starts a sidecar, or starts it again, with this clock.
+    /// Starts or restarts a sidecar with this clock.
     async fn launch(&self, sidecar: &mut Sidecar) {
         self.with_environment(async |environment| sidecar.launch(environment).await)
             .await;
@@ -71,9 +72,9 @@ impl WallClock {
         let environment = [
             ("LD_PRELOAD", self.library.as_str()),
             ("FAKETIME_TIMESTAMP_FILE", &offset),
-            // A step is seen at once.
+            // The process sees a step at once.
             ("FAKETIME_NO_CACHE", "1"),
-            // Timers go on as they do when somebody sets a machine's clock.
+            // The monotonic clock stays right, as when someone sets a machine's clock.
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ];
         run(&environment).await
@@ -113,7 +114,7 @@ fn redis_with_a_user() -> Redis {
 
 const PAYS_EACH_CALL: To = To::Handler { idempotent: false };
 
-/// Time-outs of a second; "no such order" is believed after 3 s, by when the stub has done everything that it does late.
+/// Timeouts of one second. `not_found_after` is 3 s, longer than anything the fake does late.
 fn impatient(upstream: &Upstream) -> String {
     let spans = "timeout = \"1s\"\nnot_found_after = \"3s\"\n";
     upstream
@@ -128,7 +129,7 @@ fn impatient(upstream: &Upstream) -> String {
         )
 }
 
-/// What all of these tests rely on: the process's wall clock is off, steps at once, and its timers know nothing of it.
+/// What all of these tests rely on: the process's wall clock is off and steps at once, and its timers do not notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_is_off_and_timers_are_not() {
     let upstream = Upstream::start(PAYS_EACH_CALL).await;
@@ -148,7 +149,7 @@ async fn a_clock_is_off_and_timers_are_not() {
     clock.step_to("+10h");
     assert_eq!(code(&sidecar, "A2").await, "SUCCESS");
     assert_eq!(created("A2").await, -9);
-    // Of an attempt of up to 3 s, one second passes, and two hours on the wall.
+    // One second passes during an attempt of up to 3 s, and two hours pass on the wall clock.
     faults(&upstream, "pay=delay:1s");
     let begun = Instant::now();
     let attempt = async {
@@ -164,8 +165,8 @@ async fn a_clock_is_off_and_timers_are_not() {
     assert!(took >= Duration::from_secs(1), "{took:?}");
 }
 
-/// Two replicas whose clocks are so far apart, and step as they are told, between callers who repeat at both and a handler that
-/// pays on each call and often answers late or not at all.
+/// Runs two replicas with these clock offsets, which then step by `steps`. Callers repeat orders at both, and the
+/// handler pays on each call and often answers late or never.
 async fn two_replicas(tag: &'static str, offsets: [&str; 2], steps: &[&str], seed: u64) {
     let redis = redis_with_a_user();
     let upstream = Arc::new(Upstream::start(PAYS_EACH_CALL).await);
@@ -196,19 +197,19 @@ async fn two_replicas(tag: &'static str, offsets: [&str; 2], steps: &[&str], see
     load.judge(&upstream, replicas[0].admin, &["NOT_FOUND"]).await;
 }
 
-/// Leases and "no such order" that go by clocks which disagree by minutes.
+/// Guards against leases and `not_found_after` that compare clocks minutes apart.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_whose_clocks_are_five_minutes_apart_pay_each_order_once() {
     two_replicas("CM", ["+0", "+5m"], &[], 1).await;
 }
 
-/// Leases and "no such order" that go by clocks which disagree by hours.
+/// Guards against leases and `not_found_after` that compare clocks hours apart.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_whose_clocks_are_two_hours_apart_pay_each_order_once() {
     two_replicas("CH", ["-2h", "+0"], &[], 2).await;
 }
 
-/// Leases and "no such order" that go by clocks which all step at once, forwards and back.
+/// Guards against leases and `not_found_after` that break when all clocks step at once, forwards and back.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_whose_clocks_step_two_hours_together_pay_each_order_once() {
     two_replicas("CS", ["+0", "+0"], &["+2h", "+4h", "+2h", "+0"], 3).await;
@@ -216,7 +217,8 @@ async fn two_replicas_whose_clocks_step_two_hours_together_pay_each_order_once()
 
 const PAID: [&str; 3] = ["A1", "A2", "A3"];
 
-/// A sidecar with a clock of its own and an embedded ledger, on which orders are paid by a handler that pays on each call.
+/// Starts a sidecar with its own clock and an embedded ledger, and pays orders through a handler that pays on each
+/// call.
 async fn with_paid_orders(offset: &str) -> (Upstream, WallClock, Sidecar) {
     let upstream = Upstream::start(PAYS_EACH_CALL).await;
     let dir = tempfile::tempdir().unwrap();
@@ -229,8 +231,8 @@ async fn with_paid_orders(offset: &str) -> (Upstream, WallClock, Sidecar) {
     (upstream, clock, sidecar)
 }
 
-/// What is too old is removed in the background and with other orders' writes, within seconds of its time: it must stay for
-/// longer than that.
+/// Checks for 4 s that no order is forgotten. The sidecar removes expired records in the background and with other
+/// orders' writes, within seconds.
 async fn all_stay(upstream: &Upstream, sidecar: &Sidecar) {
     let begun = Instant::now();
     let mut others = 0;
@@ -247,7 +249,8 @@ async fn all_stay(upstream: &Upstream, sidecar: &Sidecar) {
     }
 }
 
-/// Retention by the wall clock: what was paid while it was far behind is forgotten when it is set right.
+/// Guards against retention by the wall clock: orders paid while the clock was far behind would expire when it is set
+/// right.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_right_by_more_than_the_retention_forgets_nothing() {
     let (upstream, clock, sidecar) = with_paid_orders("-401d").await;
@@ -255,7 +258,7 @@ async fn a_clock_that_is_set_right_by_more_than_the_retention_forgets_nothing() 
     all_stay(&upstream, &sidecar).await;
 }
 
-/// Retention by the wall clock: one start with a clock that is far ahead erases every settled order.
+/// Guards against retention by the wall clock: one start with a clock far ahead would erase every settled order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_a_clock_that_is_ahead_by_more_than_the_retention_forgets_nothing() {
     let (upstream, clock, mut sidecar) = with_paid_orders("+0").await;
@@ -267,7 +270,8 @@ async fn a_start_with_a_clock_that_is_ahead_by_more_than_the_retention_forgets_n
     }
 }
 
-/// A step of the clock during an attempt that lapses the process's own lease: the caller is told that nothing was paid.
+/// Guards against a clock step that ends the process's own lease during an attempt: a status call would then report
+/// that nothing was paid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_during_an_attempt_makes_no_status_call_deny_it() {
     for (to, step) in [
@@ -309,7 +313,8 @@ async fn a_step_during_an_attempt_makes_no_status_call_deny_it() {
     }
 }
 
-/// "No such order" about an order older than WeChat's queries reach back: WeChat has forgotten it, and may have paid it.
+/// WeChat answers "no such order" for an order older than its query window. It has forgotten the order and may have
+/// paid it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_wechat_has_forgotten_is_not_called_refused() {
     let upstream = Upstream::start(To::Redpack).await;
@@ -323,7 +328,7 @@ async fn what_wechat_has_forgotten_is_not_called_refused() {
     let asked = || upstream.fake.look(|books| books.times_asked("gethbinfo", "A1"));
     faults(&upstream, "query=error:NOT_FOUND");
     sidecar.logged("near the end of WeChat's query window").await;
-    // Longer than "no such order" must be heard to be believed, with somebody asking all along.
+    // Longer than `not_found_after`, with a status call every 500 ms.
     let (begun, asked_before) = (Instant::now(), asked());
     while begun.elapsed() < Duration::from_secs(6) {
         let told = told(&sidecar, "A1").await;
@@ -334,7 +339,8 @@ async fn what_wechat_has_forgotten_is_not_called_refused() {
     assert!(asked() >= asked_before + 3, "the status calls asked");
 }
 
-/// A window that counts from an order's first claim: sent again on day 31 with its answer lost, it is never asked about.
+/// Guards against a query window counted from the first claim: an order sent again on day 31, with its answer lost,
+/// would never be queried.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_sent_again_after_a_month_is_asked_about() {
     let upstream = Upstream::start(To::Redpack).await;
@@ -355,7 +361,8 @@ async fn what_is_sent_again_after_a_month_is_asked_about() {
     assert_eq!(upstream.fake.books().times_paid("A1"), 1);
 }
 
-/// WeChat's window applied to a handler, which forgets nothing: its unknown order is not asked about any more.
+/// Guards against applying WeChat's query window to a handler, which has none: its unknown order would no longer be
+/// queried.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handlers_order_is_asked_about_after_a_month() {
     let upstream = Upstream::start(PAYS_EACH_CALL).await;
@@ -374,7 +381,7 @@ async fn a_handlers_order_is_asked_about_after_a_month() {
     assert_eq!(upstream.times_sent("A1"), 1);
 }
 
-/// A pause that is counted from another replica's clock: the repeat of an order waits until its own clock has caught up.
+/// Guards against a pause measured on another replica's clock: a repeat would wait until its own clock catches up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_waits_for_no_other_replicas_clock() {
     let redis = redis_with_a_user();
@@ -397,7 +404,8 @@ async fn a_repeat_waits_for_no_other_replicas_clock() {
     }
 }
 
-/// A lease that ends by the wall clock: after a step back and a kill nobody asks about the order until that hour.
+/// Guards against a lease that ends by the wall clock: after a step back and a kill, the order would not be queried
+/// before that hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_step_back_and_a_kill_orders_settle() {
     let redis = redis_with_a_user();

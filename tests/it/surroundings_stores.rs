@@ -1,5 +1,5 @@
-//! Stores that forget, refuse to be written or are in part away under running sidecars, with the upstream's books as the judge:
-//! nothing is paid twice, and nothing is told of what may be lost.
+//! Stores that lose data, refuse writes or are partly unavailable while sidecars run: compared with the upstream's
+//! books, no order is paid twice, and no caller is told anything about an order whose record may be lost.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use test_support::http::call;
 use test_support::redis::{Cluster, Redis};
 use test_support::until;
 
-/// It pays on each call: only the ledger keeps it from paying twice.
+/// A handler that pays on each call: only the ledger prevents a second payment.
 const PAYS_EACH_CALL: To = To::Handler { idempotent: false };
 
-/// User ids in a file, so that they are known whatever the Redis of the ledger forgets.
+/// Keeps the user ids in a file, so that they survive whatever the ledger's Redis loses.
 fn ledger_in_redis(dir: &TempDir, url: &str, create: bool) -> String {
     let stores = embedded(dir);
     let (identity, _file) = stores.split_once("[ledger]").unwrap();
@@ -41,14 +41,14 @@ fn order(mch_id: &str, order_no: &str) -> Payout {
     }
 }
 
-/// What each of these orders is told, all asked at once.
+/// Sends all orders at once, and returns the code of each.
 async fn codes(sidecar: &Sidecar, orders: &[Payout]) -> Vec<String> {
     let asked = orders.iter().map(|order| sidecar.pay(Encoding::Json, order));
     let answers = futures_util::future::join_all(asked).await;
     answers.iter().map(|answer| answer.code()).collect()
 }
 
-/// Whether an order is on record with this state.
+/// Whether an order is recorded with this state.
 async fn is_shown(sidecar: &Sidecar, order: &Payout, state: &str) -> bool {
     let path = format!("/api/payouts/{}/{}", order.mch_id, order.order_no);
     let shown = call(sidecar.admin, "GET", &path, &[], b"").await;
@@ -71,7 +71,7 @@ fn paid_once(upstream: &Upstream, orders: &[Payout], when: &str) {
     assert_eq!(twice, [""; 0], "not paid once, {when}");
 }
 
-/// Repeats are sent nowhere and told that nobody knows; status calls deny nothing.
+/// Checks that the sidecar sends no repeat, answers `SYSTEMERROR`, and denies nothing in status answers.
 async fn nothing_is_told(sidecar: &Sidecar, upstream: &Upstream, orders: &[Payout], when: &str) {
     let told = codes(sidecar, orders).await;
     paid_once(upstream, orders, when);
@@ -86,7 +86,8 @@ fn twenty() -> Vec<Payout> {
     (0..20).map(|n| Payout::new(&format!("A{n}"))).collect()
 }
 
-/// A Redis that has forgotten everything is noticed by a loop, seconds later: until then repeats are paid again.
+/// Guards against noticing an emptied Redis only in a periodic check, seconds later: until then repeats would be paid
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_was_flushed_pays_no_repeat() {
     let redis = Redis::start();
@@ -105,7 +106,7 @@ async fn a_redis_that_was_flushed_pays_no_repeat() {
     );
 }
 
-/// The same by a restart without its data.
+/// The same after a restart of Redis without its data.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_restarts_without_its_data_pays_no_repeat() {
     let mut redis = Redis::start_with(&[], None);
@@ -115,7 +116,7 @@ async fn a_redis_that_restarts_without_its_data_pays_no_repeat() {
     all_are_paid(&sidecar, &orders).await;
     redis.kill();
     redis.restart();
-    // Until a look at it says what became of it, and once more.
+    // Checks until the sidecar has noticed the loss, and once more afterwards.
     until("it is noticed", async || {
         nothing_is_told(&sidecar, &upstream, &orders, "while it comes back").await;
         let ready = call(sidecar.admin, "GET", "/readyz?stores", &[], b"").await;
@@ -125,7 +126,8 @@ async fn a_redis_that_restarts_without_its_data_pays_no_repeat() {
     nothing_is_told(&sidecar, &upstream, &orders, "when it was noticed").await;
 }
 
-/// A replica that starts on the emptied store takes it for a new ledger and pays, while its neighbours refuse.
+/// Guards against a replica that starts on the emptied store and creates a new ledger: it would pay while the other
+/// replica refuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_starts_on_a_flushed_redis_pays_no_repeat() {
     let redis = Redis::start();
@@ -145,13 +147,14 @@ async fn a_replica_that_starts_on_a_flushed_redis_pays_no_repeat() {
     ] {
         nothing_is_told(sidecar, &upstream, &orders, which).await;
     }
-    // A restart is no decision.
+    // A restart does not accept the loss.
     first.kill();
     first.launch(&[]).await;
     nothing_is_told(&first, &upstream, &orders, "after a restart").await;
 }
 
-/// The mapping of user ids is lost with the ledger: the repeat of a paid order is told that its user has no openid.
+/// The user ids are lost together with the ledger. The repeat of a paid order must not be told that its user has no
+/// openid.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_lost_with_its_user_ids_is_not_told_openid_error() {
     let redis = Redis::start();
@@ -166,7 +169,8 @@ async fn what_is_lost_with_its_user_ids_is_not_told_openid_error() {
     nothing_is_told(&sidecar, &upstream, &orders, "when it was noticed").await;
 }
 
-/// A script that Redis stops half way: its order is pending for ever, in no list, and the user's limit is used up.
+/// Guards against a script that Redis stops half way: the order would stay pending forever, in no list, and use up the
+/// user's limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_redis_forbids_leaves_no_order_and_no_charge_behind() {
     for command in ["zadd", "pexpire"] {
@@ -229,13 +233,13 @@ impl Thirty {
         }
     }
 
-    /// An order of each merchant.
+    /// One order for each merchant.
     fn orders(&self) -> Vec<Payout> {
         let of = |mch_id: &String| order(mch_id, &format!("A{mch_id}"));
         self.merchants.iter().map(of).collect()
     }
 
-    /// A node with merchants' orders, and without what there is once for all of them; and which merchants those are.
+    /// A node that holds merchants' orders but none of the ledger's common keys, and those merchants.
     fn node_of_merchants_only(&self) -> (usize, BTreeSet<String>) {
         let keys = |node: &Redis| node.cli(&["KEYS", "payout:*"]);
         let has_marks = |keys: &str| keys.lines().any(|key| !key.contains('{'));
@@ -254,7 +258,8 @@ impl Thirty {
     }
 }
 
-/// The mark that says whether a Cluster has forgotten lies in one slot: another master that comes back empty is not noticed.
+/// Guards against a single marker for the whole Cluster: it lies in one slot, so that the loss of another master would
+/// go unnoticed.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_flushed_master_of_a_cluster_pays_no_repeat() {
     let thirty = Thirty::start();
@@ -280,7 +285,7 @@ async fn one_flushed_master_of_a_cluster_pays_no_repeat() {
     paid_once(&upstream, &kept, "of those that were kept");
 }
 
-/// A node that dies in the middle of a slot's migration takes a part of one merchant's orders with it, and nobody notices.
+/// A node dies in the middle of a slot's migration, and some of a merchant's orders with it. The sidecar must notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_was_migrated_half_pays_no_repeat() {
     let mut thirty = Thirty::start();
@@ -311,7 +316,7 @@ async fn a_slot_that_was_migrated_half_pays_no_repeat() {
         assert_eq!(moved, "OK", "{key}");
     }
     thirty.cluster.nodes[source].kill();
-    // What an operator does then: the slot goes to where a part of it is already.
+    // The operator assigns the slot to the node that already has a part of it.
     for at in [target, (source + 2) % 3] {
         let assigned = thirty.cluster.nodes[at].cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &ids[1]]);
         assert_eq!(assigned, "OK");
@@ -327,7 +332,7 @@ async fn a_slot_that_was_migrated_half_pays_no_repeat() {
     paid_once(&upstream, &kept, "of those that were moved");
 }
 
-/// One Cluster master that is away ends every look for orders that are due, those of all other merchants too.
+/// Guards against one unavailable Cluster master that stops the search for due orders of all merchants.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_one_master_away_the_others_orders_settle() {
     let mut thirty = Thirty::start();
@@ -339,7 +344,7 @@ async fn with_one_master_away_the_others_orders_settle() {
     let orders = thirty.orders();
     for order in &orders {
         assert_eq!(sidecar.pay(Encoding::Json, order).await.code(), "SYSTEMERROR");
-        // An upstream that only fails would not be asked for a while.
+        // The fake pays these other orders: the circuit breaker would open on an upstream that only fails.
         let other = Payout {
             order_no: format!("B{}", order.order_no),
             ..order.clone()
@@ -366,8 +371,8 @@ async fn with_one_master_away_the_others_orders_settle() {
     paid_once(&upstream, &orders, "in the end");
 }
 
-/// An embedded file that is deleted under a running process: it goes on in what nobody finds again, and its restart makes a
-/// new ledger that knows no order.
+/// The embedded file is deleted under a running process. The process must not go on writing to the deleted file, and
+/// its restart must not create a new ledger without the orders.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_file_was_deleted_and_a_restart_no_repeat_is_paid() {
     let upstream = Upstream::start(PAYS_EACH_CALL).await;
@@ -376,7 +381,7 @@ async fn after_the_file_was_deleted_and_a_restart_no_repeat_is_paid() {
     let mut sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
     let orders = twenty();
     all_are_paid(&sidecar, &orders).await;
-    // From here on nobody may make a ledger: this one is there.
+    // From here on the configuration does not allow a new ledger.
     let config = sidecar.dir.path().join("config.toml");
     std::fs::write(&config, configuration.replace("create = true", "create = false")).unwrap();
     std::fs::remove_file(sidecar.dir.path().join("payouts.redb")).unwrap();

@@ -1,4 +1,4 @@
-//! A request's id and trace: on the call to the handler, in the answer, in every log line of it.
+//! A request's id and trace: in the call to the handler, in the answer, and in every log line of the request.
 
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
 use test_support::http::call;
@@ -53,7 +53,7 @@ async fn an_id_and_a_trace_go_along_with_a_payout() {
         assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
     }
 
-    // One that brings neither gets both; what no header may hold is replaced.
+    // A request with neither gets both. The sidecar replaces values that a header must not contain.
     let long = "x".repeat(300);
     let answer = call(
         sidecar.main,

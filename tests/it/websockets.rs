@@ -1,4 +1,5 @@
-//! WebSockets when the process is asked to stop: both ends are told so between two frames, and have time to close.
+//! WebSockets during shutdown: the sidecar sends both peers a close frame between two frames, and gives them time to
+//! close.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,7 +36,7 @@ async fn both_ends_are_told_that_it_goes_away() {
         let (stream, _) = listener.accept().await.unwrap();
         let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
         let mut codes = Vec::new();
-        // tungstenite answers a close frame by itself.
+        // tungstenite answers a close frame itself.
         while let Some(message) = socket.next().await {
             match message {
                 Ok(message) if message.is_text() => socket.send(message).await.unwrap(),
@@ -56,7 +57,7 @@ async fn both_ends_are_told_that_it_goes_away() {
     );
     assert!(socket.next().await.is_none(), "a clean end");
     assert_eq!(backend.await.unwrap(), [CloseCode::Away]);
-    // It does not wait for the drain's end when all have closed.
+    // The sidecar exits once all have closed, without waiting for the end of the drain.
     assert_eq!(sidecar.ended().await, Some(0));
 }
 
@@ -80,12 +81,12 @@ async fn a_frame_that_has_begun_is_finished_first() {
         .await
         .unwrap();
     upgraded(&mut caller).await;
-    // Half of a frame is on its way to the caller when the end comes.
+    // Half of a frame has reached the caller when the shutdown begins.
     backend.write_all(b"\x81\x05he").await.unwrap();
     let mut half = [0; 4];
     caller.read_exact(&mut half).await.unwrap();
     sidecar.signal("TERM");
-    // The backend, to which nothing is on its way, is told at once, masked.
+    // The backend has no frame in progress; it gets its masked close frame at once.
     let mut close = [0; 8];
     backend.read_exact(&mut close).await.unwrap();
     assert_eq!(close[..2], [0x88, 0x82]);

@@ -249,7 +249,7 @@ fn client_names_are_names_and_belong_to_a_client_ca() {
 
 /// A complete example of the file; the test supplies its secrets.
 #[test]
-fn the_specifications_example_is_valid() {
+fn the_documented_example_is_valid() {
     let dir = tempfile::tempdir().unwrap();
     let secrets = dir.path().join("secrets");
     let merchant = secrets.join("1900000109");
@@ -259,7 +259,7 @@ fn the_specifications_example_is_valid() {
     let made = made();
     std::fs::write(merchant.join("apiclient_cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(merchant.join("apiclient_key.pem"), made.key.serialize_pem()).unwrap();
-    let text = include_str!("../../../tests/config/specification.toml");
+    let text = include_str!("../../../tests/config/example.toml");
     let config = load_in(dir.path(), text, &[("SIGN_KEY", "k")]).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.warnings, Vec::<String>::new());
     assert_eq!(config.merchants.len(), 2);

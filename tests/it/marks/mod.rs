@@ -1,5 +1,6 @@
-//! Secrets are marked, everything that the program can be made to say is collected, and no mark is in it: the log at its
-//! most talkative, answers, metrics, exported spans, the API, the commands, and complaints about configurations.
+//! Marks every secret, collects everything that the program can be made to output, and checks that no mark is in it:
+//! the log at its most verbose level, answers, metrics, exported spans, the API, commands, and error messages about
+//! configurations. `world.rs` sets everything up.
 
 mod world;
 
@@ -20,7 +21,7 @@ use self::world::{
     WRONG, World, wrong_configurations,
 };
 
-/// Everything that was said so far, and by what.
+/// All output so far, each with its source.
 #[derive(Default)]
 struct Said(Vec<(String, String)>);
 
@@ -30,7 +31,7 @@ impl Said {
         self.0.push((what.to_owned(), text));
     }
 
-    /// A command's output, and how it ended.
+    /// Records a command's output, and returns its exit code.
     fn command(&mut self, command: &mut Command) -> Option<i32> {
         let output = command.output().unwrap();
         let said = [output.stdout, output.stderr].concat();
@@ -40,7 +41,7 @@ impl Said {
     }
 }
 
-/// The request's body, signed as the door asks for it.
+/// Signs the request's body as the access rules demand.
 fn signed(encoding: Encoding, body: &str) -> String {
     let mut fields: Fields<'static> = serde_json::from_str(body).unwrap();
     let sign = sign_md5(&fields, &Secret::new(SIGN_KEY.to_owned()));
@@ -73,7 +74,7 @@ async fn pay(said: &mut Said, sidecar: &Sidecar, encoding: Encoding, payout: &Pa
     ask(said, sidecar, "/pay/sendApiRedPack", encoding, &body).await
 }
 
-/// Every kind of payout and of failure, and the status of each.
+/// Sends every kind of payout and failure, and asks for the status of each.
 async fn payouts(world: &World, sidecar: &Sidecar, said: &mut Said) {
     let faults = "pay/REF=error:NOTENOUGH;pay/SYS=error-after:SYSTEMERROR;pay/CUT=reset-after;pay/BAD=garbage-after;pay/HALF=truncate-after;pay/HANG=hang-after;query=status:502";
     world.fake.set_faults(faults.parse().unwrap());
@@ -113,7 +114,7 @@ async fn payouts(world: &World, sidecar: &Sidecar, said: &mut Said) {
             let body = signed(encoding, &body);
             ask(said, sidecar, "/pay/getApiRedPacketStatus", encoding, &body).await;
         }
-        // Credentials that are none, in every way.
+        // Every kind of malformed credentials.
         for (order_no, key, cert, api_key) in [
             ("N1", WRONG, world.sent_cert.as_str(), API_KEY_SENT),
             ("N2", world.sent_key.as_str(), WRONG, API_KEY_SENT),
@@ -135,7 +136,7 @@ async fn payouts(world: &World, sidecar: &Sidecar, said: &mut Said) {
     }
 }
 
-/// Requests that nobody should send.
+/// Requests that no correct client sends.
 async fn malformed(world: &World, sidecar: &Sidecar, said: &mut Said) {
     let good = signed(Encoding::Json, &payout(MERCHANT, "MAL1").body(Encoding::Json));
     let secret = format!("\"apiSecretKey\":\"{API_KEY_SENT}\"");
@@ -205,7 +206,7 @@ async fn malformed(world: &World, sidecar: &Sidecar, said: &mut Said) {
             said.answer(&bytes, &answer);
         }
     }
-    // HTTP/2's own library says a lot at this level.
+    // The HTTP/2 library logs a lot at this level.
     let stream = tokio::net::TcpStream::connect(sidecar.main).await.unwrap();
     let two = [CALLER, WRONG].map(|token| {
         let body = signed(Encoding::Json, &payout(MERCHANT, "H2MARK").body(Encoding::Json));
@@ -227,7 +228,7 @@ async fn malformed(world: &World, sidecar: &Sidecar, said: &mut Said) {
     for answer in answers {
         said.0.push(("HTTP/2".into(), format!("{answer:?}")));
     }
-    // A notification that is right, and some that are not.
+    // A valid notification, and several that are not.
     assert_eq!(world.fake.notify("OKBJson", "").await, Ok(204));
     for how in ["signature", "serial", "body", "key", "number", "amount"] {
         let answered = world.fake.notify("OKBJson", how).await;
@@ -235,7 +236,7 @@ async fn malformed(world: &World, sidecar: &Sidecar, said: &mut Said) {
     }
 }
 
-/// What operators see.
+/// Collects what operators see.
 async fn operators(sidecar: &Sidecar, said: &mut Said) {
     let own = format!("Bearer {ADMIN}");
     let wrong = format!("Bearer {WRONG}");
@@ -356,7 +357,7 @@ async fn no_secret_is_in_anything_that_is_said() {
         command.env(format!("PAYOUT_SIDECAR__{name}"), format!("[\"{WRONG}"));
         assert_eq!(said.command(&mut command), Some(2), "{name}");
     }
-    // A reload that is refused says why in the log.
+    // A refused reload logs its reason.
     let config = sidecar.dir.path().join("config.toml");
     let kept = std::fs::read_to_string(&config).unwrap();
     std::fs::write(
@@ -367,7 +368,7 @@ async fn no_secret_is_in_anything_that_is_said() {
     sidecar.signal("HUP");
     sidecar.logged("config.toml has 1 mistake").await;
 
-    // Its end exports what is left.
+    // The shutdown exports the remaining spans.
     sidecar.signal("TERM");
     assert_eq!(sidecar.ended().await, Some(0));
     let exports = world.collector.exports();

@@ -1,5 +1,5 @@
-//! A world whose every secret is marked: the configuration, the keys behind it, and configurations with mistakes right
-//! where the secrets are.
+//! The set-up of `marks`: a configuration and keys in which every secret is marked, and configurations with mistakes
+//! next to the secrets.
 
 use fake_wechat::{APIV3_KEY, FakeWechat, Options, PUBLIC_KEY_ID};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
@@ -41,7 +41,7 @@ fn p12(cert: &str, key: &str) -> Vec<u8> {
     store.writer(HAS_P12).write().unwrap()
 }
 
-/// The lines of a key between its first and its last one.
+/// The lines of a PEM key without its first and last one.
 fn lines_of(pem: &str) -> Vec<String> {
     let lines: Vec<&str> = pem.trim().lines().collect();
     lines[1..lines.len() - 1]
@@ -127,7 +127,7 @@ impl World {
         )
     }
 
-    /// What must be nowhere.
+    /// The texts that must not appear in any output.
     pub fn marks(&self) -> Vec<String> {
         let named = [
             ADMIN,
@@ -154,7 +154,7 @@ impl World {
     }
 }
 
-/// Mistakes right where the secrets are.
+/// Configurations with mistakes next to the secrets.
 pub fn wrong_configurations(world: &World, good: &str) -> Vec<String> {
     let instead = |from: &str, to: &str| {
         assert!(good.contains(from), "{from}");

@@ -1,10 +1,10 @@
-//! Targets that some router takes for one of the contract's two calls: the ones that were seen to pay, and some thousands made
-//! from what they do, alone and mixed. The mixture is the same in every run.
+//! Targets that some router takes for one of the contract's two calls: those seen to pay, and some thousands built from
+//! the same tricks, alone and combined. The combinations are the same in every run.
 
 use std::collections::BTreeSet;
 use test_support::rng::Rng;
 
-/// Each was paid past the ledger by some router, or is near one that was.
+/// Some router paid each of these past the ledger, or one very similar.
 pub const SEEN: [&str; 33] = [
     "//x/pay/sendApiRedPack",
     "//x/pay/getApiRedPacketStatus",
@@ -73,7 +73,7 @@ const AFTER: [&str; 24] = [
     ";x=1", ";", "%20", "%09", "%00", "%00.png", "%80", "s", "\\", "%5c..",
 ];
 
-/// What routers drop from between two letters.
+/// What some routers drop between two letters.
 const DROPPED: [&str; 14] = [
     "%00",
     "%80",
@@ -180,7 +180,7 @@ pub fn spellings() -> Vec<String> {
         }
     }
     for call in CALLS {
-        // These are the calls themselves, and are answered as such.
+        // These are the calls themselves, and the sidecar answers them.
         all.retain(|target| target.split(['?', '#']).next() != Some(call));
     }
     all.into_iter().collect()

@@ -1,7 +1,7 @@
-//! Callers under load, and the judge who compares what they were told with the upstream's books and the ledger.
+//! Callers under load, and a judge that compares what they were told with the upstream's books and the ledger.
 //!
-//! What is sent follows from a seed; when it meets which fault does not, since processes are real. So the judge asks only
-//! for what must hold whenever anything happens.
+//! The seed determines what callers send, but not which request meets which fault, since the processes are real. So the
+//! judge checks only what must hold in every run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,35 +19,35 @@ use test_support::until;
 
 const CALLERS: u64 = 12;
 
-/// One call's story.
+/// What one call observed.
 #[derive(Clone, Debug)]
 struct Told {
-    /// `SUCCESS` or an error code; `None` where no answer came.
+    /// `SUCCESS` or an error code; `None` if no answer came.
     code: Option<String>,
-    /// The answer says that nothing was sent.
+    /// The answer says that the sidecar sent nothing.
     not_sent: bool,
-    /// What the upstream had seen of the order when the call began, and when the answer came.
+    /// What the upstream had seen of the order when the call began, and when its answer came.
     before: Seen,
     after: Seen,
-    /// No other call for this order was under way meanwhile.
+    /// No other call for this order overlapped this one.
     alone: bool,
 }
 
-/// How often the upstream was asked to pay an order, and paid it.
+/// How often the upstream was asked to pay an order, and how often it paid it.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     asked: usize,
     paid: usize,
 }
 
-/// The story of an order.
+/// The calls for one order: how many have begun, and what each ended call was told.
 #[derive(Clone, Default)]
 struct Story {
     begun: usize,
     told: Vec<Told>,
 }
 
-/// Orders, and what was told of each, by whichever caller.
+/// The orders of one test, and what callers were told about each.
 pub struct Load {
     tag: &'static str,
     paying_call: &'static str,
@@ -68,14 +68,15 @@ impl Load {
         })
     }
 
-    /// Callers who send new orders and repeats to any of `sidecars`, until [`Callers::stop`].
+    /// Starts callers that send new orders and repeats to `sidecars` at random, until [`Callers::stop`].
     pub fn begin(self: &Arc<Self>, upstream: &Arc<Upstream>, sidecars: &[SocketAddr], seed: u64) -> Callers {
         let callers = (0..CALLERS).map(|n| {
             let mut rng = Rng::new(seed * 1000 + n);
             let (load, upstream, sidecars) = (self.clone(), upstream.clone(), sidecars.to_vec());
             tokio::spawn(async move {
                 while !load.stop.load(Ordering::Relaxed) {
-                    // One in three is new; one in six repeats the newest, most of which are under way.
+                    // One call in three is a new order; one in six repeats the newest order, which is mostly still in
+                    // progress.
                     let newest = load.next.load(Ordering::Relaxed);
                     let number = match rng.index(6) {
                         0 | 1 => load.next.fetch_add(1, Ordering::Relaxed),
@@ -96,7 +97,7 @@ impl Load {
         }
     }
 
-    /// Makes one call, and notes what came of it. Returns whether it was answered.
+    /// Makes one call and records its result. Returns whether it was answered.
     async fn ask(&self, upstream: &Upstream, address: SocketAddr, order_no: &str, encoding: usize) -> bool {
         let encoding = BOTH[encoding];
         let body = Payout::new(order_no).body(encoding);
@@ -107,7 +108,7 @@ impl Load {
             let mut stories = self.stories.lock().unwrap();
             let story = stories.entry(order_no.to_owned()).or_default();
             story.begun += 1;
-            // Every earlier call has been told already.
+            // Every earlier call has ended.
             (story.begun, story.begun == story.told.len() + 1)
         };
         let answer = exchange(address, &bytes).await;
@@ -131,7 +132,7 @@ impl Load {
         })
     }
 
-    /// Repeats every order that is on record as pending or unknown until none is left.
+    /// Repeats every pending or unknown order until none is left.
     pub async fn settle_by_repeats(&self, upstream: &Upstream, sidecar: SocketAddr, admin: SocketAddr) {
         until("every order settles when it is repeated", async || {
             let open = unsettled(admin).await;
@@ -144,7 +145,7 @@ impl Load {
         .await;
     }
 
-    /// What must hold, whatever happened. Call it when every order is settled.
+    /// Checks what must hold in every run. Every order must be settled.
     pub async fn judge(&self, upstream: &Upstream, admin: SocketAddr, refusals: &[&str]) {
         let books = upstream.fake.books();
         let recorded = recorded(admin).await;
@@ -211,7 +212,7 @@ impl Load {
                         story()
                     );
                     assert_eq!(one.before.paid, 0, "told {code} after it was paid: {}", story());
-                    // Paid without an attempt that the refusal says nothing about: the refused one was paid.
+                    // If no attempt followed that the refusal says nothing about, the refused attempt paid.
                     let covered = if one.alone {
                         one.after.asked
                     } else {
@@ -232,14 +233,14 @@ impl Load {
     }
 }
 
-/// Callers at work.
+/// Running callers.
 pub struct Callers {
     load: Arc<Load>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Callers {
-    /// Lets every call under way end, and makes no more.
+    /// Waits for every call in progress, and starts no more.
     pub async fn stop(self) {
         self.load.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -251,21 +252,22 @@ impl Callers {
 
 /// The numbers of the orders that are pending or unknown.
 pub async fn unsettled(admin: SocketAddr) -> Vec<String> {
-    // Of all orders: one that changes from one of two lists to the other while they are read would be in neither.
+    // Reads all orders instead of two lists: an order that changes from one list to the other meanwhile would be in
+    // neither.
     let all = recorded(admin).await.into_iter();
     all.filter(|(_, state)| matches!(state.as_str(), "pending" | "unknown"))
         .map(|(order_no, _)| order_no)
         .collect()
 }
 
-/// Every order on record, and its state.
+/// Every recorded order and its state.
 async fn recorded(admin: SocketAddr) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut cursor = String::new();
     loop {
         let path = format!("/api/payouts?limit=1000&mchId={MERCHANT}{cursor}");
         let mut answer = call(admin, "GET", &path, &[], b"").await;
-        // A store that has just come back is tried again after a moment only.
+        // The sidecar tries a store that has just come back only after a pause.
         until("the ledger can be listed", async || {
             answer = call(admin, "GET", &path, &[], b"").await;
             answer.status != 503

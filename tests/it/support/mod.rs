@@ -1,4 +1,4 @@
-//! What the tests start and ask: sidecars with their upstreams, a collector, loads.
+//! What the tests start and talk to: sidecars with their upstreams, a collector, load, raw connections.
 
 pub mod load;
 pub mod otlp;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use payout_sidecar::clock::Clock;
 use payout_sidecar::ledger::file::{FileLedger, OpenError};
 
-/// Opens an embedded ledger in this process. A program that another test starts has every open file for a moment, and its lock
-/// with it, until it runs as itself: opening looks at the file twice, and may find it locked the second time.
+/// Opens an embedded ledger in this process. Retries, because a process that another test starts inherits every open
+/// file, and the ledger's lock with it, until it has called `exec`; `open` then may find the file locked.
 pub async fn file_ledger(path: &Path, retention: Duration, clock: Arc<dyn Clock>) -> FileLedger {
     for _ in 0..500 {
         match FileLedger::open(path, retention, true, Arc::clone(&clock)) {

@@ -1,4 +1,4 @@
-//! An OTLP collector: takes traces over gRPC and HTTP, with and without TLS. Service and messages are those that
+//! An OTLP collector: takes traces over gRPC and HTTP, with and without TLS. Its service and messages are those that
 //! OpenTelemetry generates from its `.proto` files.
 
 use std::collections::BTreeMap;
@@ -35,14 +35,14 @@ use tower::Service as _;
 
 use test_support::tls::Pair;
 
-/// A span, in words.
+/// A span with its values as text.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Of what it is a span: `service.name` and the like.
+    /// The resource of the span: `service.name` and others.
     pub resource: BTreeMap<String, String>,
     pub trace: String,
     pub id: String,
-    /// Empty where it is the first of its trace.
+    /// Empty for the first span of a trace.
     pub parent: String,
     pub name: String,
     pub kind: &'static str,
@@ -58,13 +58,13 @@ impl Span {
         self.attributes.get(name).map_or("", String::as_str)
     }
 
-    /// The `traceparent` that names it.
+    /// The `traceparent` of this span.
     pub fn traceparent(&self) -> String {
         format!("00-{}-{}-{:02x}", self.trace, self.id, self.flags & 0xFF)
     }
 }
 
-/// One export.
+/// One export request.
 #[derive(Clone, Debug)]
 pub struct Export {
     pub path: String,
@@ -73,15 +73,15 @@ pub struct Export {
     pub spans: Vec<Span>,
 }
 
-/// What the collector does with exports.
+/// How the collector answers exports.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Does {
     Takes,
-    /// Takes all but so many.
+    /// Takes all but this many spans.
     Rejects(i64),
-    /// Answers another HTTP status.
+    /// Answers this HTTP status.
     Says(u16),
-    /// Answers another gRPC status, so often; takes the next ones.
+    /// Answers this gRPC status this many times, then takes the exports.
     SaysGrpc(i32, usize),
     Hangs,
 }
@@ -103,7 +103,7 @@ impl Collector {
         Self::listen(does, None).await
     }
 
-    /// Under TLS, offering both versions of HTTP.
+    /// Starts with TLS, and offers both versions of HTTP.
     pub async fn start_tls(pair: &Pair) -> Self {
         let certificate = CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
@@ -153,19 +153,19 @@ impl Collector {
         self.state.lock().unwrap().does = does;
     }
 
-    /// Closes every connection; new ones are taken.
+    /// Closes every connection, and still accepts new ones.
     pub fn hang_up(&self) {
         for connection in self.state.lock().unwrap().connections.drain(..) {
             connection.abort();
         }
     }
 
-    /// How often it was asked to take something, whatever came of it.
+    /// How many exports arrived, whatever the answer.
     pub fn times_asked(&self) -> usize {
         self.state.lock().unwrap().asked
     }
 
-    /// What it has taken.
+    /// The exports it has taken.
     pub fn exports(&self) -> Vec<Export> {
         self.state.lock().unwrap().exports.clone()
     }
@@ -216,7 +216,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
     Ok(response)
 }
 
-/// Takes one export.
+/// The handler of one export request.
 struct Receiver {
     state: Arc<Mutex<State>>,
     path: String,

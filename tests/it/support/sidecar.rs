@@ -1,4 +1,4 @@
-//! A real sidecar process with a configuration of its own, and the platform's requests to it.
+//! A real sidecar process with its own configuration, fake-wechat as its upstream, and the platform's requests to it.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -15,14 +15,15 @@ pub const APP: &str = "wx8888888888888888";
 pub const MERCHANT: &str = "1900000109";
 pub const OPENID: &str = "oTEST0000000000000000000001";
 
-/// `[admin]`, so that an operator may change something, and what that operator sends.
+/// `[admin]` with a token that permits changes, and the headers of an operator's request.
 pub const ADMIN: &str = "[admin]\ntoken = \"admin-token-of-the-tests\"\n";
 pub const OPERATOR: [(&str, &str); 2] = [
     ("Authorization", "Bearer admin-token-of-the-tests"),
     ("Content-Type", "application/json"),
 ];
 
-/// What is tested: the binary of this build, or the one that `PAYOUT_SIDECAR_BIN` names, to see whether a test fails on another.
+/// The program under test: the binary of this build, or the one that `PAYOUT_SIDECAR_BIN` names, to run a test against
+/// another build.
 pub fn binary() -> std::path::PathBuf {
     std::env::var_os("PAYOUT_SIDECAR_BIN")
         .map_or_else(|| env!("CARGO_BIN_EXE_payout-sidecar").into(), Into::into)
@@ -34,20 +35,20 @@ pub struct Sidecar {
     pub admin: SocketAddr,
     pub dir: TempDir,
     child: Option<Child>,
-    // After the child, so that it is empty when it is removed.
+    // Dropped after the child: a cgroup can be removed only when it is empty.
     confined: Option<Confined>,
 }
 
-/// What a process may use.
+/// Limits for a process.
 pub struct Confined {
-    /// The memory; `None`: as much as it likes, where no cgroup can be made.
+    /// The memory limit; `None` means none, since this machine cannot create a cgroup.
     pub cgroup: Option<Cgroup>,
     /// The soft limit of open files.
     pub descriptors: u32,
 }
 
 impl Confined {
-    /// A shell that confines itself and becomes the command.
+    /// A shell that applies the limits to itself and then executes the binary.
     fn shell(&self) -> Command {
         let enter = self.cgroup.as_ref().map_or_else(String::new, |cgroup| {
             format!("echo $$ > {} && ", cgroup.procs().display())
@@ -60,7 +61,7 @@ impl Confined {
 }
 
 impl Sidecar {
-    /// Starts with a configuration (without `[server]` and `[admin]` listeners) and waits until it lives.
+    /// Starts with a configuration (without `[server]` and `[admin]` listeners) and waits until it is live.
     pub async fn start(configuration: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), configuration, &[]).await
     }
@@ -69,7 +70,7 @@ impl Sidecar {
         Self::start_confined(dir, configuration, environment, None).await
     }
 
-    /// Where `confined` is given, within it.
+    /// Like `start_in`, with the limits of `confined` if given.
     pub async fn start_confined(
         dir: TempDir,
         configuration: &str,
@@ -77,7 +78,7 @@ impl Sidecar {
         confined: Option<Confined>,
     ) -> Self {
         let (main, admin) = (free_port(), free_port());
-        // A bill's `notify_url` leads back to this very sidecar.
+        // A bill's `notify_url` leads back to this sidecar.
         let configuration = configuration.replace("MAIN_PORT", &main.to_string());
         std::fs::write(dir.path().join("config.toml"), configuration).unwrap();
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -139,13 +140,13 @@ impl Sidecar {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
-    /// Waits for a text in the log. A line of level INFO may be written a moment after the answer that goes with it.
+    /// Waits for a text in the log. The sidecar may write a line of level INFO a moment after the answer it belongs to.
     pub async fn logged(&self, what: &str) -> String {
         until(what, async || self.log().contains(what)).await;
         self.log()
     }
 
-    /// A line of the process's status in KiB: `VmRSS` now, `VmHWM` at most so far.
+    /// A value of the process's status in KiB: `VmRSS` now, `VmHWM` at most so far.
     pub fn memory_kib(&self, name: &str) -> u64 {
         let id = self.child.as_ref().unwrap().id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -155,7 +156,7 @@ impl Sidecar {
         line.unwrap().trim_end_matches("kB").trim().parse().unwrap()
     }
 
-    /// The process.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
@@ -167,12 +168,12 @@ impl Sidecar {
             .is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
-    /// The cgroup that it runs in, where it has one of its own.
+    /// The process's cgroup, if it has its own.
     pub fn cgroup(&self) -> Option<&Cgroup> {
         self.confined.as_ref()?.cgroup.as_ref()
     }
 
-    /// How many files the process has open.
+    /// The number of files the process has open.
     pub fn descriptors(&self) -> usize {
         let id = self.child.as_ref().unwrap().id();
         std::fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count)
@@ -196,7 +197,7 @@ impl Sidecar {
         );
     }
 
-    /// Waits for the process's own end.
+    /// Waits until the process exits by itself, and returns its exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         let mut child = self.child.take().unwrap();
         let mut code = None;
@@ -326,12 +327,12 @@ impl Payout {
     }
 }
 
-/// Where payouts go in a test.
+/// Where a test sends payouts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum To {
     Redpack,
     Transfer,
-    /// v3; `certificates`: platform certificates are downloaded, instead of a configured public key.
+    /// v3. `certificates`: the sidecar downloads platform certificates instead of using a configured public key.
     Bill {
         certificates: bool,
     },
@@ -340,7 +341,7 @@ pub enum To {
     },
 }
 
-/// A stub, and the configuration that sends payouts to it.
+/// A fake, and the configuration that sends payouts to it.
 pub struct Upstream {
     pub fake: FakeWechat,
     pub dir: TempDir,
@@ -416,7 +417,7 @@ impl Upstream {
         )
     }
 
-    /// The stub's name for the call that pays.
+    /// The fake's name for the call that pays.
     pub fn paying_call(&self) -> &'static str {
         match self.to {
             To::Redpack => "sendredpack",
@@ -426,14 +427,14 @@ impl Upstream {
         }
     }
 
-    /// How often the paying call was made for an order.
+    /// How often the fake received the paying call for an order.
     pub fn times_sent(&self, order_no: &str) -> usize {
         self.fake
             .look(|books| books.times_asked(self.paying_call(), order_no))
     }
 }
 
-/// `[identity]` and `[ledger]` on files in `dir`.
+/// `[identity]` and `[ledger]` in files in `dir`.
 pub fn embedded(dir: &TempDir) -> String {
     std::fs::write(
         dir.path().join("openids.csv"),

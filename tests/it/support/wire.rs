@@ -1,5 +1,5 @@
-//! A backend that is played byte by byte, a sidecar before it, and raw bytes to that. Bytes are shown as characters, one for
-//! each, so that nothing is lost in between.
+//! A backend with scripted answers in raw bytes, a sidecar in front of it, and raw requests to that sidecar. Bytes are
+//! shown as one character each, so that none is lost.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,15 +10,15 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::sidecar::{Sidecar, embedded};
 
-/// No step takes longer, however busy the machine is.
+/// Limit for each step; enough for a busy machine.
 const AT_MOST: Duration = Duration::from_secs(30);
 
-/// The characters of bytes.
+/// One character for each byte.
 pub fn shown(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }
 
-/// The bytes of characters.
+/// One byte for each character.
 pub fn bytes(shown: &str) -> Vec<u8> {
     shown
         .chars()
@@ -32,13 +32,13 @@ struct Script {
     seen: Vec<String>,
 }
 
-/// Answers every request by the same bytes, and keeps what it saw.
+/// Answers every request with the same bytes, and records what it received.
 pub struct Backend {
     pub address: String,
     script: Arc<Mutex<Script>>,
 }
 
-/// At the end of an answer: the backend hangs up.
+/// At the end of an answer: the backend closes the connection.
 pub const HANGS_UP: char = '\u{1}';
 
 impl Backend {
@@ -76,12 +76,12 @@ impl Backend {
         self.script.lock().unwrap().answer = answer.to_owned();
     }
 
-    /// What was seen since the last look.
+    /// The requests since the last call.
     pub fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.script.lock().unwrap().seen)
     }
 
-    /// A sidecar that proxies to it.
+    /// Starts a sidecar that proxies to this backend.
     pub async fn sidecar(&self, server: &str) -> Sidecar {
         let dir = tempfile::tempdir().unwrap();
         let configuration = format!(
@@ -95,7 +95,7 @@ impl Backend {
     }
 }
 
-/// Reads a request, as well as its framing tells.
+/// Reads a request as its framing says.
 async fn read(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut all = Vec::new();
     while !all.ends_with(b"\r\n\r\n") {
@@ -120,10 +120,10 @@ fn is_last_chunk(body: &[u8]) -> bool {
     body.starts_with(b"0\r\n") || body.windows(5).any(|part| part == b"\r\n0\r\n")
 }
 
-/// Sends bytes, and reads what comes until the sidecar closes.
+/// Sends bytes, and reads until the sidecar closes.
 pub async fn tell(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // A refusal may come, and the connection end, before everything is written.
+    // The sidecar may refuse and close before everything is written.
     let _written = stream.write_all(&bytes(request)).await;
     let mut told = Vec::new();
     let ended = tokio::time::timeout(AT_MOST, stream.read_to_end(&mut told)).await;
@@ -135,7 +135,7 @@ pub async fn tell(address: SocketAddr, request: &str) -> String {
     shown(&told)
 }
 
-/// The status of the first answer; 0 where there is none.
+/// The status of the first answer; 0 if there is none.
 pub fn status(told: &str) -> u16 {
     told.get(9..12)
         .and_then(|status| status.parse().ok())

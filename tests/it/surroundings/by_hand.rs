@@ -1,11 +1,11 @@
-//! An operator's word on an unknown order.
+//! Unknown orders that an operator settles.
 
 use std::process::Command;
 
 use super::{at_handler, on_files, pay, stands};
 use crate::support::sidecar::{ADMIN, MERCHANT, Sidecar, To, Upstream, binary};
 
-/// Operators were told that `settle --as refused` frees the number for another payment; it spends it.
+/// `settle --as refused` spends the number: a new payment needs a new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_was_settled_as_refused_is_spent() {
     let upstream = Upstream::start(To::Handler { idempotent: true }).await;
@@ -52,7 +52,7 @@ async fn a_number_that_was_settled_as_refused_is_spent() {
         "a new payment needs a new number"
     );
 
-    // What operators read says the same.
+    // The document tells operators the same.
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operate.md");
     let text = std::fs::read_to_string(path).unwrap();
     let words: Vec<&str> = text.split_whitespace().collect();

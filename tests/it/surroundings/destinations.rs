@@ -1,4 +1,5 @@
-//! Orders whose merchant leads elsewhere after a reload: they are sent, asked about and settled where they were sent.
+//! Orders whose merchant leads elsewhere after a reload: the sidecar sends, queries and settles them where it sent them
+//! first.
 
 use std::time::Duration;
 
@@ -23,11 +24,11 @@ async fn handler(kind: HandlerKind) -> FakeWechat {
     FakeWechat::start(options).await.unwrap()
 }
 
-/// Two handlers that know nothing of each other. The first one pays and does not say so, nor answers questions.
+/// Two independent handlers. The first one pays without answering, and answers no queries.
 struct Two {
     first: FakeWechat,
     second: FakeWechat,
-    /// What the entries of both have in common.
+    /// Settings that the entries of both have in common.
     manners: String,
 }
 
@@ -55,7 +56,7 @@ impl Two {
         at_handler(mch_id, self.second.addr(), &self.manners)
     }
 
-    /// An order that the first one has paid, while the caller and the ledger know nothing of it.
+    /// Sends an order that the first handler pays; the caller and the ledger do not learn of the payment.
     async fn leave_unknown(&self, entries: &str, order_no: &str) -> Sidecar {
         let dir = tempfile::tempdir().unwrap();
         let configuration = on_files(&dir, entries);
@@ -70,8 +71,8 @@ impl Two {
     }
 }
 
-/// Waits until a person is called for an order, and repeats it then. Not before: an order that somebody repeats at that very
-/// moment is left alone by the settler, whose look calls the person.
+/// Waits for the operator's alert about an order, and only then repeats it: the settler skips an order that a request
+/// is using, and its look raises the alert.
 async fn is_left_alone(sidecar: &Sidecar, order_no: &str, mut is_paid_once: impl FnMut() -> bool) {
     let called = until("a person is called", async || {
         metric(sidecar, STRANDED).await == 1
@@ -89,7 +90,7 @@ async fn is_left_alone(sidecar: &Sidecar, order_no: &str, mut is_paid_once: impl
     assert_eq!(record(sidecar, order_no).await["state"], "unknown");
 }
 
-/// What a reload says of the orders that it strands.
+/// Checks what a reload logs about the orders it strands.
 async fn named_by_the_reload(sidecar: &Sidecar, sent_to: &str) {
     let log = sidecar.logged("leads nowhere for unsettled orders").await;
     let line = log
@@ -101,7 +102,7 @@ async fn named_by_the_reload(sidecar: &Sidecar, sent_to: &str) {
     }
 }
 
-/// A reload moves a merchant to another handler, which knows nothing of an order that may have been paid at the first one.
+/// A reload moves a merchant to another handler, which knows nothing of an order that the first one may have paid.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_handler_is_not_asked_about_an_order_of_the_one_before() {
     let with = async |idempotent| {
@@ -114,7 +115,7 @@ async fn another_handler_is_not_asked_about_an_order_of_the_one_before() {
         assert_eq!(pay(&sidecar, "M2").await, "SUCCESS", "new orders go on");
         assert_eq!(two.second.books().times_paid("M2"), 1);
 
-        // It is the first one after all, under another address.
+        // A reload returns to the first handler, under another address.
         two.first.set_faults(Faults::default());
         let (address, _passing_on) = another_address_of(two.first.addr()).await;
         let formerly = format!("formerly = [\"http://{}\"]\n{}", two.first.addr(), two.manners);
@@ -134,7 +135,7 @@ async fn another_handler_is_not_asked_about_an_order_of_the_one_before() {
     tokio::join!(with(false), with(true));
 }
 
-/// The same, and the first handler's entry is kept for its old orders beside the new one.
+/// The same, but the first handler's entry stays beside the new one for its old orders.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_for_old_orders_only_settles_them_where_they_were_sent() {
     let with = async |idempotent| {
@@ -152,7 +153,7 @@ async fn an_entry_for_old_orders_only_settles_them_where_they_were_sent() {
             "asked, and not answered"
         );
         two.first.set_faults(Faults::default());
-        // Nobody repeats it.
+        // No caller repeats the order.
         until("it is settled", async || {
             record(&sidecar, "M1").await["state"] == "succeeded"
         })
@@ -169,7 +170,8 @@ async fn an_entry_for_old_orders_only_settles_them_where_they_were_sent() {
     tokio::join!(with(false), with(true));
 }
 
-/// A more specific entry takes a merchant over from the one for all: unknown orders stay with the handler that they went to.
+/// A more specific entry takes a merchant over from the wildcard entry. Unknown orders stay with the handler that the
+/// sidecar sent them to.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_more_specific_entry_takes_over_new_orders_only() {
     let with = async |idempotent| {
@@ -177,7 +179,7 @@ async fn a_more_specific_entry_takes_over_new_orders_only() {
         let sidecar = two.leave_unknown(&two.at_first("*"), "M1").await;
         let both = format!("{}{}", two.at_first("*"), two.at_second(MERCHANT));
         reload(&sidecar, &on_files(&sidecar.dir, &both)).await;
-        // Long enough for "no such order" to be believed, were the second handler asked.
+        // Long enough to believe "no such order", if the sidecar queried the second handler.
         until("a repeat has asked again and again", async || {
             let told = pay(&sidecar, "M1").await;
             assert_eq!(
@@ -201,7 +203,7 @@ async fn a_more_specific_entry_takes_over_new_orders_only() {
     tokio::join!(with(false), with(true));
 }
 
-/// A merchant goes from one product or kind of upstream to another, which cannot tell what became of the orders before.
+/// A merchant changes to another product or kind of upstream, which cannot report the outcome of older orders.
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_stay_with_the_product_and_the_kind_of_upstream_that_they_went_to() {
     let bill = To::Bill { certificates: false };
@@ -212,7 +214,7 @@ async fn orders_stay_with_the_product_and_the_kind_of_upstream_that_they_went_to
     );
 }
 
-/// `made` is what the stand-in is prepared for.
+/// `made` is what the fake is prepared for.
 async fn goes_over(made: To, from: To, to: To) {
     let mut upstream = Upstream::start(made).await;
     let mut configuration = |to| {
@@ -252,7 +254,7 @@ async fn goes_over(made: To, from: To, to: To) {
     assert_eq!(pay(&sidecar, "V2").await, "SUCCESS", "new orders go on");
     assert!(!was_asked(&upstream));
 
-    // The entry before is restored, for its own orders.
+    // Restores the previous entry for its own orders.
     upstream.fake.set_faults(Faults::default());
     let entry = &before[before.find("[[merchant]]").unwrap()..];
     reload(&sidecar, &format!("{stores}{after}{entry}settle_only = true\n")).await;
@@ -269,7 +271,7 @@ async fn goes_over(made: To, from: To, to: To) {
     .await;
 }
 
-/// A merchant's entry is removed: what is on record stays as it is, and only new orders are turned away.
+/// Removing a merchant's entry changes no recorded order; the sidecar refuses only new orders.
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_on_record_outlive_their_merchants_entry() {
     let two = Two::start(false).await;

@@ -1,9 +1,9 @@
-//! Names that are a contract field's in other letters.
+//! Field names that differ from a contract field's only in case or similar spelling.
 
 use super::{at_handler, on_files};
 use crate::support::sidecar::{BOTH, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
 
-/// A second amount, payee or number under a name that a handler whose decoder ignores case takes for the contract's.
+/// A second amount, payee or number, under a name that a case-insensitive decoder takes for the contract's.
 const LOOK_ALIKES: [(&str, &str); 8] = [
     ("Amount", "9999"),
     ("AMOUNT", "9999"),
@@ -12,11 +12,11 @@ const LOOK_ALIKES: [(&str, &str); 8] = [
     ("MchBillNo", "ANOTHER1"),
     ("mchid", "1900000999"),
     ("mch_id", "1900000999"),
-    // Go's decoder takes a long s for an s.
+    // Go's JSON decoder takes a long s for an s.
     ("wi\u{17f}hing", "another"),
 ];
 
-/// Another amount, payee or number beside the canonical one would reach a handler that ignores case in names.
+/// A handler whose decoder ignores case could use another amount, payee or number than the canonical one.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_handler_is_given_a_contract_field_in_other_letters() {
     let upstream = Upstream::start(To::Handler { idempotent: false }).await;
@@ -32,14 +32,14 @@ async fn no_handler_is_given_a_contract_field_in_other_letters() {
         }
     }
     assert_eq!(upstream.fake.books().requests(), []);
-    // What only looks like nothing of the contract's is passed on.
+    // The sidecar forwards a field whose name resembles no contract field.
     let payout = Payout::new("H9").with("campaign", "spring");
     assert_eq!(sidecar.pay(BOTH[0], &payout).await.code(), "SUCCESS");
     let books = upstream.fake.books();
     assert_eq!(books.requests()[0].fields["campaign"], "spring");
 }
 
-/// The same towards WeChat Pay, which is sent what it documents and nothing else.
+/// WeChat Pay gets only its documented fields.
 #[tokio::test(flavor = "multi_thread")]
 async fn wechat_pay_is_sent_the_canonical_fields_only() {
     let upstream = Upstream::start(To::Redpack).await;

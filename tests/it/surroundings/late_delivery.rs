@@ -1,4 +1,4 @@
-//! Requests that are delivered or done long after they were given up, and "no such order" heard meanwhile.
+//! Requests that are delivered or processed long after their timeout, while the upstream has answered "no such order".
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::sidecar::{APP, MERCHANT, OPENID, Sidecar, in_redis};
 use test_support::redis::Redis;
 use test_support::until;
 
-/// Packet loss towards a handler, from before the requests are written until long after their time-out.
+/// Packets to a handler are lost from before the requests are written until long after their timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_packet_loss_held_up_is_not_delivered_after_it_was_given_up() {
     let host = Host::start().await;
@@ -22,7 +22,7 @@ async fn what_packet_loss_held_up_is_not_delivered_after_it_was_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let configuration = on_files(&dir, &entry);
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
-    // Connections that stay open: what is written on them needs no answer of the host before.
+    // Opens connections that stay open: the sidecar can write on them without an answer from the host.
     let orders = |tag: &str| -> Vec<String> { (0..6).map(|n| format!("{tag}{n}")).collect() };
     host.set_faults("send/WARM=delay:300ms").await;
     for told in join_all(orders("WARM").iter().map(|order_no| pay(&sidecar, order_no))).await {
@@ -35,8 +35,8 @@ async fn what_packet_loss_held_up_is_not_delivered_after_it_was_given_up() {
     for told in join_all(lost.iter().map(|order_no| pay(&sidecar, order_no))).await {
         assert_eq!(told, "SYSTEMERROR");
     }
-    // Past the time-out and past what "no such order" takes, counted from the attempt. The kernel's tries come 0.2, 0.6, 1.4, 3,
-    // 6.2, 12.6 s after the first one: the next is some seconds away, in which the handler answers everything else.
+    // Later than the timeout and `not_found_after`, counted from the attempt. The kernel retransmits 0.2, 0.6, 1.4, 3,
+    // 6.2 and 12.6 s after the first try: until the next one in some seconds, the handler answers everything else.
     tokio::time::sleep(Duration::from_millis(7_500).saturating_sub(begun.elapsed())).await;
     host.restore();
     for order_no in &lost {
@@ -64,7 +64,7 @@ async fn what_packet_loss_held_up_is_not_delivered_after_it_was_given_up() {
     }
 }
 
-/// A handler that stands still, and afterwards does what it had taken before it says that it has.
+/// A handler stalls, and later processes requests it had already received before it reports them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_stood_still_is_not_believed_too_early() {
     let handler = Handler::start(Manners::Busy).await;
@@ -76,7 +76,8 @@ async fn a_handler_that_stood_still_is_not_believed_too_early() {
     let dir = tempfile::tempdir().unwrap();
     let configuration = on_files(&dir, &entry);
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
-    // One order is taken before it stands still, and is heard not to be there; the other one while it does.
+    // The handler receives the first order before it stalls, and answers that it does not know it. It receives the
+    // second one while it stalls.
     assert_eq!(pay(&sidecar, "BEFORE").await, "SYSTEMERROR");
     assert_eq!(
         (pay(&sidecar, "BEFORE").await.as_str(), handler.told("BEFORE") > 0),
@@ -85,7 +86,7 @@ async fn a_handler_that_stood_still_is_not_believed_too_early() {
     handler.set(Manners::Still);
     let begun = Instant::now();
     assert_eq!(pay(&sidecar, "WHILE").await, "SYSTEMERROR");
-    // Longer than "no such order" must be heard; but nothing is heard in it.
+    // Longer than `not_found_after`, but the handler answers nothing in that time.
     tokio::time::sleep(Duration::from_secs(10).saturating_sub(begun.elapsed())).await;
     let orders = ["BEFORE", "WHILE"];
     for order_no in orders {
@@ -118,7 +119,7 @@ async fn a_handler_that_stood_still_is_not_believed_too_early() {
     }
 }
 
-/// A replica that stood still comes back without an answer, after another one has taken the order for refused.
+/// A stalled replica resumes without an answer, after another replica has taken the order for refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_ends_without_an_answer_raises_a_doubt_about_what_was_refused_meanwhile() {
     let redis = Redis::start();
@@ -129,7 +130,7 @@ async fn an_attempt_that_ends_without_an_answer_raises_a_doubt_about_what_was_re
         handler.address,
         "timeout = \"1s\"\nnot_found_after = \"8s\"\n",
     );
-    // The caller waits for as long as the replica stands still.
+    // The caller waits as long as the replica stalls.
     let timeout = "[server]\nrequest_timeout = \"120s\"\n";
     let configuration = format!("{timeout}{}{CLIENT_IP}{entry}", in_redis(&redis.url()));
     let stopped = Sidecar::start(&configuration).await;

@@ -1,4 +1,4 @@
-//! Limits that a reload lowers, and money that moves after it was given up.
+//! Limits that a reload lowers, and payments that arrive after the sidecar took the order for refused.
 
 use super::{Handler, Manners, at_handler, on_files, pay, record, reload, stands};
 use crate::support::sidecar::{Encoding, MERCHANT, Payout, Sidecar, To, Upstream, embedded};
@@ -28,7 +28,7 @@ async fn a_lowered_limit_binds_the_repeat_of_a_refused_order() {
     assert_eq!(upstream.fake.books().times_paid("L1"), 1);
 }
 
-/// A handler pays an order that it was believed not to have: the day's limit counts it after all.
+/// A handler pays an order that the sidecar took for refused: it counts towards the day's limit after all.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acceptance_after_a_refusal_is_charged() {
     let handler = Handler::start(Manners::Busy).await;

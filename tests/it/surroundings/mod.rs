@@ -1,5 +1,5 @@
-//! What changes around an order while it is under way: where its merchant leads, what is delivered late, what a status call
-//! cannot read, limits, and how many orders ask at once. The upstreams' books are the judge.
+//! What changes around an order in progress: where its merchant leads, late delivery, status calls during outages,
+//! limits, and many orders at once. The tests compare the results with the upstreams' books.
 
 mod by_hand;
 mod destinations;
@@ -28,7 +28,7 @@ use crate::support::sidecar::{Encoding, MERCHANT, OPERATOR, Payout, Sidecar};
 use test_support::http::call;
 use test_support::until;
 
-/// Puts another configuration in force, as an editor or a ConfigMap does it: the finished file takes the old one's place.
+/// Puts another configuration in force, by renaming a finished file as an editor or a ConfigMap does.
 async fn reload(sidecar: &Sidecar, configuration: &str) {
     let name = "payout_config_reloads_total{result=\"taken\"}";
     let taken = metric(sidecar, name).await;
@@ -42,7 +42,7 @@ async fn reload(sidecar: &Sidecar, configuration: &str) {
     .await;
 }
 
-/// A metric's value; zero where it is not there.
+/// A metric's value; zero if it is absent.
 async fn metric(sidecar: &Sidecar, name: &str) -> u64 {
     let metrics = call(sidecar.admin, "GET", "/metrics", &[], b"").await.body;
     let line = metrics
@@ -61,24 +61,24 @@ async fn pay(sidecar: &Sidecar, order_no: &str) -> String {
     sidecar.pay(Encoding::Json, &Payout::new(order_no)).await.code()
 }
 
-/// What a status call says: its `status`, or the error code.
+/// What a status call answers: its `status`, or the error code.
 async fn stands(sidecar: &Sidecar, order_no: &str) -> String {
     let answer = sidecar.status(Encoding::Json, &Payout::new(order_no)).await;
     let status = answer.field("status");
     if status.is_empty() { answer.code() } else { status }
 }
 
-/// `[[merchant]]` of this merchant at a handler.
+/// A `[[merchant]]` entry of this merchant with a handler.
 fn at_handler(mch_id: &str, handler: SocketAddr, more: &str) -> String {
     format!(
         "[[merchant]]\nmch_id = \"{mch_id}\"\nto = \"handler\"\nhandler_url = \"http://{handler}\"\n{more}"
     )
 }
 
-/// `[client_ip]`, which every configuration here has.
+/// `[client_ip]`, which every configuration here needs.
 const CLIENT_IP: &str = "[client_ip]\nvalue = \"203.0.113.7\"\n";
 
-/// Passes bytes on, so that the same server has another address.
+/// Forwards bytes, so that the same server has another address.
 async fn another_address_of(server: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -100,13 +100,13 @@ async fn another_address_of(server: SocketAddr) -> (SocketAddr, JoinHandle<()>) 
 enum Manners {
     /// Pays and answers.
     Prompt,
-    /// Takes requests to pay without doing them; answers questions, by what it has paid.
+    /// Accepts requests to pay without processing them, and answers queries by what it has paid.
     Busy,
-    /// Takes everything, and answers nothing.
+    /// Accepts everything, and answers nothing.
     Still,
 }
 
-/// A handler that pays on each call, and does late what it has taken when the test says so.
+/// A handler that pays on each call, and processes what it has accepted late when the test says so.
 struct Handler {
     address: SocketAddr,
     manners: watch::Sender<Manners>,
@@ -116,11 +116,11 @@ struct Handler {
 
 #[derive(Clone, Debug, Default)]
 struct HandlerBooks {
-    /// Requests to pay that were taken, per order.
+    /// Accepted requests to pay, per order.
     taken: BTreeMap<String, usize>,
     /// Payments, per order.
     paid: BTreeMap<String, usize>,
-    /// Questions that were answered, per order.
+    /// Answered queries, per order.
     told: BTreeMap<String, usize>,
 }
 
@@ -155,7 +155,7 @@ impl Handler {
         self.manners.send_replace(manners);
     }
 
-    /// Does what it has taken of an order and not done yet.
+    /// Processes the accepted and not yet processed requests of an order.
     fn does_late(&self, order_no: &str) {
         let mut books = self.books.lock().unwrap();
         let taken = books.taken[order_no];
@@ -222,7 +222,7 @@ async fn answer(
     Ok(response)
 }
 
-/// A configuration on files in this folder.
+/// A configuration with stores in files in this directory.
 fn on_files(dir: &tempfile::TempDir, entries: &str) -> String {
     format!("{}{CLIENT_IP}{entries}", crate::support::sidecar::embedded(dir))
 }

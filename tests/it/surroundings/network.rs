@@ -1,4 +1,4 @@
-//! A handler on a host of its own, behind a link that can be cut: a network namespace, which needs root.
+//! A handler on a separate host behind a link that a test can cut: a network namespace, which needs root.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
@@ -9,14 +9,14 @@ use test_support::until;
 
 const PORT: u16 = 8000;
 
-/// Another host, with a handler on it that pays on each call.
+/// Another host, with a handler that pays on each call.
 pub struct Host {
     pub address: SocketAddr,
     handler: Child,
     namespace: Namespace,
 }
 
-/// A network namespace. With it go the links that lead there.
+/// A network namespace. Deleting it deletes its links too.
 struct Namespace(String);
 
 impl Namespace {
@@ -25,7 +25,7 @@ impl Namespace {
         Self(name)
     }
 
-    /// Runs `ip` in it.
+    /// Runs `ip` in the namespace.
     fn ip(&self, arguments: &str) {
         ip(&format!("-n {} {arguments}", self.0));
     }
@@ -42,8 +42,8 @@ impl Drop for Namespace {
 impl Host {
     pub async fn start() -> Self {
         let port = free_port();
-        // Of the range for tests between networks (RFC 2544): a link's two ends, and the host behind it. No other test of this
-        // process has the same ones.
+        // From the range for tests between networks (RFC 2544): the link's two ends, and the host behind it. No other
+        // test of this process uses the same addresses.
         let (range, nth) = (u32::from(Ipv4Addr::new(198, 18, 0, 0)), u32::from(port - 12_000));
         let (near_end, far_end) = (
             Ipv4Addr::from(range + 4 * nth + 1),
@@ -87,8 +87,8 @@ impl Host {
         host
     }
 
-    /// From now on what is sent to the host is dropped on its way, and nobody is told: what it was addressed to is gone, while
-    /// the link and its ends are there.
+    /// From now on, packets to the host are dropped without an error: its address is removed, while the link and its
+    /// ends stay up.
     pub fn cut(&self) {
         self.behind_the_link("del");
     }
@@ -107,7 +107,7 @@ impl Host {
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
 
-    /// How often the handler was asked to pay an order, and paid it.
+    /// How often the handler was asked to pay an order, and how often it paid it.
     pub async fn books(&self, order_no: &str) -> (usize, usize) {
         let count = async |of: &str| {
             let body = call(self.address, "GET", &format!("/_stub/{of}"), &[], b"")
@@ -120,7 +120,7 @@ impl Host {
         (count("requests").await, count("payments").await)
     }
 
-    /// How many bytes our kernel still holds for the host, and goes on sending.
+    /// How many bytes the kernel still holds for the host and keeps retransmitting.
     pub fn still_to_be_delivered(&self) -> usize {
         let (host, port) = (self.address.ip(), self.address.port());
         let to = format!("dst {host} dport = {port}");

@@ -1,4 +1,4 @@
-//! How fast WeChat Pay is asked about many unknown orders of one merchant.
+//! The rate at which the sidecar queries WeChat Pay about many unknown orders of one merchant.
 
 use std::time::{Duration, Instant};
 
@@ -8,18 +8,19 @@ use crate::support::sidecar::{APP, Encoding, OPENID, Payout, Sidecar, To, Upstre
 use test_support::http::call;
 use test_support::redis::Redis;
 
-/// How many orders are left unknown.
+/// The number of unknown orders.
 const ORDERS: usize = 600;
-/// How many of them WeChat Pay may be asked about in a second, by both replicas together.
+/// The limit of queries per second, of both replicas together.
 const PER_SECOND: u128 = 20;
 
-/// Hundreds of unknown orders at once: WeChat Pay answers a merchant 30 questions a second, the callers' own included.
+/// Hundreds of orders are unknown at once. WeChat Pay answers 30 queries a second for a merchant, and callers' own
+/// queries count too.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_unknown_orders_are_asked_about_at_the_pace_that_wechat_pay_takes() {
     let redis = Redis::start();
     redis.cli(&["SET", &format!("openid:{APP}:user-1"), OPENID]);
     let upstream = Upstream::start(To::Redpack).await;
-    // Paid, and not said so. Each is settled by its first question.
+    // Paid without an answer. The first query settles each order.
     upstream
         .fake
         .set_faults("pay=error-after:SYSTEMERROR".parse().unwrap());
@@ -41,7 +42,7 @@ async fn many_unknown_orders_are_asked_about_at_the_pace_that_wechat_pay_takes()
             })
         };
         let (questions, passed) = (requests("gethbinfo"), begun.elapsed());
-        // The second that has just begun, and the one that was under way at the beginning, count as whole.
+        // The first and the last second count as whole.
         let most = PER_SECOND * (passed.as_millis() + 2000) / 1000;
         assert!(questions as u128 <= most, "{questions} questions in {passed:?}");
         questions
@@ -63,7 +64,7 @@ async fn many_unknown_orders_are_asked_about_at_the_pace_that_wechat_pay_takes()
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // And none is forgotten over it.
+    // The sidecar forgets none of them.
     let unknown = async || {
         let listed = call(replicas[0].admin, "GET", "/api/payouts?state=unknown", &[], b"")
             .await

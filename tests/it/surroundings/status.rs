@@ -1,4 +1,4 @@
-//! Status calls while what they would say cannot be known.
+//! Status calls while the sidecar cannot know the answer.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::support::sidecar::{APP, OPENID, Sidecar, To, Upstream, embedded, in_r
 use test_support::redis::Redis;
 use test_support::until;
 
-/// A transfer that failed and was paid by its repeat, and a query that is not answered afterwards.
+/// A transfer failed and its repeat was paid. Afterwards the upstream answers no query.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paid_transfer_is_not_called_failed_by_the_word_on_an_attempt_before() {
     let upstream = Upstream::start(To::Transfer).await;
@@ -32,13 +32,13 @@ async fn a_paid_transfer_is_not_called_failed_by_the_word_on_an_attempt_before()
         upstream.fake.set_faults(silence.parse().unwrap());
         assert_eq!(stands(&sidecar, "T1").await, "SUCCESS", "{silence}");
     }
-    // Nor by a late answer about that attempt.
+    // A late answer about the failed attempt does not change the status either.
     upstream.fake.set_faults("".parse().unwrap());
     upstream.fake.set_status("T1", "FAILED");
     assert_eq!(stands(&sidecar, "T1").await, "SUCCESS");
 }
 
-/// Redis goes away while an order is being sent: what it held cannot be read, which is not "no such order".
+/// Redis goes away while the sidecar sends an order. The record cannot be read, which is not "no such order".
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_on_its_way_is_not_called_unknown_while_the_ledger_is_away() {
     let mut redis = Redis::start();
@@ -85,7 +85,7 @@ async fn an_order_on_its_way_is_not_called_unknown_while_the_ledger_is_away() {
     assert_eq!(upstream.fake.books().times_paid("S1"), 1);
 }
 
-/// Stands between a sidecar and Redis. A command that holds these bytes, and what comes after it, waits.
+/// A proxy between a sidecar and Redis. It holds back a command with these bytes, and everything after it.
 struct Slow {
     address: SocketAddr,
     holds: watch::Sender<bool>,
@@ -146,7 +146,7 @@ impl Drop for Slow {
     }
 }
 
-/// A slow identity store: the order is under way, and not yet on record.
+/// The identity store is slow: the order is in progress and not yet recorded.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_on_its_way_is_not_called_unknown_before_its_claim() {
     let redis = Redis::start();

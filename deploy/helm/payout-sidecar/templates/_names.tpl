@@ -1,6 +1,6 @@
-{{- /* How this chart's own objects are called and labelled. */ -}}
+{{- /* Names and labels of this chart's own objects. */ -}}
 
-{{- /* Short enough for what is put behind it. */ -}}
+{{- /* Truncated, to leave room for suffixes. */ -}}
 {{- define "payout-sidecar.fullname" -}}
 {{- if .Values.nameOverride }}
 {{- .Values.nameOverride }}

@@ -1,10 +1,10 @@
 {{- /*
-What a pod and a Service get that carry the sidecar. The same as deploy/kustomize/component, compared by tests/deploy.
+What the sidecar adds to a pod and a Service: the same as deploy/kustomize/component. tests/deploy compares both.
 
-All of them take the context of this chart: `.` here, (index .Subcharts "payout-sidecar") in a chart that depends on it.
+Each template takes this chart's context: `.` here, (index .Subcharts "payout-sidecar") in a chart that depends on it.
 */ -}}
 
-{{- /* The init container: a list item for initContainers. A native sidecar, started before the application and stopped
+{{- /* A list item for initContainers: a native sidecar, which Kubernetes starts before the application and stops
 after it. */ -}}
 {{- define "payout-sidecar.container" -}}
 - name: payout-sidecar
@@ -16,7 +16,7 @@ after it. */ -}}
   {{- end }}
   restartPolicy: Always
   env:
-    # Probes come from outside the pod; the default is loopback. What of it is no probe: `[admin] token` in config.toml.
+    # Probes come from outside the pod, and the default is loopback. `[admin] token` in config.toml protects /api.
     - name: PAYOUT_SIDECAR__ADMIN__LISTEN
       value: 0.0.0.0:{{ .Values.ports.admin }}
     {{- if ne (int .Values.ports.payout) 8080 }}
@@ -31,7 +31,7 @@ after it. */ -}}
       containerPort: {{ .Values.ports.payout }}
     - name: payout-admin
       containerPort: {{ .Values.ports.admin }}
-  # Not /readyz: a Redis that is away must not keep the application from starting, nor restart anything.
+  # Not /readyz: an unavailable Redis must not stop the application from starting, nor restart anything.
   startupProbe:
     httpGet:
       path: /livez
@@ -63,7 +63,7 @@ after it. */ -}}
     seccompProfile:
       type: RuntimeDefault
   volumeMounts:
-    # Whole directories: a subPath would never see a change.
+    # Whole directories, since a subPath mount does not follow changes.
     - name: payout-sidecar-config
       mountPath: /etc/payout-sidecar
       readOnly: true
@@ -83,14 +83,15 @@ after it. */ -}}
 - name: payout-sidecar-secrets
   secret:
     secretName: {{ .Values.secretName }}
-    # The files belong to root, the sidecar is uid 65532, and no other container mounts them.
+    # The files belong to root and the sidecar runs as uid 65532. No other container mounts them.
     defaultMode: 0444
 {{- with .Values.volumes }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
-{{- /* Labels for the pod template: by this the NetworkPolicy, the budget and the ServiceMonitor find the pods. */ -}}
+{{- /* Labels for the pod template: the NetworkPolicy, the PodDisruptionBudget and the ServiceMonitor select the pods by
+them. */ -}}
 {{- define "payout-sidecar.podLabels" -}}
 payout-sidecar: {{ .Release.Name }}
 {{- end }}
@@ -100,7 +101,8 @@ payout-sidecar: {{ .Release.Name }}
 {{ .Values.terminationGracePeriodSeconds }}
 {{- end }}
 
-{{- /* For the Service's targetPort. By number: Kubernetes before 1.32 does not find a named port of a native sidecar. */ -}}
+{{- /* For the Service's targetPort. A number, since Kubernetes before 1.32 does not find a named port of a native
+sidecar. */ -}}
 {{- define "payout-sidecar.targetPort" -}}
 {{ .Values.ports.payout }}
 {{- end }}

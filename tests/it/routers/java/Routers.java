@@ -1,6 +1,6 @@
-// Backends on Java's own HTTP server that pay: each serves the contract's two calls, in one of the ways a program does.
+// Backends on Java's own HTTP server that pay: each recognises the contract's two calls in a different way.
 // Prints {"control": port, "routers": {name: port}}; the control port answers {name: {"paid": [url], "seen": count}}.
-// Ends with its standard input.
+// Exits when its standard input closes.
 
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
@@ -91,7 +91,7 @@ public class Routers {
             .map(entry -> quoted(entry.getKey()) + ":" + entry.getValue().port())
             .collect(Collectors.joining(",", "{", "}")) + "}");
         while (System.in.read() >= 0) {
-            // Until it ends.
+            // Waits until standard input closes.
         }
         System.exit(0);
     }

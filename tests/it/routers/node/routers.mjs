@@ -1,6 +1,6 @@
-// Backends on Node.js that pay: each serves the contract's two calls, in its framework's own way or in its most lenient one.
+// Backends on Node.js that pay: each serves the contract's two calls in its framework's default or most lenient mode.
 // Prints {"control": port, "routers": {name: port}}; the control port answers {name: {"paid": [url], "seen": count}}.
-// Ends with its standard input.
+// Exits when its standard input closes.
 import http from "node:http";
 import express from "express";
 import Fastify from "fastify";
@@ -16,7 +16,7 @@ const NAMES = CALLS.map((path) => path.slice("/pay/".length));
 const seen = {};
 const ports = {};
 
-/** Serves `listener` under a name; `pay` is what its routes call. */
+/** Serves what `make` returns under a name. `make` gets a function that records a payment; its routes call that. */
 async function serve(name, make) {
     const book = (seen[name] = { paid: [], seen: 0 });
     const listener = await make((url) => book.paid.push(url));
@@ -28,13 +28,13 @@ async function serve(name, make) {
     ports[name] = server.address().port;
 }
 
-/** A server without a framework: pays where `isCall` says so of the request's target. */
+/** A server without a framework: it pays if `isCall` accepts the request's target. */
 const plain = (isCall) => (pay) => (request, response) => {
     let pays = false;
     try {
         pays = isCall(request.url);
     } catch {
-        // What it cannot read it does not pay.
+        // It does not pay a target that it cannot parse.
     }
     if (pays) pay(request.url);
     response.end(pays ? "paid" : "other");

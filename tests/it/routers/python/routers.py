@@ -1,7 +1,7 @@
-"""Backends in Python that pay: each serves the contract's two calls, in its framework's own way or in its most lenient one.
+"""Backends in Python that pay: each serves the contract's two calls in its framework's default or most lenient mode.
 
 Prints {"control": port, "routers": {name: port}}; the control port answers {name: {"paid": [url], "seen": count}}.
-Ends with its standard input.
+Exits when its standard input closes.
 """
 
 import asyncio
@@ -125,7 +125,7 @@ plain("python-anywhere", lambda target: any(name in urllib.parse.unquote(urllib.
 plain("python-regex", lambda target: re.search(f"/pay/{EITHER}", urllib.parse.unquote(target), re.IGNORECASE))
 
 
-# Django's settings are the process's: one application has all its kinds of routes.
+# Django's settings belong to the process, so one application has every kind of route.
 def django_app():
     name = "django"
 
