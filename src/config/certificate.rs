@@ -61,12 +61,9 @@ pub struct Certificate {
 impl Certificate {
     /// Reads a chain (the merchant's or server's own certificate first) and its key.
     ///
+    /// # Errors
     /// Returns [`CertificateError`] if one of the texts does not parse, if the key does not belong to the
     /// certificate, or if `now` lies outside the certificate's validity.
-    ///
-    /// # Errors
-    /// When a text is not usable PEM, the key does not belong to the certificate, or the certificate is not in force, then
-    /// [`CertificateError`].
     pub fn from_pem(cert: &str, key: &str, now: Millis) -> Result<Self, CertificateError> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(cert.as_bytes())
             .collect::<Result<_, _>>()
