@@ -35,7 +35,7 @@ pub fn evidence(key: &OrderKey, amount: Fen, status: u16, body: &[u8]) -> Eviden
                 Evidence::no_answer(&format!("the handler answered success beside errCode {code}"))
             }
             Some(_) | None => Evidence::Accepted {
-                fields: kept_fields(&answer),
+                fields: copied(&answer, &ACCEPTED),
             },
         },
         (Some("SUCCESS"), Some("FAIL")) => declined(&answer, Class::Unknown),
@@ -127,19 +127,44 @@ fn contradiction(answer: &Fields<'_>, key: &OrderKey, amount: Option<Fen>) -> Op
     None
 }
 
-/// The fields of a handler's response that the platform gets: the contract's, without those that the sidecar sets
-/// itself.
-fn kept_fields(answer: &Fields<'_>) -> Fields<'static> {
+/// The fields of a response to a payout that the platform gets: the contract's, without those that the sidecar sets itself.
+const ACCEPTED: [&str; 7] = [
+    "sendListid",
+    "hbpackage",
+    "paymentNo",
+    "paymentTime",
+    "partnerTradeNo",
+    "mchAppid",
+    "mchid",
+];
+
+/// The fields of a response to a query that the platform gets: the contract's, without those that the sidecar sets itself.
+/// Nothing else is passed on: a handler's other fields may hold the openid, which only `reveal_openid` may show.
+const REPORTED: [&str; 19] = [
+    "reason",
+    "detailId",
+    "sendType",
+    "hbType",
+    "totalNum",
+    "totalAmount",
+    "sendTime",
+    "refundTime",
+    "refundAmount",
+    "wishing",
+    "remark",
+    "actName",
+    "partnerTradeNo",
+    "appid",
+    "openid",
+    "paymentAmount",
+    "transferTime",
+    "paymentTime",
+    "desc",
+];
+
+fn copied(answer: &Fields<'_>, names: &[&'static str]) -> Fields<'static> {
     let mut fields = Fields::new();
-    for name in [
-        "sendListid",
-        "hbpackage",
-        "paymentNo",
-        "paymentTime",
-        "partnerTradeNo",
-        "mchAppid",
-        "mchid",
-    ] {
+    for name in names {
         if let Some(text) = answer.characters(name) {
             fields.set(name, text.to_owned());
         }
@@ -183,7 +208,7 @@ pub fn finding(key: &OrderKey, expected: Option<Fen>, status: u16, body: &[u8]) 
     }
     let found = match word {
         "SENT" | "RECEIVED" | "RFUND_ING" | "REFUND" | "SUCCESS" => Found::Accepted {
-            fields: kept_fields(&answer),
+            fields: copied(&answer, &ACCEPTED),
         },
         "FAILED" => Found::NotPaid(Refusal {
             code: "FAILED".to_owned(),
@@ -198,19 +223,7 @@ pub fn finding(key: &OrderKey, expected: Option<Fen>, status: u16, body: &[u8]) 
         _ => Found::Moving,
     };
     let status = Some(kept(word));
-    let mut report = answer.into_owned();
-    for name in [
-        "returnCode",
-        "returnMsg",
-        "resultCode",
-        "errCode",
-        "errCodeDes",
-        "mchBillno",
-        "mchId",
-        "status",
-    ] {
-        report.take(name);
-    }
+    let report = copied(&answer, &REPORTED);
     Finding {
         found,
         status,
@@ -507,6 +520,16 @@ mod tests {
             found(200, r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS"}"#),
             Found::Unclear { .. }
         ));
+    }
+
+    #[test]
+    fn a_report_holds_the_contracts_fields_and_no_other() {
+        let body = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","status":"SENT","mchBillno":"A1","mchId":"19","reason":"r",
+            "totalAmount":"100","openid":"oREAL","reOpenid":"oREAL","re_openid":"oREAL","userOpenid":"oREAL","a b":"1","secret":"s"}"#;
+        let report = finding(&key(), Fen::new(100).ok(), 200, body.as_bytes()).report;
+        let names: Vec<_> = report.iter().map(|(name, _)| name).collect();
+        // The answer replaces `openid` by the user id, unless the configuration reveals it.
+        assert_eq!(names, ["reason", "totalAmount", "openid"]);
     }
 
     #[test]
