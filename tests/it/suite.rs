@@ -10,6 +10,7 @@ use payout_domain::fields::Fields;
 use payout_domain::ids::{HandlerId, LedgerTime, MchId, Millis, Moment, OpenId};
 use payout_domain::json;
 use payout_domain::limits::{Charge, Counter};
+use payout_domain::order::fixtures::pinned_mut;
 use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{Destination, Lease, NewOrder, Order, State, StateName};
 use payout_domain::outcome::{Class, Evidence};
@@ -65,6 +66,20 @@ pub static BASE: LazyLock<Moment> = LazyLock::new(|| moment(SystemClock.now().0 
 
 pub fn moment(ms: i64) -> Moment {
     Moment::from((ms, ms))
+}
+
+/// A v3 bill that WeChat Pay accepted ten minutes before the other orders, and that is followed to its final state.
+fn followed(no: &str) -> Order {
+    let accepted_at = moment(BASE.wall.0 - 600_000);
+    let mut order = order_of("19", no, 100, 7, accepted_at);
+    pinned_mut(&mut order).upstream = Destination::TransferBill;
+    next(
+        &order,
+        Evidence::Opened {
+            fields: Fields::new(),
+            status: "WAIT_USER_CONFIRM".into(),
+        },
+    )
 }
 
 /// A pending order that is due at this time.
@@ -321,11 +336,16 @@ async fn unsettled_orders_are_found_among_all_others(ledger: &dyn Ledger) {
     for order in [&pending, &one, &other, &done] {
         assert!(matches!(ledger.insert(order).await.unwrap(), Inserted::Done));
     }
+    // Accepted bills that are followed are looked at like unsettled orders, and before these, but are settled.
+    let bills: Vec<Order> = (0..12).map(|n| followed(&format!("UB{n:02}"))).collect();
+    for bill in &bills {
+        assert!(matches!(ledger.insert(bill).await.unwrap(), Inserted::Done));
+    }
     let mut found = ledger.unsettled(9).await.unwrap();
     found.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(found, [pending.clone(), one.clone(), other.clone()]);
     assert_eq!(ledger.unsettled(1).await.unwrap().len(), 1);
-    for order in [&pending, &one, &other, &done] {
+    for order in [&pending, &one, &other, &done].into_iter().chain(&bills) {
         assert!(is_done(&ledger.remove(order).await.unwrap()));
     }
     assert_eq!(ledger.unsettled(9).await.unwrap(), []);

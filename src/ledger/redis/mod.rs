@@ -50,6 +50,8 @@ pub use self::keeper::RedisKeeper;
 
 /// How long a sum is kept: its Beijing day, and enough time to return charges.
 const SUM_EXPIRY: Duration = Duration::from_secs(3 * 86_400);
+/// How many entries of `due` are read at a time when unsettled orders are listed.
+const UNSETTLED_PAGE: usize = 256;
 /// How long a claim waits for its replicas.
 const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -370,25 +372,29 @@ impl Ledger for RedisLedger {
 
     async fn unsettled(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
         let mut found = Vec::new();
-        // Every unsettled order is in `due`, which stays short however long the log grows.
+        // Every unsettled order is in `due`, which stays short however long the log grows. Followed orders are there, too.
         for mch_id in self.registry.merchants().await {
-            let mut look = redis::cmd("ZRANGE");
-            look.arg(self.store.key(&mch_id, "due")).arg(0).arg(limit);
-            let numbers: Vec<String> = self
-                .store
-                .link
-                .read(&look)
-                .await
-                .map_err(|error| failed(&error))?;
-            for order_no in numbers.iter().filter_map(|number| OrderNo::parse(number).ok()) {
-                let mch_id = mch_id.clone();
-                let order = self.stored(&OrderKey { mch_id, order_no }).await?;
-                found.extend(
-                    order.filter(|order| matches!(order.state, State::Unknown(_) | State::Pending(_))),
-                );
-                if found.len() >= limit {
-                    return Ok(found);
+            let mut from: usize = 0;
+            loop {
+                let to = from.saturating_add(UNSETTLED_PAGE).saturating_sub(1);
+                let mut look = redis::cmd("ZRANGE");
+                look.arg(self.store.key(&mch_id, "due")).arg(from).arg(to);
+                let read = self.store.link.read(&look).await;
+                let numbers: Vec<String> = read.map_err(|error| failed(&error))?;
+                for order_no in numbers.iter().filter_map(|number| OrderNo::parse(number).ok()) {
+                    if found.len() >= limit {
+                        return Ok(found);
+                    }
+                    let mch_id = mch_id.clone();
+                    let order = self.stored(&OrderKey { mch_id, order_no }).await?;
+                    found.extend(
+                        order.filter(|order| matches!(order.state, State::Unknown(_) | State::Pending(_))),
+                    );
                 }
+                if numbers.len() < UNSETTLED_PAGE {
+                    break;
+                }
+                from = from.saturating_add(UNSETTLED_PAGE);
             }
         }
         Ok(found)
