@@ -27,7 +27,7 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
 /// What each check needs: where to find secrets, the current time, and where to record mistakes.
 pub(super) struct Check<'a> {
-    pub(super) places: &'a mut SecretSources,
+    pub(super) sources: &'a mut SecretSources,
     pub(super) now: Millis,
     pub(super) problems: &'a mut Problems,
 }
@@ -45,19 +45,19 @@ impl Check<'_> {
 
     /// Resolves a secret that may be absent.
     pub(super) fn secret(&mut self, secret: Option<&SecretRef>, path: &str) -> Option<Secret> {
-        let read = self.places.resolve(secret?);
+        let read = self.sources.resolve(secret?);
         self.take(path, read)
     }
 
     /// Reads the file that a key names, as bytes.
     pub(super) fn bytes(&mut self, file: &str, path: &str) -> Option<Zeroizing<Vec<u8>>> {
-        let read = self.places.read(file);
+        let read = self.sources.read(file);
         self.take(path, read)
     }
 
     /// Reads the file that a key names, as text.
     pub(super) fn file_text(&mut self, file: &str, path: &str) -> Option<Secret> {
-        let read = self.places.read_text(file);
+        let read = self.sources.read_text(file);
         self.take(path, read)
     }
 

@@ -20,10 +20,10 @@ pub enum Location {
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}{message}")]
+#[error("{location}{message}")]
 pub struct ConfigError {
     /// Where the operator set the value.
-    pub place: Location,
+    pub location: Location,
     /// The key's path, e.g. `merchant[0].api_key`. Empty if the message is about the file as a whole.
     pub path: String,
     /// What is wrong and what to do, path included. Contains no secret.
@@ -74,7 +74,7 @@ impl Origins {
     }
 
     /// The location of a value, or of the nearest enclosing section that has one.
-    fn place(&self, path: &str) -> Location {
+    fn location(&self, path: &str) -> Location {
         let mut path = path;
         loop {
             if let Some(name) = self.variables.get(path) {
@@ -109,14 +109,14 @@ impl Problems {
             return;
         }
         self.excuse(path);
-        self.push(self.origins.place(path), path, format!("{path}: {text}"));
+        self.push(self.origins.location(path), path, format!("{path}: {text}"));
     }
 
     /// Records an unknown key. Suppresses the "is missing" of the key that the operator probably meant.
     pub(super) fn unknown(&mut self, path: &str, meant: Option<&str>) {
         let hint = meant.map_or_else(String::new, |meant| format!(": did you mean {meant}?"));
         self.push(
-            self.origins.place(path),
+            self.origins.location(path),
             path,
             format!("unknown key {path}{hint}"),
         );
@@ -128,8 +128,8 @@ impl Problems {
     }
 
     /// Records a mistake of the file as a whole, or at a location without a path.
-    pub(super) fn at(&mut self, place: Location, message: String) {
-        self.push(place, "", message);
+    pub(super) fn at(&mut self, location: Location, message: String) {
+        self.push(location, "", message);
     }
 
     /// Records a warning: the configuration works, but perhaps not as the operator meant it.
@@ -149,9 +149,9 @@ impl Problems {
         })
     }
 
-    fn push(&mut self, place: Location, path: &str, message: String) {
+    fn push(&mut self, location: Location, path: &str, message: String) {
         self.errors.push(ConfigError {
-            place,
+            location,
             path: path.to_owned(),
             message,
         });
@@ -165,7 +165,7 @@ impl Problems {
     /// Returns the mistakes and the warnings. Mistakes come in the file's order, then those of the environment,
     /// then those without a location.
     pub(super) fn finish(mut self) -> (Vec<ConfigError>, Vec<String>) {
-        self.errors.sort_by(|a, b| a.place.cmp(&b.place));
+        self.errors.sort_by(|a, b| a.location.cmp(&b.location));
         (self.errors, self.warnings)
     }
 }
@@ -179,12 +179,12 @@ mod tests {
         let mut origins = Origins::default();
         origins.set_line("merchant[0]", 7);
         origins.set_variable("ledger.url", "PAYOUT_SIDECAR__LEDGER__URL");
-        assert_eq!(origins.place("merchant[0].api_key"), Location::Line(7));
+        assert_eq!(origins.location("merchant[0].api_key"), Location::Line(7));
         assert_eq!(
-            origins.place("ledger.url"),
+            origins.location("ledger.url"),
             Location::Variable("PAYOUT_SIDECAR__LEDGER__URL".into())
         );
-        assert_eq!(origins.place("ledger.prefix"), Location::Nowhere);
+        assert_eq!(origins.location("ledger.prefix"), Location::Nowhere);
     }
 
     #[test]

@@ -105,11 +105,11 @@ fn read(
     };
 
     let base = path.parent().unwrap_or_else(|| Path::new(""));
-    let mut places = SecretSources::new(base, text, env);
-    let mut config = super::resolve::resolve(&raw, &mut places, now, problems)?;
-    config.fingerprint = places.fingerprint();
+    let mut sources = SecretSources::new(base, text, env);
+    let mut config = super::resolve::resolve(&raw, &mut sources, now, problems)?;
+    config.fingerprint = sources.fingerprint();
     config.files = std::iter::once(path.to_owned())
-        .chain(places.into_files())
+        .chain(sources.into_files())
         .collect();
     Some(config)
 }
@@ -130,10 +130,10 @@ fn parse(text: &str, problems: &mut Problems) -> Option<Table> {
     }
     for error in errors {
         // The parser's own `Display` would quote the line, which may hold a secret.
-        let place = error
+        let location = error
             .span()
             .map_or(Location::Nowhere, |span| Location::Line(lines.line(span.start)));
-        problems.at(place, format!("is not TOML: {}", error.message()));
+        problems.at(location, format!("is not TOML: {}", error.message()));
     }
     None
 }

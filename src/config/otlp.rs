@@ -89,7 +89,7 @@ fn protocol(url: &BaseUrl, check: &mut Check<'_>) -> Protocol {
 
 fn ca(check: &mut Check<'_>) -> Option<String> {
     let (name, file) = first(check, CERTIFICATE)?;
-    let text = match check.places.read_text(&file) {
+    let text = match check.sources.read_text(&file) {
         Ok(text) => text.expose().to_owned(),
         Err(why) => {
             warn(check, name, &why);
@@ -109,7 +109,7 @@ fn ca(check: &mut Check<'_>) -> Option<String> {
 
 /// Returns a variable. An empty one counts as absent.
 fn variable(check: &Check<'_>, name: &str) -> Option<String> {
-    let text = check.places.variable(name)?.trim();
+    let text = check.sources.variable(name)?.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 

@@ -31,12 +31,12 @@ const WECHAT_BACKUP_URL: &str = "https://api2.mch.weixin.qq.com";
 /// Checks everything. Returns `None` if a store is missing; the mistakes are in `problems`.
 pub(super) fn resolve(
     raw: &raw::Raw,
-    places: &mut SecretSources,
+    sources: &mut SecretSources,
     now: Millis,
     problems: &mut Problems,
 ) -> Option<Config> {
     let mut check = Check {
-        places,
+        sources,
         now,
         problems,
     };

@@ -211,7 +211,7 @@ pub(super) fn wipe(value: &mut Value) {
 mod tests {
     use super::*;
 
-    fn places(dir: &Path, env: &[(&str, &str)]) -> SecretSources {
+    fn sources(dir: &Path, env: &[(&str, &str)]) -> SecretSources {
         let env = env
             .iter()
             .map(|(name, text)| ((*name).to_owned(), Zeroizing::new((*text).to_owned())))
@@ -229,10 +229,10 @@ mod tests {
             ("k3y\n\n", "k3y\n"),
         ] {
             std::fs::write(dir.path().join("s"), written).unwrap();
-            let mut places = places(dir.path(), &[]);
-            let secret = places.resolve(&SecretRef::File("s".into())).unwrap();
+            let mut sources = sources(dir.path(), &[]);
+            let secret = sources.resolve(&SecretRef::File("s".into())).unwrap();
             assert_eq!(secret.expose(), read, "{written:?}");
-            assert_eq!(places.into_files(), [dir.path().join("s")]);
+            assert_eq!(sources.into_files(), [dir.path().join("s")]);
         }
     }
 
@@ -240,8 +240,8 @@ mod tests {
     fn what_is_missing_or_empty_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("empty"), "\n").unwrap();
-        let mut places = places(dir.path(), &[("EMPTY", ""), ("SET", "v")]);
-        let mut refusal = |secret: SecretRef| places.resolve(&secret).unwrap_err();
+        let mut sources = sources(dir.path(), &[("EMPTY", ""), ("SET", "v")]);
+        let mut refusal = |secret: SecretRef| sources.resolve(&secret).unwrap_err();
         assert!(
             refusal(SecretRef::Env("GONE".into())).starts_with("the environment variable GONE is not set")
         );
@@ -252,7 +252,7 @@ mod tests {
         assert!(refusal(SecretRef::File("empty".into())).contains("empty is empty"));
         assert!(refusal(SecretRef::Text(Secret::new(" ".into()))).starts_with("is empty"));
         assert_eq!(
-            places.resolve(&SecretRef::Env("SET".into())).unwrap().expose(),
+            sources.resolve(&SecretRef::Env("SET".into())).unwrap().expose(),
             "v"
         );
     }

@@ -39,7 +39,7 @@ fn redis(
 /// Resolves the path of an embedded store relative to the configuration file's directory.
 fn store_path(path: Option<&str>, at: &str, example: &str, check: &mut Check<'_>) -> Option<PathBuf> {
     match path {
-        Some(path) if !path.is_empty() => Some(check.places.locate(path)),
+        Some(path) if !path.is_empty() => Some(check.sources.locate(path)),
         Some(_) | None => {
             check.error(at, format!("is missing: write e.g. path = \"{example}\""));
             None

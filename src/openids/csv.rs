@@ -47,7 +47,7 @@ pub struct Position {
 pub struct Rows<R> {
     reader: R,
     buffer: Vec<u8>,
-    place: Position,
+    position: Position,
 }
 
 /// How a line ended.
@@ -73,18 +73,18 @@ impl<R: BufRead> Rows<R> {
     }
 
     /// Continues where another reader of the same file stopped. `reader` must be at `place.offset`.
-    pub fn at(reader: R, place: Position) -> Self {
+    pub fn at(reader: R, position: Position) -> Self {
         Self {
             reader,
             buffer: Vec::with_capacity(LONGEST_LINE),
-            place,
+            position,
         }
     }
 
     /// The position after everything read so far.
     #[must_use]
-    pub fn place(&self) -> Position {
-        self.place
+    pub fn position(&self) -> Position {
+        self.position
     }
 
     /// Returns the next line that is not empty, as a row or as the reason why it is wrong. [`Rows::place`] then has its
@@ -128,9 +128,9 @@ impl<R: BufRead> Rows<R> {
                 End::TooLong
             }
         };
-        self.place.line = self.place.line.saturating_add(1);
+        self.position.line = self.position.line.saturating_add(1);
         let read = u64::try_from(read).unwrap_or(u64::MAX);
-        self.place.offset = self.place.offset.saturating_add(read);
+        self.position.offset = self.position.offset.saturating_add(read);
         let line = self.buffer.strip_suffix(b"\n").unwrap_or(&self.buffer);
         Ok(Some((line.strip_suffix(b"\r").unwrap_or(line), end)))
     }
@@ -270,9 +270,9 @@ mod tests {
         let mut rows = Rows::open(text).unwrap().unwrap();
         let mut all = Vec::new();
         while let Some(row) = rows.next_row().unwrap() {
-            all.push((rows.place().line, row));
+            all.push((rows.position().line, row));
         }
-        assert_eq!(rows.place().offset, text.len() as u64);
+        assert_eq!(rows.position().offset, text.len() as u64);
         all
     }
 
@@ -426,11 +426,11 @@ mod tests {
         for _ in 0..2 {
             first.next_row().unwrap();
         }
-        let place = first.place();
+        let place = first.position();
         assert_eq!(place.line, 4);
         let mut second = Rows::at(&text.as_bytes()[usize::try_from(place.offset).unwrap()..], place);
         assert_eq!(second.next_row().unwrap(), Some(Ok(made("wx1", "w", "o3"))));
-        assert_eq!(second.place().line, 5);
+        assert_eq!(second.position().line, 5);
         assert_eq!(second.next_row().unwrap(), None);
     }
 

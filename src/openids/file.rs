@@ -161,7 +161,7 @@ fn parse(path: &Path, text: &str) -> Result<Mapping, FileError> {
     while let Some(row) = rows.next_row().map_err(unreadable)? {
         let bad = |why: String| FileError::Row {
             path: path.to_owned(),
-            line: rows.place().line,
+            line: rows.position().line,
             why,
         };
         let Row { app, user, openid } = row.map_err(bad)?;

@@ -35,9 +35,9 @@ impl Body {
     /// Holds a request's permit until the backend's body ends. A whole body releases it at once: its bytes belong to
     /// the connection, and a caller that does not read its responses must not keep others out.
     #[must_use]
-    pub fn holding(mut self, place: InFlightPermit) -> Self {
+    pub fn holding(mut self, permit: InFlightPermit) -> Self {
         if let Either::Right(download) = &mut self.0 {
-            download.hold(place);
+            download.hold(permit);
         }
         self
     }

@@ -118,7 +118,7 @@ pin_project! {
 
 struct Guard {
     exchange: Arc<Exchange>,
-    _place: Option<InFlightPermit>,
+    _permit: Option<InFlightPermit>,
 }
 
 impl Drop for Guard {
@@ -134,14 +134,14 @@ impl Upload {
     pub(super) fn new(
         body: Incoming,
         exchange: Arc<Exchange>,
-        place: Option<InFlightPermit>,
+        permit: Option<InFlightPermit>,
         timeouts: Duration,
     ) -> Self {
         Self {
             body,
             guard: Guard {
                 exchange,
-                _place: place,
+                _permit: permit,
             },
             timeouts,
             alarm: Alarm::default(),
@@ -204,7 +204,7 @@ pin_project! {
         timeouts: Option<Duration>,
         alarm: Alarm,
         // Released when the body has been sent or dropped.
-        _place: Option<InFlightPermit>,
+        _permit: Option<InFlightPermit>,
     }
 }
 
@@ -248,12 +248,12 @@ impl Download {
             ending: Ending { exchange, line },
             timeouts,
             alarm: Alarm::default(),
-            _place: None,
+            _permit: None,
         }
     }
 
-    pub(super) fn hold(&mut self, place: InFlightPermit) {
-        self._place = Some(place);
+    pub(super) fn hold(&mut self, permit: InFlightPermit) {
+        self._permit = Some(permit);
     }
 }
 

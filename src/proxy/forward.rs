@@ -86,7 +86,7 @@ impl Proxy {
     pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let id = propagation::identify(request.headers());
         // The upload holds the permit too, because the response may end before it.
-        let place = request.extensions().get::<InFlightPermit>().cloned();
+        let permit = request.extensions().get::<InFlightPermit>().cloned();
         let expected = match self.prepare(&mut request, peer, &id) {
             Ok(Some(expected)) => expected,
             // An intermediary answers this way when the request asks about itself. Source: RFC 9110, section 9.3.7.
@@ -104,7 +104,7 @@ impl Proxy {
         let method = request.method().clone();
         let exchange = Exchange::begin();
         let request =
-            request.map(|body| Upload::new(body, Arc::clone(&exchange), place, self.timeouts.caller));
+            request.map(|body| Upload::new(body, Arc::clone(&exchange), permit, self.timeouts.caller));
         tokio::select! {
             // A response that is there counts, however late it is.
             biased;

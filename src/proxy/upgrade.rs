@@ -55,14 +55,14 @@ pub(super) fn is_granted(asked: &HeaderValue, answer: &HeaderMap) -> bool {
 /// All upgraded connections. Clones share them.
 #[derive(Clone)]
 pub struct Tunnels {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     drain: Drain,
     running: TaskTracker,
 }
 
 /// The permit of one upgraded connection. Dropping it frees the permit.
 pub(super) struct Tunnel {
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
     tunnels: Tunnels,
 }
 
@@ -71,7 +71,7 @@ impl Tunnels {
     #[must_use]
     pub fn new(most: usize, drain: Drain) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             drain,
             running: TaskTracker::new(),
         }
@@ -82,16 +82,16 @@ impl Tunnels {
     #[must_use]
     pub fn limited(&self, most: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             ..self.clone()
         }
     }
 
     /// Takes a permit for one more.
     pub(super) fn open(&self) -> Option<Tunnel> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(Tunnel {
-            _place: place,
+            _permit: permit,
             tunnels: self.clone(),
         })
     }

@@ -70,7 +70,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How many connections the kernel queues for `accept`. A caller that finds the queue full tries again after a second.
 const BACKLOG: u32 = 4096;
 /// How long the accept loop waits before it tries again to get a slot.
-const SEAT_PAUSE: Duration = Duration::from_millis(5);
+const SLOT_PAUSE: Duration = Duration::from_millis(5);
 /// The pause after `accept` failed, for example because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -137,7 +137,7 @@ pub async fn serve<S, B, F>(
             match slots.take(&activity, config.room.cost(speaks), &config.room) {
                 Ok(slot) => break Some(slot),
                 // Meanwhile, later connections wait in the kernel's queue, in order of arrival.
-                Err(Full::ForNow) => tokio::time::sleep(SEAT_PAUSE).await,
+                Err(Full::ForNow) => tokio::time::sleep(SLOT_PAUSE).await,
                 Err(Full::OfPayouts) => break None,
             }
         };

@@ -103,8 +103,8 @@ impl Contract {
             Err((status @ StatusCode::BAD_REQUEST, text)) => return closing(refusal(status, headers, &text)),
             Err((status, text)) => return refusal(status, headers, &text),
         };
-        let place = head.extensions.get::<InFlightPermit>().cloned();
-        let body = match self.collect_in_place(body, &head, place.as_ref()).await {
+        let permit = head.extensions.get::<InFlightPermit>().cloned();
+        let body = match self.collect_under(body, &head, permit.as_ref()).await {
             Ok(body) => body,
             Err((status, text)) => return closing(refusal(status, headers, &text)),
         };
@@ -123,7 +123,7 @@ impl Contract {
         // Both are slices of the connection's read buffer. hyper can reuse it once they are dropped.
         drop((head, body));
         let told = match read {
-            Ok(asked_for) => self.do_as_asked(asked_for, asked, place).await,
+            Ok(asked_for) => self.do_as_asked(asked_for, asked, permit).await,
             Err(not_taken) => not_taken,
         };
         respond(told_in, &told)
@@ -156,14 +156,14 @@ impl Contract {
         &self,
         asked_for: Asked,
         asked: Encoding,
-        place: Option<InFlightPermit>,
+        permit: Option<InFlightPermit>,
     ) -> Fields<'static> {
         let (key, answered) = match asked_for {
             Asked::Send(request) => {
                 let key = request.key();
                 learn_order(&key);
                 let disclosure = self.payouts.settings().disclosure;
-                let reply = self.payouts.send(request, asked, place).await;
+                let reply = self.payouts.send(request, asked, permit).await;
                 let told = reply.into_fields(&key, disclosure);
                 (key, Ok(told))
             }
@@ -171,7 +171,7 @@ impl Contract {
                 let key = request.key.clone();
                 learn_order(&key);
                 // In a box, so that the rarer call does not enlarge the other one's future.
-                (key, Box::pin(self.payouts.status(request, asked, place)).await)
+                (key, Box::pin(self.payouts.status(request, asked, permit)).await)
             }
         };
         let told = answered.unwrap_or_else(|fault| answer::not_taken(&fault, Some(key.order_no.as_str())));
@@ -180,22 +180,22 @@ impl Contract {
     }
 
     /// Reads the body, unless a newer call takes the permit before the body has arrived.
-    async fn collect_in_place(
+    async fn collect_under(
         &self,
         body: Incoming,
         head: &Parts,
-        place: Option<&InFlightPermit>,
+        permit: Option<&InFlightPermit>,
     ) -> Result<Bytes, (StatusCode, String)> {
         let collect = collect(body, head, self.max_body, self.body_timeout);
-        let Some(place) = place else {
+        let Some(permit) = permit else {
             return collect.await;
         };
         let collected = tokio::select! {
             biased;
             collected = collect => Some(collected),
-            () = place.taken_away() => None,
+            () = permit.taken_away() => None,
         };
-        collected.filter(|_| place.keep()).unwrap_or_else(|| {
+        collected.filter(|_| permit.keep()).unwrap_or_else(|| {
             let text = "the body was slow, and too many requests came at the same time";
             Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
         })

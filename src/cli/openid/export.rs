@@ -91,7 +91,7 @@ fn of_file(path: &Path, app: Option<&WxAppId>, mut out: csv::Writer<Stdout>) -> 
     write_header(&mut out)?;
     while let Some(row) = rows.next_row().with_context(shown)? {
         let row = row.map_err(anyhow::Error::msg);
-        let row = row.with_context(|| format!("{}, line {}", shown(), rows.place().line))?;
+        let row = row.with_context(|| format!("{}, line {}", shown(), rows.position().line))?;
         if app.is_none_or(|app| *app == row.app) {
             write(&row, &mut out)?;
         }

@@ -131,11 +131,11 @@ pub(super) async fn import(mapping: &Mapping, arguments: Arguments) -> anyhow::R
             }
         });
     let (begin, counts) = earlier.map_or_else(Default::default, |earlier| {
-        let place = Position {
+        let position = Position {
             offset: earlier.offset,
             line: earlier.line,
         };
-        (place, earlier.counts)
+        (position, earlier.counts)
     });
 
     let progress = Progress::new(stamp.map_or(0, |_| found.len()), begin.offset)?;
@@ -189,7 +189,7 @@ struct Import<'a> {
 impl Import<'_> {
     /// Imports the rest of the file.
     async fn all(&mut self, rows: Rows<BufReader<File>>) -> anyhow::Result<()> {
-        let mut place = rows.place();
+        let mut position = rows.position();
         let (sender, mut batches) = mpsc::channel(AHEAD);
         // A detached thread, because a pipe may block its read forever.
         std::thread::Builder::new().spawn(move || read(rows, &sender))?;
@@ -211,14 +211,14 @@ impl Import<'_> {
             if let Err(error) = self.take(batch).await {
                 break Some(error);
             }
-            place = end;
+            position = end;
             if self.saved.is_none_or(|saved| saved.elapsed() >= SAVE) {
-                self.save(place);
+                self.save(position);
             }
-            self.progress.reached(place.offset, self.counts.lines());
+            self.progress.reached(position.offset, self.counts.lines());
         };
         let Some(error) = stopped else { return Ok(()) };
-        self.save(place);
+        self.save(position);
         let again = match self.resume {
             Some(_) => "start it again to go on",
             None => "started again, it begins at the beginning",
@@ -254,10 +254,10 @@ impl Import<'_> {
     }
 
     /// Saves the position: Redis has acknowledged everything before it.
-    fn save(&mut self, place: Position) {
+    fn save(&mut self, position: Position) {
         self.saved = Some(Instant::now());
         let Some(resume) = &self.resume else { return };
-        if let Err(error) = resume.write(place.offset, place.line, self.counts) {
+        if let Err(error) = resume.write(position.offset, position.line, self.counts) {
             let file = resume.path().display();
             self.progress.tell(&format!(
                 "{file} cannot be written ({error}), so this import cannot be gone on with when interrupted"
@@ -310,7 +310,7 @@ fn batch(rows: &mut Rows<BufReader<File>>) -> std::io::Result<Option<Batch>> {
     let mut batch = Batch::default();
     while batch.rows.len().saturating_add(batch.rejects.len()) < BATCH {
         let Some(row) = rows.next_row()? else { break };
-        batch.end = rows.place();
+        batch.end = rows.position();
         match row {
             Ok(row) => {
                 batch.rows.push(row);

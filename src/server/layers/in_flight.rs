@@ -42,13 +42,13 @@ impl InFlightPermits {
     /// Permits for at most `calls.most` contract calls and `others` other requests at the same time.
     #[must_use]
     pub fn new(calls: Calls, others: usize) -> Arc<Self> {
-        let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let memory = usize::try_from(calls.bytes.div_ceil(BYTES_PER_PERMIT)).unwrap_or(usize::MAX);
         Arc::new(Self {
             calls,
-            payouts: places(calls.most),
-            memory: places(memory),
-            others: places(others),
+            payouts: permits(calls.most),
+            memory: permits(memory),
+            others: permits(others),
             waiting: Arc::default(),
         })
     }
@@ -57,16 +57,16 @@ impl InFlightPermits {
     #[must_use]
     pub fn before<B>(self: Arc<Self>, mut inner: impl Serves<B>) -> impl Serves<B> {
         tower::service_fn(move |mut request: Request<B>| {
-            let Some(place) = self.admit(request.uri().path(), request.headers()) else {
+            let Some(permit) = self.admit(request.uri().path(), request.headers()) else {
                 // The metrics layer counts it. A log line for each would add load when there is too much already.
                 tracing::debug!("a request was turned away, since too many are in flight");
                 let text = "too many requests at the same time";
                 let response = refusal(StatusCode::SERVICE_UNAVAILABLE, request.headers(), text);
                 return Either::Left(ready(Ok(response)));
             };
-            request.extensions_mut().insert(place.clone());
+            request.extensions_mut().insert(permit.clone());
             let answer = inner.call(request);
-            Either::Right(answer.map_ok(|response| response.map(|body| body.holding(place))))
+            Either::Right(answer.map_ok(|response| response.map(|body| body.holding(permit))))
         })
     }
 
@@ -147,8 +147,9 @@ mod tests {
             if let Some(length) = length {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static(length));
             }
-            let places: Vec<InFlightPermit> = std::iter::from_fn(|| all.admit(SEND_PATH, &headers)).collect();
-            places.len()
+            let permits: Vec<InFlightPermit> =
+                std::iter::from_fn(|| all.admit(SEND_PATH, &headers)).collect();
+            permits.len()
         };
         assert_eq!(admitted(None), 2, "it may be as long as any");
         assert_eq!(admitted(Some("65536")), 2);
@@ -173,8 +174,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_is_for_all_clones_and_connections_together() {
-        let places = InFlightPermits::new(calls(2), 2);
-        let (one, other) = (Arc::clone(&places).before(answers()), places.before(answers()));
+        let permits = InFlightPermits::new(calls(2), 2);
+        let (one, other) = (Arc::clone(&permits).before(answers()), permits.before(answers()));
         let first = begun(one.clone().oneshot(slow("/"))).await;
         let _second = begun(other.clone().oneshot(slow("/"))).await;
         let third = one.clone().oneshot(request()).await.unwrap();
@@ -233,14 +234,14 @@ mod tests {
         let mut goes_on = request();
         *goes_on.uri_mut() = "/goes-on".parse().unwrap();
         let mut asked = begun(service.clone().oneshot(goes_on)).await;
-        let place = working.recv().await.unwrap().unwrap();
+        let permit = working.recv().await.unwrap().unwrap();
         asked.take();
         assert_eq!(
             refusal(&service).await,
             Some(StatusCode::SERVICE_UNAVAILABLE),
             "the caller is gone, its work is not"
         );
-        drop(place);
+        drop(permit);
         assert_eq!(refusal(&service).await, None);
     }
 
@@ -248,16 +249,16 @@ mod tests {
     async fn a_call_whose_body_does_not_come_gives_its_place_to_a_newer_one() {
         let (whole, mut asked) = tokio::sync::mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: Request<()>| {
-            let place = request.extensions().get::<InFlightPermit>().unwrap().clone();
+            let permit = request.extensions().get::<InFlightPermit>().unwrap().clone();
             let is_slow = request.headers().contains_key("slow");
             let whole = whole.clone();
             async move {
                 if is_slow {
-                    place.taken_away().await;
-                    assert!(!place.keep(), "nothing is done for it any more");
+                    permit.taken_away().await;
+                    assert!(!permit.keep(), "nothing is done for it any more");
                     return Ok(Response::new(Body::full("gone")));
                 }
-                assert!(place.keep());
+                assert!(permit.keep());
                 whole.send(()).unwrap();
                 std::future::pending().await
             }
