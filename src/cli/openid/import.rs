@@ -223,7 +223,7 @@ impl Import<'_> {
             Some(_) => "start it again to go on",
             None => "started again, it begins at the beginning",
         };
-        Err(error.context(format!("stopped after line {}; {again}", place.line)))
+        Err(error.context(format!("stopped after line {}; {again}", position.line)))
     }
 
     async fn take(&mut self, batch: Batch) -> anyhow::Result<()> {
