@@ -1,4 +1,5 @@
-//! A merchant's entry as the flow uses it: how its payouts are composed, where they go, what its upstream promises.
+//! A merchant's entry of the configuration as the flow uses it: how to compose its payouts, where they go, and what
+//! its upstream promises about repeats.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,11 +25,11 @@ pub struct Merchant {
     pub upstream: Arc<dyn Upstream>,
     /// What the upstream promises about repeats.
     pub policy: Policy,
-    /// `settle_only`: old orders are asked about here, and none is sent.
+    /// `settle_only`: the sidecar asks about old orders here, but sends none.
     pub is_settle_only: bool,
-    /// For how long the upstream has answered all along.
+    /// How long the upstream has answered without a break.
     pub contact: Contact,
-    /// Whether credentials in a request reach the upstream: `request_credentials` towards WeChat,
+    /// Whether the upstream gets the credentials in a request: `request_credentials` towards WeChat,
     /// `forward_credentials` towards a handler.
     pub takes_credentials: bool,
 }
@@ -38,12 +39,12 @@ pub struct Merchant {
 pub enum MerchantKind {
     /// For WeChat Pay v3, merchant transfer.
     TransferBill {
-        /// What its bills say beside the request.
+        /// What each bill says in addition to the request.
         scene: wechat::v3::request::Scene,
     },
     /// For WeChat Pay v2.
     Wechat {
-        /// The configured product; a request's `notifyWay` may turn a red packet into a mini program's.
+        /// The configured product. A request's `notifyWay` may turn a red packet into a mini-program red packet.
         product: Product,
         /// The merchant's texts.
         texts: wechat::v2::Texts,
@@ -52,22 +53,22 @@ pub enum MerchantKind {
     Handler {
         /// `handler_format`, where it is not `same`.
         format: Option<Encoding>,
-        /// `handler_id`: pinned with each order.
+        /// `handler_id`: the first claim pins it with each order.
         id: HandlerId,
-        /// `formerly`: the ids under which the same handler was known before.
+        /// `formerly`: earlier ids of the same handler.
         formerly: Vec<HandlerId>,
     },
 }
 
-/// How much longer than the longest attempt a lease is: time for the record, and for a process that is held up.
+/// How much longer than the longest attempt a lease is: time to write the record, and for a process that is held up.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 impl Merchant {
-    /// Everything that the upstream will be sent, and which upstream it is.
+    /// Everything that the upstream will get, and which upstream that is.
     ///
     /// # Errors
     /// When a field does not fit this product (an order number over 28 characters for a red packet, no client
-    /// address), then `PARAM_ERROR` by name.
+    /// address), then `PARAM_ERROR` with the field's name.
     pub fn compose(
         &self,
         request: &SendRequest,
@@ -105,7 +106,7 @@ impl Merchant {
         match (&self.kind, destination) {
             (MerchantKind::Wechat { product, .. }, Destination::Wechat(sent)) => {
                 let is_packet = |product: Product| product != Product::Transfer;
-                // One merchant's red packets of either kind are known by one query.
+                // One query serves both kinds of a merchant's red packets.
                 product == sent || (is_packet(*product) && is_packet(*sent))
             }
             (MerchantKind::TransferBill { .. }, Destination::TransferBill) => true,
@@ -121,7 +122,7 @@ impl Merchant {
         }
     }
 
-    /// Where a question about an order that is not on record goes.
+    /// Where to ask about an order that is not on record.
     #[must_use]
     pub fn destination(&self) -> Destination {
         match &self.kind {
@@ -131,13 +132,13 @@ impl Merchant {
         }
     }
 
-    /// How long a claim of this merchant is held.
+    /// How long a claim of this merchant lasts.
     #[must_use]
     pub fn lease(&self) -> Duration {
         self.upstream.longest().saturating_add(LEASE_MARGIN)
     }
 
-    /// The request's credentials, where they may be used at all.
+    /// The request's credentials if this entry takes any, otherwise none.
     #[must_use]
     pub fn credentials(&self, given: &RequestCredentials) -> RequestCredentials {
         if self.takes_credentials {
