@@ -3,10 +3,10 @@
 //! Entry points: [`pay`] takes a request to pay, [`status`] a status call, [`webhook`] an upstream's notification,
 //! [`operator`] an operator's command; [`settle`] asks about unsettled orders in the background.
 //!
-//! Steps that they share: `repeat` (what a repeat may do with an order on record), `attempt` (send once and record),
+//! Their steps: `repeat` (what a repeat may do with an order on record), `attempt` (send once and record),
 //! `query` (ask the upstream and record), `apply` (the only place that writes the ledger and tells the observers).
 //!
-//! Their parts: [`ports`] (traits of the ledger, the identity store and the upstreams), [`claim`] (proof that an
+//! The parts: [`ports`] (traits of the ledger, the identity store and the upstreams), [`claim`] (proof that an
 //! order is claimed; an attempt needs it), [`merchant`] (an entry of the configuration as the flow uses it),
 //! [`reply`] (what a caller gets), `single_flight` (repeats in one process wait for one reply), [`watch`] (what this
 //! process has itself observed about orders), [`events`] (`PayoutChanged`, `Observer`), [`audit`] and `measure` (the

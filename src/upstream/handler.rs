@@ -1,4 +1,5 @@
-//! The customer's own handler as an upstream. Document: specification, section 6, `to = "handler"`.
+//! The customer's own handler as an upstream: headers and exchanges. Not here: the bodies and the meaning of the
+//! answers (`payout_domain::handler`). See docs/handler.md.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use payout_domain::secret::Secret;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TOKEN: HeaderName = HeaderName::from_static(handler::TOKEN_HEADER);
 
-/// `handler_format`: which encoding a handler is addressed in.
+/// `handler_format`: the encoding of requests to a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandlerFormat {
     /// Always this one.
@@ -46,15 +47,15 @@ impl HandlerFormat {
 
 /// A handler.
 pub struct HandlerUpstream {
-    /// Talks to it.
+    /// The client for its URL.
     pub client: Client,
-    /// In which encoding.
+    /// The encoding of requests to it.
     pub format: HandlerFormat,
     /// The longest that an attempt takes.
     pub longest: Duration,
     /// Sent with each call, so that the handler can tell it from a proxied one. Visible ASCII.
     pub token: Option<Secret>,
-    /// Tells whether a lease is still good.
+    /// For the check whether a lease still allows sending.
     pub clock: Arc<dyn Clock>,
 }
 
