@@ -1,5 +1,5 @@
-//! Measures now and then what only the ledger knows: how many orders are unknown, and for how long; how many need a person, and
-//! why; and how much of the day's limit each merchant has used up.
+//! Polls for the metrics what only the ledger knows: how many orders are unknown and for how long, how many need a
+//! person and why, and how much of the day's limit each merchant has used up.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use payout_domain::ids::Millis;
 use payout_domain::limits::merchant_day;
 use payout_domain::order::State;
 
-/// The pause between two looks. Alerts on ages of minutes need no more.
+/// The pause between two polls. Alerts on ages of minutes need no shorter one.
 const PAUSE: Duration = Duration::from_secs(15);
-/// How many orders are looked at; more than this is an alarm whatever their ages.
+/// How many orders one poll looks at. More than this is an alarm whatever their ages.
 const AT_MOST: usize = 1000;
 
-/// Measures for as long as the process lives.
+/// Polls for as long as the process lives.
 pub(super) async fn follow(
     payouts: Payouts,
     metrics: Metrics,
@@ -51,7 +51,7 @@ async fn unsettled(payouts: &Payouts, metrics: &Metrics) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Of the merchants that the configuration names: the numbers that `*` stands for are the callers' choice.
+/// Only for the merchants that the configuration names: callers choose the numbers that `*` stands for.
 async fn day(payouts: &Payouts, metrics: &Metrics, now: Millis) -> Result<(), StoreError> {
     let settings = payouts.settings();
     let mut used = Vec::new();

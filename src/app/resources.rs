@@ -1,5 +1,5 @@
-//! What the process may use: the memory limit of its cgroup, and how many files it may open. Files of `/proc` and
-//! `/sys/fs/cgroup` are read once, when something asks; nothing here is kept.
+//! What the process may use: the memory limit of its cgroup, and how many files it may open. Reads files of `/proc`
+//! and `/sys/fs/cgroup` once per call, and keeps nothing.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -8,13 +8,13 @@ use crate::server::budget::{Means, Source};
 /// Where the hierarchies of cgroups are mounted: version 2 alone, version 2 beside version 1, version 1.
 const VERSION_2: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 const VERSION_1: &str = "/sys/fs/cgroup/memory";
-/// From here on a limit is none: version 1 says "no limit" as the largest multiple of a page.
+/// A limit of this size or more means none: version 1 writes "no limit" as the largest multiple of a page.
 const NO_LIMIT: u64 = 1 << 60;
-/// What is used where nothing is limited: half of the machine's memory, at most this, in bytes.
+/// Without a limit: half of the machine's memory, at most this many bytes.
 const UNLIMITED: u64 = 2 * 1024 * 1024 * 1024;
 
-/// What there is, with `configured` in place of the cgroup's limit where that is given. The number of descriptors is the one
-/// in force: [`raise_descriptors`] comes first.
+/// The memory and the descriptors that the process may use. `configured` replaces the cgroup's memory limit. The
+/// descriptors are those of the limit in force, so call [`raise_descriptors`] first.
 #[must_use]
 pub fn means(configured: Option<u64>) -> Means {
     let read = |path: &str| std::fs::read_to_string(path).ok();
@@ -36,7 +36,7 @@ pub fn means(configured: Option<u64>) -> Means {
     }
 }
 
-/// Raises the soft limit of open files to the hard one. Says what they are where that fails.
+/// Raises the soft limit of open files to the hard one. Logs both if that fails.
 pub fn raise_descriptors() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -54,7 +54,7 @@ pub fn raise_descriptors() {
     }
 }
 
-/// The smallest limit on the way from the process's own cgroup to the root, in bytes. `read` gives a file's text.
+/// The smallest limit from the process's own cgroup up to the root, in bytes. `read` gives a file's text.
 fn cgroup_limit(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
     let own = read("/proc/self/cgroup")?;
     let mut limits = Vec::new();
@@ -79,15 +79,15 @@ fn cgroup_limit(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
     limits.into_iter().min()
 }
 
-/// A cgroup's path and those above it, without a slash at the end. In a container the file may name the host's path, of which
-/// only the root is to be seen.
+/// A cgroup's path and those above it, without a slash at the end. In a container the file may name the host's path,
+/// of which the container sees only the root.
 fn upwards(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path.trim_end_matches('/')), |path| {
         path.rsplit_once('/').map(|(above, _)| above)
     })
 }
 
-/// What a limit's file says; `None`: no limit.
+/// The limit in a file's text; `None`: no limit.
 fn limit(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|limit| *limit < NO_LIMIT)
 }
@@ -126,7 +126,7 @@ mod tests {
             "the pod's is smaller"
         );
         assert_eq!(limit_of(&[own, file(c1, "max\n"), file(pod1, "5\n")]), Some(5));
-        // With a namespace of its own a container sees itself as the root.
+        // With a cgroup namespace of its own, a container sees itself as the root.
         let root = ("/proc/self/cgroup", "0::/\n");
         assert_eq!(
             limit_of(&[root, file("/sys/fs/cgroup/memory.max", "67108864\n")]),

@@ -1,18 +1,18 @@
-//! What a change of a record owes to the limits, and what it gives back.
+//! The charges that a change of a record adds to the limits' sums, and those that it gives back.
 
 use payout_domain::limits::Charge;
 use payout_domain::order::Order;
 
-/// The charges that come with a change, each with its place in the new record, and those that are given back.
+/// The charges that a change adds, each with its index in the new record, and those that it gives back.
 pub struct Difference<'a> {
-    /// Charged, unless it would pass its limit.
+    /// To charge, unless one would pass its limit.
     pub charged: Vec<(usize, &'a Charge)>,
-    /// Given back.
+    /// To give back.
     pub returned: Vec<&'a Charge>,
 }
 
 impl<'a> Difference<'a> {
-    /// From a record (`None`: there was none) to the next one (`None`: it is removed).
+    /// The difference from a record (`None`: there was none) to the next one (`None`: it is removed).
     #[must_use]
     pub fn between(previous: Option<&'a Order>, next: Option<&'a Order>) -> Self {
         let before = previous.map_or(&[][..], |order| &order.charges);
@@ -33,7 +33,7 @@ impl<'a> Difference<'a> {
     }
 }
 
-/// The Beijing day in a sum's name (`user-fen:20000:…`), by which old sums are cleared away.
+/// The Beijing day in a sum's name (`user-fen:20000:…`). The Redis store tells today's sums from old ones by it.
 #[must_use]
 pub fn day_of(name: &str) -> Option<i64> {
     name.split(':').nth(1)?.parse().ok()

@@ -1,4 +1,4 @@
-//! A ledger whose calls are counted, timed and traced.
+//! A wrapper around a ledger that counts, times and traces its calls.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::telemetry::traces::child::OpenSpan;
 use payout_domain::ids::{LedgerTime, MchId, OrderKey};
 use payout_domain::order::Order;
 
-/// A ledger that is counted, timed and traced.
+/// A ledger whose calls are counted, timed and traced.
 pub struct Instrumented {
     inner: Arc<dyn Ledger>,
     system: &'static str,
     calls: Calls,
 }
 
-/// The meters of its calls.
+/// One meter for each call.
 struct Calls {
     insert: CallMeter,
     replace: CallMeter,
@@ -33,7 +33,7 @@ struct Calls {
 }
 
 impl Instrumented {
-    /// Measures a ledger. `system` is what keeps it, for spans: `redis`, or the name of an embedded one.
+    /// Measures a ledger. `system` names its store in spans: `redis`, or the name of an embedded one.
     #[must_use]
     pub fn new(inner: Arc<dyn Ledger>, metrics: &Metrics, system: &'static str) -> Self {
         let of = |call| metrics.stores.of(Store::Ledger, call);

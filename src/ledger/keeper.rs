@@ -1,24 +1,24 @@
-//! What a person does with a ledger as a whole: make it, look at it, and accept that it has lost something. A process never
-//! decides any of this by itself. Document: specification, section 5.
+//! What an operator does with a ledger as a whole: create it, look at it, and accept that it has lost something. A
+//! process never decides any of this by itself. See docs/promise.md.
 
 use async_trait::async_trait;
 
 use crate::payouts::ports::StoreError;
 use payout_domain::ids::MchId;
 
-/// Names one ledger for good; random, 32 hexadecimal digits.
+/// Identifies one ledger for good; random, 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerId(String);
 
 impl LedgerId {
-    /// As it stands in a store; `None` where the text is no id.
+    /// Reads an id from a store; `None` if the text is not an id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let is_id = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_id.then(|| Self(text.to_owned()))
     }
 
-    /// A new one.
+    /// A new random id.
     #[must_use]
     pub fn random() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()))
@@ -37,49 +37,50 @@ impl std::fmt::Display for LedgerId {
     }
 }
 
-/// How a store stands.
+/// The state of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It holds no ledger, and nothing that looks like the rest of one.
+    /// It holds no ledger, and no remains of one.
     None,
-    /// It holds a ledger, and all that the ledger knows of.
+    /// It holds a ledger, and everything that the ledger knows of.
     Whole {
         /// The ledger.
         id: LedgerId,
-        /// How many merchants it has records of; `None` where the store does not count them.
+        /// How many merchants have records in it; `None` if the store does not count them.
         merchants: Option<usize>,
     },
-    /// It has forgotten something: the ledger as a whole (`id` is `None`), or what it held of these merchants.
+    /// It has forgotten something: the ledger as a whole (`id` is `None`), or records of these merchants.
     Lost {
-        /// The ledger, where its identity is left.
+        /// The ledger, if its identity is left.
         id: Option<LedgerId>,
-        /// The merchants whose records are gone in part or as a whole, as far as the store tells.
+        /// The merchants whose records are gone in part or completely, as far as the store can tell.
         merchants: Vec<MchId>,
     },
-    /// Another process has the embedded file open, and only that one can tell.
+    /// Another process has the embedded file open, and only that process can tell.
     InUse,
 }
 
-/// A store, seen by somebody who decides about the ledger in it. The texts of its errors are whole sentences for people, which
-/// name the place.
+/// A store, for an operator who decides about the ledger in it. The texts of its errors are whole sentences for
+/// people, and name the place.
 #[async_trait]
 pub trait Keeper: Send + Sync {
-    /// Where the store is, for people; shows no password.
+    /// Where the store is, for people. Shows no password.
     fn place(&self) -> String;
 
-    /// Makes a ledger where there is none.
+    /// Creates a ledger in a store that holds none.
     ///
     /// # Errors
-    /// When there is one, the rest of one, or the store cannot be written, then [`StoreError`].
+    /// When the store holds a ledger or the remains of one, or cannot be written, then [`StoreError`].
     async fn create(&self) -> Result<LedgerId, StoreError>;
 
-    /// Looks; changes nothing.
+    /// The state of the store. Changes nothing.
     ///
     /// # Errors
     /// When the store cannot be read, then [`StoreError`].
     async fn status(&self) -> Result<Standing, StoreError>;
 
-    /// Takes what is there for the whole ledger from now on, whatever is missing. Returns what had been lost.
+    /// From now on treats what the store holds as the whole ledger, whatever is missing. Returns the ledger, and what
+    /// had been lost.
     ///
     /// # Errors
     /// When nothing is lost, the store never held a ledger, or it cannot be written, then [`StoreError`].

@@ -1,8 +1,8 @@
-//! The stored form of an order: two JSON texts, each with the format number, checked when they are read.
+//! The stored form of an order: two JSON texts, each with the format number, checked on reading.
 //!
-//! The first claim's part is written once and never again; the other part with each change. Both begin with the same words,
-//! `{"format":3,"order":{"claim":N,`, where `N` is the claim's random number, and the latter goes on with `"version":"…",`: a
-//! part is read, and replaced, beside its own claim's other part only.
+//! The first claim writes the pinned part, and nothing writes it again; each change writes the changing part. Both
+//! begin with `{"format":3,"order":{"claim":N,`, where `N` is the claim's random number; the changing part goes on
+//! with `"version":"…",`. A store reads and replaces a part only beside the other part of the same claim.
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,10 +11,10 @@ use crate::payouts::ports::StoreError;
 use payout_domain::ids::OrderKey;
 use payout_domain::order::{Changing, Order, Pinned};
 
-/// The format that is written. A reader refuses any other one: a record that is not understood decides nothing.
+/// The format to write. A reader refuses every other one: a record that it does not understand decides nothing.
 const FORMAT: u8 = 3;
 
-/// Room for a part without a long history, so that it is written without being moved.
+/// Capacity for a part without a long history, so that writing it needs no reallocation.
 const USUAL_BYTES: usize = 1024;
 
 #[derive(Serialize, Deserialize)]
@@ -35,15 +35,15 @@ fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
 /// A record's two parts: what its claim pins, and what changes.
 ///
 /// # Errors
-/// When it cannot be written, then [`StoreError`]; nothing was.
+/// When the order cannot be serialized, then [`StoreError`]; nothing was written.
 pub fn encode(order: &Order) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
     Ok((written(&order.key, order.pinned())?, written(&order.key, order)?))
 }
 
-/// The part that changes, for a record that is replaced by its next version.
+/// The changing part, for a record that its next version replaces.
 ///
 /// # Errors
-/// When the change is of something that is pinned, or cannot be written, then [`StoreError`]; nothing was.
+/// When the change is of something that is pinned, or cannot be serialized, then [`StoreError`]; nothing was written.
 pub fn encode_change(previous: &Order, next: &Order) -> Result<Vec<u8>, StoreError> {
     let key = &previous.key;
     if previous.pinned() != next.pinned() {
@@ -54,14 +54,14 @@ pub fn encode_change(previous: &Order, next: &Order) -> Result<Vec<u8>, StoreErr
     written(key, next)
 }
 
-/// Whether a record is this very version of its order: both parts begin as they are written for it. The scripts in Redis
-/// compare the same.
+/// Whether a record is exactly this version of its order: both parts begin as they would be written for it. The
+/// scripts in Redis compare the same.
 pub(super) fn is_version((pinned, changing): (&[u8], &[u8]), order: &Order) -> bool {
     let (claim, version) = begins(order);
     pinned.starts_with(claim.as_bytes()) && changing.starts_with(version.as_bytes())
 }
 
-/// How both parts of a record begin, and how the changing one does, which goes on with its version.
+/// The beginning of both parts, and the longer beginning of the changing part, which includes the version.
 pub(super) fn begins(order: &Order) -> (String, String) {
     let claim = format!("{{\"format\":{FORMAT},\"order\":{{\"claim\":{},", order.claim);
     let version = [&claim, "\"version\":\"", &order.version.text(), "\","].concat();
@@ -76,11 +76,11 @@ fn written(key: &OrderKey, order: &impl Serialize) -> Result<Vec<u8>, StoreError
     Ok(text)
 }
 
-/// The order of a record, of its pinned part and the changing one, which must be the order that was asked for.
+/// The order of a record, from its pinned and its changing part. It must be the order that was asked for.
 ///
 /// # Errors
-/// When a part is damaged, of another format, of another claim or another order's, then [`StoreError`]; both are left as
-/// they are.
+/// When a part is damaged, has another format, or belongs to another claim or order, then [`StoreError`]. Both parts
+/// stay as they are.
 pub fn decode((pinned, changing): (&[u8], &[u8]), key: &OrderKey) -> Result<Order, StoreError> {
     let pinned: Pinned = part(pinned, key, "pinned")?;
     let changing: Changing = part(changing, key, "changing")?;
@@ -96,7 +96,7 @@ fn part<T: DeserializeOwned>(text: &[u8], key: &OrderKey, which: &str) -> Result
     Ok(read.order)
 }
 
-/// A record that contradicts itself.
+/// The error for a record that contradicts itself.
 pub(super) fn damaged(key: &OrderKey, why: &str) -> StoreError {
     refused(format!(
         "the record of {key} {why}: it was left as it is, and decides nothing until a person has looked at it"
@@ -116,8 +116,8 @@ mod tests {
     use payout_domain::order::fixtures::pinned_mut;
     use payout_domain::order::{Change, State};
 
-    /// Records of every shape, as they are written, each in two lines; they must be readable for ever: see the retention of
-    /// 400 days.
+    /// Stored records of every shape, two lines each. They must stay readable for ever: see the retention of 400
+    /// days.
     const OLD: &str = include_str!("../../tests/data/records-3.jsonl");
 
     fn written(order: &Order) -> [String; 2] {
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// A record as it is written. It must be readable for ever: see the retention of 400 days.
+    /// A stored record. It must stay readable for ever: see the retention of 400 days.
     #[test]
     fn an_old_record_is_still_read() {
         let lines: Vec<&str> = include_str!("../../tests/data/record-3.jsonl").lines().collect();

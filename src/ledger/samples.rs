@@ -62,7 +62,7 @@ pub(super) fn settled(order: &Order) -> Order {
     }
 }
 
-/// Every shape that a record can have: each state with and without what it may leave out, each upstream, each counter.
+/// Every shape that a record can have: each state with and without its optional parts, each upstream, each counter.
 pub(super) fn every_shape() -> Vec<Order> {
     let at = |millis| Millis(millis);
     let fields: Fields<'static> =

@@ -1,8 +1,9 @@
-//! The ledger's own time as one process knows it: what the store holds of it, and what has passed since by the process's
-//! monotonic clock. See [`LedgerTime`].
+//! The ledger's own time as one process knows it: the time that the store holds, and what has passed since by the
+//! process's monotonic clock. See [`LedgerTime`].
 //!
-//! Each process says from time to time how late it believes it is, and the store keeps the latest word. So the time goes on as
-//! long as anybody has the ledger open, never faster than time does, and whatever the wall clocks do.
+//! Each process tells the store from time to time how late it believes it is, and the store keeps the latest time. So
+//! the ledger's time runs as long as any process has the ledger open, never faster than real time, whatever the wall
+//! clocks do.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,11 +11,11 @@ use std::time::Duration;
 use crate::clock::Clock;
 use payout_domain::ids::LedgerTime;
 
-/// What a process may have seen pass alone. What was more, it saw while it could not reach the store: time that others, who
-/// began from what the store holds, do not know of.
+/// How far a process may be ahead of the store. If it is further ahead, it could not reach the store for a while:
+/// other processes, which began from what the store holds, do not know of that time.
 const ALONE_AT_MOST: Duration = Duration::from_secs(30);
 
-/// One process's idea of the ledger's time.
+/// The ledger's time as one process knows it.
 pub struct Timekeeper {
     clock: Arc<dyn Clock>,
     anchor: Mutex<Option<Anchor>>,
@@ -23,7 +24,7 @@ pub struct Timekeeper {
 #[derive(Clone, Copy)]
 struct Anchor {
     time: LedgerTime,
-    /// What had passed by the process's clock then.
+    /// The process's monotonic time at that moment.
     at: Duration,
 }
 
@@ -34,7 +35,7 @@ impl Anchor {
 }
 
 impl Timekeeper {
-    /// Of a process with this clock, which has not heard the store yet.
+    /// For a process with this clock that has not heard from the store yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -43,7 +44,7 @@ impl Timekeeper {
         }
     }
 
-    /// The time now; the beginning of time where the store was not heard yet.
+    /// The time now; zero if the store has not been heard yet.
     #[must_use]
     pub fn now(&self) -> LedgerTime {
         let passed = self.clock.passed();
@@ -51,7 +52,7 @@ impl Timekeeper {
             .map_or_else(LedgerTime::default, |anchor| anchor.at(passed))
     }
 
-    /// The store says that it is so late. Returns how late it is, for the store to keep.
+    /// Takes the time that the store holds. Returns the time for the store to keep.
     pub fn heard(&self, stored: LedgerTime) -> LedgerTime {
         let passed = self.clock.passed();
         let mut anchor = self.anchor();

@@ -1,5 +1,5 @@
-//! The only place that changes the ledger: it applies an event to an order, writes what the state machine makes of it, and
-//! tells the observers.
+//! The only place that writes the ledger: applies an event to an order, writes what the state machine decides, and
+//! tells the observers. Not here: the decision itself (`payout_domain::order::step`).
 
 use std::borrow::Cow;
 
@@ -12,21 +12,21 @@ use payout_domain::outcome::Evidence;
 
 /// What an event did to an order.
 pub(super) enum Applied {
-    /// The ledger has the order as it is now.
+    /// The ledger has this version now.
     Changed(Box<Order>),
     /// The event changes nothing.
     Unchanged,
-    /// The claim was taken back: the ledger has the order no more.
+    /// The claim was taken back: the ledger no longer has the order.
     Removed,
-    /// The ledger had another version of the order, or none, and nothing was written.
+    /// The ledger has another version of the order, or none; nothing was written.
     Moved(Option<Box<Order>>),
 }
 
 /// What the ledger has after an event was applied.
 pub(super) enum Recorded {
-    /// This.
+    /// This version.
     Order(Box<Order>),
-    /// The order no more: the claim was taken back, or the store has forgotten it.
+    /// No record: the claim was taken back, or the store has forgotten it.
     Nothing,
 }
 
@@ -37,7 +37,7 @@ impl Payouts {
     /// When the ledger cannot be written, then [`StoreError`].
     ///
     /// # Cancel safety
-    /// The write may or may not happen when the future is dropped, and then no observer is told.
+    /// If the future is dropped, the write may or may not happen, and no observer hears of it.
     pub(super) async fn apply(
         &self,
         order: &Order,
@@ -58,12 +58,13 @@ impl Payouts {
         };
         Ok(match replaced {
             Replaced::Moved(moved) => Applied::Moved(moved),
-            // Only a claim asks for charges that a limit could refuse.
+            // Only a claim adds charges that a limit could refuse.
             Replaced::Done | Replaced::OverLimit(_) => Applied::Moved(None),
         })
     }
 
-    /// Applies an event to whatever version the ledger has, again each time somebody else changes the order meanwhile.
+    /// Applies an event to the ledger's current version, again each time another task or process changes the order
+    /// meanwhile.
     ///
     /// # Errors
     /// When the ledger cannot be written, then [`StoreError`].
@@ -81,7 +82,7 @@ impl Payouts {
                 Applied::Removed => return Ok(Recorded::Nothing),
                 Applied::Moved(Some(moved)) => Cow::Owned(*moved),
                 Applied::Moved(None) => {
-                    // An earlier try of this very write took the claim back, or the store has forgotten the order.
+                    // An earlier try of this same write took the claim back, or the store has forgotten the order.
                     let may_be_taken_back = matches!(
                         event,
                         Event::Attempted {
@@ -130,7 +131,17 @@ impl Payouts {
     }
 
     async fn remove(&self, order: &Order, why: &str) -> Result<Replaced, StoreError> {
-        let removed = sure(|| self.inner.ledger.remove(order)).await?;
+        let removed = match self.inner.ledger.remove(order).await {
+            Err(error) if error.unsure => {
+                let again = self.inner.ledger.remove(order).await;
+                match again.map_err(StoreError::after_unsure)? {
+                    // The first try has removed it: nobody else removes this claim.
+                    Replaced::Moved(None) => Replaced::Done,
+                    other @ (Replaced::Done | Replaced::Moved(Some(_)) | Replaced::OverLimit(_)) => other,
+                }
+            }
+            removed => removed?,
+        };
         if matches!(removed, Replaced::Done) {
             self.tell(PayoutChanged::TakenBack { order, why });
         }
@@ -150,7 +161,8 @@ impl Payouts {
     }
 }
 
-/// Writes, and once more where the acknowledgement was lost: a ledger answers `Done` to the very same write.
+/// Writes, and tries once more if the acknowledgement was lost. That is harmless: a ledger answers `Done` to the same
+/// insert or replacement.
 async fn sure<T, W: Future<Output = Result<T, StoreError>>>(write: impl Fn() -> W) -> Result<T, StoreError> {
     match write().await {
         Err(error) if error.unsure => write().await.map_err(StoreError::after_unsure),

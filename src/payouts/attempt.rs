@@ -1,4 +1,5 @@
-//! One attempt under a claim: it is sent once, and what it proved is recorded, however long the ledger is away.
+//! One attempt under a claim: sends the order once, and records what the attempt proved, even if the ledger is out of
+//! reach for minutes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +16,15 @@ use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{Order, State};
 use payout_domain::outcome::Evidence;
 
-/// The pauses between tries to write what an attempt proved: doubled each time, up to the longest.
+/// The pauses between tries to record what an attempt proved: doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long it is tried. After it the record stays pending, its lease runs out, and the settler asks the upstream.
+/// How long to keep trying. After that the record stays pending, its lease runs out, and the settler asks the
+/// upstream.
 const KEEP_TRYING: Duration = Duration::from_secs(15 * 60);
 
 impl Payouts {
-    /// From here on there is no error, only evidence.
+    /// Sends the claimed order and records the outcome. From here on there is no error, only evidence.
     pub(super) async fn dispatch(
         &self,
         merchant: &Merchant,
@@ -45,8 +47,8 @@ impl Payouts {
         self.record(claimed, evidence, merchant.policy).await
     }
 
-    /// Records what an attempt proved, and says what the caller is told. Where the store is out of reach the caller is
-    /// told the truth all the same, and a task goes on trying.
+    /// Records what an attempt proved, and makes the caller's reply. If the store is out of reach, the caller still
+    /// gets the true outcome, and a task keeps trying to record it.
     async fn record(&self, claimed: Order, evidence: Evidence, policy: Policy) -> Reply {
         let never_sent = match &evidence {
             Evidence::NeverSent { why } => Some(why.clone()),
@@ -83,7 +85,8 @@ impl Payouts {
                 // This attempt was not sent, but an earlier one may have been paid.
                 Reply::Recorded(Arc::from(order))
             }
-            // Sent, and the store has forgotten the record since: only the upstream knows.
+            // The attempt was sent, and the store has forgotten the record since: only the upstream knows the
+            // outcome.
             (Recorded::Nothing, None) => Reply::Failed(ApiError::unknown()),
             (Recorded::Nothing | Recorded::Order(_), Some(_)) => {
                 Reply::Failed(ApiError::not_sent("the upstream cannot be reached"))
@@ -91,7 +94,7 @@ impl Payouts {
         }
     }
 
-    /// Goes on trying to record in a task of its own.
+    /// Keeps trying to record in its own task, for `KEEP_TRYING`, and raises an alarm if that fails.
     fn record_later(&self, claimed: Order, event: Event, policy: Policy) {
         let payouts = self.clone();
         self.tasks().spawn(carried(async move {
@@ -117,8 +120,8 @@ impl Payouts {
         }));
     }
 
-    /// A claim was not acknowledged, and nothing was sent for it. Should it be there after all, it is taken back, so that it blocks
-    /// nobody.
+    /// The store did not acknowledge this claim, and nothing was sent for it. If the store has it after all, a task
+    /// takes it back, so that it does not block the order number.
     pub(super) fn take_back(&self, claimed: Order, policy: Policy) {
         let event = Event::Attempted {
             version: claimed.version,

@@ -1,5 +1,5 @@
-//! The audit log: one line for each change of a payout's state, under the log target `audit`, and one for each order that
-//! needs a person.
+//! The audit log, an observer: one line under the log target `audit` for each change of a payout's state, and one for
+//! each order that needs a person.
 
 use super::events::{Observer, PayoutChanged};
 use payout_domain::order::{Destination, Order, State};
@@ -18,7 +18,8 @@ impl Observer for Audit {
     }
 }
 
-/// Writes a line where the order stands differently now, and raises an alarm where the change contradicts what was recorded.
+/// Writes a line if the state or the upstream's status has changed, and an alarm if the change contradicts the
+/// record.
 fn replaced(before: &Order, after: &Order) {
     if before.state.name() == after.state.name() && before.upstream_status == after.upstream_status {
         return;
@@ -43,7 +44,7 @@ fn replaced(before: &Order, after: &Order) {
     }
 }
 
-/// Whether a bill was accepted and recorded as ended without payment.
+/// Whether the record says that the upstream accepted this bill and later ended it without payment.
 fn ended_unpaid(order: &Order) -> bool {
     order.upstream == Destination::TransferBill
         && matches!(order.state, State::Succeeded(_))
@@ -87,7 +88,7 @@ fn taken_back(order: &Order, why: &str) {
     );
 }
 
-/// Says that an operator asked the upstream to take an order back; what came of it is told as a change.
+/// Logs that an operator asked the upstream to cancel an order. The result follows as a change.
 pub(super) fn cancel_asked(order: &Order) {
     tracing::info!(
         target: "audit",
@@ -100,11 +101,11 @@ pub(super) fn cancel_asked(order: &Order) {
     );
 }
 
-/// Of an order whose destination the configuration does not know any more.
+/// The alarm for an order whose destination the configuration no longer knows.
 pub(super) const STRANDED: &str =
     "no merchant entry leads to where this order was sent: restore it, or name it in formerly";
 
-/// Says that an order contradicts itself: a person must look at it.
+/// Raises an alarm: a person must look at this order.
 pub(super) fn alarm(order: &Order, what: &str) {
     tracing::error!(
         target: "audit",

@@ -1,4 +1,5 @@
-//! The key that opens an attempt: proof that the order is recorded as pending, by this process, until a moment.
+//! [`Claim`]: proof that this process has recorded an order as pending, and until when it may send the order. An
+//! attempt needs one. Not here: writing the claim (`apply`), and when others may treat it as lost (`watch`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,20 +7,20 @@ use std::time::Duration;
 use crate::clock::Clock;
 use payout_domain::order::{Order, State};
 
-/// An order that this process has claimed. It cannot be copied, and only a successful insert or replacement makes one,
-/// so that nothing is sent without a record.
+/// An order that this process has claimed. It cannot be copied, and only a successful insert or replacement makes
+/// one. So the sidecar sends nothing without a record.
 #[derive(Debug)]
 #[must_use = "a claim that is not used must be taken back"]
 pub struct Claim {
     order: Order,
-    /// Before the claim was written: others can have seen it only later.
+    /// The monotonic time before the claim was written: other processes can have seen the claim only later.
     begun: Duration,
     lease: Duration,
 }
 
 impl Claim {
-    /// Makes the claim of a record that the store has just taken, and that it was given at `begun` by the monotonic clock, or later. `None` where the
-    /// record is not pending.
+    /// Makes the claim of a record that the store has just taken. `begun` is the monotonic time before the write
+    /// began. `None` if the record is not pending.
     pub(super) fn of(recorded: Order, begun: Duration) -> Option<Self> {
         match &recorded.state {
             State::Pending(pending) => Some(Self {
@@ -31,20 +32,21 @@ impl Claim {
         }
     }
 
-    /// Gives the claim up, and keeps what was claimed: its attempt is over.
+    /// Ends the claim after its attempt, and returns the order that was claimed.
     pub(super) fn into_order(self) -> Order {
         self.order
     }
 
-    /// The order as it is recorded.
+    /// The order as recorded.
     #[must_use]
     pub fn order(&self) -> &Order {
         &self.order
     }
 
-    /// Tells, whenever it is asked, whether an attempt that takes at most `longest` and begins now ends before anybody else
-    /// may take the lease for over. A process that was held up between claim and sending must not send: by then another one
-    /// may have settled the order. Both clocks are asked, since a machine that was suspended stops its monotonic one.
+    /// A check for the moment of sending: whether an attempt that begins now and takes at most `longest` ends before
+    /// any other process may treat the lease as over. A process that was held up between claim and sending must not
+    /// send: another one may have settled the order by then. The check takes whichever clock has run further, since
+    /// the monotonic clock of a suspended machine stops.
     pub fn lease(
         &self,
         clock: &Arc<dyn Clock>,

@@ -1,4 +1,4 @@
-//! Counts what becomes of payouts.
+//! The metrics as an observer: counts payouts by outcome, and claims that a limit refused.
 
 use super::events::{Observer, PayoutChanged};
 use crate::telemetry::metrics::payouts::PayoutMetrics;

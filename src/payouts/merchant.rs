@@ -1,4 +1,5 @@
-//! A merchant's entry as the flow uses it: how its payouts are composed, where they go, what its upstream promises.
+//! A merchant's entry of the configuration as the flow uses it: how to compose its payouts, where they go, and what
+//! its upstream promises about repeats.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +18,11 @@ pub struct Merchant {
     pub upstream: Arc<dyn Upstream>,
     /// What the upstream promises about repeats.
     pub policy: Policy,
-    /// `settle_only`: old orders are asked about here, and none is sent.
+    /// `settle_only`: the sidecar asks about old orders here, but sends none.
     pub is_settle_only: bool,
-    /// For how long the upstream has answered all along.
+    /// How long the upstream has answered without a break.
     pub contact: Contact,
-    /// Whether credentials in a request reach the upstream: `request_credentials` towards WeChat,
+    /// Whether the upstream gets the credentials in a request: `request_credentials` towards WeChat,
     /// `forward_credentials` towards a handler.
     pub takes_credentials: bool,
 }
@@ -36,7 +37,7 @@ impl Merchant {
         self.upstream.longest().saturating_add(LEASE_MARGIN)
     }
 
-    /// The request's credentials, where they may be used at all.
+    /// The request's credentials if this entry takes any, otherwise none.
     #[must_use]
     pub fn credentials(&self, given: &RequestCredentials) -> RequestCredentials {
         if self.takes_credentials {

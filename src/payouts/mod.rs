@@ -1,13 +1,19 @@
-//! The flow of one payout: identify, claim, dispatch, weigh, record.
+//! The payout flow: look the user up, claim the order in the ledger, send it once, record the outcome.
 //!
-//! [`ports`] says what the flow needs from the world. [`pay`] is the one page that a request to pay travels through,
-//! [`status`] answers how a payout stands, [`settle`] asks about unsettled orders in the background, [`webhook`] takes what an
-//! upstream tells by itself; all of them end in [`apply`], where the state machine's decision is written. [`claim`] is the
-//! key to an attempt, [`merchant`] an entry of the configuration as the flow uses it, [`single_flight`] lets repeats wait, [`watch`]
-//! is what this process has seen pass over an order, [`events`] tells what changed.
+//! Entry points: [`pay`] takes a request to pay, [`status`] a status call, [`webhook`] an upstream's notification,
+//! [`operator`] an operator's command; [`settle`] asks about unsettled orders in the background.
 //!
-//! The caller's connection may go away at any time. So a payout runs in a task of [`Payouts::tasks`] from before its
-//! claim to its record, and the connection only waits for the reply.
+//! Their steps: `repeat` (what a repeat may do with an order on record), `attempt` (send once and record),
+//! `query` (ask the upstream and record), `apply` (the only place that writes the ledger and tells the observers).
+//!
+//! The parts: [`ports`] (traits of the ledger, the identity store and the upstreams), [`claim`] (proof that an
+//! order is claimed; an attempt needs it), [`merchant`] (an entry of the configuration as the flow uses it),
+//! [`reply`] (what a caller gets), `single_flight` (repeats in one process wait for one reply), [`watch`] (what this
+//! process has itself observed about orders), [`events`] (`PayoutChanged`, `Observer`), [`audit`] and `measure` (the
+//! two observers).
+//!
+//! A caller's connection may close at any time. So each payout runs in a task of [`Payouts::tasks`], from before its
+//! claim until its outcome is recorded. The connection only waits for the reply.
 
 pub mod ports;
 
@@ -70,11 +76,11 @@ use payout_domain::limits::Limits;
 use payout_domain::order::{Attention, Order};
 use payout_domain::route::{MerchantPattern, most_specific};
 
-/// What of the configuration the flow uses; replaced as a whole on a reload.
+/// The parts of the configuration that the flow uses. A reload replaces them as a whole.
 pub struct Settings {
     /// The merchants' entries.
     pub merchants: Vec<(MerchantPattern, Arc<Merchant>)>,
-    /// `[client_ip]`: the address that is sent on, or `None` to keep the platform's.
+    /// `[client_ip]`: the client address to send on; `None` keeps the platform's.
     pub client_ip: Option<IpAddr>,
     /// `[limits]`.
     pub limits: Limits,
@@ -85,7 +91,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether any entry's notifications come to this path.
+    /// Whether any entry's upstream sends its notifications to this path.
     #[must_use]
     pub fn is_notified_at(&self, path: &str) -> bool {
         self.merchants
@@ -103,13 +109,14 @@ impl Settings {
             .collect()
     }
 
-    /// The entry that a new order of a merchant and app goes to: the most specific one.
+    /// The entry for a new order of this merchant and app: the most specific one that takes new orders.
     #[must_use]
     pub fn merchant(&self, mch_id: &MchId, app: &WxAppId) -> Option<Arc<Merchant>> {
         self.entry(mch_id, app, |merchant| !merchant.is_settle_only)
     }
 
-    /// The entry that leads to where an order was sent: the only one that may send it again or ask about it.
+    /// The entry that leads to where the order was sent. No other entry may send the order again or ask about it. An
+    /// entry that takes new orders comes before a `settle_only` one.
     #[must_use]
     pub fn leads_to(&self, order: &Order) -> Option<Arc<Merchant>> {
         let leads = |merchant: &Merchant| merchant.kind.leads_to(&order.upstream);
@@ -119,8 +126,9 @@ impl Settings {
             .or_else(|| self.entry(mch_id, app, leads))
     }
 
-    /// How many of a merchant's orders are asked about in a second, by all replicas together: WeChat Pay answers
-    /// `gettransferinfo` 30 times a second (wechat-pay.md, section 8), and repeats and status calls ask too.
+    /// How many of this merchant's orders the settlers of all replicas together may ask about in a second; `None`: no
+    /// limit. WeChat Pay answers `gettransferinfo` 30 times a second (`docs/wechat-pay.md`), and repeats and status
+    /// calls ask too.
     #[must_use]
     pub fn queries_per_second(&self, mch_id: &MchId) -> Option<u32> {
         let mut entries = self.merchants.iter();
@@ -164,7 +172,7 @@ const WECHAT_QUERIES_PER_SECOND: u32 = 20;
 #[derive(Clone)]
 pub struct Payouts {
     inner: Arc<Inner>,
-    /// The settings of a request that began under them; `None`: those in force.
+    /// The settings that this clone is fixed to; `None`: those in force.
     pinned: Option<Arc<Settings>>,
 }
 
@@ -177,13 +185,13 @@ struct Inner {
     settings: ArcSwap<Settings>,
     single_flight: SingleFlight,
     watch: Watch,
-    /// Of the log's lines about a ledger that cannot be reached, of which each refused request would write one.
+    /// Limits the log lines about an unreachable ledger: otherwise each refused request would write one.
     out_of_reach: Throttle,
     tasks: TaskTracker,
 }
 
 impl Payouts {
-    /// Puts the flow together. `observers` are told of every change.
+    /// Creates the flow. It tells `observers` of every change.
     #[must_use]
     pub fn new(
         ledger: Arc<dyn Ledger>,
@@ -211,7 +219,7 @@ impl Payouts {
         }
     }
 
-    /// What of the configuration holds here: what is in force now, or what [`Payouts::under`] has fixed.
+    /// The settings of this clone: those that [`Payouts::under`] has fixed, otherwise those in force.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
         match &self.pinned {
@@ -220,8 +228,8 @@ impl Payouts {
         }
     }
 
-    /// The same flow under these settings, whatever is put in force later: a request sees one configuration from its
-    /// first byte to its last.
+    /// The same flow, fixed to these settings whatever a reload puts in force later: a request sees one configuration
+    /// from its first byte to its last.
     #[must_use]
     pub fn under(&self, settings: Arc<Settings>) -> Self {
         Self {
@@ -230,31 +238,31 @@ impl Payouts {
         }
     }
 
-    /// Puts other settings in force for whatever begins from now on.
+    /// Puts other settings in force for everything that begins from now on.
     pub fn apply_settings(&self, settings: Arc<Settings>) {
         self.inner.settings.store(settings);
     }
 
-    /// The tasks that outlive their callers; the end of the process waits for them.
+    /// The tasks that outlive their callers. Shutdown waits for them.
     #[must_use]
     pub fn tasks(&self) -> &TaskTracker {
         &self.inner.tasks
     }
 
-    /// Runs work in a task of its own: whoever waits for it may go away, and what it has written is told to the observers all
-    /// the same. A panic in it goes on in whoever waits.
+    /// Runs work in its own task. The work goes on if the caller is dropped, so the observers still hear of every
+    /// change that it writes. A panic in the work resumes in the caller.
     async fn detached<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         match self.tasks().spawn(carried(work)).await {
             Ok(done) => done,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is being taken down, and whoever waits with it.
+                // The runtime is shutting down, and with it the caller that waits here.
                 Err(_) => std::future::pending().await,
             },
         }
     }
 
-    /// This moment, by both clocks.
+    /// The time now, by the wall clock and by the ledger's.
     #[must_use]
     pub fn now(&self) -> Moment {
         Moment {
@@ -263,7 +271,7 @@ impl Payouts {
         }
     }
 
-    /// A random number, for a version's nonce and to spread what would otherwise happen at once.
+    /// A random number: for a version's nonce, and to spread what would otherwise happen at the same time.
     fn jitter(&self) -> u64 {
         self.inner.rng.next_u64()
     }

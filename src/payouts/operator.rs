@@ -1,5 +1,5 @@
-//! What an operator may do: look payouts up, say what became of one that is unknown, and cancel a bill that the user has
-//! not confirmed. Document: specification, section 8.
+//! What an operator may do: look payouts up, settle an unknown one by hand, and cancel a v3 bill that the user has
+//! not confirmed. See docs/operate.md.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use payout_domain::order::step::{Event, Policy};
 use payout_domain::order::{Attention, Destination, Order, State, StateName};
 use payout_domain::wechat::v3::answer::Withdrawal;
 
-/// How many unsettled orders are looked at when a configuration changes.
+/// How many unsettled orders the sidecar checks for a destination when a configuration changes.
 const STRANDED_AT_MOST: usize = 10_000;
 
-/// Why an operator's word was not taken.
+/// Why the sidecar did not settle an order by hand.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// There is no such order.
     #[error("no order {0} is on record")]
     NotFound(OrderKey),
-    /// Only what is unknown can be settled by hand.
+    /// Only an unknown order can be settled by hand.
     #[error("the order is {}, and only an unknown one can be settled by hand", .0.as_str())]
     NotUnknown(StateName),
-    /// It changed in the same moment.
+    /// The order changed at the same moment.
     #[error("the order has just changed: look at it again")]
     Moved,
     /// The ledger is out of reach.
@@ -38,13 +38,13 @@ pub enum CancelError {
     /// There is no such order.
     #[error("no order {0} is on record")]
     NotFound(OrderKey),
-    /// Another product: what it has paid stays paid.
+    /// The order is not a v3 bill. What another product has paid stays paid.
     #[error("only v3 transfers (transfer-bill) can be cancelled")]
     NotABill,
-    /// It has come to its end, or is being paid right now.
+    /// The order has its final state, or is being paid right now.
     #[error("the payout cannot be cancelled: it is {0}")]
     NotOpen(String),
-    /// The merchant's entry is gone or leads elsewhere.
+    /// No merchant entry leads to the order's destination any more.
     #[error("no merchant entry matches this payout any more: restore it")]
     NoMerchant,
     /// WeChat Pay refused.
@@ -55,7 +55,7 @@ pub enum CancelError {
         /// Its text.
         text: String,
     },
-    /// WeChat Pay may have taken it or not.
+    /// WeChat Pay may or may not have cancelled it.
     #[error("it is not known whether WeChat Pay cancelled it ({0}): look at it again in a minute")]
     Unclear(String),
     /// The ledger is out of reach.
@@ -64,14 +64,15 @@ pub enum CancelError {
 }
 
 impl Payouts {
-    /// Asks WeChat Pay to take a bill back that its user has not confirmed. It may do so at once or be about to; the bill is
-    /// followed to its end, and gives its limits back then. Audited.
+    /// Asks WeChat Pay to cancel a bill that its user has not confirmed. WeChat Pay may do so at once or later. The
+    /// settler follows the bill to its final state, which gives its limits back. Audited.
     ///
     /// # Errors
-    /// When the order is no open bill, or WeChat Pay or the ledger does not do it, then [`CancelError`].
+    /// When the order is not an open bill, no entry leads to it, WeChat Pay refuses or gives no clear answer, or the
+    /// ledger is out of reach, then [`CancelError`].
     ///
     /// # Cancel safety
-    /// May be dropped at any time: it goes on in a task of its own.
+    /// May be dropped at any time: the work goes on in its own task.
     pub async fn cancel(&self, key: &OrderKey) -> Result<Order, CancelError> {
         let (payouts, key) = (self.clone(), key.clone());
         self.detached(async move { payouts.cancel_bill(&key).await })
@@ -110,8 +111,8 @@ impl Payouts {
         }
     }
 
-    /// How many unsettled orders no entry of the configuration leads to, by merchant and by where they were sent; of the first
-    /// [`STRANDED_AT_MOST`] unsettled ones. Each is audited.
+    /// Counts the unsettled orders that no entry of the configuration leads to, by merchant and destination, among
+    /// the first [`STRANDED_AT_MOST`] unsettled ones. Raises an alarm in the audit for each.
     ///
     /// # Errors
     /// When the ledger cannot be read, then [`StoreError`].
@@ -133,7 +134,7 @@ impl Payouts {
     /// A page of orders, newest first.
     ///
     /// # Errors
-    /// When the ledger cannot be read or the cursor is none, then [`StoreError`].
+    /// When the ledger cannot be read or the cursor is not one of its own, then [`StoreError`].
     pub async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
         self.inner.ledger.list(filter).await
     }
@@ -146,13 +147,14 @@ impl Payouts {
         self.inner.ledger.get(key).await
     }
 
-    /// Takes an operator's word for what became of an unknown order. It is audited with the reason.
+    /// Settles an unknown order as an operator says. Audited with the reason.
     ///
     /// # Errors
-    /// When the order is not unknown, or the ledger cannot be written, then [`SettleError`].
+    /// When there is no such order, it is not unknown, it has just changed, or the ledger cannot be written, then
+    /// [`SettleError`].
     ///
     /// # Cancel safety
-    /// May be dropped at any time: it goes on in a task of its own.
+    /// May be dropped at any time: the work goes on in its own task.
     pub async fn settle_by_hand(
         &self,
         key: &OrderKey,
@@ -173,7 +175,7 @@ impl Payouts {
             .show(key)
             .await?
             .ok_or_else(|| SettleError::NotFound(key.clone()))?;
-        // An operator's word needs no policy: it is about what the upstream cannot say.
+        // No policy applies: the operator decides what the upstream cannot say.
         match self.apply(&order, event, Policy::UNKNOWN).await? {
             Applied::Changed(next) => Ok(*next),
             Applied::Moved(_) => Err(SettleError::Moved),

@@ -1,5 +1,5 @@
-//! One request to pay, from admitted to answered: identify, claim, dispatch, record; or, for an order that is there
-//! already, what a repeat may do. Document: specification, section 5.
+//! One request to pay, from its admission to its reply: look the user up, claim, send, record. If the order is
+//! already on record, the request is a repeat, and `repeat` takes over. See docs/promise.md.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use payout_domain::encoding::Encoding;
 use payout_domain::ids::{Moment, OpenId};
 use payout_domain::order::{Lease, NewOrder, Order};
 
-/// A request on its way, with everything that it began with.
+/// A request to pay, with the settings and the deadline that it began with.
 pub(super) struct PayRequest {
     pub(super) request: SendRequest,
     asked: Encoding,
@@ -29,11 +29,11 @@ pub(super) struct PayRequest {
 }
 
 impl Payouts {
-    /// Pays, or answers a repeat. `asked` is the request's encoding; `permit` is kept until the payout is recorded, e.g. the
-    /// request's place among those in flight, which a caller that hangs up must not free.
+    /// Pays, or answers a repeat. `asked` is the request's encoding. The payout holds `permit` until it is recorded:
+    /// e.g. the request's share of `max_in_flight`, which a caller that hangs up must not free.
     ///
     /// # Cancel safety
-    /// May be dropped at any time: the payout runs in a task of its own, and goes on.
+    /// May be dropped at any time: the payout runs in its own task, and goes on.
     pub async fn send(&self, request: SendRequest, asked: Encoding, permit: impl Send + 'static) -> Reply {
         let settings = self.settings();
         let deadline = Deadline::after(settings.request_timeout);
@@ -54,11 +54,10 @@ impl Payouts {
         wait(replies, deadline, followed).await
     }
 
-    /// Begins the pay in a task that outlives the caller.
+    /// Starts the work for a request to pay, in a task that outlives the caller.
     fn spawn(&self, pay: PayRequest, permit: impl Send + 'static, leader: Leader) {
         let payouts = self.clone();
-        // In a box of its own from the start: what a pay needs at its widest would otherwise be moved whole with each
-        // of the task's wrappers.
+        // Boxed from the start: otherwise each wrapper of the task would move the whole of this large future.
         let pay = Box::pin(async move { payouts.run(pay).await });
         self.tasks().spawn(carried(async move {
             let reply = pay.await;
@@ -69,7 +68,8 @@ impl Payouts {
 
     async fn run(&self, pay: PayRequest) -> Reply {
         let request = &pay.request;
-        // Who is to pay is asked for a new order only: what was paid stays paid, whatever the configuration says now.
+        // Only a new order needs an entry that takes it: what was paid stays paid, whatever the configuration says
+        // now.
         let Some(merchant) = pay.settings.merchant(&request.mch_id, &request.wx_app_id) else {
             let otherwise = Reply::NotTaken(ApiError::no_merchant());
             return self.answer_existing(&pay, otherwise).await;
@@ -81,7 +81,7 @@ impl Payouts {
             .await
         {
             Ok(Some(openid)) => self.claim(&pay, &merchant, &openid).await,
-            // The record's openid wins: only a new order needs one.
+            // Only a new order needs the mapping's openid: an order on record has its own.
             Ok(None) => {
                 self.answer_existing(&pay, Reply::Failed(ApiError::no_openid()))
                     .await
@@ -94,8 +94,9 @@ impl Payouts {
         }
     }
 
-    /// This request cannot become an order, but the order may be known already, and then its record answers: a payout
-    /// that was made stays made, whatever has changed in the mapping or the configuration since.
+    /// The reply to a request that cannot become a new order: the record's answer if the order is on record, else
+    /// `otherwise`. A payout that was made stays made, whatever has changed in the mapping or the configuration
+    /// since.
     async fn answer_existing(&self, pay: &PayRequest, otherwise: Reply) -> Reply {
         match self.inner.ledger.get(&pay.request.key()).await {
             Ok(Some(order)) => Box::pin(self.repeat(pay, order)).await,
@@ -126,7 +127,7 @@ impl Payouts {
         }
     }
 
-    /// No ledger, no payout.
+    /// The reply while the ledger is out of reach: without a ledger there is no payout.
     fn out_of_reach(&self, error: &StoreError) -> Reply {
         if let Some(left_out) = self.inner.out_of_reach.may_tell() {
             tracing::warn!(%error, left_out, "nothing was sent: the ledger is out of reach");
@@ -134,7 +135,7 @@ impl Payouts {
         Reply::Failed(ApiError::not_sent("the ledger is out of reach"))
     }
 
-    /// A lease with a nonce of its own, by which the claim can be told from every other.
+    /// A lease with a random nonce, which tells this claim from every other.
     pub(super) fn lease(&self, merchant: &Merchant) -> Lease {
         Lease {
             nonce: self.inner.rng.next_u64(),
@@ -143,7 +144,7 @@ impl Payouts {
     }
 }
 
-/// Until when a caller waits.
+/// The moment until which a caller waits.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline {
     begun: Instant,
@@ -163,22 +164,22 @@ impl Deadline {
     }
 }
 
-/// Waits for the reply. Who leads is told that the outcome is unknown when the time is over, who follows that another
-/// request is paying.
+/// Waits for the reply until the deadline. After that, the caller of the leading request hears that the outcome is
+/// unknown, and the caller of a following one that another request is paying.
 async fn wait(mut replies: watch::Receiver<Option<Reply>>, deadline: Deadline, followed: bool) -> Reply {
     let completed = tokio::time::timeout(deadline.left(), replies.wait_for(Option::is_some)).await;
     match completed {
         Ok(Ok(reply)) => reply
             .clone()
             .unwrap_or_else(|| Reply::Failed(ApiError::unknown())),
-        // The task is gone without a reply: it panicked, after which only the ledger knows.
+        // The task ended without a reply, so it panicked: only the ledger knows the outcome.
         Ok(Err(_)) => Reply::Failed(ApiError::unknown()),
         Err(_) if followed => Reply::Failed(ApiError::processing()),
         Err(_) => Reply::Failed(ApiError::unknown()),
     }
 }
 
-/// The order that a request becomes if it is new; else the reply to a request that cannot become one.
+/// The order that this request becomes if it is new, or the reply if it cannot become one.
 fn compose(
     pay: &PayRequest,
     merchant: &Merchant,

@@ -1,4 +1,5 @@
-//! What the flow needs from the world, as small traits; each says what an implementation must guarantee.
+//! What the flow needs from outside: traits for the identity store, the ledger and the upstreams. Each trait says
+//! what an implementation must guarantee. The implementations are in `openids`, `ledger` and `upstream`.
 
 use async_trait::async_trait;
 
@@ -11,35 +12,35 @@ use payout_domain::wechat::v3::sign::Signed;
 
 use super::claim::Claim;
 
-/// Why a user id could not be looked up. Nothing is known of the user then; "no openid" is `Ok(None)`, not an error.
+/// Why a user id could not be looked up. This says nothing about the user: "no openid" is `Ok(None)`, not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
-    /// The store is out of reach or answered with an error; `0` says which and how, for the operator.
+    /// The store is out of reach or answered with an error. `0` says which store and what happened, for the operator.
     #[error("the identity store cannot be asked: {0}")]
     Unreachable(String),
-    /// The store holds something that is no openid (e.g. 100 characters, or a blank in it).
+    /// The store holds a value that is not an openid (e.g. 100 characters, or one with a blank).
     #[error("the identity store holds no openid under {key}: {rule}")]
     NotAnOpenId {
         /// The key or row, with the user id shortened.
         key: String,
-        /// The rule that is broken.
+        /// The rule that the value breaks.
         rule: &'static str,
     },
 }
 
-/// Maps a user id to the openid under one app (specification, section 4).
+/// Maps a user id to the openid under one app (`docs/openids.md`).
 #[async_trait]
 pub trait Identity: Send + Sync + 'static {
-    /// Looks the user up; `None` means that the store was asked and knows no openid.
+    /// Looks the user up. `None`: the store answered and knows no openid.
     ///
     /// # Errors
-    /// When the store cannot be asked or holds no openid, then [`LookupError`].
+    /// When the store cannot be asked or holds a value that is not an openid, then [`LookupError`].
     ///
     /// # Cancel safety
     /// Reads only; may be dropped at any time.
     async fn openid(&self, app: &WxAppId, user: &UserId) -> Result<Option<OpenId>, LookupError>;
 
-    /// Whether the store answers now; asked by `/readyz`.
+    /// Whether the store answers now. `/readyz` asks this.
     ///
     /// # Errors
     /// When it does not, then [`LookupError::Unreachable`].
@@ -50,40 +51,40 @@ pub trait Identity: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 #[error("the ledger {}: {text}", if *unsure { "did not answer" } else { "refused" })]
 pub struct StoreError {
-    /// Whether the write may have taken effect all the same. Writing the same again finds out: see [`Ledger`].
+    /// Whether the write may have taken effect anyway. Writing the same again settles that: see [`Ledger`].
     pub unsure: bool,
-    /// Which store, what happened, what to do; for the operator.
+    /// Which store, what happened and what to do, for the operator.
     pub text: String,
 }
 
 impl StoreError {
-    /// The error of a write that was tried twice, the first time without an answer: the second failure does not make the
-    /// first try less unsure.
+    /// The error of a write that was tried twice, the first time without an answer: the second failure does not make
+    /// the first try less unsure.
     #[must_use]
     pub fn after_unsure(self) -> Self {
         Self { unsure: true, ..self }
     }
 }
 
-/// What became of an insert.
+/// The result of [`Ledger::insert`].
 #[derive(Debug)]
 pub enum Inserted {
-    /// The order was new and is recorded now, durably.
+    /// The order was new. The store has recorded it durably.
     Done,
-    /// The order was there already; nothing was written or charged.
+    /// The order is already on record; the store wrote and charged nothing.
     Exists(Box<Order>),
-    /// The charge of this index would pass its limit; nothing was written or charged.
+    /// The charge with this index would pass its limit; the store wrote and charged nothing.
     OverLimit(usize),
 }
 
-/// What became of a replacement.
+/// The result of [`Ledger::replace`] or [`Ledger::remove`].
 #[derive(Debug)]
 pub enum Replaced {
-    /// The record is the new one now, durably.
+    /// The store has made the change durably.
     Done,
-    /// The record is not the version that was meant to be replaced (or is gone: `None`); nothing was written.
+    /// The stored record is not the version that the change was about, or is gone (`None`); the store wrote nothing.
     Moved(Option<Box<Order>>),
-    /// The charge of this index would pass its limit; nothing was written or charged.
+    /// The charge with this index would pass its limit; the store wrote and charged nothing.
     OverLimit(usize),
 }
 
@@ -98,7 +99,7 @@ pub struct ListFilter {
     pub since: Option<Millis>,
     /// At most this many.
     pub limit: usize,
-    /// Where the last page ended, as it was given with it.
+    /// Where the page begins: `next` of the page before. `None` for the first page.
     pub cursor: Option<String>,
 }
 
@@ -111,50 +112,52 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// How many orders of a merchant may be handed out for a query in a second, over everything that uses the store; `None`: as
-/// many as there are.
+/// How many orders of a merchant [`Ledger::due`] may hand out in a second, over all users of the store; `None`: no
+/// limit.
 pub type QueryRate<'a> = &'a (dyn Fn(&MchId) -> Option<u32> + Sync);
 
-/// Keeps one record per order. A ledger holds no rules: it writes what the state machine decided, if the record is
-/// still the one that the decision was about.
+/// Keeps one record per order. A ledger has no rules of its own: it writes what the state machine decided, if the
+/// record is still the version that the decision was about.
 ///
 /// # What an implementation guarantees
-/// * `insert`, `replace` and `remove` are atomic across everything that uses the store, the charges included: either
-///   the record and all charges change, or nothing does.
-/// * When they return `Ok`, the change survives a crash of this process (and what else the store promises).
-/// * Exactly the version that a decision was about is replaced: number and nonce, since a claim that was never written has
-///   the number of another one that was.
-/// * What an order's first claim has pinned is written by `insert` and never again. `replace` refuses a change of it before
-///   anything is written. A record whose parts are missing or of two claims is an error for everybody and stays as it is; so
-///   is a damaged one for whoever reads it.
-/// * Repeating a write whose acknowledgement was lost is harmless: where the stored record is already the very one that
-///   is to be written, `insert` and `replace` make sure that it is durable and answer `Done`, without charging again.
-/// * A replaced record gives back the charges that it had and the new one has not, and is charged those that are new.
-/// * Unsettled records never expire; settled ones not before the configured retention, counted in the ledger's time.
-/// * A store that holds no ledger, or is known to have forgotten what it held of this merchant, claims nothing and answers no
-///   `get` with `None`: a claim compares the ledger's identity in the very step that writes, and "there is no such order" is
-///   said only where the store would have it if there ever was one.
+/// * `insert`, `replace` and `remove` are atomic across all users of the store, the charges included: either the
+///   record and all charges change, or nothing does.
+/// * When they return `Ok`, the change survives a crash of this process (and whatever else the store promises).
+/// * `replace` and `remove` compare the version's number and its nonce with the stored ones. The number alone is not
+///   enough: a claim that was never written has the same number as another one that was.
+/// * `insert` writes what an order's first claim has pinned, and nothing writes it again. `replace` refuses a change
+///   of it before it writes anything. A record whose parts are missing or belong to two claims is an error for every
+///   call and stays as it is; so is a damaged record for every call that reads it.
+/// * Repeating a write whose acknowledgement was lost is harmless: if the stored record is already exactly the one to
+///   write, `insert` and `replace` make sure that it is durable and answer `Done`, without charging again.
+/// * `replace` gives back the charges that only the old record has, and charges those that only the new one has.
+/// * Unsettled records never expire. Settled ones do not expire before the configured retention, counted in the
+///   ledger's time.
+/// * A store that holds no ledger, or is known to have forgotten records of this merchant, takes no claim and never
+///   answers `get` with `None`. A claim compares the ledger's identity in the same step that writes. The store says
+///   "there is no such order" only where it would still have the record if there ever was one.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// The ledger's own time, as this process knows it: never runs faster than time does, and no step of a clock moves it.
+    /// The ledger's own time, as this process knows it. It never runs faster than real time, and no step of a wall
+    /// clock moves it.
     fn time(&self) -> LedgerTime;
 
     /// Records a new order (version 1) with its charges.
     ///
     /// # Errors
-    /// When the store cannot be written, then [`StoreError`]; `unsure` where it may have been all the same.
+    /// When the store cannot be written, then [`StoreError`]; `unsure` if the write may have taken effect anyway.
     ///
     /// # Cancel safety
     /// The write may or may not happen when the future is dropped.
     async fn insert(&self, order: &Order) -> Result<Inserted, StoreError>;
 
-    /// Replaces `previous`, if it is what is stored, by `next`.
+    /// Replaces `previous` by `next`, if `previous` is what is stored.
     ///
     /// # Errors
     /// As [`Ledger::insert`].
     async fn replace(&self, previous: &Order, next: &Order) -> Result<Replaced, StoreError>;
 
-    /// Removes this version of an order, and gives its charges back.
+    /// Removes the order if this version is stored, and gives its charges back.
     ///
     /// # Errors
     /// As [`Ledger::insert`].
@@ -163,15 +166,17 @@ pub trait Ledger: Send + Sync + 'static {
     /// The order's record. `None`: there is none, and the store is known to have forgotten nothing of this merchant.
     ///
     /// # Errors
-    /// When the store cannot be read, holds no ledger, or has forgotten, then [`StoreError`].
+    /// When the store cannot be read, holds no ledger, or has forgotten records of this merchant, then
+    /// [`StoreError`].
     async fn get(&self, key: &OrderKey) -> Result<Option<Order>, StoreError>;
 
-    /// Orders whose [`Order::due_at`] has come in the ledger's time (unsettled, or followed to their final state), oldest
-    /// first, each handed to one caller only for the time that it is `hidden`. A merchant's part of the store that is out of
-    /// reach holds up no other merchant's orders.
+    /// Up to `limit` orders whose [`Order::due_at`] has come in the ledger's time (unsettled, or accepted and
+    /// followed to their final state), oldest first. `rate` limits them per merchant. The ledger hands each one to
+    /// one caller only and hides it from all others for `hidden`. If one merchant's part of the store is out of
+    /// reach, the other merchants' orders still come.
     ///
     /// # Errors
-    /// When nothing of the store can be read or written, then [`StoreError`].
+    /// When no part of the store can be read or written, then [`StoreError`].
     async fn due(
         &self,
         hidden: std::time::Duration,
@@ -191,33 +196,35 @@ pub trait Ledger: Send + Sync + 'static {
     /// When the store cannot be read, then [`StoreError`].
     async fn unsettled(&self, limit: usize) -> Result<Vec<Order>, StoreError>;
 
-    /// What of a sum of the limits is used up: charged, and not given back. Zero where there is no such sum.
+    /// How much of a limit's sum is used up: charged and not given back. Zero if there is no such sum.
     ///
     /// # Errors
     /// When the store cannot be read, then [`StoreError`].
     async fn used(&self, mch_id: &MchId, sum: &str) -> Result<i64, StoreError>;
 
-    /// Whether the store answers and can be written; asked by `/readyz`.
+    /// Whether the store answers and can be written. `/readyz` asks this.
     ///
     /// # Errors
-    /// When not, then [`StoreError`].
+    /// When it does not or cannot, then [`StoreError`].
     async fn ready(&self) -> Result<(), StoreError>;
 
-    /// What in the store's settings may make it forget, by name; asked once at start.
+    /// The names of those store settings that may make the store forget. Asked once at start.
     ///
     /// # Errors
     /// When the store cannot be asked, then [`StoreError`].
     async fn warnings(&self) -> Result<Vec<String>, StoreError>;
 }
 
-/// Where payouts of one merchant are sent. Whatever goes wrong is evidence, never an error.
+/// The place that pays a merchant's orders. A failed attempt is evidence and a failed query is a finding, never an
+/// error.
 #[async_trait]
 pub trait Upstream: Send + Sync + 'static {
-    /// Sends the claimed order once, with exactly the recorded parameters, and returns what that proves. Never repeats
-    /// a request of which a byte may have been written.
+    /// Sends the claimed order once, with exactly the recorded parameters, and returns what that proves. Never
+    /// repeats a request of which a byte may have been written.
     ///
     /// # Cancel safety
-    /// Not to be dropped before it ends, or what it proves is lost; it ends by itself within [`Upstream::longest`].
+    /// Do not drop the future before it ends: what the attempt proves would be lost. It ends by itself within
+    /// [`Upstream::longest`].
     async fn attempt(&self, claim: &Claim, credentials: &RequestCredentials) -> Evidence;
 
     /// Asks what became of an order.
@@ -226,13 +233,13 @@ pub trait Upstream: Send + Sync + 'static {
     /// Reads only; may be dropped at any time.
     async fn query(&self, order: &OrderQuestion, credentials: &RequestCredentials) -> Finding;
 
-    /// The longest that an attempt takes, time-outs included; leases are longer than this.
+    /// The longest that an attempt takes, timeouts included. Leases are longer than this.
     fn longest(&self) -> std::time::Duration;
 
-    /// Asks the upstream to take an accepted order back, where its product can (v3 bills).
+    /// Asks the upstream to cancel an accepted order, if its product allows that (v3 bills).
     ///
     /// # Cancel safety
-    /// Dropping it leaves open whether it was asked for; a query tells.
+    /// Dropping the future leaves open whether the upstream got the request. A query tells.
     async fn cancel(&self, order: &OrderQuestion) -> Withdrawal {
         Withdrawal::Refused {
             code: "NOT_SUPPORTED".to_owned(),
@@ -240,7 +247,7 @@ pub trait Upstream: Send + Sync + 'static {
         }
     }
 
-    /// The path on the main port at which the upstream's notifications are taken; `None`: it sends none.
+    /// The path on the main port for the upstream's notifications; `None`: it sends none.
     fn notify_path(&self) -> Option<&str> {
         None
     }
@@ -248,7 +255,8 @@ pub trait Upstream: Send + Sync + 'static {
     /// Verifies and opens a notification.
     ///
     /// # Errors
-    /// When it is not the upstream's, not fresh, tampered with, or wrapped under another merchant's key, then why.
+    /// When it is not from the upstream, not fresh, tampered with, encrypted with another merchant's key or about
+    /// another merchant's order, then why.
     ///
     /// # Cancel safety
     /// Reads only; may be dropped at any time.
@@ -258,7 +266,7 @@ pub trait Upstream: Send + Sync + 'static {
     }
 }
 
-/// A notification as it came: what signs it, and its body before any parsing.
+/// A notification as it came: the headers that sign it, and its body before any parsing.
 #[derive(Clone, Copy, Debug)]
 pub struct Notice<'a> {
     /// The headers that sign it.
@@ -267,7 +275,8 @@ pub struct Notice<'a> {
     pub body: &'a [u8],
 }
 
-/// What a query needs to know of an order; made from a record, or from a status request about an order without one.
+/// What a query needs to know about an order. Made from a record, or from a status request about an order without
+/// one.
 #[derive(Clone, Debug)]
 pub struct OrderQuestion {
     /// Merchant and order number.
@@ -278,9 +287,9 @@ pub struct OrderQuestion {
     pub trade_record_id: payout_domain::ids::TradeRecordId,
     /// Where the order was sent.
     pub upstream: payout_domain::order::Destination,
-    /// The encoding that a handler with `handler_format = "same"` is addressed in.
+    /// The encoding of requests to a handler with `handler_format = "same"`.
     pub encoding: payout_domain::encoding::Encoding,
-    /// The amount and openid that the upstream's answer must agree with, where the order is on record.
+    /// The amount and openid that the upstream's answer must agree with, if the order is on record.
     pub expected: Option<(payout_domain::ids::Fen, OpenId)>,
 }
 

@@ -1,4 +1,4 @@
-//! Asks an upstream what became of an order, and records what it says.
+//! Asks an upstream what became of an order, and records the answer.
 
 use std::time::Duration;
 
@@ -11,18 +11,19 @@ use payout_domain::order::Order;
 use payout_domain::order::step::{Event, Policy};
 use payout_domain::outcome::{Finding, Found};
 
-/// The pauses between two questions about an order whose absence is listened to; at most half of what counts as a standstill.
+/// The shortest and longest pause between two queries about an order whose upstream says "no such order" and must say
+/// it without a break. At most half of what counts as a standstill.
 const SHORTEST_HEARING_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_HEARING_PAUSE: Duration = Duration::from_secs(2);
-/// By how much each order that is listened to lengthens the pause.
+/// The pause is at least this long times the number of watched orders.
 const HEARING_SHARE: Duration = Duration::from_millis(20);
 
 impl Payouts {
-    /// Asks where an order was sent what became of it, and writes what is said there. Returns the answer, and the record after
-    /// it.
+    /// Asks the upstream that got the order what became of it, and records the answer. Returns the answer, and the
+    /// order as recorded after it.
     ///
     /// # Cancel safety
-    /// May be dropped at any time; what the upstream said is then asked again by somebody else.
+    /// May be dropped at any time: another request or the settler then asks again.
     pub(super) async fn ask(
         &self,
         order: &Order,
@@ -52,8 +53,8 @@ impl Payouts {
         (finding, recorded)
     }
 
-    /// How long until an upstream whose "no such order" is listened to is asked again: often enough to know that it does not
-    /// stand still, and seldomer where many orders are listened to, which together show the same.
+    /// How long until the next query to an upstream that must say "no such order" without a break: short enough to
+    /// notice a standstill, and longer if this process watches many orders, since together they show the same.
     fn hearing_pause(&self, policy: Policy) -> Duration {
         let quarter = policy.not_found_after.checked_div(4).unwrap_or_default();
         let alone = quarter.clamp(SHORTEST_HEARING_PAUSE, LONGEST_HEARING_PAUSE);
@@ -62,8 +63,8 @@ impl Payouts {
         std::cmp::max(alone, std::cmp::min(shared, policy.not_found_after))
     }
 
-    /// Writes what a query found. The finding is about the version that was asked about: if the record has moved on
-    /// since, only an acceptance still counts, since it always wins.
+    /// Records what a query found. The finding is about the version that was asked about. If the record has changed
+    /// since, only an acceptance still counts: it always wins.
     ///
     /// # Errors
     /// When the store cannot be written, then [`StoreError`].
@@ -85,7 +86,8 @@ impl Payouts {
         Ok(self.apply(asked, event, policy).await?.or(asked))
     }
 
-    /// Looks at a pending order, and records that its lease has run out where this process has seen it stand for so long.
+    /// Looks at a pending order. If this process has seen the claim stand for the length of its lease, records that
+    /// the lease has run out.
     ///
     /// # Errors
     /// When the store cannot be written, then [`StoreError`].
@@ -97,7 +99,7 @@ impl Payouts {
 }
 
 impl Applied {
-    /// The order as the ledger has it now; where it has none, as it was read.
+    /// The order as the ledger has it now; as it was read if the ledger has none.
     fn or(self, read: &Order) -> Order {
         match self {
             Self::Changed(order) | Self::Moved(Some(order)) => *order,

@@ -1,5 +1,5 @@
-//! What a repeated request may do with an order that is on record: answer from it, wait, ask the upstream first, or claim the
-//! order again.
+//! What a repeat may do with an order that is on record: answer from the record, wait, ask the upstream first, or
+//! claim the order again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use payout_domain::order::repeat::Repeat;
 use payout_domain::order::step::Policy;
 use payout_domain::order::{Order, State};
 
-/// The pauses between looks at an order that another replica is paying.
+/// The pauses between looks at an order that another replica is paying: doubled each time, up to the longest.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_LOOK: Duration = Duration::from_millis(250);
-/// How often a request may find that the order has moved on under it before it gives up with `PROCESSING`.
+/// How many turns a request takes over a record that keeps changing before it gives up with `PROCESSING`.
 const MAX_TURNS: usize = 12;
 
 /// Why an order could not be claimed again.
@@ -28,7 +28,8 @@ enum Moved {
 }
 
 impl Payouts {
-    /// What a repeat may do, until there is a reply. An order is asked about and sent again where it was sent, and nowhere else.
+    /// Does what a repeat may do, until there is a reply. The sidecar asks about an order and sends it again where it
+    /// was sent, and nowhere else.
     pub(super) async fn repeat(&self, pay: &PayRequest, mut order: Order) -> Reply {
         let merchant = pay.settings.leads_to(&order);
         let policy = merchant
@@ -70,12 +71,12 @@ impl Payouts {
                         Err(Moved::Failed(error)) => Err(error),
                     }
                 }
-                // No entry leads to where the order was sent, or one for questions only: the record answers.
+                // No entry leads to where the order was sent, or only one that sends nothing: the record answers.
                 (Repeat::AskFirst | Repeat::SendAgain { .. }, _) => return Reply::Recorded(Arc::new(order)),
             };
             order = match moved {
                 Ok(moved) => moved,
-                // The order exists and may have been paid: not even an unreachable store makes that "not sent".
+                // The order exists and may have been paid: even an unreachable store does not make that "not sent".
                 Err(error) => {
                     tracing::warn!(order = %order.key, %error, "the ledger is out of reach");
                     return Reply::Failed(ApiError::unknown());
@@ -93,7 +94,7 @@ impl Payouts {
     ) -> Result<Result<Order, Reply>, Moved> {
         let now = self.now();
         let limits = &pay.settings.limits;
-        // What was refused is a new payout to the limits; what may be paid already has passed them.
+        // To the limits, a refused order is a new payout. One that may be paid has already passed them.
         if let (State::Refused(_), Err(fault)) = (&order.state, limits.check(order.amount)) {
             return Ok(Err(Reply::Failed(fault)));
         }
@@ -104,7 +105,7 @@ impl Payouts {
         match self.replace(order, &next).await {
             Ok(Replaced::Done) => Ok(Ok(next)),
             Ok(Replaced::Moved(Some(moved))) => Err(Moved::To(moved)),
-            // The record is gone, and with it what earlier attempts came to: nothing may be sent on its word.
+            // The record is gone, and with it the outcome of earlier attempts: nothing may be sent.
             Ok(Replaced::Moved(None)) => {
                 audit::alarm(order, "the ledger has forgotten this order between two looks");
                 Ok(Err(Reply::Failed(ApiError::unknown())))
@@ -119,8 +120,8 @@ impl Payouts {
         }
     }
 
-    /// Looks at a pending order until it is no longer the same claim, be it that its lease has run out under this process's
-    /// eyes; `None` when the time is over.
+    /// Looks at a pending order until its record is another version, also because its lease ran out while this
+    /// process watched it. `None` when the deadline has passed.
     async fn watch(&self, order: &Order, deadline: Deadline) -> Option<Result<Order, StoreError>> {
         let mut pause = FIRST_LOOK;
         loop {
@@ -137,7 +138,7 @@ impl Payouts {
             match self.inner.ledger.get(&order.key).await {
                 Ok(Some(now)) if now.version != order.version => return Some(Ok(now)),
                 Ok(Some(_)) => {}
-                // Taken back by whoever paid it: this repeat may not know what came of it, but nothing was sent.
+                // The process that claimed it took the claim back: it sent nothing. This repeat does not know why.
                 Ok(None) => return None,
                 Err(error) => return Some(Err(error)),
             }

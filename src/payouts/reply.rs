@@ -1,4 +1,4 @@
-//! What a request for a payout is replied, before it is put into the contract's fields.
+//! The reply to a request to pay, before it becomes the contract's fields. Not here: encodings and HTTP.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use payout_domain::fields::Fields;
 use payout_domain::ids::OrderKey;
 use payout_domain::order::Order;
 
-/// The reply to a request for a payout.
+/// The reply to a request to pay.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// The request does not fit this merchant's product: it was not taken, nothing was sent or recorded.
+    /// The request does not fit this merchant's product. It was not taken: nothing was sent or recorded.
     NotTaken(ApiError),
-    /// One of the contract's own reasons.
+    /// The request failed for one of the contract's own reasons.
     Failed(ApiError),
     /// What the record says.
     Recorded(Arc<Order>),

@@ -1,5 +1,6 @@
-//! Asks about unsettled orders in the background: unknown ones, and pending ones whose lease has run out, by whichever
-//! replica gets there first; and about accepted bills until their final state. Document: specification, section 5.
+//! The settler: asks in the background about unknown orders, about pending ones whose lease has run out, and about
+//! accepted bills until their final state. Every replica runs one; the ledger hands each due order to one of them.
+//! See docs/promise.md.
 
 use std::time::Duration;
 
@@ -15,16 +16,16 @@ use payout_domain::order::{Order, State};
 use payout_domain::outcome::{Finding, Found};
 use payout_domain::schedule::{BILL_LIFE, QUERY_WINDOW};
 
-/// The pause between two looks for orders that are due.
+/// The pause between two looks for due orders.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The pause where there were more than one look takes: bills that are followed may be many, and unknown orders wait
-/// behind them.
+/// The pause after a look that found a full batch: many accepted bills may be due, and unknown orders wait behind
+/// them.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause while the ledger is out of reach.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How many orders are taken at a time.
+/// How many orders one look takes.
 const BATCH: usize = 32;
-/// For how long a taken order is hidden from other replicas: longer than a query takes.
+/// How long the ledger hides a taken order from other replicas: longer than a query takes.
 const HIDDEN: Duration = Duration::from_secs(60);
 
 impl Payouts {
@@ -50,7 +51,8 @@ impl Payouts {
         }
     }
 
-    /// Takes one batch of orders that are due, or that this process watches, and looks at each. Returns how many there were.
+    /// Takes one batch of orders that are due or that this process watches, and looks at each. Returns how many there
+    /// were.
     ///
     /// # Errors
     /// When the ledger is out of reach, then [`StoreError`].
@@ -123,7 +125,8 @@ impl Payouts {
         recorded.map(|_| ())
     }
 
-    /// Whether a query can still reach the order; near the end of the window a person is called.
+    /// Whether a query can still reach the order. Raises an alarm if an unknown order nears the end of its query
+    /// window, or if an accepted bill has no final state for too long.
     fn is_askable(&self, order: &Order) -> bool {
         let now = self.now();
         if matches!(order.state, State::Succeeded(_)) {

@@ -1,7 +1,7 @@
-//! Requests for the same order in this process: one leads, the others wait for its reply.
+//! Single flight: of the requests for the same order in this process, one leads, and the others wait for its reply.
 //!
-//! This saves work and gives repeats the answer the moment it is there. It is no lock: what keeps two payments apart is
-//! the claim in the ledger, which also holds across processes.
+//! This saves work, and repeats get the answer as soon as it is there. It is not a lock: the claim in the ledger
+//! prevents a second payment, also across processes.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,10 +19,10 @@ pub(super) struct SingleFlight {
     calls: Arc<Mutex<HashMap<OrderKey, Calls>>>,
 }
 
-/// What is under way for one order.
+/// The requests that are under way for one order.
 #[derive(Default)]
 struct Calls {
-    /// How many requests, the leader among them.
+    /// How many requests do work, the leader included. Followers do not count.
     count: usize,
     leader: Option<Call>,
 }
@@ -34,18 +34,19 @@ struct Call {
     reply: watch::Receiver<Option<Reply>>,
 }
 
-/// A request's place among those for the same order.
+/// A request's role among those for the same order.
 pub(super) enum Role {
-    /// It does the work, and tells the others.
+    /// It does the work and sends its reply to the followers.
     Lead(Leader),
-    /// Another one does the work.
+    /// Another request does the work.
     Follow(watch::Receiver<Option<Reply>>),
-    /// Another one is at work with another app, user or amount: its reply would not be this one's.
+    /// Another request with another app, user or amount does work: its reply would be wrong here, so this one does
+    /// its own.
     Apart(Leader),
 }
 
-/// A request at work: tells those who wait for it, who stop waiting when it is dropped. As long as it is there, the order is
-/// under way in this process, whatever the ledger says.
+/// A request that does work. It replies to those who wait; if it is dropped without a reply, they stop waiting. As
+/// long as it exists, the order is under way in this process, whatever the ledger says.
 pub(super) struct Leader {
     single_flight: SingleFlight,
     key: OrderKey,
@@ -101,7 +102,7 @@ impl SingleFlight {
 }
 
 impl Leader {
-    /// What the caller of this request waits on.
+    /// The channel on which this request's own caller waits for the reply.
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<Reply>> {
         self.reply.subscribe()
     }

@@ -1,5 +1,5 @@
-//! How a payout stands: the upstream is asked, what it says settles the ledger, and the ledger answers where the
-//! upstream cannot. Document: specification, section 2.4.
+//! Status calls: asks the upstream, settles the ledger by what it says, and answers from the ledger what the upstream
+//! cannot. See docs/api.md.
 
 use super::Payouts;
 use super::ports::OrderQuestion;
@@ -12,14 +12,15 @@ use payout_domain::order::{Order, State};
 use payout_domain::outcome::Found;
 
 impl Payouts {
-    /// Answers how a payout stands. `asked` is the request's encoding; `permit` is kept until the answer is known.
+    /// Answers how a payout stands. `asked` is the request's encoding. The work holds `permit` until the answer is
+    /// known.
     ///
     /// # Errors
-    /// When the order is not on record and no merchant entry matches, or the app is not the order's, then the fault; the
-    /// request was not taken.
+    /// When the order is not on record and no merchant entry matches, or the app is not the order's, then the fault;
+    /// the request was not taken.
     ///
     /// # Cancel safety
-    /// May be dropped at any time: the question runs in a task of its own, and what the upstream says is recorded.
+    /// May be dropped at any time: the query runs in its own task, which records what the upstream says.
     pub async fn status(
         &self,
         request: StatusRequest,
@@ -66,7 +67,8 @@ impl Payouts {
         }
         let is_settled = order.settled_at().is_some();
         if !is_settled && self.inner.single_flight.has(key) {
-            // Being paid here, or about to be: its lease is this process's own, and WeChat must not be asked meanwhile.
+            // This process pays the order or is about to. The lease is its own, so it must not ask the upstream
+            // meanwhile.
             return Ok(failed_by(&ApiError::processing(), key));
         }
         let known = order.clone();
@@ -81,7 +83,7 @@ impl Payouts {
             tracing::warn!(order = %key, %error, "what the upstream said was not recorded");
             order
         });
-        // While the upstream was asked a repeat may have begun to send what was refused.
+        // While this call asked the upstream, a repeat may have begun to send the refused order again.
         let order = if matches!(order.state, State::Refused(_)) {
             match self.inner.ledger.get(key).await {
                 Ok(Some(now)) => now,
@@ -93,7 +95,7 @@ impl Payouts {
         Ok(stands(&order, Some(&finding), settings.disclosure))
     }
 
-    /// The ledger was read, has forgotten nothing, and has no such order.
+    /// The answer about an order without a record. The ledger was read, has forgotten nothing, and has no such order.
     async fn status_without_record(
         &self,
         request: &StatusRequest,
@@ -118,7 +120,8 @@ impl Payouts {
             Found::Accepted { .. } | Found::NotPaid(_) | Found::Moving => {
                 reported(key, &finding, settings.disclosure)
             }
-            // Somebody may have claimed it while the upstream was asked, here or elsewhere.
+            // Another request may have claimed the order while this one asked the upstream, here or in another
+            // process.
             Found::NoSuchOrder => match self.inner.ledger.get(key).await {
                 Ok(None) if !self.inner.single_flight.has(key) => not_found(key),
                 Ok(None | Some(_)) => failed_by(&ApiError::processing(), key),

@@ -1,11 +1,11 @@
-//! What this process has itself seen pass over orders: for how long a claim has stood unchanged, and for how long an upstream
-//! has said nothing but "no such order" while it answered all along. Document: specification, section 5.
+//! What this process has itself observed about orders: how long a claim has stood unchanged, and how long an upstream
+//! has said nothing but "no such order" while it answered without a break. See docs/promise.md.
 //!
-//! No moment that another process wrote down is compared with a clock here, since no two clocks agree and every clock may
-//! step: time has passed over an order only if this process has seen the order before and after it, by its own monotonic
-//! clock (the way of DynamoDB's lock client). A restart begins anew.
+//! Nothing here compares a time that another process wrote with a clock, since no two clocks agree and every clock
+//! may step. Time counts for an order only if this process has seen the order before and after it, by its own
+//! monotonic clock (as DynamoDB's lock client does). After a restart it begins anew.
 //!
-//! The same table is the settler's agenda: when to look at an order again that is being watched.
+//! The same table is the settler's schedule: when to look again at an order that is watched.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,10 +15,10 @@ use payout_domain::ids::{LedgerTime, OrderKey};
 use payout_domain::order::{Order, State, Version};
 use payout_domain::schedule::LONGEST_STANDSTILL;
 
-/// How many orders are watched at once. More than these wait until some have gone.
+/// How many orders are watched at once. Further ones wait until others are forgotten.
 const AT_MOST: usize = 100_000;
 
-/// What this process watches.
+/// The orders that this process watches.
 #[derive(Default)]
 pub(super) struct Watch {
     seen: Mutex<HashMap<OrderKey, Sighting>>,
@@ -27,21 +27,22 @@ pub(super) struct Watch {
 #[derive(Clone, Copy)]
 struct Sighting {
     what: Watched,
-    /// When it was seen first, and when it is to be looked at again, by the process's monotonic clock.
+    /// When this process saw it first, and when to look at it again, by the monotonic clock.
     since: Duration,
     look_again: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Watched {
-    /// A claim: this very version.
+    /// A claim: exactly this version.
     Claim(Version),
-    /// "No such order": this unbroken hearing of it, named by its beginning as the record has it.
+    /// "No such order": one unbroken series of such answers, identified by its beginning in the record.
     Absence(LedgerTime),
 }
 
 impl Watch {
-    /// For how long this version of a pending order has been seen here; notes it where it is seen for the first time.
+    /// How long this process has seen this version of a pending order. The first sight notes it, and is zero. Forgets
+    /// an order that is not pending.
     pub(super) fn of_claim(&self, order: &Order, now: Duration) -> Duration {
         let State::Pending(pending) = &order.state else {
             self.seen().remove(&order.key);
@@ -51,8 +52,8 @@ impl Watch {
         self.note(order, Watched::Claim(order.version), now, again)
     }
 
-    /// For how long "no such order" has been heard here about an unknown order, if the upstream says it once more now:
-    /// never longer than `contact`, for how long the upstream has answered all along.
+    /// How long this process has heard "no such order" about an unknown order, if the upstream says it once more now.
+    /// Never longer than `contact`: how long the upstream has answered without a break.
     pub(super) fn heard(&self, order: &Order, contact: Duration, now: Duration) -> Duration {
         let State::Unknown(unknown) = &order.state else {
             return Duration::ZERO;
@@ -69,8 +70,8 @@ impl Watch {
         }
     }
 
-    /// Notes how an order stands after its upstream was asked: an absence is listened to from here on, to be asked about again
-    /// after `pause`; everything else is no longer watched.
+    /// Notes how an order stands after a query. If its upstream says "no such order", watches the order, and looks
+    /// again after `pause`. Otherwise forgets it.
     pub(super) fn after_query(&self, order: &Order, pause: Duration, now: Duration) {
         let absence = match &order.state {
             State::Unknown(unknown) => unknown.absence,
@@ -85,12 +86,13 @@ impl Watch {
         }
     }
 
-    /// The order is settled, gone, or another process's.
+    /// Stops watching an order: it is settled, gone or another process's.
     pub(super) fn forget(&self, key: &OrderKey) {
         self.seen().remove(key);
     }
 
-    /// Up to `limit` orders that are to be looked at again by now, each once.
+    /// Up to `limit` orders to look at again by now, the longest overdue first. Puts each off, so that it comes only
+    /// once.
     pub(super) fn ripe(&self, limit: usize, now: Duration) -> Vec<OrderKey> {
         let mut seen = self.seen();
         let mut ripe: Vec<(Duration, OrderKey)> = seen
@@ -140,7 +142,8 @@ impl Watch {
     }
 }
 
-/// For how long an upstream has answered all along: every exchange since then, with no long silence in between.
+/// How long an upstream has answered without a break: without a failed exchange, and without a long silence in
+/// between.
 #[derive(Default)]
 pub struct Contact(Mutex<Option<Unbroken>>);
 
@@ -151,7 +154,7 @@ struct Unbroken {
 }
 
 impl Contact {
-    /// The upstream has answered. Returns for how long it has done so all along.
+    /// Notes an answer. Returns how long the upstream has answered without a break.
     pub(super) fn answered(&self, now: Duration) -> Duration {
         let mut contact = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let unbroken = contact.filter(|contact| now.saturating_sub(contact.last) <= LONGEST_STANDSTILL);
@@ -160,7 +163,7 @@ impl Contact {
         now.saturating_sub(since)
     }
 
-    /// It has not answered, or not so that anybody could understand it.
+    /// Notes an exchange without an answer, or with one that cannot be understood. The time begins anew.
     pub(super) fn missed(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -1,5 +1,5 @@
-//! What an upstream tells by itself: verified, held against the record, and written. The same one may come many times.
-//! Document: wechat-pay.md, section 11; specification, section 6.
+//! Notifications from an upstream: verifies each, compares it with the record, and records what it says. The same
+//! notification may come many times. See docs/wechat-pay.md (notifications).
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use payout_domain::order::{Destination, Order, State};
 use payout_domain::outcome::Found;
 use payout_domain::wechat::v3::answer::Notification;
 
-/// How often the record may change under a notification before its sender is asked to come again.
+/// How many times the record may change under a notification before the sender is asked to send it again.
 const MAX_TURNS: usize = 8;
 
-/// Why a notification was not taken. Its sender repeats it.
+/// Why the sidecar did not take a notification. Its sender repeats it.
 #[derive(Debug, thiserror::Error)]
 pub enum NoticeError {
-    /// Nobody's notifications come to this path.
+    /// No merchant's notifications come to this path.
     #[error("no merchant's notifications come here")]
     NoSuchPath,
-    /// Not WeChat Pay's, not fresh, tampered with, or another merchant's.
+    /// It is not from WeChat Pay, not fresh, tampered with, or another merchant's.
     #[error("the notification is not believed: {0}")]
     Unverified(String),
-    /// About an order that is not on record.
+    /// Its order is not on record.
     #[error("no order {0} is on record")]
     NoSuchOrder(OrderKey),
-    /// About an order on record, and at odds with it.
+    /// It contradicts the record of its order.
     #[error("the notification contradicts the record of {0}: {1}")]
     Contradiction(OrderKey, String),
-    /// The order is changing right now.
+    /// Its order is changing right now.
     #[error("the order {0} is being paid right now")]
     Busy(OrderKey),
     /// The ledger is out of reach.
@@ -43,10 +43,11 @@ impl Payouts {
     /// Takes a notification that came to `path`.
     ///
     /// # Errors
-    /// When it is not believed, contradicts the record, or cannot be recorded now, then [`NoticeError`]; nothing has changed.
+    /// When it cannot be verified, contradicts the record, or cannot be recorded now, then [`NoticeError`]; nothing
+    /// has changed.
     ///
     /// # Cancel safety
-    /// May be dropped at any time: what was believed is recorded by a task of its own.
+    /// May be dropped at any time: once the notification is verified, its own task records it.
     pub async fn notified(&self, path: &str, notice: Notice<'_>) -> Result<(), NoticeError> {
         let merchants = self.settings().notified_at(path);
         let mut refusal = NoticeError::NoSuchPath;
@@ -58,7 +59,7 @@ impl Payouts {
                         .detached(async move { payouts.told(&notification, policy).await })
                         .await;
                 }
-                // Several merchants may share a path: whose it is, only their keys can tell.
+                // Several merchants may share a path: only their keys tell whose notification it is.
                 Err(why) => refusal = NoticeError::Unverified(why),
             }
         }
@@ -84,7 +85,7 @@ impl Payouts {
                 heard: Duration::ZERO,
             };
             match self.apply(&order, event, policy).await? {
-                // An attempt is under way, and its own answer counts first.
+                // An attempt is under way, and its own answer takes precedence.
                 Applied::Unchanged if matches!(order.state, State::Pending(_)) && !is_acceptance => {
                     return Err(NoticeError::Busy(key.clone()));
                 }

@@ -1,6 +1,7 @@
-//! Which request work is done for: its id and its trace, in every log line and on the calls that we make for it.
+//! The request that a task works for: its id and its trace, in every log line and on the requests that we send for
+//! it.
 //!
-//! Held beside the task, and not handed from function to function: nothing decides by it.
+//! This lies in a task-local, and not in parameters: no decision depends on it.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::traces::server::Begun;
 /// A request's id and trace.
 #[derive(Clone)]
 pub struct RequestContext {
-    /// `None` where no request has asked for the work.
+    /// `None` if no request asked for the work.
     request_id: Option<HeaderValue>,
     traceparent: HeaderValue,
     tracestate: Option<HeaderValue>,
@@ -25,8 +26,8 @@ tokio::task_local! {
 }
 
 impl RequestContext {
-    /// Reads a request's headers: a sane id and a valid trace are kept, fresh ones made otherwise; the trace is put into them.
-    /// `begun` is the trace that it was put into already, where traces are exported.
+    /// Reads a request's headers: keeps a valid id and a valid trace, makes new ones otherwise, and writes the trace
+    /// into the headers. `begun` is the trace that the request was put into already, if traces are exported.
     #[must_use]
     pub fn of(headers: &mut HeaderMap, begun: Option<&Begun>) -> Self {
         let request_id = propagation::identify(headers);
@@ -42,7 +43,7 @@ impl RequestContext {
         }
     }
 
-    /// The context of work that no request has asked for, under this span.
+    /// The context of background work under this span.
     pub(super) fn background(traceparent: HeaderValue, recording: Option<Arc<Recording>>) -> Self {
         Self {
             request_id: None,
@@ -52,7 +53,7 @@ impl RequestContext {
         }
     }
 
-    /// The span that work is done for now, where it is exported.
+    /// The span of the current work, if it is exported.
     #[must_use]
     pub fn recording() -> Option<Arc<Recording>> {
         CURRENT.try_with(|context| context.recording.clone()).ok()?
@@ -64,13 +65,13 @@ impl RequestContext {
         self.request_id.as_ref()
     }
 
-    /// Does a request's work, which finds this context and logs under it.
+    /// Runs a request's work in this context, which the work finds and logs under.
     pub fn within<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
-        // No `async fn`, which would hold the work twice: as its argument, and under way.
+        // Not an `async fn`: that would hold the work twice, as its argument and as the running future.
         CURRENT.scope(self, work)
     }
 
-    /// Tells the request's id and its trace's, where work is done for a request now.
+    /// Calls `tell` with the ids of the current request and its trace. `None` if the task works for no request.
     pub fn tell<T>(tell: impl FnOnce(&str, &str) -> T) -> Option<T> {
         let told = CURRENT.try_with(|context| {
             let request_id = context.request_id.as_ref()?;
@@ -80,7 +81,7 @@ impl RequestContext {
         told.ok().flatten()
     }
 
-    /// Puts the context of the request that work is done for now, if there is one, on a call that is made for it.
+    /// Writes the current request's context, if there is one, into the headers of an outgoing request.
     pub fn pass_on(headers: &mut HeaderMap) {
         let Ok(context) = CURRENT.try_with(Clone::clone) else {
             return;
@@ -95,7 +96,7 @@ impl RequestContext {
     }
 }
 
-/// Takes the present request's context along into a task of its own.
+/// Takes the current request's context along into a task of its own.
 pub fn carried<F>(work: F) -> impl Future<Output = F::Output> + Send + use<F>
 where
     F: Future<Output: Send> + Send,
@@ -109,7 +110,7 @@ where
     }
 }
 
-/// An id, for the log.
+/// An id as text, for the log.
 #[must_use]
 pub fn shown(id: &HeaderValue) -> &str {
     id.to_str().unwrap_or_default()

@@ -1,4 +1,5 @@
-//! Set-up of what the program tells about itself: logs and metrics, and traces.
+//! What the program reports about itself: logs, metrics and traces. [`context`] carries a request's id and trace to
+//! all work for it; [`propagation`] reads and writes them as headers.
 
 pub mod context;
 

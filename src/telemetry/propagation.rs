@@ -1,5 +1,5 @@
-//! Who a request is, across the services that it passes: `X-Request-Id`, `traceparent`, `tracestate`. `traceparent` is read
-//! by OpenTelemetry's propagator. Document: W3C Trace Context, sections 3.2 and 4.3; ecosystem.md, section 1.4.
+//! Identifies a request across services: `X-Request-Id`, `traceparent`, `tracestate`. OpenTelemetry's propagator
+//! reads `traceparent`. Source: W3C Trace Context, sections 3.2 and 4.3.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::Context;
@@ -11,7 +11,7 @@ use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 
 /// The header of a request's id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The header of a trace, and of the span in it that a request comes from.
+/// The header of a trace, and of the span in it that sent the request.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The header of what vendors add to a trace.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -19,7 +19,7 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The longest request id that is kept, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
-/// A request's id: its own, where it is a sane one (1 to 128 visible ASCII characters), and a fresh one otherwise.
+/// A request's id: its own if it is valid (1 to 128 visible ASCII characters), otherwise a new one.
 #[must_use]
 pub fn identify(headers: &HeaderMap) -> HeaderValue {
     if let Some(given) = only(headers, &X_REQUEST_ID)
@@ -28,25 +28,26 @@ pub fn identify(headers: &HeaderMap) -> HeaderValue {
     {
         return own(given);
     }
-    // As long as a trace's, and as random.
+    // As long and as random as a trace's id.
     text(RandomIdGenerator::default().new_trace_id().to_string())
 }
 
-/// A copy that is no part of the buffer which the request was read into, and which is in use as long as a part of it is kept.
+/// A copy with its own memory: a part of the buffer that the request was read into would keep the whole buffer in
+/// use.
 #[must_use]
 pub fn own(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
-/// Continues a valid trace with a span of ours that is exported nowhere, and begins one otherwise; returns `traceparent` as
-/// it is now. `tracestate` belongs to a valid parent.
+/// Continues a valid trace with a span of ours that is exported nowhere, or begins a trace; returns the new
+/// `traceparent`. `tracestate` stays only with a valid parent.
 pub fn continue_trace(headers: &mut HeaderMap) -> HeaderValue {
     let parent = parent(headers);
     let ids = RandomIdGenerator::default();
     let (trace_id, flags) = match &parent {
         Some(parent) => (parent.trace_id(), parent.trace_flags()),
-        // A backend that follows its parent's decision, as OpenTelemetry's default does, would stop tracing altogether
-        // under any other flag.
+        // Under any other flag, a backend that follows its parent's decision, as OpenTelemetry's default does, would
+        // not trace at all.
         None => (ids.new_trace_id(), TraceFlags::SAMPLED),
     };
     let span = SpanContext::new(trace_id, ids.new_span_id(), flags, false, TraceState::NONE);
@@ -55,7 +56,7 @@ pub fn continue_trace(headers: &mut HeaderMap) -> HeaderValue {
     continued
 }
 
-/// Puts a request under a span, and drops what belongs to a trace that it was not in.
+/// Puts a request under a span. Without a valid parent, `tracestate` belongs to another trace, and is removed.
 pub fn go_on_as(headers: &mut HeaderMap, traceparent: &HeaderValue, has_parent: bool) {
     if !has_parent {
         headers.remove(TRACESTATE);
@@ -63,14 +64,14 @@ pub fn go_on_as(headers: &mut HeaderMap, traceparent: &HeaderValue, has_parent: 
     headers.insert(TRACEPARENT, traceparent.clone());
 }
 
-/// `traceparent`, naming a span.
+/// The `traceparent` that names a span.
 #[must_use]
 pub fn parent_header(span: &SpanContext) -> HeaderValue {
     let (trace_id, span_id, flags) = (span.trace_id(), span.span_id(), span.trace_flags());
     text(format!("00-{trace_id}-{span_id}-{flags:02x}"))
 }
 
-/// The span that a request comes from, if it names a valid one.
+/// The span that sent a request, if the request names a valid one.
 #[must_use]
 pub fn parent(headers: &HeaderMap) -> Option<SpanContext> {
     only(headers, &TRACEPARENT)?;
@@ -79,7 +80,7 @@ pub fn parent(headers: &HeaderMap) -> Option<SpanContext> {
     parent.is_valid().then_some(parent)
 }
 
-/// The header's value where it is given once: of two, nobody knows which one is meant.
+/// The header's value if it is given once: of two, nobody knows which one is meant.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
@@ -96,7 +97,7 @@ mod tests {
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-    /// As many digits, not all of which are zeros.
+    /// Whether the id has this many hexadecimal digits, not all of them zeros.
     fn is_fresh(id: &str, digits: usize) -> bool {
         id.len() == digits
             && id.bytes().all(|byte| byte.is_ascii_hexdigit())

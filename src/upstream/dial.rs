@@ -1,5 +1,5 @@
-//! Opens one connection: name, TCP, perhaps a proxy's tunnel, TLS. Everything that fails here fails before a byte of a payout
-//! is written, and what a connection still holds when it is given up is delivered to nobody.
+//! Opens one connection: name, TCP, perhaps a proxy's tunnel, TLS. Everything that fails here fails before a byte of
+//! a payout is written. Closing a connection resets it: what it still holds is never delivered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use crate::telemetry::log::chain;
 pub(super) struct Connector {
     pub(super) upstream: BaseUrl,
     tcp: HttpConnector,
-    /// Asked for a tunnel to the upstream.
+    /// If set, the connection goes through a tunnel of this proxy.
     pub(super) proxy: Option<Uri>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     timeout: Duration,
 }
 
 impl Connector {
-    /// `timeout` covers name, TCP, tunnel and TLS of one connection. The kernel, too, gives a connection up when what was
-    /// written to it is not acknowledged for `answer_timeout` (Linux).
+    /// `timeout` covers name, TCP, tunnel and TLS of one connection. On Linux, the kernel also gives a connection up
+    /// if the other side does not acknowledge written bytes for `answer_timeout`.
     pub(super) fn new(
         upstream: BaseUrl,
         tls: rustls::ClientConfig,
@@ -39,9 +39,9 @@ impl Connector {
     ) -> Result<Self, TlsError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
-        // One small request, one small answer: waiting for more to send only costs time.
+        // One small request, one small answer: waiting for more bytes to send only costs time.
         tcp.set_nodelay(true);
-        // A process that stands still closes nothing; then the kernel gives up by itself.
+        // A process that stands still closes nothing. Then the kernel gives the connection up by itself.
         #[cfg(target_os = "linux")]
         tcp.set_tcp_user_timeout(Some(answer_timeout));
         let tls = if upstream.is_tls() {
@@ -61,7 +61,7 @@ impl Connector {
         })
     }
 
-    /// Opens a connection. Its errors are texts for the operator that follow the upstream's name.
+    /// Opens a connection. An error is a text for the operator that follows the upstream's name.
     pub(super) async fn open(&self) -> Result<Connection, String> {
         match tokio::time::timeout(self.timeout, self.connect()).await {
             Ok(opened) => opened,
@@ -83,9 +83,9 @@ impl Connector {
             }
         };
         let tcp = tcp.into_inner();
-        // Closing resets: the kernel would otherwise go on sending what an abandoned request has left in its buffer, and
-        // deliver it long after "no such order" was believed. Nothing is lost by it: a connection is closed only once its
-        // answer was read, or when it is given up.
+        // Closing must reset: otherwise the kernel goes on sending what an abandoned request has left in its buffer,
+        // and delivers it long after "no such order" was believed. A reset loses nothing: a connection closes only
+        // once its answer was read, or when it is given up.
         tcp.set_zero_linger().map_err(|error| unreachable(&error))?;
         let stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(tcp),
@@ -98,7 +98,7 @@ impl Connector {
     }
 }
 
-/// A connection of either kind. Dropped, it is reset.
+/// A connection of either kind. Dropping it resets it.
 pub(super) type Connection = OnLine<TokioIo<Box<dyn Stream>>>;
 
 /// TCP, or TLS on it.

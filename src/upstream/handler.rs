@@ -1,4 +1,5 @@
-//! The customer's own handler as an upstream. Document: specification, section 6, `to = "handler"`.
+//! The customer's own handler as an upstream: headers and exchanges. Not here: the bodies and the meaning of the
+//! answers (`payout_domain::handler`). See docs/handler.md.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ const TOKEN: HeaderName = HeaderName::from_static(handler::TOKEN_HEADER);
 
 /// A handler.
 pub struct HandlerUpstream {
-    /// Talks to it.
+    /// The client for its URL.
     pub client: Client,
     /// `handler_format`: the encoding of every request to it; `None`: that of the order's first request.
     pub format: Option<Encoding>,
@@ -34,7 +35,7 @@ pub struct HandlerUpstream {
     pub longest: Duration,
     /// Sent with each call, so that the handler can tell it from a proxied one. Visible ASCII.
     pub token: Option<Secret>,
-    /// Tells whether a lease is still good.
+    /// For the check whether a lease still allows sending.
     pub clock: Arc<dyn Clock>,
 }
 

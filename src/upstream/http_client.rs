@@ -1,11 +1,12 @@
-//! One request, one answer, over pooled HTTP/1.1 connections, and exact knowledge of what can have been sent.
+//! Sends one request and reads one answer over pooled HTTP/1.1 connections, and knows exactly what can have been
+//! sent.
 //!
-//! The rule that everything else follows from: hyper asks for the first part of a body before it writes the first byte of its
-//! head, and asks once. So the body tells ([`Handed`]): until it was asked for, not a byte was written, and where it then
-//! refuses, none ever is; a connection that was closed under a request hands it back unasked, and another one has its turn.
-//! Once it was asked for, only an answer ends the doubt.
+//! Everything follows from one rule: hyper asks for the first part of a body before it writes the first byte of the
+//! head, and asks once. So the body notes what happened ([`Handed`]): until hyper asks for it, not a byte was
+//! written, and if it then refuses, none ever is. If a connection closes before hyper asked, hyper hands the request
+//! back, and another connection gets it. Once hyper has asked, only an answer ends the doubt.
 //!
-//! The pool is ours, since it is short, and holds what cuts a connection beside it.
+//! The pool is our own, since it is short, and since it keeps with each connection what cuts it.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -33,12 +34,12 @@ use crate::telemetry::metrics::upstreams::{ExchangeOutcome, UpstreamMeter};
 use crate::telemetry::traces::child::OpenSpan;
 use payout_domain::outcome::Evidence;
 
-/// The most bytes of an answer that are read.
+/// The most bytes of an answer to read.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
-/// How long an unused connection is kept. Shorter than the 5 s after which Node.js closes one, so that the upstream's
-/// closing and our next request seldom cross.
+/// How long to keep an unused connection. Shorter than the 5 s after which Node.js closes one, so that the upstream
+/// seldom closes a connection just as our next request goes out on it.
 const IDLE: Duration = Duration::from_secs(4);
-/// How many unused connections are kept.
+/// How many unused connections to keep.
 const MAX_IDLE: usize = 1024;
 
 /// An answer, read to its end.
@@ -55,13 +56,13 @@ pub struct Answer {
 /// Why there is no answer, and so what can have been sent. Each `String` is the reason, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The request could not be made. No byte of it was written.
+    /// The request could not be built. No byte of it was written.
     NotMade(String),
     /// The circuit breaker is open. No byte was written.
     CircuitOpen(String),
-    /// No connection could be had. No byte was written.
+    /// No connection could be opened, or none took the request. No byte was written.
     Unreachable(String),
-    /// This process was held up, and the lease is ending. No byte was written.
+    /// This process was held up, and the lease is about to end. No byte was written.
     HeldUp,
     /// Bytes may have been written, and no whole answer came back.
     Silent(String),
@@ -77,7 +78,7 @@ impl Failure {
         }
     }
 
-    /// What it proves about an attempt.
+    /// What the failure proves about an attempt.
     #[must_use]
     pub fn evidence(self) -> Evidence {
         if self.is_unsent() {
@@ -97,7 +98,7 @@ impl Failure {
     }
 }
 
-/// How an exchange ended, as metrics and spans have it.
+/// How an exchange ended, for metrics and spans.
 fn outcome(exchanged: &Result<Answer, Failure>) -> ExchangeOutcome {
     match exchanged {
         Ok(_) => ExchangeOutcome::Answered,
@@ -109,7 +110,7 @@ fn outcome(exchanged: &Result<Answer, Failure>) -> ExchangeOutcome {
     }
 }
 
-/// What keeps an eye on a client's exchanges.
+/// What observes a client's exchanges: its circuit breaker and its metrics.
 struct Watched {
     breaker: Breaker,
     meter: Option<UpstreamMeter>,
@@ -121,7 +122,7 @@ impl Watched {
             Ok(_) => self.breaker.answered(),
             Err(Failure::Unreachable(why)) => self.breaker.unreachable(why),
             Err(Failure::Silent(why)) => self.breaker.failed(why),
-            // These say nothing about the upstream.
+            // These failures say nothing about the upstream.
             Err(Failure::NotMade(_) | Failure::CircuitOpen(_) | Failure::HeldUp) => {}
         }
         if let Some(meter) = &self.meter {
@@ -130,24 +131,25 @@ impl Watched {
     }
 }
 
-/// What has become of a request, decided once: by the connection that asks for its body, or by whoever gives it up before.
+/// What became of a request. Decided once: by the connection that asks for its body, or by the caller that gives the
+/// request up first.
 #[derive(Clone, Copy)]
 enum Handed {
-    /// A connection writes it.
+    /// A connection asked for it, and writes it.
     Over,
-    /// A connection was about to, and it was too late.
+    /// A connection asked for it, but it was too late to send it.
     HeldUp,
-    /// No connection has begun, and none will.
+    /// No connection has asked for it, and none will get it.
     Never,
 }
 
-/// Whether a request was handed over, and whether it may be, which is asked once.
+/// What became of a request, and the check whether it may be sent, which runs at most once.
 struct Handing<MaySend: ?Sized> {
     handed: OnceLock<Handed>,
     may_send: MaySend,
 }
 
-/// A request's body, which is asked for before the first byte of the request is written, unless it is empty.
+/// A request's body. hyper asks for it before it writes the first byte of the request, unless the body is empty.
 struct Gate {
     body: Full<Bytes>,
     handing: Arc<Handing<dyn Fn() -> bool + Send + Sync>>,
@@ -186,7 +188,7 @@ impl Body for Gate {
     }
 }
 
-/// An open connection. Dropped, it is reset.
+/// An open connection. Dropping it resets it.
 struct Connection {
     sender: SendRequest<Gate>,
     line: Arc<Line>,
@@ -201,7 +203,7 @@ impl Drop for Connection {
 
 /// Why a connection brought no answer.
 enum Broken {
-    /// It has handed the request back.
+    /// It handed the request back, unsent.
     Unsent(Box<Request<Gate>>, String),
     /// The request may be on its way.
     Silent(String),
@@ -216,20 +218,21 @@ struct Idle {
 pub struct Client {
     connector: Connector,
     host: HeaderValue,
-    /// The upstream as the operator wrote it.
+    /// The upstream's URL as the operator wrote it.
     shown: String,
     timeout: Duration,
     watched: Option<Watched>,
-    /// The one used last stands last.
+    /// The one used last is at the back.
     idle: Mutex<VecDeque<Idle>>,
 }
 
 impl Client {
-    /// A client of the upstream at `base`, whose path, if it has one, goes before each request's. `connect_timeout` covers
-    /// name, TCP and TLS of one connection; an exchange takes at most `timeout` from the moment one is there.
+    /// A client of the upstream at `base`. If `base` has a path, that path precedes each request's. `connect_timeout`
+    /// covers name, TCP, tunnel and TLS of one connection; an exchange takes at most `timeout` once it has a
+    /// connection.
     ///
     /// # Errors
-    /// When `base` needs TLS, and its host is none that a certificate can be for, then [`TlsError`].
+    /// When `base` needs TLS and no certificate can be for its host, then [`TlsError`].
     pub fn new(
         base: BaseUrl,
         tls: rustls::ClientConfig,
@@ -243,7 +246,7 @@ impl Client {
     pub(super) fn over(connector: Connector, timeout: Duration) -> Self {
         let base = &connector.upstream;
         Self {
-            // An authority is made of visible ASCII.
+            // An authority is visible ASCII, so this cannot fail.
             host: HeaderValue::try_from(base.authority()).unwrap_or_else(|_| HeaderValue::from_static("")),
             shown: base.to_string(),
             connector,
@@ -253,8 +256,8 @@ impl Client {
         }
     }
 
-    /// Lets a circuit turn requests away while the upstream does not answer. `name` is whose client it is; with
-    /// `metrics`, circuit and exchanges are shown under it.
+    /// Adds a circuit breaker, which refuses requests while the upstream does not answer. `name` says whose client it
+    /// is. With `metrics`, breaker and exchanges appear in the metrics under that name.
     #[must_use]
     pub fn watched(self, name: &str, metrics: Option<&Metrics>) -> Self {
         let name = format!("{name} {}", self.shown);
@@ -291,15 +294,16 @@ impl Client {
         self.send(&Method::POST, path, headers, body, may_send).await
     }
 
-    /// Sends one request and waits for the answer. `path` is sent byte for byte. `may_send` is asked at the last moment
-    /// before a body is written; where it says no, nothing is sent. It is not asked about a request without a body.
+    /// Sends one request and waits for the answer. `path` is sent byte for byte. The client asks `may_send` at the
+    /// last moment before it writes a body, and sends nothing if it says no. For a request without a body it does not
+    /// ask.
     ///
     /// # Errors
     /// When there is no answer, then [`Failure`], which says what can have been sent.
     ///
     /// # Cancel safety
-    /// Dropping the future resets the connection. What the other side has received is not unsent by that; what it has not, it
-    /// does not receive any more.
+    /// Dropping the future resets the connection. What the other side has received stays received; it receives
+    /// nothing more.
     pub async fn send(
         &self,
         method: &Method,
@@ -341,7 +345,8 @@ impl Client {
     }
 
     async fn exchange(&self, mut request: Request<Gate>) -> Result<Answer, Failure> {
-        // What is not asked for is not sent, but an empty body is never asked for.
+        // What hyper did not ask for was not sent. But hyper never asks for an empty body, so that request may have
+        // been sent.
         let unasked = if request.body().is_end_stream() {
             Handed::Over
         } else {
@@ -351,7 +356,7 @@ impl Client {
         let (why, unasked) = loop {
             let connection = match self.take_idle() {
                 Some(connection) => connection,
-                // Seldom, and in a box: every exchange would otherwise have the room that connecting needs.
+                // Rare, and boxed: otherwise every exchange's future would be as large as connecting needs.
                 None => Box::pin(self.connect()).await.map_err(Failure::Unreachable)?,
             };
             let was_used = connection.was_used;
@@ -361,7 +366,7 @@ impl Client {
                     self.keep(connection);
                     return Ok(answer);
                 }
-                // It was closed while nobody used it.
+                // The upstream closed this connection while it was idle: try another one.
                 Ok(Err(Broken::Unsent(unsent, _))) if was_used => request = *unsent,
                 Ok(Err(Broken::Unsent(_, why))) => break (why, Handed::Never),
                 Ok(Err(Broken::Silent(why))) => break (why, unasked),
@@ -378,8 +383,9 @@ impl Client {
         })
     }
 
-    /// Hands a request to a connection, and reads its answer to the end. However this ends early, it cuts the connection first,
-    /// and only then lets go of what hyper looks at: `open` stands behind both of them, and so is dropped before.
+    /// Hands a request to a connection, and reads the answer to its end. However this ends early, it must cut the
+    /// connection first, and only then drop what hyper looks at. Locals drop in reverse order: `open` is declared
+    /// after `response`, and again after `body`, so that it drops before both.
     async fn exchange_on(
         &self,
         mut connection: Connection,
@@ -438,13 +444,13 @@ impl Client {
         let stream = opened.map_err(|why| format!("{} {why}", self.shown))?;
         let line = Arc::clone(stream.line());
         let (sender, connection) = http1::Builder::new()
-            // More than any head of ours: none is written before its body was asked for.
+            // Larger than any head of ours, so that hyper writes no part of a head before it asks for the body.
             .max_buf_size(MAX_ANSWER_BYTES)
             .handshake(stream)
             .await
             .map_err(|error| format!("{}: {}", self.shown, chain(&error)))?;
         tokio::spawn(async move {
-            // The request that waits on this connection is told; nobody else needs to know.
+            // The request on this connection gets its own error; nobody else needs to know.
             if let Err(error) = connection.await {
                 tracing::debug!(error = chain(&error), "an upstream connection ended");
             }
@@ -456,7 +462,7 @@ impl Client {
         })
     }
 
-    /// The connection used last is taken first, so that the others grow old and are closed.
+    /// Takes the connection used last, so that the others grow old and are closed.
     fn take_idle(&self) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.idle();
@@ -464,7 +470,7 @@ impl Client {
         while idle.front().is_some_and(is_old) {
             idle.pop_front();
         }
-        // One whose answer has only just been read may need a moment until it takes the next request.
+        // A connection whose answer was read just now may need a moment before it takes the next request.
         while let Some(at) = idle
             .iter()
             .map(|kept| &kept.connection.sender)

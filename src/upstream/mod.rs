@@ -1,7 +1,8 @@
-//! Where payouts are sent: bytes out, evidence back.
+//! Where payouts go: sends requests, and returns evidence.
 //!
-//! [`dial`] opens a connection, [`http_client`] exchanges one request for one answer on pooled ones and knows exactly what can
-//! have been sent. [`wechat_v2`] (v2), [`wechat_v3`] (v3) and [`handler`] put the rules' bodies through it.
+//! [`dial`] opens a connection. [`http_client`] exchanges one request for one answer on pooled connections, and knows
+//! exactly what can have been sent. [`wechat_v2`] (v2), [`wechat_v3`] (v3) and [`handler`] send through it the bodies
+//! that the domain's rules compose.
 
 pub mod dial;
 
@@ -23,15 +24,16 @@ use payout_domain::order::Destination;
 #[cfg(test)]
 mod tests;
 
-/// An upstream that cannot be connected, or leaves this many requests in a row without an answer, is not tried for a while.
+/// The circuit breaker opens at once if an upstream cannot be connected, and after this many requests in a row
+/// without an answer. It stays open for a pause that doubles up to the longest.
 const BREAKER: BreakerSettings = BreakerSettings {
     failures: 5,
     first_pause: Duration::from_secs(1),
     longest_pause: Duration::from_secs(30),
 };
 
-/// Why an order that was first sent elsewhere is not sent or asked about here: only the upstream that got the first
-/// attempt can tell what came of it.
+/// Why this entry neither sends nor asks about an order that was first sent elsewhere: only the upstream that got the
+/// first attempt can tell what became of it.
 fn moved(first: &Destination, now: &str) -> String {
     format!(
         "this order was sent to {first}, and the configuration now says {now}: restore the merchant's entry"

@@ -1,8 +1,8 @@
-//! WeChat Pay's own keys, by which its answers and notifications are verified: a configured public key, or platform
-//! certificates, which are downloaded when they are first needed, kept fresh in the background, and chosen by serial.
-//! Document: wechat-pay.md, section 9, "Which key verifies".
+//! WeChat Pay's own keys, which verify its answers and notifications: a configured public key, or platform
+//! certificates. The sidecar downloads certificates when it first needs them, refreshes them in the background, and
+//! chooses one by its serial. See docs/wechat-pay.md (signatures).
 //!
-//! A merchant that is switching from one to the other has both: its notifications are signed by either.
+//! A merchant that is switching from one to the other has both: either may sign its notifications.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -18,11 +18,12 @@ use payout_domain::wechat::v3::CERTIFICATES_PATH;
 use payout_domain::wechat::v3::envelope::{Apiv3Key, PlatformCertificate, certificates};
 use payout_domain::wechat::v3::sign::{Signed, VerifyingKey, verify};
 
-/// How old the downloaded certificates may become. WeChat lists a new one at least a day before it is used.
+/// The age from which on downloaded certificates are refreshed. WeChat lists a new one at least a day before using
+/// it.
 const REFRESH_AFTER: Duration = Duration::from_secs(12 * 3600);
-/// The shortest pause between two downloads, so that unknown serials cannot make us ask without end.
+/// The shortest pause between two downloads, so that unknown serials cannot cause endless downloads.
 const BETWEEN_DOWNLOADS: Duration = Duration::from_secs(5);
-/// How the ids of public keys begin.
+/// The prefix of public keys' ids.
 const PUBLIC_KEY_ID: &str = "PUB_KEY_ID_";
 
 /// WeChat Pay's keys for one merchant.
@@ -31,7 +32,7 @@ pub(super) struct PlatformKeys {
     public: Option<(String, Arc<VerifyingKey>)>,
     apiv3_key: Option<Arc<Apiv3Key>>,
     downloaded: RwLock<Downloaded>,
-    /// One download at a time; when the last one began.
+    /// Allows one download at a time. Holds when the last one began.
     turn: Mutex<Option<Instant>>,
 }
 
@@ -41,7 +42,7 @@ struct Downloaded {
     at: Option<Instant>,
 }
 
-/// A key that was found by its serial.
+/// A key found by its serial.
 pub(super) enum Found {
     Public(Arc<VerifyingKey>),
     Certificate(Arc<PlatformCertificate>),
@@ -71,15 +72,15 @@ impl PlatformKeys {
         }
     }
 
-    /// How many downloads one call may take: one before it, and one for an answer under a serial that is new.
+    /// How many downloads one call may need: one before it, and one for an answer signed with a new serial.
     pub(super) fn downloads(&self) -> u32 {
         u32::from(self.public.is_none()).saturating_add(u32::from(self.apiv3_key.is_some()))
     }
 
-    /// The serial to send as `Wechatpay-Serial`: whose key answers are to be signed with.
+    /// The serial to send as `Wechatpay-Serial`: it names the key that must sign the answer.
     ///
     /// # Errors
-    /// When there is no key and none can be downloaded, then why: no answer could be believed.
+    /// When there is no key and none can be downloaded, then why: the sidecar could believe no answer.
     pub(super) async fn current(self: &Arc<Self>, now: Millis) -> Result<String, String> {
         if let Some((id, _)) = &self.public {
             return Ok(id.clone());
@@ -91,7 +92,7 @@ impl PlatformKeys {
         self.download(|keys| keys.newest(now)).await
     }
 
-    /// The key of a serial, downloaded where it is not known yet.
+    /// The key with this serial. Downloads it if it is not known yet.
     ///
     /// # Errors
     /// When there is none, then why.
@@ -136,7 +137,7 @@ impl PlatformKeys {
         if at.is_some_and(|at| at.elapsed() > REFRESH_AFTER) {
             let keys = Arc::clone(self);
             tokio::spawn(async move {
-                // Old ones are good as long as they are in force.
+                // The old certificates stay good while they are in force.
                 if let Err(why) = keys.download(|keys| keys.is_fresh().then_some(())).await {
                     tracing::warn!(why, "WeChat Pay's platform certificates could not be refreshed");
                 }
@@ -149,7 +150,8 @@ impl PlatformKeys {
         downloaded.at.is_some_and(|at| at.elapsed() <= REFRESH_AFTER)
     }
 
-    /// Downloads, unless what is `wanted` has come meanwhile. Those who wait for their turn share one download.
+    /// Downloads, unless what is `wanted` is there once it is this caller's turn. Callers that wait share one
+    /// download.
     async fn download<T>(&self, wanted: impl Fn(&Self) -> Option<T>) -> Result<T, String> {
         let mut last = self.turn.lock().await;
         if let Some(found) = wanted(self) {
@@ -169,8 +171,8 @@ impl PlatformKeys {
         wanted(self).ok_or_else(|| "it is not among the platform certificates".to_owned())
     }
 
-    /// Asks for the certificates. Only who knows the APIv3 key can have wrapped them, and the list itself must be signed by
-    /// one of them or by one that is known already.
+    /// Fetches the certificates. Only a party that knows the APIv3 key can have encrypted them. The list itself must
+    /// be signed with one of them or with a key that is known already.
     async fn fetch(&self) -> Result<Vec<Arc<PlatformCertificate>>, String> {
         let apiv3_key = self.apiv3_key.as_ref().ok_or("there is no apiv3_key")?;
         let asked = self.caller.get(CERTIFICATES_PATH, None).await;
@@ -207,10 +209,10 @@ fn is_in_force(certificate: &PlatformCertificate, now: Millis) -> bool {
     certificate.not_before <= now && now <= certificate.not_after
 }
 
-/// The headers that sign an answer; `None` where there are none at all.
+/// The headers that sign an answer or a notification; `None` if there are none at all.
 ///
 /// # Errors
-/// When some are there and others missing, or one is there twice, then why.
+/// When only some are there, or one is there twice or is not readable, then why.
 pub(super) fn signed(headers: &HeaderMap) -> Result<Option<Signed<'_>>, String> {
     let one = |name: &str| {
         let mut values = headers.get_all(name).iter();

@@ -1,5 +1,5 @@
-//! WeChat Pay v2 as an upstream: the merchant's client certificate, the main host and its backup.
-//! Document: specification, section 6, `to = "wechat"`.
+//! WeChat Pay v2 as an upstream: the merchant's client certificate, the main host and its backup. Not here: bodies,
+//! and the meaning of answers (`payout_domain::wechat::v2`). See docs/wechat-pay.md.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,30 +21,30 @@ use payout_domain::outcome::{Evidence, Finding};
 use payout_domain::secret::Secret;
 use payout_domain::wechat::{Product, v2};
 
-/// How many merchants' clients that were made from credentials in requests are kept.
+/// How many clients made from credentials in requests to keep. The oldest one goes first.
 const MAX_REQUEST_CLIENTS: usize = 16;
 
-/// Where WeChat Pay is, and how long it may take.
+/// Where WeChat Pay is, and how long calls may take.
 #[derive(Clone)]
 pub struct Hosts {
     /// The main host.
     pub base: BaseUrl,
-    /// Taken when the main one cannot be connected.
+    /// Used when no byte can have reached the main host.
     pub backup: Option<BaseUrl>,
-    /// Replaces the public roots.
+    /// Replaces the public root certificates.
     pub ca_pem: Option<String>,
-    /// Name, TCP and TLS of one connection.
+    /// The timeout for name, TCP and TLS of one connection.
     pub connect_timeout: Duration,
-    /// From the first byte sent to the last one received.
+    /// The timeout from the first byte sent to the last one received.
     pub timeout: Duration,
-    /// The merchant's entry, which its circuits are named after.
+    /// The merchant's entry. Its circuit breakers are named after it.
     pub name: String,
-    /// Where its circuits and exchanges are shown.
+    /// Shows its circuit breakers and exchanges.
     pub metrics: Metrics,
 }
 
 impl Hosts {
-    /// The longest that one call takes, with connect failures at every host.
+    /// The longest that one call takes: a connect timeout at each host, and one exchange.
     #[must_use]
     pub fn longest(&self) -> Duration {
         let hosts: u32 = if self.backup.is_some() { 2 } else { 1 };
@@ -63,13 +63,13 @@ pub struct WechatUpstream {
     clock: Arc<dyn Clock>,
 }
 
-/// The clients of both hosts, with one client certificate or none.
+/// The clients of both hosts, with or without a client certificate.
 pub(super) struct Clients {
     base: Client,
     backup: Option<Client>,
 }
 
-/// Clients made from credentials in requests, found again by what they were made from.
+/// Clients made from credentials in requests, found again by those credentials.
 struct FromRequest {
     cert: Secret,
     key: Secret,
@@ -77,7 +77,7 @@ struct FromRequest {
 }
 
 impl WechatUpstream {
-    /// A merchant with its configured key and certificate, as far as they are configured.
+    /// A merchant with its configured key and certificate, if it has them.
     ///
     /// # Errors
     /// When the CA, the certificate or its key cannot be used, then [`TlsError`].
@@ -97,7 +97,8 @@ impl WechatUpstream {
         })
     }
 
-    /// The clients and the API key for a request: its own credentials where it has some, else the configured ones.
+    /// The clients and the API key for a request: from its own credentials if it has some, otherwise the configured
+    /// ones.
     fn clients_and_key(&self, credentials: &RequestCredentials) -> Result<(Arc<Clients>, Secret), String> {
         let api_key = credentials.api_secret_key.as_ref().or(self.api_key.as_ref());
         let api_key = api_key.ok_or(
@@ -123,7 +124,8 @@ impl WechatUpstream {
         }
         let certificate = ClientCertificate::from_pem(cert, key);
         let clients = certificate.and_then(|certificate| {
-            // A caller's wrong certificate says nothing about the merchant's own: its circuits are its own.
+            // A caller's wrong certificate says nothing about the merchant's own, so these clients have their own
+            // circuit breakers.
             Clients::new(&self.hosts, None, Some(&certificate))
         });
         let clients =
@@ -171,7 +173,7 @@ impl Clients {
         self.send(&Method::POST, path, &headers, body, may_send).await
     }
 
-    /// Sends to the main host, and to the backup where not a byte can have reached the main one.
+    /// Sends to the main host, and to the backup if no byte can have reached the main one.
     pub(super) async fn send(
         &self,
         method: &Method,

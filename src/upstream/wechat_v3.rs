@@ -1,5 +1,5 @@
-//! WeChat Pay v3 as an upstream: transfer bills, signed with the merchant's key, their answers verified with WeChat Pay's.
-//! Document: specification, section 6, `transfer-bill`; wechat-pay.md, sections 9 to 11.
+//! WeChat Pay v3 as an upstream: transfer bills. The merchant's key signs requests; WeChat Pay's keys verify answers
+//! and notifications. See docs/wechat-pay.md (signatures, notifications).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use payout_domain::wechat::v3::sign::{
 };
 use payout_domain::wechat::v3::{BILLS_PATH, cancel_path, query_path};
 
-/// Asked for by v3, which refuses requests without it.
+/// v3 refuses requests without this header.
 const USER_AGENT: &str = concat!("payout-sidecar/", env!("CARGO_PKG_VERSION"));
 const WECHATPAY_SERIAL: HeaderName = HeaderName::from_static("wechatpay-serial");
 
@@ -39,9 +39,9 @@ pub struct BillCredentials {
     pub serial_no: String,
     /// The certificate's key.
     pub key: Arc<SigningKey>,
-    /// WeChat Pay's public key with its id; `None`: platform certificates are downloaded.
+    /// WeChat Pay's public key with its id; `None`: the sidecar downloads platform certificates.
     pub public_key: Option<(String, Arc<VerifyingKey>)>,
-    /// Opens notifications and platform certificates.
+    /// Decrypts notifications and platform certificates.
     pub apiv3_key: Option<Arc<Apiv3Key>>,
 }
 
@@ -77,7 +77,7 @@ impl BillUpstream {
         notify_path: Option<String>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsError> {
-        // v3 knows the merchant by its signature: no client certificate.
+        // v3 identifies the merchant by its signature, so no client certificate is needed.
         let clients = Clients::new(&hosts, Some(&hosts.metrics), None)?;
         let caller = Caller(Arc::new(Inner {
             mch_id: credentials.mch_id,
@@ -99,7 +99,7 @@ impl BillUpstream {
         })
     }
 
-    /// What is known of an answer's signature.
+    /// Verifies an answer's signature. Logs why if the answer cannot be believed.
     async fn signature(&self, answer: &Answer) -> Result<Signature, String> {
         let verified = self.verified(answer).await;
         if let (Err(why), request_id) = (&verified, answer.headers.get("request-id")) {
@@ -143,7 +143,7 @@ impl Caller {
             .await
     }
 
-    /// Signs and sends. `serial`: whose key the answer is to be signed with.
+    /// Signs and sends. `serial` names the key that must sign the answer.
     async fn send(
         &self,
         method: &Method,
@@ -215,7 +215,7 @@ impl Upstream for BillUpstream {
         }
         let serial = match self.keys.current(self.caller.now()).await {
             Ok(serial) => serial,
-            // No answer could be believed: better nothing is sent.
+            // The sidecar could believe no answer, so it sends nothing.
             Err(why) => return Evidence::NeverSent { why },
         };
         let body = order.parameters.json().to_owned();
@@ -258,7 +258,7 @@ impl Upstream for BillUpstream {
         }
     }
 
-    /// A bill, and what may have to be downloaded to believe its answer.
+    /// The time of the bill's own call and of the downloads that may be needed to verify its answer.
     fn longest(&self) -> Duration {
         let calls = self.keys.downloads().saturating_add(1);
         self.caller.0.hosts.longest().saturating_mul(calls)
@@ -283,7 +283,7 @@ impl Upstream for BillUpstream {
 
     async fn open(&self, notice: Notice<'_>) -> Result<Notification, String> {
         let apiv3_key = self.apiv3_key.as_ref().ok_or("there is no apiv3_key")?;
-        // A key may have to be downloaded to verify it, which nothing stale is worth.
+        // Verifying may need the download of a key, and a stale notification is not worth that.
         fresh(notice.signed, self.caller.now()).map_err(|error| error.to_string())?;
         let key = self
             .keys

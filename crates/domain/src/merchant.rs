@@ -16,12 +16,12 @@ use crate::wechat::{Product, v2, v3};
 pub enum MerchantKind {
     /// For WeChat Pay v3, merchant transfer.
     TransferBill {
-        /// What its bills say beside the request.
+        /// What each bill says in addition to the request.
         scene: v3::request::Scene,
     },
     /// For WeChat Pay v2.
     Wechat {
-        /// The configured product; a request's `notifyWay` may turn a red packet into a mini program's.
+        /// The configured product. A request's `notifyWay` may turn a red packet into a mini-program red packet.
         product: Product,
         /// The merchant's texts.
         texts: v2::Texts,
@@ -30,19 +30,19 @@ pub enum MerchantKind {
     Handler {
         /// `handler_format`, where it is not `same`.
         format: Option<Encoding>,
-        /// `handler_id`: pinned with each order.
+        /// `handler_id`: the first claim pins it with each order.
         id: HandlerId,
-        /// `formerly`: the ids under which the same handler was known before.
+        /// `formerly`: earlier ids of the same handler.
         formerly: Vec<HandlerId>,
     },
 }
 
 impl MerchantKind {
-    /// Everything that the upstream will be sent, and which upstream it is.
+    /// Everything that the upstream will get, and which upstream that is.
     ///
     /// # Errors
     /// When a field does not fit this product (an order number over 28 characters for a red packet, no client
-    /// address), then `PARAM_ERROR` by name.
+    /// address), then `PARAM_ERROR` with the field's name.
     pub fn compose(
         &self,
         request: &SendRequest,
@@ -80,7 +80,7 @@ impl MerchantKind {
         match (self, destination) {
             (Self::Wechat { product, .. }, Destination::Wechat(sent)) => {
                 let is_packet = |product: Product| product != Product::Transfer;
-                // One merchant's red packets of either kind are known by one query.
+                // One query serves both kinds of a merchant's red packets.
                 product == sent || (is_packet(*product) && is_packet(*sent))
             }
             (Self::TransferBill { .. }, Destination::TransferBill) => true,
@@ -94,7 +94,7 @@ impl MerchantKind {
         }
     }
 
-    /// Where a question about an order that is not on record goes.
+    /// Where to ask about an order that is not on record.
     #[must_use]
     pub fn destination(&self) -> Destination {
         match self {

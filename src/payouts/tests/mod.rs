@@ -1,4 +1,4 @@
-//! The flow against a scripted world: what is sent, what is recorded, what callers are told.
+//! The flow against scripted fakes: what it sends, what it records, what it tells callers.
 
 mod simulation;
 mod world;
@@ -16,18 +16,18 @@ use payout_domain::order::{Attention, Destination, State};
 use payout_domain::outcome::Class;
 use world::{Deed, StoreFault, World, world};
 
-/// The code that a caller is told: `SUCCESS`, or `errCode`.
+/// The code that a caller gets: `SUCCESS`, or `errCode`.
 async fn told(world: &World, request: SendRequest) -> String {
     code(world.payouts.send(request, Encoding::Json, ()).await)
 }
 
-/// The same of another order.
+/// The same for another order.
 async fn told_of(world: &World, changes: &[(&str, &str)], order_no: &str) -> String {
     let reply = world.payouts.send(request(changes), Encoding::Json, ()).await;
     code_of(reply, order_no)
 }
 
-/// The status that a caller is told of an order, or `errCode`.
+/// The status that a status call gets for an order, or its `errCode`.
 async fn stands(world: &World, order_no: &str) -> String {
     let question = StatusRequest {
         wx_app_id: WxAppId::parse("wx1").unwrap(),
@@ -71,7 +71,7 @@ fn code_of(reply: Reply, order_no: &str) -> String {
         .to_owned()
 }
 
-/// Where the world's entry leads to.
+/// The destination of the world's entry.
 fn claimed_at_here() -> Destination {
     Destination::Handler(HandlerId::parse("http://here:80").unwrap())
 }
@@ -245,7 +245,7 @@ async fn a_refusal_at_the_door_says_nothing_about_the_first_attempt() {
     assert_eq!(state(&world), "unknown");
 }
 
-/// Asks, with the pauses of the background, for so long.
+/// Runs the settler for this many seconds, with its own pauses.
 async fn settle_for(world: &World, seconds: u64) {
     let _over = tokio::time::timeout(
         Duration::from_secs(seconds),
@@ -271,7 +271,8 @@ async fn absence_that_is_heard_all_along_is_believed_and_then_the_order_is_sent_
     assert_eq!((world.upstream.attempted(), world.upstream.paid()), (2, 1));
 }
 
-/// Time that nobody watched is no time: it is heard twice, a minute apart, and the upstream may have stood still in between.
+/// Time that nobody watched does not count: "no such order" comes twice, a minute apart, and the upstream may have
+/// stood still in between.
 #[tokio::test(start_paused = true)]
 async fn absence_that_is_heard_now_and_then_is_not_believed() {
     let world = world(false);
@@ -280,7 +281,7 @@ async fn absence_that_is_heard_now_and_then_is_not_believed() {
         assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
-    // Nor is it with a silence in the middle of the hearing.
+    // Nor does it count with a silence in the middle.
     settle_for(&world, 15).await;
     *world.upstream.silent_to_queries.lock().unwrap() = true;
     settle_for(&world, 3).await;
@@ -291,8 +292,8 @@ async fn absence_that_is_heard_now_and_then_is_not_believed() {
     assert_eq!(state(&world), "refused");
 }
 
-/// A reload leads the merchant to another handler: the order is not asked about there, let alone sent, whatever that handler
-/// promises; and it goes on where it was as soon as an entry leads there again.
+/// A reload leads the merchant to another handler. The sidecar does not ask about the order there, let alone send it,
+/// whatever that handler promises. The order goes on where it was as soon as an entry leads there again.
 #[tokio::test(start_paused = true)]
 async fn an_order_stays_where_it_was_sent() {
     for refuses_doubles in [false, true] {
@@ -352,7 +353,7 @@ async fn an_order_stays_where_it_was_sent() {
     }
 }
 
-/// An entry that is kept for old orders sends none, not even a refused or an unknown one of its own.
+/// A `settle_only` entry sends nothing, not even a refused or an unknown order of its own.
 #[tokio::test(start_paused = true)]
 async fn an_entry_for_old_orders_sends_nothing() {
     let world = world(true);
@@ -371,7 +372,7 @@ async fn an_entry_for_old_orders_sends_nothing() {
     assert_eq!(world.upstream.attempted(), 2);
 }
 
-/// What was paid stays paid when the configuration knows the merchant no more.
+/// What was paid stays paid after the configuration drops the merchant.
 #[tokio::test(start_paused = true)]
 async fn a_known_order_is_answered_whatever_is_configured_now() {
     let world = world(true);
@@ -385,7 +386,8 @@ async fn a_known_order_is_answered_whatever_is_configured_now() {
     assert_eq!(stands(&world, "A1").await, "SYSTEMERROR");
 }
 
-/// Nothing but `SYSTEMERROR` is told of a ledger that has forgotten: not `OPENID_ERROR`, not a limit, not `NOT_FOUND`.
+/// Callers hear only `SYSTEMERROR` about a ledger that has forgotten: not `OPENID_ERROR`, not a limit, not
+/// `NOT_FOUND`.
 #[tokio::test(start_paused = true)]
 async fn a_ledger_that_has_forgotten_says_nothing_about_money() {
     let world = world(true);
@@ -400,7 +402,7 @@ async fn a_ledger_that_has_forgotten_says_nothing_about_money() {
     assert_eq!(world.upstream.attempted(), 1);
 }
 
-/// "There is no such order" is not said while this very process is about to pay it.
+/// The sidecar does not say "there is no such order" while this same process is about to pay it.
 #[tokio::test(start_paused = true)]
 async fn an_order_on_its_way_is_never_called_unknown_to_anybody() {
     let world = world(false);
@@ -535,7 +537,7 @@ async fn an_outcome_that_cannot_be_recorded_is_told_and_recorded_later() {
     assert_eq!(state(&world), "succeeded");
 }
 
-/// The store has lost the record while the payout was under way: the caller is not told that nothing was sent.
+/// The store loses the record while the payout is under way: the caller must not hear that nothing was sent.
 #[tokio::test(start_paused = true)]
 async fn a_payout_that_the_store_forgot_is_told_unknown_and_never_not_sent() {
     let world = world(false);
@@ -568,7 +570,7 @@ async fn a_task_that_panics_leaves_a_doubt_and_not_an_answer() {
 async fn a_lapsed_claim_of_a_dead_process_is_asked_about_by_a_repeat() {
     let world = world(true);
     world.ledger.put(claimed(claimed_at_here()));
-    // However long ago it was claimed: its lease is over once somebody has seen it stand for so long.
+    // However long ago it was claimed: its lease is over only once a process has seen the claim stand for that long.
     tokio::time::sleep(Duration::from_secs(15 * 3600)).await;
     assert_eq!(told(&world, request(&[])).await, "PROCESSING");
     tokio::time::sleep(Duration::from_secs(15)).await;
@@ -630,7 +632,7 @@ async fn a_crash_between_claim_and_sending_settles_as_not_paid() {
 async fn observers_are_told_of_each_change_once() {
     let world = world(false);
     world.upstream.will(&[Deed::IsNotThere, Deed::PaysAndSaysNothing]);
-    // The first write's acknowledgement is lost: it is written again, and told once.
+    // The first write's acknowledgement is lost: the flow writes again, and tells the observers once.
     world
         .ledger
         .next_writes(&[Some(StoreFault::LosesAcknowledgement)]);

@@ -1,5 +1,5 @@
-//! A world in memory for the flow: a ledger, a mapping and an upstream whose every answer is scripted, under tokio's
-//! paused time.
+//! Fakes in memory for the flow's tests: a ledger, a mapping and an upstream whose every answer is scripted, under
+//! tokio's paused time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ impl Clock for PausedClock {
     }
 }
 
-/// What of a merchant's sum is used up, by the charges that its orders hold.
+/// How much of a merchant's sum is used up, by the charges that its orders hold.
 pub(super) fn charged<'a>(orders: impl Iterator<Item = &'a Order>, mch_id: &MchId, sum: &str) -> i64 {
     let of_merchant = orders.filter(|order| order.key.mch_id == *mch_id);
     let charges = of_merchant.flat_map(|order| &order.charges);
@@ -54,7 +54,7 @@ pub(super) fn charged<'a>(orders: impl Iterator<Item = &'a Order>, mch_id: &MchI
         .sum()
 }
 
-/// The orders that are due, which are hidden from then on.
+/// The orders that are due. Hides them from then on.
 pub(super) fn due<'a>(
     orders: impl Iterator<Item = &'a Order>,
     hidden: &mut BTreeMap<OrderKey, LedgerTime>,
@@ -74,12 +74,12 @@ pub(super) fn due<'a>(
     keys
 }
 
-/// What a store does wrong next.
+/// What a store does wrong at the next write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum StoreFault {
     /// Answers with an error and writes nothing.
     Refuses,
-    /// Writes, and its acknowledgement is lost.
+    /// Writes, but its acknowledgement is lost.
     LosesAcknowledgement,
 }
 
@@ -125,7 +125,7 @@ impl MemoryLedger {
         self.orders.lock().unwrap().clear();
     }
 
-    /// Notices, as a real store does, that it has forgotten: claims nothing, and says of no order that there is none.
+    /// Forgets, and notices it as a real store does: takes no claim, and says of no order that there is none.
     pub(super) fn lose(&self) {
         self.forget();
         *self.has_forgotten.lock().unwrap() = true;
@@ -255,10 +255,10 @@ impl Ledger for MemoryLedger {
     }
 }
 
-/// Maps every user to an openid of its own, unless told otherwise.
+/// Maps every user to the same openid, unless told otherwise.
 #[derive(Default)]
 pub(super) struct Mapping {
-    /// How long a look takes.
+    /// How long a lookup takes.
     pub(super) takes: Mutex<Duration>,
     pub(super) openid: Mutex<Option<Result<Option<&'static str>, ()>>>,
 }
@@ -396,7 +396,7 @@ impl Upstream for Upstairs {
     }
 }
 
-/// An entry that leads to a handler of this name.
+/// An entry that leads to the handler of this name.
 pub(super) fn handler_entry(id: &str, upstream: Arc<dyn Upstream>, policy: Policy) -> Merchant {
     Merchant {
         kind: MerchantKind::Handler {
@@ -447,7 +447,7 @@ impl Observer for Told {
     }
 }
 
-/// Everything, with handles to look behind.
+/// The flow and its fakes, so that a test can look into each.
 pub(super) struct World {
     pub(super) payouts: Payouts,
     pub(super) told: Arc<Told>,
@@ -457,7 +457,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// A reload: these entries, each for any merchant and app, and everything else as it is.
+    /// Reloads: these entries, each for any merchant and app, and everything else as it is.
     pub(super) fn apply(&self, entries: Vec<Merchant>) {
         let any = || MerchantPattern {
             mch_id: None,

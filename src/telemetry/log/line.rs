@@ -1,4 +1,4 @@
-//! How an event becomes a line of the log: one JSON object for machines, or a text for people, each with the id and the
+//! Formats an event as one line of the log: a JSON object for machines, or text for people, each with the id and the
 //! trace of the request that it is about.
 //!
 //! | key of the JSON object | what |
@@ -7,7 +7,7 @@
 //! | `level` | `ERROR`, `WARN`, `INFO`, `DEBUG`, `TRACE` |
 //! | `message`, and more | the event's own fields, in its order |
 //! | `target` | where in the program; `audit` for changes of payouts |
-//! | `request_id`, `trace_id` | the request that this was done for, where it was done for one |
+//! | `request_id`, `trace_id` | the request that the program worked for, if it worked for one |
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::telemetry::context::RequestContext;
 use payout_domain::terminal;
 
-/// Room for a line with many fields, so that it is written without being moved.
+/// Capacity for a line with many fields, so that writing it needs no reallocation.
 const USUAL_BYTES: usize = 768;
 
 const TIMESTAMP: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
@@ -72,7 +72,7 @@ fn write(event: &Event<'_>, line: &mut Vec<u8>) -> serde_json::Result<()> {
     object.end()
 }
 
-/// The library's text, with the request behind it.
+/// The library's text, followed by the request's ids.
 pub(super) struct Text(pub(super) Format<Compact>);
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -130,7 +130,7 @@ impl<M: SerializeMap> Visit for Members<'_, M> {
     }
 }
 
-/// Something of which one line can be made whatever it is: the library panics where a text breaks off.
+/// A value that can always be serialized: the library panics if a value's formatting fails midway.
 struct Shown<'a>(&'a dyn fmt::Debug);
 
 impl fmt::Display for Shown<'_> {
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    /// What is logged by some work for a request.
+    /// What some work for a request logs.
     fn logged(
         format: impl FormatEvent<tracing_subscriber::Registry, DefaultFields> + Send + Sync + 'static,
         work: fn(),

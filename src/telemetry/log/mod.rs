@@ -1,4 +1,4 @@
-//! Logs to standard output, one line per event: JSON for machines, text for people. Document: specification, section 7.
+//! Logs to standard output, one line per event: JSON for machines, text for people. See docs/operate.md.
 
 mod line;
 
@@ -26,7 +26,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// Changes what is logged while the process runs.
+/// Changes the log level while the process runs.
 pub struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
@@ -66,7 +66,8 @@ pub fn start(format: LogFormat, level: &str) -> Result<Level, ParseError> {
     Ok(Level(handle))
 }
 
-/// Has a command that is no server write its audit, and nothing else, to standard error: one JSON object per line.
+/// Makes a command that is not a server write its audit, and nothing else, to standard error: one JSON object per
+/// line.
 pub fn audit_to_stderr() {
     let audit = Targets::new().with_target("audit", tracing::Level::INFO);
     let lines = fmt::layer().with_writer(std::io::stderr).event_format(Json);
@@ -75,12 +76,12 @@ pub fn audit_to_stderr() {
     }
 }
 
-/// The audit is no matter of taste: it is written at any level, unless it is switched off by its own name.
+/// The audit is written at every level, unless the filter switches it off by its own name.
 fn filter(level: &str) -> Result<Targets, ParseError> {
     format!("audit=info,{level}").parse()
 }
 
-/// The export of traces says now and then what its library would say of each batch.
+/// Drops the OTLP library's line about each failed batch: the export of traces reports failures now and then itself.
 fn is_worth_a_line(event: &Metadata<'_>) -> bool {
     !(event.target() == "opentelemetry-otlp" && event.name().starts_with("Export.Failed"))
 }

@@ -1,8 +1,8 @@
-//! Writes log lines to standard output. A thread of the runtime gathers lines while it is busy, and writes them together
-//! before it waits for something to do: under load one system call carries the lines of many requests.
+//! Writes log lines to standard output. A thread of the runtime gathers lines while it is busy, and writes them
+//! together before it waits for work: under load one system call writes the lines of many requests.
 //!
-//! Three kinds of lines are written before the call that logs them returns: the audit, warnings and errors, and everything
-//! that a thread outside of the runtime logs. A process that is killed loses the other lines of one turn of its loop.
+//! Some lines are written before the call that logs them returns: the audit, warnings and errors, and everything that
+//! a thread outside of the runtime logs. A process that is killed loses the other lines of one turn of its loop.
 
 use std::cell::Cell;
 use std::io::{self, Write as _};
@@ -11,26 +11,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// So many bytes are written without waiting for a quiet moment.
+/// From this many bytes on, lines are written at once.
 const ENOUGH: usize = 16 * 1024;
 
-/// The log target of the audit, whose lines must not be lost with the process.
+/// The log target of the audit. A killed process must not lose its lines.
 pub(crate) const AUDIT: &str = "audit";
 
 static GATHERED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// Whether this thread says when it has nothing to do.
+    /// Whether this thread calls `before_rest` each time before it waits.
     static RESTS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// To be called by a thread of the runtime each time before it waits for something to do.
+/// A thread of the runtime must call this each time before it waits for work.
 pub(crate) fn before_rest() {
     RESTS.set(true);
     flush();
 }
 
-/// Writes what has been gathered; to be called before the process ends.
+/// Writes the gathered lines. Call it before the process ends.
 pub(crate) fn flush() {
     write_out(&mut gathered());
 }
@@ -39,13 +39,13 @@ fn gathered() -> MutexGuard<'static, Vec<u8>> {
     GATHERED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Written under the lock, so that lines stay in their order.
+/// Called under the lock, so that lines stay in their order.
 fn write_out(lines: &mut Vec<u8>) {
     if lines.is_empty() {
         return;
     }
     let mut out = io::stdout().lock();
-    // Nobody can be told that nobody listens.
+    // A failure to write the log cannot be logged.
     let _heard = out.write_all(lines).and_then(|()| out.flush()).is_ok();
     lines.clear();
 }
@@ -53,7 +53,7 @@ fn write_out(lines: &mut Vec<u8>) {
 /// Makes the writers of lines.
 pub(super) struct Out;
 
-/// One line on its way.
+/// The writer of one line.
 pub(super) struct Line {
     waits: bool,
 }

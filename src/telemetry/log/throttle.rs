@@ -1,10 +1,10 @@
-//! Lets one line of a kind into the log in a while, and counts those that it leaves out: what fails a thousand times a second is
-//! one thing to know.
+//! Lets one log line of a kind through per pause, and counts those that it leaves out: a failure that happens a
+//! thousand times a second is worth one line.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// One kind of line.
+/// The throttle of one kind of line.
 #[derive(Debug)]
 pub struct Throttle {
     pause: Duration,
@@ -18,7 +18,7 @@ struct State {
 }
 
 impl Throttle {
-    /// One line in so long.
+    /// Lets one line through per `pause`.
     #[must_use]
     pub fn new(pause: Duration) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl Throttle {
         }
     }
 
-    /// Whether a line may be written now, and how many were left out since the last one.
+    /// `Some` if a line may be written now, with the number of lines left out since the last one.
     pub fn may_tell(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.told.is_some_and(|told| told.elapsed() < self.pause) {

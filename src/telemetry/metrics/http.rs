@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::{Durations, seconds};
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
-/// What of the main port a request is for.
+/// The part of the main port that a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/pay/sendApiRedPack`.
@@ -26,7 +26,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Its path, where it is one of the contract's.
+    /// Its path, if it is one of the contract's.
     #[must_use]
     pub fn path(self) -> Option<&'static str> {
         match self {
@@ -64,7 +64,7 @@ struct EndpointLabels {
     endpoint: &'static str,
 }
 
-/// The families. Cheap to clone: each request does.
+/// The metric families. Cheap to clone, since each request clones them.
 #[derive(Clone)]
 pub struct HttpMetrics {
     shared: Arc<Shared>,
@@ -77,7 +77,7 @@ struct Shared {
     proxy: EndpointMeter,
 }
 
-/// What is counted of every request to an endpoint. Looked up once.
+/// The meters of one endpoint. Made once and kept.
 struct EndpointMeter {
     ok: Counter,
     took: Histogram,
@@ -149,7 +149,7 @@ impl HttpMetrics {
     }
 }
 
-/// A request in flight.
+/// A request that is not answered yet. Dropping it takes the request out of the gauge.
 pub struct InFlight(Gauge);
 
 impl Drop for InFlight {

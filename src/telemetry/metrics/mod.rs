@@ -1,8 +1,8 @@
-//! `/metrics`: what is counted and measured, in the text form that Prometheus reads. Names start with `payout_`; every one
-//! is in the table of `docs/operate.md`. Document: specification, section 8.
+//! `/metrics`: what the program counts and measures, in the text form that Prometheus reads. Names start with
+//! `payout_`; the table in docs/operate.md has every one.
 //!
-//! No label holds what a caller chooses: no path, no order number, no user. [`http`], [`stores`], [`upstreams`], [`payouts`] and
-//! [`traces`] are the families by subject.
+//! No label holds what a caller chooses: no path, no order number, no user. [`http`], [`stores`], [`upstreams`],
+//! [`payouts`] and [`traces`] hold the families by subject.
 
 pub mod http;
 
@@ -37,7 +37,7 @@ use payout_domain::ids::Millis;
 /// The media type of what [`Metrics::text`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Everything that is counted and measured. Clones share it.
+/// All metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -58,12 +58,12 @@ pub struct Metrics {
     pub traces: TraceMetrics,
 }
 
-/// A certificate of ours that expires.
+/// One of our certificates, which expires.
 #[derive(Clone, Debug)]
 pub struct Expiring {
     /// `server`, or the merchant's entry.
     pub owner: String,
-    /// When.
+    /// When it expires.
     pub not_after: Millis,
 }
 
@@ -99,7 +99,7 @@ impl Default for Metrics {
             "New versions of the configuration, by what became of them",
             reloads.clone(),
         );
-        // Both results are there from the start, so that an increase can be seen.
+        // Both series exist from the start, so that an increase is visible.
         for result in ["taken", "refused"] {
             let _zero = reloads.get_or_create(&ReloadLabels { result });
         }
@@ -134,7 +134,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The circuits that are shown.
+    /// The circuit breakers that the metrics show.
     #[must_use]
     pub fn breakers(&self) -> &Breakers {
         &self.breakers
@@ -147,12 +147,12 @@ impl Metrics {
         self.reload_success.set(i64::from(taken));
     }
 
-    /// The file in force is the one that is there again, after a refused one.
+    /// After a refused change, the file is again the one in force.
     pub fn reload_withdrawn(&self) {
         self.reload_success.set(1);
     }
 
-    /// These are the certificates in use now.
+    /// Replaces the certificates that the metrics show by these, which are in use now.
     pub fn certificates(&self, certificates: &[Expiring]) {
         self.certificates.clear();
         for Expiring { owner, not_after } in certificates {
@@ -164,7 +164,7 @@ impl Metrics {
         }
     }
 
-    /// Everything, as it stands now.
+    /// All metrics as they stand now, as text.
     ///
     /// # Errors
     /// When it cannot be written as text, which is a bug.
@@ -180,7 +180,7 @@ impl Metrics {
     }
 }
 
-/// Makes histograms of durations: from half a millisecond to the longest time-out, doubling, in 16 series.
+/// Makes histograms of durations: 16 buckets that double from half a millisecond to the longest timeout.
 #[derive(Clone)]
 struct Durations;
 
@@ -190,7 +190,7 @@ impl MetricConstructor<Histogram> for Durations {
     }
 }
 
-/// A duration as Prometheus has it.
+/// A duration in seconds, the unit of Prometheus.
 fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }

@@ -1,5 +1,5 @@
-//! What becomes of payouts: how many and how many fen, by outcome and merchant; what was refused for a limit, and how much
-//! of the day's limit is used up.
+//! Metrics of payouts: orders and fen by outcome and merchant, claims that a limit refused, and how much of the day's
+//! limit is used up.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use payout_domain::ids::MchId;
 use payout_domain::order::{Attention, Order, State, StateName};
 
-/// The label of merchants that are not configured by number: what callers choose is no label.
+/// The label for merchants that the configuration does not name by number: what callers choose is no label.
 const OTHER: &str = "other";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,7 +39,7 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
-/// The classes of age, and the most that each holds.
+/// The classes of age, and the longest age in each.
 const AGES: [(&str, Duration); 4] = [
     ("1m", Duration::from_secs(60)),
     ("1h", Duration::from_secs(3600)),
@@ -47,7 +47,7 @@ const AGES: [(&str, Duration); 4] = [
     ("older", Duration::MAX),
 ];
 
-/// The families.
+/// The metric families.
 #[derive(Clone)]
 pub struct PayoutMetrics {
     outcomes: Family<OutcomeLabels, Counter>,
@@ -109,7 +109,7 @@ impl PayoutMetrics {
         metrics
     }
 
-    /// There are so many unknown orders now, of these ages.
+    /// Sets how many orders are unknown now, by the class of their age.
     pub fn unknown(&self, ages: impl Iterator<Item = Duration>) {
         let mut counts = AGES.map(|(age, _)| (age, 0_i64));
         for order in ages {
@@ -123,7 +123,7 @@ impl PayoutMetrics {
         }
     }
 
-    /// So many orders need a person now, by reason.
+    /// Sets how many orders need a person now, by reason.
     pub fn attention(&self, reasons: impl Iterator<Item = Attention>) {
         let mut counts = Attention::ALL.map(|reason| (reason, 0_i64));
         for found in reasons {
@@ -139,7 +139,7 @@ impl PayoutMetrics {
         }
     }
 
-    /// So many fen of `limit` are used up today, by merchant; empty where nothing is limited.
+    /// Sets how many fen of `limit` each merchant has used up today. `used` is empty if nothing is limited.
     pub fn day(&self, used: Vec<(MchId, i64)>, limit: i64) {
         self.day.clear();
         self.day_limit.clear();
@@ -152,7 +152,7 @@ impl PayoutMetrics {
         }
     }
 
-    /// These merchants are told apart from now on.
+    /// Sets the merchants that have a label of their own from now on.
     pub fn tell_apart(&self, merchants: BTreeSet<MchId>) {
         self.merchants.store(Arc::new(merchants));
     }
@@ -177,13 +177,13 @@ impl PayoutMetrics {
         self.fen.get_or_create(&labels).inc_by(fen);
     }
 
-    /// A claim was refused for a limit.
+    /// A limit refused a claim.
     pub fn refused_for_a_limit(&self, order: &Order) {
         let mch_id = self.label(&order.key.mch_id);
         self.over_limit.get_or_create(&MerchantLabels { mch_id }).inc();
     }
 
-    /// A merchant as it is told apart: its number where the configuration names it, `other` for what callers choose.
+    /// A merchant's label: its number if the configuration names it, otherwise `other`, since callers choose it.
     #[must_use]
     pub fn label(&self, mch_id: &MchId) -> String {
         if self.merchants.load().contains(mch_id) {

@@ -32,7 +32,7 @@ struct DurationLabels {
     call: &'static str,
 }
 
-/// The embedded ledger's syncs: operations per sync is what writing together gains.
+/// The embedded ledger's syncs. Operations per commit show what writing together gains.
 #[derive(Clone, Debug, Default)]
 pub struct Syncs {
     /// Commits, each of which waits for the disk.
@@ -41,7 +41,7 @@ pub struct Syncs {
     pub operations: Counter,
 }
 
-/// The families.
+/// The metric families.
 #[derive(Clone)]
 pub struct StoreMetrics {
     calls: Family<CallLabels, Counter>,
@@ -103,7 +103,7 @@ impl StoreMetrics {
     }
 }
 
-/// Counts and times one call of a store. Looked up once: each payout makes three calls.
+/// Counts and times one call of a store. Made once and kept, since each payout makes three calls.
 #[derive(Clone, Debug)]
 pub struct CallMeter {
     call: &'static str,

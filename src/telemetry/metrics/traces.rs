@@ -13,9 +13,9 @@ struct SpanLabels {
 /// The counters.
 #[derive(Clone, Debug)]
 pub struct TraceMetrics {
-    /// A collector has taken them.
+    /// A collector took them.
     pub exported: Counter,
-    /// There was no place for them: too many were waiting.
+    /// They were dropped: too many were waiting.
     pub dropped: Counter,
     /// No collector took them.
     pub failed: Counter,
@@ -25,7 +25,7 @@ impl TraceMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let spans = Family::<SpanLabels, Counter>::default();
         registry.register("trace_spans", "Spans, by what became of them", spans.clone());
-        // All are there from the start, so that an increase can be seen.
+        // All series exist from the start, so that an increase is visible.
         let of = |result| spans.get_or_create_owned(&SpanLabels { result });
         Self {
             exported: of("exported"),

@@ -15,9 +15,9 @@ use super::{Durations, seconds};
 pub enum ExchangeOutcome {
     /// With an answer, whatever it says.
     Answered,
-    /// Without one, and something may have been sent.
+    /// Without an answer, and something may have been sent.
     Silent,
-    /// Nothing was sent: it could not be connected.
+    /// Nothing was sent: no connection could be opened, or none took the request.
     Unreachable,
     /// Nothing was sent: the circuit is open.
     CircuitOpen,
@@ -39,7 +39,7 @@ struct UpstreamLabels {
 }
 
 impl ExchangeOutcome {
-    /// As it is called in metrics and spans.
+    /// Its name in metrics and spans.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl ExchangeOutcome {
     }
 }
 
-/// The families.
+/// The metric families.
 #[derive(Clone)]
 pub struct UpstreamMetrics {
     exchanges: Family<ExchangeLabels, Counter>,

@@ -1,4 +1,4 @@
-//! The span of an order that is settled in the background: the query of its upstream and the calls of the ledger are within
+//! The span of an order that the settler looks at. The query of its upstream and the calls of the ledger are within
 //! it. It begins a trace of its own.
 
 use opentelemetry::Context;
@@ -12,7 +12,7 @@ tokio::task_local! {
     static TRACER: Tracer;
 }
 
-/// Does work in the background, of which spans are exported where there is a tracer.
+/// Runs background work. If there is a tracer, the work's spans are exported.
 pub async fn traced<F: Future>(tracer: Option<Tracer>, work: F) -> F::Output {
     match tracer {
         Some(tracer) => TRACER.scope(tracer, work).await,
@@ -20,7 +20,7 @@ pub async fn traced<F: Future>(tracer: Option<Tracer>, work: F) -> F::Output {
     }
 }
 
-/// Settles an order, under a span where the work is [`traced`].
+/// Settles an order, under a span if the work is [`traced`].
 ///
 /// # Errors
 /// Those of the work.

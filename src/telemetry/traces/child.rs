@@ -1,5 +1,5 @@
-//! Spans within a request's: an exchange with an upstream, a call of a store. They belong to the request that work is done
-//! for now, also when it is done by a payout's task that has outlived its caller; work for nobody has none.
+//! Spans within a request's: an exchange with an upstream, a call of a store. They belong to the request that the
+//! task works for, also if a payout's task has outlived its caller. Work for no request has none.
 
 use http::{HeaderMap, Method, StatusCode};
 use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer as _};
@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::Span;
 use crate::telemetry::context::RequestContext;
 use crate::telemetry::propagation::{self, TRACEPARENT};
 
-/// A span that has begun. Ends where it is told how, or as cancelled where it is dropped.
+/// A span that has begun. It ends with its result, or as cancelled if it is dropped first.
 pub struct OpenSpan(Span);
 
 impl OpenSpan {
@@ -24,7 +24,8 @@ impl OpenSpan {
         Some(Self(tracer.build_with_context(builder, &recording.context)))
     }
 
-    /// A call of a store. `system` is what keeps it: `redis`, or the name of an embedded one, which is no call to elsewhere.
+    /// A call of a store. `system` names the store: `redis`, or the name of an embedded one, whose calls stay in this
+    /// process.
     #[must_use]
     pub fn store(system: &'static str, store: &'static str, call: &'static str) -> Option<Self> {
         Self::begin(|| {
@@ -58,7 +59,7 @@ impl OpenSpan {
         })
     }
 
-    /// Names this span as the parent of what the other side does, where the other side is told of the trace at all.
+    /// Makes this span the parent of what the other side does, if the request carries a trace at all.
     pub fn pass_on(&self, headers: &mut HeaderMap) {
         if let Some(parent) = headers.get_mut(TRACEPARENT) {
             *parent = propagation::parent_header(self.0.span_context());
@@ -73,7 +74,7 @@ impl OpenSpan {
         self.0.end();
     }
 
-    /// The exchange has ended, in one of the ways that the metrics count, with this answer's status.
+    /// The exchange has ended. `result` says how, in the metrics' words; `status` is the answer's.
     pub fn exchanged(mut self, result: &'static str, status: Option<StatusCode>) {
         self.0.set_attribute(KeyValue::new("payout.exchange", result));
         match status {
@@ -103,7 +104,7 @@ impl Drop for OpenSpan {
     }
 }
 
-/// A path as one of few: without a query, and with a name in the place of an order number.
+/// A path as one of a few templates: without its query, and with a placeholder for an order number.
 fn template(path: &str) -> String {
     const BEFORE_NUMBER: &str = "/out-bill-no/";
     let path = path.split('?').next().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! How spans leave: OpenTelemetry's batches, on a thread of their own, and its exchange with the collector, which repeats
-//! what was refused for the moment. What is added here: nothing is lost uncounted, and a collector that takes nothing costs
-//! a line in the log now and then.
+//! Exports spans: OpenTelemetry's batches, on a thread of their own, and its exchange with the collector, which
+//! retries what the collector refused for the moment. This file adds two things: no span is lost uncounted, and a
+//! collector that takes nothing costs a log line now and then.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -28,20 +28,20 @@ use crate::http::client_tls::{TlsError, tls_config};
 use crate::telemetry::log::throttle::Throttle;
 use crate::telemetry::metrics::traces::TraceMetrics;
 
-/// The most spans that wait. One that finds no place is dropped.
+/// The most spans that wait. Further ones are dropped.
 const CAPACITY: usize = 2048;
-/// The most spans that are exported at a time.
+/// The most spans in one export.
 const BATCH: usize = 512;
 /// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long an exchange may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a collector that takes nothing is worth a line in the log.
+/// The shortest time between two log lines about a collector that takes nothing.
 const REMINDER: Duration = Duration::from_secs(60);
 /// How long the last export may take when the process ends.
 const LAST: Duration = Duration::from_secs(2);
 
-/// Why a collector cannot be spoken to as it is configured.
+/// Why a collector cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     /// TLS cannot be set up.
@@ -55,11 +55,11 @@ pub(super) enum Unusable {
     Exporter(#[from] ExporterBuildError),
 }
 
-/// What exports.
+/// Exports spans until [`Exporter::finish`].
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// Makes spans and exports them. Nothing is connected yet.
+    /// Begins to make and export spans. Does not connect yet.
     pub(super) fn begin(
         settings: &Settings,
         counts: &TraceMetrics,
@@ -92,7 +92,7 @@ impl Exporter {
         Ok((provider.clone(), Self(provider)))
     }
 
-    /// Exports what still waits, for at most 2 s, and ends.
+    /// Exports what still waits, for at most 2 s, and stops.
     pub async fn finish(self) {
         let ended = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST)).await;
         if !matches!(ended, Ok(Ok(()))) {
@@ -101,7 +101,8 @@ impl Exporter {
     }
 }
 
-/// Who we are: the variable of its own, else what the attributes say, else the program's name.
+/// The resource. Its service's name comes from a variable of its own (`OTEL_SERVICE_NAME`), else from the attributes,
+/// else it is the program's name.
 fn resource(settings: &Settings) -> Resource {
     let resource = Resource::builder_empty()
         .with_service_name(env!("CARGO_PKG_NAME"))
@@ -135,7 +136,8 @@ fn collector(settings: &Settings) -> Result<opentelemetry_otlp::SpanExporter, Un
         Protocol::Http => {
             let mut tls = tls_config(settings.ca_pem.as_deref(), None)?;
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-            // Each option is spelled out: the environment's proxy is not ours, and no other host is told our traces.
+            // Each option is spelled out: the environment's proxy is not ours, and a redirect must not send our
+            // traces elsewhere.
             let client = reqwest::Client::builder()
                 .tls_backend_preconfigured(tls)
                 .no_proxy()
@@ -156,7 +158,7 @@ fn collector(settings: &Settings) -> Result<opentelemetry_otlp::SpanExporter, Un
     })
 }
 
-/// A client whose connections live in the runtime, for the thread of the batches, which is outside it.
+/// A client whose connections live in the runtime. The thread of the batches, which is outside it, uses this.
 #[derive(Debug)]
 struct OfRuntime {
     client: reqwest::Client,
@@ -173,14 +175,14 @@ impl HttpClient for OfRuntime {
     }
 }
 
-/// What became of spans, for whoever exports them and for whoever finds no place for one.
+/// Counts what became of spans. The processor and the exporter share it.
 #[derive(Debug)]
 struct Account {
     url: String,
     counts: TraceMetrics,
     waiting: AtomicUsize,
     reminder: Throttle,
-    /// Since the collector last took something.
+    /// Spans lost since the collector last took something.
     lost: AtomicU64,
 }
 
@@ -199,7 +201,7 @@ impl Account {
     }
 }
 
-/// Batches of which each span that finds no place is counted; they would drop it without a number.
+/// A limit before the batches that counts each span beyond it: the batches would drop that span uncounted.
 #[derive(Debug)]
 struct Bounded {
     inner: BatchSpanProcessor,
@@ -237,7 +239,7 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Counts what a collector has taken and what it has not.
+/// Counts what a collector has taken, and what it has not.
 #[derive(Debug)]
 struct Counted {
     inner: opentelemetry_otlp::SpanExporter,
@@ -245,7 +247,7 @@ struct Counted {
 }
 
 impl SpanExporter for Counted {
-    /// Never fails, since whoever called would write a line about each batch.
+    /// Never fails: otherwise the SDK would write a log line about each batch.
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let account = &self.account;
         account.waiting.fetch_sub(batch.len(), Ordering::AcqRel);

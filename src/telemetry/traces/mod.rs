@@ -1,15 +1,15 @@
-//! Traces, told to an OTLP collector: `[telemetry] otlp`. Without it there is no [`Tracer`], and what stands here costs a
-//! look at an `Option`. Documents: OpenTelemetry's protocol, and its conventions for HTTP and database spans; docs/operate.md
-//! has the table of spans.
+//! Traces, exported to an OTLP collector: `[telemetry] otlp`. Without it there is no [`Tracer`], and this code costs
+//! a look at an `Option`. Sources: OpenTelemetry's protocol, and its conventions for HTTP and database spans.
+//! docs/operate.md has the table of spans.
 //!
-//! Spans are OpenTelemetry's own, and so are sampling, batches and the exchange with the collector. They are not made from
-//! `tracing`'s spans: those would have to be kept out of the log, and would cost where nothing is exported.
+//! OpenTelemetry's SDK makes, samples and batches the spans, and talks to the collector. They are not made from
+//! `tracing`'s spans: those would have to be kept out of the log, and would cost time where nothing is exported.
 //!
-//! [`server`] begins a span with each request, and [`background`] one for each order that is settled; [`child`] begins one
-//! for each exchange and store call that is made for them; `export` sends them.
+//! [`server`] begins a span with each request, [`background`] one for each order that the settler looks at, [`child`]
+//! one for each exchange and store call that is made for them; `export` sends them.
 //!
-//! No span holds a header, a query, a body, a user id or an openid. Nothing here makes a request wait, and nothing that
-//! fails here fails one.
+//! No span holds a header, a query, a body, a user id or an openid. Nothing here makes a request wait, and no failure
+//! here fails a request.
 
 mod export;
 
@@ -38,7 +38,7 @@ use payout_domain::ids::OrderKey;
 
 pub use self::export::Exporter;
 
-/// How a collector is spoken to.
+/// How to talk to a collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// gRPC, over HTTP/2.
@@ -47,16 +47,17 @@ pub enum Protocol {
     Http,
 }
 
-/// Where traces are exported. OpenTelemetry's own variables say the rest: headers, attributes of the resource, the sampler.
+/// Where to export traces. OpenTelemetry's own variables set the rest: headers, attributes of the resource, the
+/// sampler.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the collector is: `http://host:port` or `https://…`, and for HTTP the whole path.
     pub url: BaseUrl,
-    /// How it is spoken to.
+    /// The protocol to talk to it.
     pub protocol: Protocol,
-    /// Instead of the public roots.
+    /// Replaces the public root certificates.
     pub ca_pem: Option<String>,
-    /// Who we are, where it is told apart from other attributes.
+    /// The service's name; `None`: the resource's attributes or the program's name.
     pub service_name: Option<String>,
 }
 
@@ -67,14 +68,14 @@ pub struct Tracer {
     payouts: PayoutMetrics,
 }
 
-/// The span that work is done for now, and which is exported: a request's, or that of an order that is settled.
+/// The exported span of the current work: a request's, or that of an order that the settler looks at.
 pub struct Recording {
     tracer: Tracer,
     context: Context,
 }
 
 impl Tracer {
-    /// Begins a span; says what names it on calls, and what is exported of it, if anything is.
+    /// Begins a span. Returns the `traceparent` that names it, and the recording if the span is exported.
     fn open(
         &self,
         name: impl Into<Cow<'static, str>>,
@@ -114,8 +115,8 @@ impl Recording {
     }
 }
 
-/// Begins to export spans; `None`, with an error in the log, where the collector cannot be spoken to as it is configured:
-/// payouts do not depend on it. To be called within a runtime.
+/// Begins to export spans. If the collector cannot be used as configured, logs an error and returns `None`: payouts
+/// do not depend on it. Call it within a runtime.
 #[must_use]
 pub fn start(settings: &Settings, metrics: &Metrics) -> Option<(Tracer, Exporter)> {
     let begun = Exporter::begin(settings, &metrics.traces);

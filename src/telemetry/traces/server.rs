@@ -1,4 +1,5 @@
-//! The span of a request to the main port, from its head to its answer's, and what it is learned to be about meanwhile.
+//! The span of a request to the main port, from the request's head to the answer's, and what the program learns about
+//! the request meanwhile.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,33 +15,33 @@ use crate::telemetry::propagation;
 use payout_domain::fields::Fields;
 use payout_domain::ids::OrderKey;
 
-/// The trace that a request belongs to from now on, among the request's extensions.
+/// The trace of a request, among the request's extensions.
 #[derive(Clone)]
 pub struct Begun {
     /// Names the request's own span.
     traceparent: HeaderValue,
     /// Whether the caller's `tracestate` belongs to it.
     has_parent: bool,
-    /// Its span, where it is exported.
+    /// Its span, if it is exported.
     pub(in crate::telemetry) recording: Option<Arc<Recording>>,
 }
 
 impl Begun {
-    /// Puts a request that is sent on under its span, and returns what names it.
+    /// Puts a request that is sent on under this span, and returns the `traceparent` that names it.
     pub fn go_on(&self, headers: &mut HeaderMap) -> HeaderValue {
         propagation::go_on_as(headers, &self.traceparent, self.has_parent);
         self.traceparent.clone()
     }
 }
 
-/// A request's span. Ends with the answer, or when the caller is gone and it is dropped.
+/// A request's span. It ends with the answer, or when it is dropped because the caller is gone.
 pub struct ServerSpan {
     recording: Arc<Recording>,
 }
 
 impl Tracer {
-    /// Puts a request into its trace, the caller's or a new one, and begins its span if it is to be exported. `route` is the
-    /// request's path where it is one of the contract's.
+    /// Puts a request into its trace, the caller's or a new one, and begins its span if it is to be exported. `route`
+    /// is the request's path if it is one of the contract's.
     pub fn begin<B>(&self, request: &mut Request<B>, route: Option<&'static str>) -> Option<ServerSpan> {
         let parent = propagation::parent(request.headers());
         let has_parent = parent.is_some();
@@ -101,7 +102,7 @@ impl Drop for ServerSpan {
     }
 }
 
-/// The request that work is done for now is a notification to this path.
+/// Notes that the current request is a notification to this path.
 pub fn learn_notified(method: &Method, path: &str) {
     if let Some(recording) = RequestContext::recording() {
         recording.span().update_name(format!("{} {path}", known(method)));
@@ -109,21 +110,21 @@ pub fn learn_notified(method: &Method, path: &str) {
     }
 }
 
-/// The request that work is done for now is about this order.
+/// Notes that the current request is about this order.
 pub fn learn_order(key: &OrderKey) {
     if let Some(recording) = RequestContext::recording() {
         recording.about(key);
     }
 }
 
-/// It is answered by these fields, of which the codes are told.
+/// Notes the codes in the current request's answer.
 pub fn learn_answer(answer: &Fields<'_>) {
     if let Some(recording) = RequestContext::recording() {
         for (field, name) in [
             ("resultCode", "payout.result_code"),
             ("errCode", "payout.err_code"),
         ] {
-            // A handler may write anything; what is no code is not told.
+            // A handler may write anything: only what looks like a code goes into the span.
             if let Some(code) = answer.characters(field).filter(|code| is_code(code)) {
                 recording
                     .span()
@@ -141,7 +142,7 @@ fn is_code(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(is_of_code)
 }
 
-/// What stands for a method that nobody has heard of.
+/// Stands for a method that is not known.
 const OTHER: &str = "_OTHER";
 
 fn known(method: &Method) -> &'static str {

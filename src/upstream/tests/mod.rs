@@ -1,5 +1,5 @@
-//! What the other side of a connection sees: the bytes of a request, a reset where one was given up, one connection where they
-//! are answered.
+//! What the other side of a connection sees: the bytes of a request, a reset if the client gives it up, one
+//! connection for many requests if they are answered.
 
 mod race;
 
@@ -22,7 +22,7 @@ use crate::http::client_tls::tls_config;
 use payout_domain::ids::OrderNo;
 use payout_domain::wechat::v3::{cancel_path, query_path};
 
-/// Long enough for everything that is waited for.
+/// Longer than anything that a test waits for.
 const LONG: Duration = Duration::from_secs(20);
 
 fn client(base: &str, timeout: Duration) -> Client {
@@ -49,7 +49,7 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A listener that takes less than what is written to it, which then waits in our kernel.
+/// A listener that takes less than what is written to it. The rest waits in our kernel.
 fn listen_narrowly() -> (TcpListener, SocketAddr) {
     let listener = TcpSocket::new_v4().unwrap();
     listener.set_recv_buffer_size(4096).unwrap();
@@ -59,7 +59,7 @@ fn listen_narrowly() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Reads until `end` has come, and returns what came.
+/// Reads up to and including `end`, and returns what came.
 async fn read_to(stream: &mut TcpStream, end: &[u8]) -> String {
     let mut read = Vec::new();
     while !read.ends_with(end) {
@@ -72,7 +72,7 @@ async fn read_to(stream: &mut TcpStream, end: &[u8]) -> String {
     String::from_utf8(read).unwrap()
 }
 
-/// Lets the other tasks of this thread do what they can do without waiting.
+/// Lets the other tasks of this thread run until they must wait.
 async fn turns() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -81,7 +81,7 @@ async fn turns() {
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// How a connection ends after this, and what came before.
+/// How a connection ends, and how many bytes came before.
 async fn end_of(stream: &mut TcpStream) -> (Option<ErrorKind>, usize) {
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(LONG, stream.read_to_end(&mut rest)).await;
@@ -136,10 +136,10 @@ async fn an_answer_that_is_too_long_or_breaks_off_ends_in_a_reset() {
     assert_eq!(upstream.await.unwrap(), Some(ErrorKind::ConnectionReset));
 }
 
-/// A handler that stands still while the request is written, and goes on when its caller has long been told "unknown".
+/// A handler stands still while the client writes the request, and goes on long after the caller heard "unknown".
 #[tokio::test]
 async fn what_was_not_delivered_when_a_request_was_given_up_never_is() {
-    // The last one fits our kernel's buffer: nothing but a reset keeps it from being delivered whole.
+    // The second body fits our kernel's buffer: only a reset prevents its whole delivery.
     for length in [16 << 20, 64 << 10] {
         let (listener, address) = listen_narrowly();
         let client = client_of(address, Duration::from_millis(200));
@@ -153,7 +153,7 @@ async fn what_was_not_delivered_when_a_request_was_given_up_never_is() {
     }
 }
 
-/// What a process wrote that then stands still: nobody closes its connection.
+/// A process has written and then stands still: nobody closes its connection.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_kernel_gives_up_after_the_time_out_by_itself() {
@@ -171,7 +171,7 @@ async fn the_kernel_gives_up_after_the_time_out_by_itself() {
     assert!(delivered < written.len() / 2, "{delivered}");
 }
 
-/// Name, TCP, tunnel and TLS have a time-out of their own.
+/// Name, TCP, tunnel and TLS have a timeout of their own.
 #[tokio::test]
 async fn an_answer_has_its_time_from_the_moment_that_a_connection_is_there() {
     let (listener, address) = listen().await;
@@ -207,7 +207,7 @@ async fn an_answered_connection_is_used_again() {
     let client = client_of(address, LONG);
     for _ in 0..3 {
         assert_eq!(post(&client, "order").await.unwrap().body, "ok");
-        // Until the connection is back in the pool.
+        // Lets the connection return to the pool.
         turns().await;
     }
     let mut stream = upstream.await.unwrap();
@@ -260,7 +260,8 @@ async fn an_upstream_that_closes_each_connection_at_once_is_tried_once() {
     upstream.abort();
 }
 
-/// Sends one request to `base`, whose `HOST` is an upstream that answers, and returns what that reads.
+/// Sends one request to `base`, whose `HOST` stands for an upstream that answers, and returns what the upstream
+/// reads.
 async fn written(base: &str, method: Method, path: &str, headers: &HeaderMap, body: &'static str) -> String {
     let (listener, address) = listen().await;
     let upstream = tokio::spawn(async move {
@@ -276,7 +277,7 @@ async fn written(base: &str, method: Method, path: &str, headers: &HeaderMap, bo
     upstream.await.unwrap().replace(&address.to_string(), "HOST")
 }
 
-/// No header is sent but the host, the length of a body, and what is asked for.
+/// The client sends no header but the host, the length of a body, and those that it is given.
 #[tokio::test]
 async fn a_request_is_written_as_it_was_made() {
     let mut headers = HeaderMap::new();
@@ -295,7 +296,7 @@ async fn a_request_is_written_as_it_was_made() {
     }
 }
 
-/// WeChat Pay v3 signs method and path: what is sent is what was signed.
+/// WeChat Pay v3 signs method and path: the client must send what was signed.
 #[tokio::test]
 async fn the_path_that_is_signed_is_the_path_that_is_sent() {
     let all: Vec<u8> = (u8::MIN..=u8::MAX)
@@ -317,7 +318,7 @@ async fn the_path_that_is_signed_is_the_path_that_is_sent() {
     }
 }
 
-/// Why nothing can have been sent, in the operator's words.
+/// The operator reads why nothing can have been sent.
 #[tokio::test]
 async fn an_upstream_that_cannot_be_connected_is_named_with_the_reason() {
     let never_sent = async |base: &str| match post(&client(base, LONG), "order").await {
@@ -332,7 +333,7 @@ async fn an_upstream_that_cannot_be_connected_is_named_with_the_reason() {
             .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             .await
             .unwrap();
-        // Until it is given up.
+        // Until the client gives up.
         end_of(&mut stream).await
     };
     let (why, _) = tokio::join!(never_sent(&base), upstream);

@@ -1,7 +1,7 @@
-//! Thousands of requests in a race with an upstream that cuts connections at random moments. Nothing is seen twice, and nothing
-//! of which a byte was seen is called unsent.
+//! Thousands of requests in a race with an upstream that cuts connections at random moments. The upstream sees no
+//! request twice, and the client calls no request unsent of which the upstream saw a byte.
 //!
-//! A failing seed is printed; `PAYOUT_RACE_SEED=<n>` makes the same choices again, the machine's timing aside.
+//! A failing run prints its seed; `PAYOUT_RACE_SEED=<n>` makes the same choices again, the machine's timing aside.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -27,9 +27,9 @@ use crate::http::client_tls::{ClientCertificate, tls_config};
 use crate::upstream::dial::Connector;
 use crate::upstream::http_client::{Client, Failure};
 
-/// How many are under way at once.
+/// How many requests are under way at once.
 const AT_ONCE: usize = 24;
-/// After how long an answer is not waited for any more. Short: one in fifty is not given.
+/// How long the client waits for an answer. Short, since the upstream leaves one request in fifty unanswered.
 const TIMEOUT: Duration = Duration::from_millis(150);
 
 /// What the upstream does to a connection, or at the next request on it.
@@ -49,24 +49,24 @@ enum Cut {
     InTheTunnel,
 }
 
-/// What became of a request, by its client.
+/// What became of a request, according to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Answered,
-    /// The lease was over when it was looked at.
+    /// The lease was over when the client checked it.
     HeldUp,
     NeverSent,
     MaybeSent,
 }
 
-/// What was seen of the requests, each under its number.
+/// What the upstream saw of the requests, each under its number.
 struct Books {
-    /// On how many connections anything of it was seen, and it was seen to its end.
+    /// On how many connections it saw any byte of the request, and on how many all of them.
     seen: Vec<(AtomicUsize, AtomicUsize)>,
     on_fresh: AtomicUsize,
     on_reused: AtomicUsize,
     cuts: Mutex<BTreeMap<Cut, usize>>,
-    /// What was seen that tells no number, or two.
+    /// How often it saw something with no valid number.
     strange: AtomicUsize,
 }
 
@@ -83,7 +83,7 @@ fn increment(count: &AtomicUsize) {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// What has come of one request.
+/// The bytes of one request that have come.
 struct Part(Vec<u8>);
 
 impl Part {
@@ -146,7 +146,7 @@ async fn serve(mut stream: Box<dyn Stream>, mut rng: Rng, books: Arc<Books>) {
         }
         let is_cut = matches!(cut, Some(Cut::InTheHead | Cut::InTheBody | Cut::BeforeTheAnswer));
         if is_cut {
-            // What has come is in the books, also where it is cut before it reads that far.
+            // What has come counts, also if the upstream cuts the connection before it reads that far.
             while part.grow(&mut *stream, 64 * 1024).now_or_never() == Some(true) {}
         }
         enter(&mut part, &mut *stream, nth, &books).await;
@@ -195,7 +195,7 @@ async fn serve(mut stream: Box<dyn Stream>, mut rng: Rng, books: Arc<Books>) {
     }
 }
 
-/// Notes what was seen of the request that comes `nth` on its connection.
+/// Notes what came of the `nth` request on its connection.
 async fn enter(part: &mut Part, stream: &mut dyn Stream, nth: usize, books: &Books) {
     if part.0.is_empty() {
         return;
@@ -217,7 +217,7 @@ async fn enter(part: &mut Part, stream: &mut dyn Stream, nth: usize, books: &Boo
     }
 }
 
-/// Accepts for ever.
+/// Accepts connections for ever.
 async fn listen_for_ever(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -231,7 +231,7 @@ async fn listen_for_ever(
         let (tls, books) = (tls.clone(), Arc::clone(&books));
         tasks.spawn(async move {
             if rng.happens(50) {
-                // It is reset where it is cut, and not closed.
+                // A cut then resets this connection instead of closing it.
                 stream.set_zero_linger().unwrap();
             }
             if rng.happens(20) {
@@ -259,7 +259,7 @@ async fn listen_for_ever(
     }
 }
 
-/// A proxy that makes tunnels, and does not always.
+/// A proxy that makes tunnels, but not always.
 async fn tunnel_for_ever(listener: TcpListener, seed: u64, books: Arc<Books>, tasks: TaskTracker) {
     for nth in 0.. {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -299,7 +299,7 @@ async fn tunnel_for_ever(listener: TcpListener, seed: u64, books: Arc<Books>, ta
     }
 }
 
-/// A CA, and what it certifies: the upstream, and its client.
+/// A CA, and what it certifies: the upstream and its client.
 fn certified() -> (String, TlsAcceptor, ClientCertificate) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
@@ -333,7 +333,7 @@ fn certified() -> (String, TlsAcceptor, ClientCertificate) {
     )
 }
 
-/// Sends requests until all numbers are used, a few of them where nobody listens, and says what became of each.
+/// Sends requests until all numbers are used, a few of them to a port without a listener. Says what became of each.
 async fn send(
     [client, dead]: [Arc<Client>; 2],
     next: Arc<AtomicUsize>,
@@ -379,7 +379,7 @@ async fn send(
     }
 }
 
-/// Over TLS with client certificates or not, through a proxy or not.
+/// One race, over TLS with client certificates or not, through a proxy or not.
 async fn race(number_of_requests: usize, over_tls: bool, by_proxy: bool) {
     let seed = std::env::var("PAYOUT_RACE_SEED")
         .ok()
@@ -426,7 +426,7 @@ async fn race(number_of_requests: usize, over_tls: bool, by_proxy: bool) {
     for sender in senders {
         verdicts.extend(sender.await.unwrap());
     }
-    // Until every connection has ended: what comes late is seen, too.
+    // Until every connection has ended, so that the books have late bytes, too.
     drop(clients);
     tokio::time::sleep(Duration::from_millis(50)).await;
     listening.iter().for_each(tokio::task::JoinHandle::abort);

@@ -1,4 +1,4 @@
-//! The judge of a run: the upstreams' own books against the ledger, and against what callers were told.
+//! Judges a run: compares the upstreams' own books with the ledger, and with what callers heard.
 
 use std::sync::atomic::Ordering;
 
@@ -9,14 +9,14 @@ use payout_domain::ids::{Moment, OrderKey};
 use payout_domain::order::State;
 use payout_domain::schedule::QUERY_WINDOW;
 
-/// What must be so in the end. `now` is the end, by the true clock.
+/// What must hold at the end. `now` is the end by the true clock.
 pub(super) fn judge(shared: &Shared, now: Moment) {
     assert_eq!(*shared.broken.lock().unwrap(), None);
     let store = shared.store.lock().unwrap();
     for (key, payments) in shared.payments.lock().unwrap().iter() {
         assert_eq!(payments.len(), 1, "{key} was paid {payments:?}");
         if shared.is_forgotten(key) {
-            // The promise that is left: once, to one person, one amount.
+            // Only this part of the promise is left: once, to one person, one amount.
             continue;
         }
         let order = store
@@ -48,15 +48,15 @@ pub(super) fn judge(shared: &Shared, now: Moment) {
             ),
             State::Pending(_) | State::Unknown(_) => {
                 let doubted_since = shared.doubted_since.lock().unwrap().get(key).copied();
-                // Past WeChat's window, or seemingly so by a wall clock that was wrong: a person is called. What was paid
-                // within it is found out all the same.
+                // Past WeChat's window, or seemingly so by a wrong wall clock: the sidecar calls a person. It still
+                // finds out what was paid within the window.
                 let is_past = doubted_since.is_some_and(|since| since.elapsed() > QUERY_WINDOW);
                 let by_ledger = now.ledger.since(order.doubt_since.ledger);
                 let seems_past = by_ledger <= QUERY_WINDOW
                     && !order.is_within_query_window(now)
                     && shared.times_paid(key) == 0;
                 let is_forgotten_upstream = shared.kind.books == Books::Wechat && (is_past || seems_past);
-                // A fail-over has set the record back to an attempt that is out of the window.
+                // A fail-over has set the record back to an attempt outside of the window.
                 let is_set_back = shared.kind.loss == Loss::LastWrites
                     && shared.kind.books == Books::Wechat
                     && shared.is_forgotten(key);
@@ -71,7 +71,8 @@ pub(super) fn judge(shared: &Shared, now: Moment) {
     }
 }
 
-/// An attempt that ended without an answer after its order was refused has raised a doubt, once its process could write it.
+/// If an attempt ended without an answer after its order was refused, the order must be in doubt again, once the
+/// process could write that.
 pub(super) fn judge_silences(shared: &Shared, process: &Process) {
     for (key, silent_at) in process.silent.lock().unwrap().iter() {
         let state = shared.state_of(key);
@@ -84,8 +85,8 @@ pub(super) fn judge_silences(shared: &Shared, process: &Process) {
     }
 }
 
-/// What a caller may be told at this very moment: nothing that says "not paid" of an order that is paid, or may yet be.
-/// `is_asked_here`: the process that answers was paying the order all the while.
+/// What a caller may hear at this moment: nothing that says "not paid" of an order that is paid or may still be.
+/// `is_asked_here`: the answering process was paying the order all the while.
 pub(super) fn judge_answer(shared: &Shared, key: &OrderKey, told: &str, is_asked_here: bool) {
     match told {
         "SYSTEMERROR" | "PROCESSING" | "PARAM_ERROR" | "SENDING" => {}
@@ -95,7 +96,7 @@ pub(super) fn judge_answer(shared: &Shared, key: &OrderKey, told: &str, is_asked
             let state = shared.state_of(key);
             let is_sent_again = matches!(state, Some(State::Pending(_)));
             let may_be_paid = shared.times_paid(key) > 0 || shared.may_yet_be_paid(key);
-            // A fail-over to a copy without the last writes is nothing that a store can notice.
+            // No store can notice a fail-over to a copy without the last writes.
             let is_excused = shared.kind.loss == Loss::LastWrites && shared.is_forgotten(key);
             assert!(
                 !may_be_paid || is_excused || (is_sent_again && told == "CODE"),

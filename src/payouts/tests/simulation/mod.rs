@@ -1,13 +1,15 @@
-//! Several replicas, one store and two upstreams under simulated time, with everything that can go wrong between and around
-//! them: lost acknowledgements, refused writes, writes that arrive late and out of order, crashes before and after every call,
-//! silence, refusals, payments that come late; and their surroundings: reloads that move, add and remove destinations, status
-//! calls at every moment, stores that lose the last writes, a merchant, some records or everything, clocks that step by hours
-//! and by years, upstreams that stand still, a mapping that is slow, empty or away, processes that start on an empty store,
-//! that are stopped, and that go on later, a node that goes away, months that pass.
+//! Several replicas, one store and two upstreams under simulated time. Everything between them can go wrong: lost
+//! acknowledgements, refused writes, writes that arrive late and out of order, crashes before and after every call,
+//! silence, refusals, payments that come late. So can everything around them: reloads that move, add and remove
+//! destinations; status calls at every moment; stores that lose the last writes, a merchant, some records or
+//! everything; clocks that step by hours and by years; upstreams that stand still; a mapping that is slow, empty or
+//! away; processes that start on an empty store, that are stopped, and that go on later; a node that goes away;
+//! months that pass.
 //!
-//! The judge is the upstreams' own books: at most one payment per order number, one openid, one amount; nothing told refused
-//! that is paid or on its way, by a reply or by a status call; and once faults stop, everything settles. A failing seed is
-//! printed; replay it with `PAYOUT_SIM_SEED=<n>`, run more with `PAYOUT_SIM_SEEDS=<count>`.
+//! The judge compares with the upstreams' own books: at most one payment per order number, one openid, one amount; no
+//! reply and no status call says "refused" of an order that is paid or may still be; and once faults stop, everything
+//! settles. A failing run prints its seed; replay it with `PAYOUT_SIM_SEED=<n>`, run more with
+//! `PAYOUT_SIM_SEEDS=<count>`.
 
 mod judge;
 mod store;
@@ -45,7 +47,7 @@ const ORDERS: u64 = 4;
 const REPLICAS: usize = 3;
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// The merchant whose records lie on a node of their own.
+/// The merchant whose records lie on a separate node.
 const NODE_OF_ITS_OWN: &str = "20";
 
 /// Where new orders go, and where old ones are asked about.
@@ -53,7 +55,7 @@ const NODE_OF_ITS_OWN: &str = "20";
 enum Layout {
     /// All to place 0.
     First,
-    /// All to place 1; nobody leads to place 0 any more.
+    /// All to place 1; no entry leads to place 0 any more.
     Second,
     /// One merchant's to place 1, by a more specific entry.
     Split,
@@ -180,7 +182,7 @@ fn replica(shared: &Arc<Shared>, clock: Arc<SkewedClock>, layout: Layout) -> (Pa
     )
 }
 
-/// One run. Returns what happened, for the comparison of two runs of one seed.
+/// One run. Returns its trace, so that a test can compare two runs of one seed.
 async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> Vec<String> {
     let rng = Arc::new(SharedRng::new(seed));
     let store = Store {
@@ -244,9 +246,9 @@ async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> 
         }
         tokio::time::sleep(pause(&shared)).await;
     }
-    // Faults stop, and a person has put the configuration right. Whoever is left settles everything.
+    // Faults stop, and a person has put the configuration right. A last replica settles everything.
     shared.faulty.store(false, Ordering::Relaxed);
-    // What is still on its way to the store arrives before the last one begins.
+    // Writes that are still on their way reach the store before the last replica begins.
     tokio::time::sleep(Duration::from_secs(180)).await;
     for (payouts, process) in &replicas {
         let is_held_up = process.is_dead.load(Ordering::Relaxed) || shared.kind.loss != Loss::Nothing;
@@ -265,7 +267,7 @@ async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> 
         let mut orders = store.orders.values();
         orders.all(|order| order.settled_at().is_some())
     };
-    // "No such order" is believed after a day of it, or after seconds in which the upstream answers all along.
+    // "No such order" is believed after a day of it, or after seconds in which the upstream answers without a break.
     let (turns, pause) = if shared.kind.refuses_doubles() {
         (400, Duration::from_secs(601))
     } else {
@@ -279,7 +281,7 @@ async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> 
         tokio::time::sleep(pause).await;
     }
     for task in tasks {
-        // A judge who found something in it speaks up; one who still waits is let go.
+        // A task in which the judge found something panics here; one that still waits is stopped.
         if task.is_finished() {
             task.await.unwrap();
         } else {
@@ -290,7 +292,7 @@ async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> 
     shared.trace.lock().unwrap().clone()
 }
 
-/// How long until the next thing happens: mostly seconds, now and then minutes, seldom a month.
+/// How long until the next event: mostly seconds, now and then minutes, seldom a month.
 fn pause(shared: &Shared) -> Duration {
     let most = match shared.rng.below(100) {
         0..=1 if shared.kind.is_long => 32 * 86_400_000,
@@ -300,7 +302,7 @@ fn pause(shared: &Shared) -> Duration {
     Duration::from_millis(shared.rng.below(most))
 }
 
-/// What changes around the replicas.
+/// Changes something around the replicas.
 fn surround(
     shared: &Arc<Shared>,
     clocks: &[Arc<SkewedClock>],
@@ -356,7 +358,8 @@ fn surround(
     }
 }
 
-/// A replica's settler, for more than a minute: long enough to see a lease run out, and to hear an absence to its end.
+/// Runs a replica's settler for more than a minute: long enough to see a lease run out, and to hear an absence to its
+/// end.
 async fn settle_for_a_while(payouts: Payouts, shared: Arc<Shared>) {
     for _ in 0..120 {
         let _how_many = payouts.settle_due().await.is_ok();
@@ -376,7 +379,7 @@ fn any_order(shared: &Shared) -> (String, &'static str) {
     )
 }
 
-/// A caller's request to pay, and what it is told.
+/// A caller's request to pay, and a check of its reply.
 async fn call(payouts: Payouts, process: Process) {
     let shared = &process.shared;
     let (number, mch_id) = any_order(shared);
@@ -400,7 +403,7 @@ async fn call(payouts: Payouts, process: Process) {
     let told = told.unwrap_or_default();
     shared.note(format!("{key} was told {told}"));
     judge_answer(shared, &key, told, false);
-    // Whoever waits for an attempt that ends without an answer is told of a doubt.
+    // A caller that waits for an attempt that ends without an answer must hear of the doubt.
     let silent = process.silent.lock().unwrap().get(&key).copied();
     let was_silent = silent.is_some_and(|at| at.elapsed() < Duration::from_millis(200));
     assert!(
@@ -409,7 +412,7 @@ async fn call(payouts: Payouts, process: Process) {
     );
 }
 
-/// A caller's question how an order stands, and what it is told.
+/// A caller's status call, and a check of its answer.
 async fn ask(payouts: Payouts, process: Process) {
     let shared = &process.shared;
     let (number, mch_id) = any_order(shared);
@@ -482,7 +485,7 @@ fn the_promise_holds_whatever_goes_wrong() {
                 .or_insert(0u32) += 1;
         }
     }
-    // The worlds are not all alike: everything that matters happened somewhere.
+    // The runs must not be all alike: everything that matters happened in some of them.
     for word in [
         "SUCCESS",
         "SYSTEMERROR",
@@ -518,7 +521,8 @@ fn the_same_seed_gives_the_same_run() {
     }
 }
 
-/// Each mend that lies in a store is taken out in turn: the judge sees what comes of it, and would see it if a store did so.
+/// Takes out each mend of the stores in turn: the judge must see the consequence, as it would if a real store lacked
+/// it.
 #[test]
 fn the_judge_sees_when_a_mend_of_the_stores_is_taken_out() {
     type TakeOut = fn(&mut Mends);
@@ -541,7 +545,7 @@ fn the_judge_sees_when_a_mend_of_the_stores_is_taken_out() {
         ("scripts fail first", |mends| mends.scripts_fail_first = false),
         ("nodes are apart", |mends| mends.nodes_are_apart = false),
     ];
-    // Many panics are expected here, and nobody wants to read them.
+    // Many panics are expected here: do not print them.
     std::panic::set_hook(Box::new(|_| {}));
     let unseen: Vec<&str> = each
         .into_iter()

@@ -1,6 +1,6 @@
-//! A replica's process, and the store as it sees it: calls that take a while, at each end of which it may die; writes that are
-//! refused, whose acknowledgement is lost, or that reach the store long after somebody has given up on them; a store that has
-//! forgotten, in part or as a whole, and says so as the real ones do.
+//! A replica's process, and the store as the process sees it: calls that take a while, at whose beginning and end the
+//! process may die; writes that the store refuses, whose acknowledgement is lost, or that reach the store long after
+//! the caller has given up; a store that has forgotten, in part or completely, and says so as the real ones do.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,19 +18,19 @@ use crate::payouts::tests::world::{charged, due};
 use payout_domain::ids::{LedgerTime, MchId, OrderKey};
 use payout_domain::order::{Order, State};
 
-/// One process's view of the world. Once it is dead, nothing that it called returns.
+/// One process's view of a run. Once the process is dead, none of its calls returns.
 #[derive(Clone)]
 pub(super) struct Process {
     pub(super) shared: Arc<Shared>,
     pub(super) is_dead: Arc<AtomicBool>,
     pub(super) clock: Arc<SkewedClock>,
-    /// The ledger that it has known first, for good.
+    /// The ledger that it has seen first. It accepts no other one.
     pub(super) knows: Arc<Mutex<Option<u64>>>,
     /// How far its idea of the ledger's time is behind.
     pub(super) lag: Duration,
-    /// When an attempt here last came to no answer, by order.
+    /// When an attempt of this process last ended without an answer, by order.
     pub(super) silent: Arc<Mutex<BTreeMap<OrderKey, Instant>>>,
-    /// The payouts that its callers wait for.
+    /// How many of its callers wait for a payout, by order.
     pub(super) asked_to_pay: Arc<Mutex<BTreeMap<OrderKey, usize>>>,
 }
 
@@ -42,7 +42,7 @@ fn refused(text: &str) -> StoreError {
 }
 
 impl Process {
-    /// A place where the process may die, a clock may step, and that takes a while in any case.
+    /// A point at which the process may die or a clock may step. It takes a while in any case.
     pub(super) async fn step(&self) {
         if self.shared.goes_wrong(3) {
             self.shared.note("a process died".into());
@@ -89,7 +89,7 @@ impl Process {
         Ok(())
     }
 
-    /// 0.1.0's way of clearing away, where the mend is taken out.
+    /// Clears records away as version 0.1.0 did, if the mend is taken out.
     fn clear_by_the_wall(&self, store: &mut Store) {
         if !self.shared.mends.retention_by_ledger_time {
             let now = self.clock.now();
@@ -115,7 +115,8 @@ impl Process {
             });
         }
         if self.shared.goes_wrong(2) {
-            // A script that was stopped half way. Where its last possible failure comes before its first write, that is none.
+            // A script that stops half way. If its last possible failure comes before its first write, it writes
+            // nothing.
             if !self.shared.mends.scripts_fail_first {
                 let mut store = self.shared.store.lock().unwrap();
                 if let Write::Insert(order) = &write
@@ -129,7 +130,7 @@ impl Process {
             return Err(refused("stopped half way"));
         }
         if self.shared.goes_wrong(6) {
-            // Nobody waits for it any more when it arrives, behind writes that were sent after it.
+            // The write arrives when nobody waits for it any more, behind writes that were sent after it.
             let pause = Duration::from_millis(self.shared.rng.below(40_000));
             let process = self.clone();
             tokio::spawn(async move {

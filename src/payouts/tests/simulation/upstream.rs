@@ -1,5 +1,5 @@
-//! The upstreams and the mapping as a replica sees them: payments that are made, refused, made late, or made without a word;
-//! upstreams that stand still and do late what they had accepted; a mapping that is slow, empty or away.
+//! The upstreams and the mapping as a replica sees them: payments that are made, refused, made late, or made without
+//! an answer; upstreams that stand still and do late what they had accepted; a mapping that is slow, empty or away.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,8 +37,8 @@ impl Identity for Process {
         if is_empty || self.shared.goes_wrong(3) {
             return Ok(None);
         }
-        // The mapping changes all the time: only the claim's pinning keeps one order with one person.
-        // (Where the store forgets that as well, nobody can know whom a forgotten attempt was to pay.)
+        // The mapping changes all the time: only what the claim has pinned keeps one order with one person. (If the
+        // store forgets that as well, nobody can know whom a forgotten attempt was to pay.)
         let person = if self.shared.kind.loss == Loss::LastWrites {
             0
         } else {
@@ -65,8 +65,8 @@ fn silence() -> Evidence {
 }
 
 impl At {
-    /// The upstream has the request and pays it after running for a while, whether or not anybody still waits. How long that
-    /// may be is what the time before "no such order" is believed is about.
+    /// The upstream has the request and pays it after it has run for a while, whether or not anybody still waits. The
+    /// time until "no such order" is believed must cover this delay.
     fn pay_late(&self, claim: &Claim) {
         let shared = Arc::clone(&self.process.shared);
         let most = if shared.kind.refuses_doubles() { 3600 } else { 15 };
@@ -99,7 +99,7 @@ impl At {
             return accepted();
         }
         if !shared.stillness(place).is_zero() {
-            // In its queue: done when it moves again, if it is done at all.
+            // The request is in its queue: done once the upstream moves again, if at all.
             if shared.rng.happens(70) {
                 self.pay_late(claim);
             }
@@ -123,7 +123,7 @@ impl At {
                 self.pay_late(claim);
                 silence()
             }
-            // An upstream refuses truthfully: what it has paid, or is about to, it does not call number_spent.
+            // An upstream refuses truthfully: it does not say number_spent of what it has paid or is about to pay.
             7 => decline(if already || shared.may_yet_be_paid_by_another(&order.key) {
                 Class::Conflict
             } else {
@@ -144,7 +144,7 @@ impl At {
 impl Upstream for At {
     async fn attempt(&self, claim: &Claim, _credentials: &RequestCredentials) -> Evidence {
         let (shared, key) = (&self.process.shared, &claim.order().key);
-        // Held up between claim and sending: one who must not send any more does not.
+        // Held up between claim and sending: a process that must not send any more does not send.
         if shared.goes_wrong(3) {
             let held_up = Duration::from_secs(shared.rng.below(60));
             tokio::time::sleep(held_up).await;
@@ -173,7 +173,7 @@ impl Upstream for At {
         };
         shared.ends(key);
         tokio::time::sleep(pause).await;
-        // A process that was stopped comes back to what it was doing when everybody else has moved on.
+        // A stopped process goes on with its work when all others have moved on.
         if shared.goes_wrong(10) {
             let stopped = Duration::from_secs(shared.rng.below(180));
             tokio::time::sleep(stopped).await;

@@ -1,5 +1,5 @@
-//! What the replicas of one run share: rng, clocks, the store's content, the upstreams' books, and which of the mends that
-//! lie outside of the flow are taken out.
+//! What the replicas of one run share: rng, clocks, the store's content, the upstreams' books, and which mends
+//! outside of the flow are taken out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -37,7 +37,7 @@ impl Rng for SharedRng {
     }
 }
 
-/// What an upstream is, in one run.
+/// The kind of the upstreams in a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Books {
     /// WeChat Pay: refuses doubles by order number, and forgets them after 30 days.
@@ -52,9 +52,9 @@ pub(super) enum Books {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Loss {
     Nothing,
-    /// It fails over to a copy that lacks the last writes.
+    /// The last writes: it fails over to a copy that lacks them.
     LastWrites,
-    /// What it had of one merchant, as when one master of a Cluster comes back empty.
+    /// All records of one merchant, as when one master of a Cluster comes back empty.
     Merchant,
     /// Some records, as when a node dies in the middle of a slot's migration.
     Records,
@@ -62,7 +62,7 @@ pub(super) enum Loss {
     Everything,
 }
 
-/// What kind of world a run is in.
+/// The kind of a run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind {
     pub(super) books: Books,
@@ -93,7 +93,7 @@ impl Kind {
         Self {
             books,
             loss,
-            // What a fail-over forgets may be known at another place; nobody can hold that together.
+            // What a fail-over forgets may be known at another place: no store can keep the promise then.
             moves: loss != Loss::LastWrites && rng.happens(50),
             loses_a_node: rng.happens(15),
             is_long: rng.happens(25),
@@ -105,14 +105,14 @@ impl Kind {
     }
 }
 
-/// The mends that lie in the stores, each of which can be taken out to see whether the judge notices.
+/// The mends in the stores. A test can take out each one, to see whether the judge notices.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mends {
-    /// A claim compares the ledger's identity, the merchant's part of it included, in the step that writes.
+    /// A claim compares the ledger's identity, and the merchant's part of it, in the step that writes.
     pub(super) claims_compare_identity: bool,
     /// A claim compares the merchant's list of orders with the records.
     pub(super) claims_compare_the_log: bool,
-    /// "No such order" is said only where a claim would be taken.
+    /// A store says "no such order" only where it would take a claim.
     pub(super) reads_ask_what_claims_ask: bool,
     /// A process that starts on an empty store does not take it for a new ledger.
     pub(super) a_restart_is_no_decision: bool,
@@ -120,7 +120,7 @@ pub(super) struct Mends {
     pub(super) retention_by_ledger_time: bool,
     /// A script's last possible failure comes before its first write.
     pub(super) scripts_fail_first: bool,
-    /// One node's trouble stays its own.
+    /// The failure of one node does not affect the others.
     pub(super) nodes_are_apart: bool,
 }
 
@@ -147,7 +147,7 @@ pub(super) struct Store {
     /// The ledger's identity, and the merchants that it knows.
     pub(super) identity: Option<u64>,
     pub(super) registry: BTreeSet<MchId>,
-    /// The identity as it lies in each merchant's part.
+    /// The identity as each merchant's part holds it.
     pub(super) parts: BTreeMap<MchId, u64>,
 }
 
@@ -182,7 +182,7 @@ pub(super) struct Shared {
     pub(super) kind: Kind,
     pub(super) mends: Mends,
     pub(super) store: Mutex<Store>,
-    /// What a fail-over goes back to.
+    /// The copy that a fail-over goes back to.
     pub(super) copy: Mutex<Store>,
     /// Orders whose record was lost or set back.
     pub(super) forgotten: Mutex<BTreeSet<OrderKey>>,
@@ -190,9 +190,9 @@ pub(super) struct Shared {
     pub(super) has_lost: AtomicBool,
     pub(super) node_is_away: AtomicBool,
     pub(super) payments: Mutex<BTreeMap<OrderKey, Vec<Payment>>>,
-    /// What an upstream says of an order that it has refused.
+    /// The orders that a place has refused. Its queries say so.
     pub(super) failed: Mutex<BTreeSet<(usize, OrderKey)>>,
-    /// Attempts that an upstream has, or may still get: paid or not, nobody knows yet.
+    /// How many attempts of each order an upstream has or may still get, with nobody knowing yet whether they pay.
     pub(super) under_way: Mutex<BTreeMap<OrderKey, u32>>,
     /// When the first attempt after the last certain refusal began: WeChat's window counts from here.
     pub(super) doubted_since: Mutex<BTreeMap<OrderKey, Instant>>,
@@ -200,7 +200,7 @@ pub(super) struct Shared {
     pub(super) claims: Mutex<BTreeMap<String, Instant>>,
     /// When each order was last recorded as refused.
     pub(super) refused_at: Mutex<BTreeMap<OrderKey, Instant>>,
-    /// What the store has seen that must not be.
+    /// A violation that the store has seen.
     pub(super) broken: Mutex<Option<String>>,
     /// Until when each upstream stands still.
     pub(super) still_until: Mutex<[Option<Instant>; 2]>,
@@ -260,7 +260,7 @@ impl Shared {
             .is_some_and(|count| *count > 0)
     }
 
-    /// Whether another attempt than the one that is being answered may still pay it.
+    /// Whether an attempt other than the one being answered may still pay the order.
     pub(super) fn may_yet_be_paid_by_another(&self, key: &OrderKey) -> bool {
         self.under_way
             .lock()
@@ -279,7 +279,8 @@ impl Shared {
         }
     }
 
-    /// The store has taken a record: a claim begins, or ends. No claim ends by a lease that has not truly passed.
+    /// The store has taken a record: a claim begins or ends. Checks that no claim ends by a lease that has not truly
+    /// passed.
     pub(super) fn written(&self, previous: Option<&Order>, next: &Order) {
         if previous.is_some_and(|previous| previous.pinned() != next.pinned()) {
             let changed = format!("{}: what its claim had pinned was changed", next.key);
@@ -312,7 +313,7 @@ impl Shared {
         }
     }
 
-    /// An attempt begins, at an order that was in doubt before or not.
+    /// An attempt begins. `was_in_doubt`: whether its order was in doubt before.
     pub(super) fn doubt(&self, key: &OrderKey, was_in_doubt: bool) {
         let mut doubted_since = self.doubted_since.lock().unwrap();
         if !was_in_doubt || !doubted_since.contains_key(key) {
@@ -332,7 +333,7 @@ impl Shared {
         i64::try_from(roll).unwrap() - most
     }
 
-    /// How long a place stands still from now on.
+    /// How long a place still stands still.
     pub(super) fn stillness(&self, place: usize) -> Duration {
         let until = self.still_until.lock().unwrap()[place];
         until.map_or(Duration::ZERO, |until| {
@@ -340,7 +341,7 @@ impl Shared {
         })
     }
 
-    /// Lets a place run for so long, not counting the time in which it stands still.
+    /// Waits until a place has run for this long, not counting the time in which it stands still.
     pub(super) async fn run_for(&self, place: usize, span: Duration) {
         let mut left = span;
         loop {
@@ -362,7 +363,7 @@ impl Shared {
         *self.copy.lock().unwrap() = self.store.lock().unwrap().clone();
     }
 
-    /// The store loses something, as the run's kind has it.
+    /// The store loses what the run's kind says.
     pub(super) fn lose(&self) {
         let mut store = self.store.lock().unwrap();
         let before = store.orders.clone();
@@ -373,7 +374,7 @@ impl Shared {
                 let (identity, registry, parts) =
                     (store.identity, store.registry.clone(), store.parts.clone());
                 *store = copy;
-                // Made long before.
+                // A fail-over keeps these: they were written long before.
                 (store.identity, store.registry, store.parts) = (identity, registry, parts);
             }
             Loss::Merchant => {
@@ -400,7 +401,7 @@ impl Shared {
         }
     }
 
-    /// How an order stands on record.
+    /// The order's state on record.
     pub(super) fn state_of(&self, key: &OrderKey) -> Option<State> {
         let store = self.store.lock().unwrap();
         store.orders.get(key).map(|order| order.state.clone())
