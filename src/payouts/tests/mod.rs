@@ -632,10 +632,9 @@ async fn a_crash_between_claim_and_sending_settles_as_not_paid() {
 async fn observers_are_told_of_each_change_once() {
     let world = world(false);
     world.upstream.will(&[Deed::IsNotThere, Deed::PaysAndSaysNothing]);
-    // The first write's acknowledgement is lost: the flow writes again, and tells the observers once.
-    world
-        .ledger
-        .next_writes(&[Some(StoreFault::LosesAcknowledgement)]);
+    // The acknowledgements of the first claim and of its removal are lost: the flow tries each again, and tells once.
+    let lost = Some(StoreFault::LosesAcknowledgement);
+    world.ledger.next_writes(&[lost, None, lost, None]);
     assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
     assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
     settle_for(&world, 90).await;
