@@ -18,6 +18,7 @@ use super::health::Admin;
 use super::refusal::Refusal;
 use super::view::{parse_moment, view};
 use crate::http::drain::Phase;
+use crate::payouts::Payouts;
 use crate::payouts::operator::SettleError;
 use crate::payouts::ports::ListFilter;
 use payout_domain::ids::{MchId, OrderKey};
@@ -32,6 +33,7 @@ const REASON_CHARS: usize = 500;
 
 /// The part of the admin port that a reload replaces.
 pub struct Api {
+    pub(super) payouts: Payouts,
     pub(super) guard: Guard,
     config: Value,
 }
@@ -39,8 +41,9 @@ pub struct Api {
 impl Api {
     /// `token` is the token that callers need. `config` is shown unchanged, so it must be redacted already.
     #[must_use]
-    pub fn new(token: Option<Secret>, config: Value) -> Self {
+    pub fn new(payouts: Payouts, token: Option<Secret>, config: Value) -> Self {
         Self {
+            payouts,
             guard: Guard::new(token),
             config,
         }
@@ -98,11 +101,11 @@ fn given<T>(text: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<
 }
 
 pub(super) async fn list(
-    State(admin): State<Admin>,
+    Extension(api): Extension<Arc<Api>>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Answer {
     let Query(wanted) = wanted.map_err(|error| bad(error.body_text()))?;
-    let page = admin.payouts.list(&wanted.filter().map_err(bad)?).await?;
+    let page = api.payouts.list(&wanted.filter().map_err(bad)?).await?;
     let payouts: Vec<Value> = page.orders.iter().map(view).collect();
     Ok(Json(json!({ "payouts": payouts, "next": page.next })))
 }
@@ -113,9 +116,9 @@ fn key(given: Key) -> Result<OrderKey, Refusal> {
     given.map(|Path(key)| key).map_err(|error| bad(error.body_text()))
 }
 
-pub(super) async fn show(State(admin): State<Admin>, given: Key) -> Answer {
+pub(super) async fn show(Extension(api): Extension<Arc<Api>>, given: Key) -> Answer {
     let key = key(given)?;
-    let order = admin.payouts.show(&key).await?;
+    let order = api.payouts.show(&key).await?;
     let order = order.ok_or(SettleError::NotFound(key))?;
     Ok(Json(view(&order)))
 }
@@ -135,7 +138,7 @@ enum Outcome {
     Refused,
 }
 
-pub(super) async fn settle(State(admin): State<Admin>, given: Key, body: Bytes) -> Answer {
+pub(super) async fn settle(Extension(api): Extension<Arc<Api>>, given: Key, body: Bytes) -> Answer {
     let key = key(given)?;
     let word: Word = serde_json::from_slice(&body).map_err(|error| {
         bad(format!(
@@ -147,14 +150,14 @@ pub(super) async fn settle(State(admin): State<Admin>, given: Key, body: Bytes) 
         return Err(bad("a reason of 1 to 500 characters is needed: it is audited"));
     }
     let has_succeeded = word.outcome == Outcome::Succeeded;
-    let order = admin.payouts.settle_by_hand(&key, has_succeeded, reason).await?;
+    let order = api.payouts.settle_by_hand(&key, has_succeeded, reason).await?;
     Ok(Json(view(&order)))
 }
 
-pub(super) async fn cancel(State(admin): State<Admin>, given: Key, body: Bytes) -> Answer {
+pub(super) async fn cancel(Extension(api): Extension<Arc<Api>>, given: Key, body: Bytes) -> Answer {
     let key = key(given)?;
     says_nothing(&body)?;
-    Ok(Json(view(&admin.payouts.cancel(&key).await?)))
+    Ok(Json(view(&api.payouts.cancel(&key).await?)))
 }
 
 pub(super) async fn drain(State(admin): State<Admin>, body: Bytes) -> Result<impl IntoResponse, Refusal> {

@@ -8,7 +8,6 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -25,7 +24,6 @@ use super::api::{self, Api};
 use super::guard::Access;
 use super::refusal::Refusal;
 use crate::http::drain::{Drain, Phase};
-use crate::payouts::Payouts;
 use crate::server::accept::Connected;
 use crate::telemetry::metrics::{self, Metrics};
 
@@ -52,27 +50,25 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The state of the admin port. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin {
-    pub(super) payouts: Payouts,
     pub(super) drain: Drain,
     metrics: Metrics,
-    api: Arc<ArcSwap<Api>>,
+    live: Arc<dyn Fn() -> Arc<Api> + Send + Sync>,
 }
 
 impl Admin {
-    /// The admin port for these payouts.
+    /// The admin port. `live` returns what the configuration in force makes of it.
     #[must_use]
-    pub fn new(payouts: Payouts, drain: Drain, metrics: Metrics, api: Api) -> Self {
+    pub fn new(live: impl Fn() -> Arc<Api> + Send + Sync + 'static, drain: Drain, metrics: Metrics) -> Self {
         Self {
-            payouts,
             drain,
             metrics,
-            api: Arc::new(ArcSwap::from_pointee(api)),
+            live: Arc::new(live),
         }
     }
 
-    /// Applies another configuration to all later requests.
-    pub fn apply(&self, api: Api) {
-        self.api.store(Arc::new(api));
+    /// What the configuration in force makes of it.
+    pub(super) fn api(&self) -> Arc<Api> {
+        (self.live)()
     }
 
     /// The admin port's service. Its requests must carry [`Connected`] as an extension.
@@ -107,7 +103,7 @@ async fn admit(
     routes: Next,
 ) -> Result<Response, Refusal> {
     let (mut head, body) = request.into_parts();
-    let api = admin.api.load_full();
+    let api = admin.api();
     let access = api.guard.decide(connected.from.ip().to_canonical(), &head)?;
     // Reads need no body, so do not wait for one.
     let body = if access == Access::Open || matches!(head.method, Method::GET | Method::HEAD) {
@@ -154,7 +150,8 @@ async fn ready(State(admin): State<Admin>) -> Result<&'static str, (StatusCode, 
     if admin.drain.phase() > Phase::Serving {
         return unready(&"draining");
     }
-    let (ledger, identity) = (admin.payouts.ledger(), admin.payouts.identity());
+    let api = admin.api();
+    let (ledger, identity) = (api.payouts.ledger(), api.payouts.identity());
     match timeout(STORE_TIMEOUT, join(ledger.ready(), identity.ready())).await {
         Ok((Ok(()), Ok(()))) => Ok("ok\n"),
         Ok((Err(error), _)) => unready(&error),

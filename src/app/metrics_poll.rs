@@ -18,12 +18,12 @@ const AT_MOST: usize = 1000;
 
 /// Polls for as long as the process lives.
 pub(super) async fn follow(
-    payouts: Payouts,
+    current: impl Fn() -> Payouts,
     metrics: Metrics,
     clock: std::sync::Arc<dyn crate::clock::Clock>,
 ) {
     loop {
-        let now = clock.now();
+        let (now, payouts) = (clock.now(), current());
         if let Err(error) = unsettled(&payouts, &metrics).await {
             tracing::debug!(%error, "unsettled orders could not be counted");
         }

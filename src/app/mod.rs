@@ -2,6 +2,8 @@
 
 pub(crate) mod build;
 
+mod live;
+
 mod metrics_poll;
 
 mod reload;

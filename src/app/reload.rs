@@ -6,69 +6,21 @@
 
 use std::mem::discriminant;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::build;
-use crate::admin::api::Api;
-use crate::admin::health::Admin;
-use crate::clock::Clock;
-use crate::config::redacted::redacted;
+use super::live::Running;
 use crate::config::{self, Config, fingerprint};
 use crate::file_watch::{Stamp, Watch, stamps};
 use crate::payouts::Payouts;
-use crate::server::stack::{Generation, Stack, Standing};
 use crate::telemetry::log::Level;
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::traces::Tracer;
 
 /// How long no file must have changed before they are read: a certificate and its key are written one after the other.
 const STILL: Duration = Duration::from_millis(200);
 /// How often that is waited for before they are read all the same.
 const STILL_TRIES: u32 = 50;
-
-/// What a running sidecar is made of, as far as a configuration changes it. Clones share it.
-#[derive(Clone)]
-pub(super) struct Parts {
-    pub(super) payouts: Payouts,
-    pub(super) stack: Stack,
-    pub(super) admin: Admin,
-    pub(super) metrics: Metrics,
-    pub(super) tracer: Option<Tracer>,
-    pub(super) standing: Standing,
-    pub(super) clock: Arc<dyn Clock>,
-}
-
-impl Parts {
-    /// Builds everything that a configuration changes, and then puts it in force.
-    fn apply(&self, config: &Config, restart_for: &[&str]) -> anyhow::Result<()> {
-        let settings = Arc::new(build::settings(config, &self.clock, &self.metrics)?);
-        let before = self.stack.current();
-        let next = Generation::new(
-            config,
-            &self.payouts,
-            Arc::clone(&settings),
-            &self.metrics,
-            self.tracer.as_ref(),
-            &self.standing,
-            Some(&before),
-        )?;
-        let mut shown = redacted(config)?;
-        if let Some(shown) = shown.as_object_mut() {
-            shown.insert("restart_needed_for".to_owned(), restart_for.into());
-        }
-        let api = Api::new(config.admin.token.clone(), shown);
-        // From here on nothing fails.
-        build::describe(config, &self.metrics);
-        self.payouts.apply_settings(settings);
-        tokio::spawn(tell_stranded(self.payouts.clone()));
-        self.stack.apply(next);
-        self.admin.apply(api);
-        Ok(())
-    }
-}
 
 /// The configuration in force, and where it comes from.
 pub(super) struct Reload {
@@ -77,19 +29,19 @@ pub(super) struct Reload {
     started: Fixed,
     files: Vec<PathBuf>,
     fingerprint: u64,
-    parts: Parts,
+    running: Running,
     level: Level,
 }
 
 impl Reload {
     /// Follows the file that `config` was read from.
-    pub(super) fn new(path: PathBuf, config: &Config, parts: Parts, level: Level) -> Self {
+    pub(super) fn new(path: PathBuf, config: &Config, running: Running, level: Level) -> Self {
         Self {
             path,
             files: config.files.clone(),
             fingerprint: config.fingerprint,
             started: fixed(config),
-            parts,
+            running,
             level,
         }
     }
@@ -145,7 +97,7 @@ impl Reload {
             Ok(Ok(config)) if config.fingerprint == self.fingerprint => {
                 if refused.take().is_some() {
                     tracing::info!("the configuration is again the one that is in force");
-                    self.parts.metrics.reload_withdrawn();
+                    self.running.lasting.metrics.reload_withdrawn();
                 }
                 return;
             }
@@ -164,7 +116,7 @@ impl Reload {
                 why,
                 "the new configuration was refused; the old one stays in force"
             );
-            self.parts.metrics.reloaded(false);
+            self.running.lasting.metrics.reloaded(false);
             *refused = Some(why);
         }
     }
@@ -176,7 +128,8 @@ impl Reload {
             .zip(fixed(&config))
             .filter(|(old, new)| *old != new);
         let restart_for: Vec<_> = changed.map(|((name, _), _)| *name).collect();
-        self.parts.apply(&config, &restart_for)?;
+        self.running.apply(&config, &restart_for)?;
+        tokio::spawn(tell_stranded(self.running.payouts()));
         self.level.set(&config.log.level)?;
         build::tell_access(&config);
         for warning in &config.warnings {
@@ -189,7 +142,7 @@ impl Reload {
             );
         }
         tracing::info!(file = %self.path.display(), "the new configuration is in force");
-        self.parts.metrics.reloaded(true);
+        self.running.lasting.metrics.reloaded(true);
         self.files = config.files;
         self.fingerprint = config.fingerprint;
         Ok(())

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use axum::Extension;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower::Layer as _;
 
-use super::reload::{Parts, Reload};
+use super::live::{Lasting, Live, Running};
+use super::reload::Reload;
 use super::{build, configuration, metrics_poll, misconfigured};
-use crate::admin::api::Api;
 use crate::admin::health::Admin;
 use crate::clock::{Clock, SystemClock};
-use crate::config::redacted::redacted;
 use crate::config::{Config, LogFormat};
 use crate::http::drain::{Drain, Phase};
 use crate::payouts::Payouts;
 use crate::server::accept::{self, ListenerConfig};
 use crate::server::activity::ConnectionTimeouts;
 use crate::server::budget::Room;
-use crate::server::stack::{Generation, ShutdownTimeouts, Stack, Standing};
+use crate::server::stack::{ShutdownTimeouts, Stack, Standing};
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::background::traced;
@@ -55,7 +55,7 @@ pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
     }
     build::tell_access(&config);
     let (sidecar, drain) = Sidecar::bind(&config, Arc::new(SystemClock)).await?;
-    let reload = Reload::new(path.to_owned(), &config, sidecar.parts.clone(), level);
+    let reload = Reload::new(path.to_owned(), &config, sidecar.running.clone(), level);
     // Its secrets are where they are needed; here they would outlive their rotation.
     drop(config);
     tokio::spawn(reload.follow());
@@ -66,7 +66,7 @@ pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
 
 /// A sidecar with its ports bound, ready to serve.
 pub(crate) struct Sidecar {
-    parts: Parts,
+    running: Running,
     main: TcpListener,
     admin: TcpListener,
     drain: Drain,
@@ -93,26 +93,18 @@ impl Sidecar {
             crate::app::resources::means(config.server.memory_limit),
             drain.clone(),
         );
-        let first = Generation::new(
-            config,
-            &payouts,
-            payouts.settings(),
-            &metrics,
-            tracer.as_ref(),
-            &standing,
-            None,
-        )?;
-        build::describe(config, &metrics);
-        let api = Api::new(config.admin.token.clone(), redacted(config)?);
+        let lasting = Lasting {
+            metrics,
+            tracer,
+            standing,
+            clock,
+        };
+        let first = Live::new(config, payouts, &lasting, None, &[])?;
+        build::describe(config, &lasting.metrics);
         let sidecar = Self {
-            parts: Parts {
-                stack: Stack::new(first),
-                admin: Admin::new(payouts.clone(), drain.clone(), metrics.clone(), api),
-                payouts,
-                metrics,
-                tracer,
-                standing,
-                clock,
+            running: Running {
+                live: Arc::new(ArcSwap::from_pointee(first)),
+                lasting,
             },
             main: accept::bind(config.server.listen).context("[server] listen")?,
             admin: accept::bind(config.admin.listen).context("[admin] listen")?,
@@ -130,33 +122,33 @@ impl Sidecar {
     /// Serves until the drain is over.
     pub(crate) async fn serve(self) {
         let Self {
-            parts,
+            running,
             main,
             admin,
             drain,
             exporter,
         } = self;
-        let Parts {
-            payouts,
-            stack,
-            admin: probes,
+        let Lasting {
             metrics,
             tracer,
             standing,
             clock,
-        } = parts;
+        } = running.lasting.clone();
+        let payouts = running.payouts();
         if let (Ok(main), Ok(admin)) = (main.local_addr(), admin.local_addr()) {
             tracing::info!(%main, %admin, "serving");
         }
         tell_warnings(&payouts);
         watch_tasks(&payouts);
-        tokio::spawn(metrics_poll::follow(payouts.clone(), metrics, clock));
+        let current = {
+            let running = running.clone();
+            move || running.payouts()
+        };
+        tokio::spawn(metrics_poll::follow(current.clone(), metrics.clone(), clock));
         let end = Drain::default();
         let settler = {
             let drain = drain.clone();
-            let settled = payouts
-                .clone()
-                .settle_until(async move { drain.reached(Phase::Draining).await });
+            let settled = Payouts::settle_until(current, async move { drain.reached(Phase::Draining).await });
             tokio::spawn(traced(tracer, settled))
         };
         // The admin port answers to the very end: a probe must see the draining.
@@ -166,18 +158,18 @@ impl Sidecar {
             http2: false,
             tls: None,
         };
-        let router = probes.router();
+        let live = Arc::clone(&running.live);
+        let api = move || Arc::clone(&live.load().api);
+        let router = Admin::new(api, drain.clone(), metrics).router();
         let admin = tokio::spawn(accept::serve(
             admin,
             admin_listener,
             end.clone(),
             move |connected| Extension(connected).layer(router.clone()),
         ));
-        let listener = {
-            let stack = stack.clone();
-            move || stack.listener_config()
-        };
+        let stack = Stack::new(Arc::clone(&running.live));
         let connections = stack.clone();
+        let listener = move || stack.listener_config();
         let main = tokio::spawn(accept::serve(main, listener, drain.clone(), move |connected| {
             connections.of(connected)
         }));
@@ -186,7 +178,7 @@ impl Sidecar {
         let ShutdownTimeouts {
             lame_duck,
             drain_timeout,
-        } = stack.current().shutdown_timeouts();
+        } = running.live.load().stack.shutdown_timeouts();
         tracing::info!(
             lame_duck_ms = lame_duck.as_millis(),
             "asked to stop: not ready any more, calls are still taken"

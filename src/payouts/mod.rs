@@ -58,7 +58,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 
 use self::events::Observer;
@@ -172,8 +171,7 @@ const WECHAT_QUERIES_PER_SECOND: u32 = 20;
 #[derive(Clone)]
 pub struct Payouts {
     inner: Arc<Inner>,
-    /// The settings that this clone is fixed to; `None`: those in force.
-    pinned: Option<Arc<Settings>>,
+    settings: Arc<Settings>,
 }
 
 struct Inner {
@@ -182,7 +180,6 @@ struct Inner {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     observers: Vec<Arc<dyn Observer>>,
-    settings: ArcSwap<Settings>,
     single_flight: SingleFlight,
     watch: Watch,
     /// Limits the log lines about an unreachable ledger: otherwise each refused request would write one.
@@ -207,7 +204,6 @@ impl Payouts {
             clock,
             rng,
             observers,
-            settings: ArcSwap::from_pointee(settings),
             single_flight: SingleFlight::default(),
             watch: Watch::default(),
             out_of_reach: Throttle::new(Duration::from_secs(1)),
@@ -215,32 +211,24 @@ impl Payouts {
         };
         Self {
             inner: Arc::new(inner),
-            pinned: None,
+            settings: Arc::new(settings),
         }
     }
 
-    /// The settings of this clone: those that [`Payouts::under`] has fixed, otherwise those in force.
+    /// The settings under which everything that begins here runs.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
-        match &self.pinned {
-            Some(settings) => Arc::clone(settings),
-            None => self.inner.settings.load_full(),
-        }
+        Arc::clone(&self.settings)
     }
 
-    /// The same flow, fixed to these settings whatever a reload puts in force later: a request sees one configuration
-    /// from its first byte to its last.
+    /// The same flow under other settings. What runs already goes on under its own: a request sees one configuration from
+    /// its first byte to its last.
     #[must_use]
     pub fn under(&self, settings: Arc<Settings>) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
-            pinned: Some(settings),
+            settings,
         }
-    }
-
-    /// Puts other settings in force for everything that begins from now on.
-    pub fn apply_settings(&self, settings: Arc<Settings>) {
-        self.inner.settings.store(settings);
     }
 
     /// The tasks that outlive their callers. Shutdown waits for them.

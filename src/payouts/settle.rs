@@ -30,17 +30,18 @@ const HIDDEN: Duration = Duration::from_secs(60);
 
 impl Payouts {
     /// Settles what is due until `stop` resolves. Run once per process.
-    pub async fn settle_until(self, stop: impl Future<Output = ()> + Send) {
+    pub async fn settle_until(current: impl Fn() -> Self + Send, stop: impl Future<Output = ()> + Send) {
         tokio::pin!(stop);
         let mut pause = PAUSE;
         loop {
-            let spread = Duration::from_millis(self.jitter().checked_rem(250).unwrap_or(0));
+            let payouts = current();
+            let spread = Duration::from_millis(payouts.jitter().checked_rem(250).unwrap_or(0));
             tokio::select! {
                 biased;
                 () = &mut stop => return,
                 () = sleep(pause.saturating_add(spread)) => {}
             }
-            pause = match self.settle_due().await {
+            pause = match current().settle_due().await {
                 Ok(count) if count >= BATCH => FULL_PAUSE,
                 Ok(_) => PAUSE,
                 Err(error) => {

@@ -27,7 +27,7 @@ use crate::config::{Config, IdentitySource};
 use crate::http::drain::Drain;
 use crate::http::peer::Peer;
 use crate::http::responses::text_response;
-use crate::payouts::{Payouts, Settings};
+use crate::payouts::Payouts;
 use crate::proxy::body::Body;
 use crate::proxy::{self, Proxy, Tunnels, exchange};
 use crate::server::layers::in_flight::InFlightPermits;
@@ -49,9 +49,16 @@ type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 /// The main port's service. It sends each request through the generation in force when the request comes. Cheap to
 /// clone.
-#[derive(Clone)]
-pub struct Stack {
-    current: Arc<ArcSwap<Generation>>,
+pub struct Stack<L> {
+    live: Arc<ArcSwap<L>>,
+}
+
+impl<L> Clone for Stack<L> {
+    fn clone(&self) -> Self {
+        Self {
+            live: Arc::clone(&self.live),
+        }
+    }
 }
 
 /// The layers as one configuration makes them. A request passes all its layers in the same generation.
@@ -105,7 +112,6 @@ impl Generation {
     pub fn new(
         config: &Config,
         payouts: &Payouts,
-        settings: Arc<Settings>,
         metrics: &Metrics,
         tracer: Option<&Tracer>,
         standing: &Standing,
@@ -136,7 +142,7 @@ impl Generation {
             }
         };
         let contract = Arc::new(Contract::new(
-            payouts.under(Arc::clone(&settings)),
+            payouts.clone(),
             server.max_body,
             server.body_timeout,
             access.sign_key.clone(),
@@ -153,7 +159,7 @@ impl Generation {
             (_, Some(kept)) => kept.cloned(),
             (None, None) => None,
         };
-        let payouts = payouts.under(settings);
+        let payouts = payouts.clone();
         let layered = ServiceBuilder::new()
             // First, so that it counts a request whichever layer answers it.
             .layer_fn(|inner| requests::before(inner, metrics.http.clone(), tracer.cloned()))
@@ -206,39 +212,27 @@ impl Generation {
     }
 }
 
-impl Stack {
-    /// Serves with this generation until [`Stack::apply`] replaces it.
+impl<L: AsRef<Generation> + Send + Sync + 'static> Stack<L> {
+    /// Serves with the generation of what is live at each moment.
     #[must_use]
-    pub fn new(first: Generation) -> Self {
-        Self {
-            current: Arc::new(ArcSwap::from_pointee(first)),
-        }
-    }
-
-    /// The generation in force.
-    #[must_use]
-    pub fn current(&self) -> Arc<Generation> {
-        self.current.load_full()
-    }
-
-    /// Puts another generation in force for requests and connections that begin from now on.
-    pub fn apply(&self, next: Generation) {
-        self.current.store(Arc::new(next));
+    pub fn new(live: Arc<ArcSwap<L>>) -> Self {
+        Self { live }
     }
 
     /// How the listener treats new connections now.
     #[must_use]
     pub fn listener_config(&self) -> ListenerConfig {
-        self.current.load().listener.clone()
+        self.live.load().as_ref().as_ref().listener.clone()
     }
 
     /// The service of one connection.
     #[must_use]
-    pub fn of(&self, connected: Connected) -> impl Serves<Incoming> + use<> {
-        let current = Arc::clone(&self.current);
+    pub fn of(&self, connected: Connected) -> impl Serves<Incoming> + use<L> {
+        let live = Arc::clone(&self.live);
         let peer = Peer::new(connected.from.ip().to_canonical(), connected.is_tls);
         tower::service_fn(move |mut request: Request<Incoming>| {
-            let generation = current.load();
+            let live = live.load();
+            let generation: &Generation = live.as_ref().as_ref();
             let mut trusted = generation.trusted_proxies.iter();
             let is_trusted = trusted.any(|range| range.contains(&peer.address));
             request.extensions_mut().insert(peer.clone().trusted(is_trusted));

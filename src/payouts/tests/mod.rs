@@ -249,7 +249,7 @@ async fn a_refusal_at_the_door_says_nothing_about_the_first_attempt() {
 async fn settle_for(world: &World, seconds: u64) {
     let _over = tokio::time::timeout(
         Duration::from_secs(seconds),
-        world.payouts.clone().settle_until(std::future::pending()),
+        super::Payouts::settle_until(|| world.payouts.clone(), std::future::pending()),
     )
     .await;
 }
@@ -297,7 +297,7 @@ async fn absence_that_is_heard_now_and_then_is_not_believed() {
 #[tokio::test(start_paused = true)]
 async fn an_order_stays_where_it_was_sent() {
     for refuses_doubles in [false, true] {
-        let world = world(refuses_doubles);
+        let mut world = world(refuses_doubles);
         let elsewhere = std::sync::Arc::new(world::Upstairs {
             refuses_doubles,
             ..Default::default()
@@ -356,7 +356,7 @@ async fn an_order_stays_where_it_was_sent() {
 /// A `settle_only` entry sends nothing, not even a refused or an unknown order of its own.
 #[tokio::test(start_paused = true)]
 async fn an_entry_for_old_orders_sends_nothing() {
-    let world = world(true);
+    let mut world = world(true);
     world.upstream.will(&[Deed::Refuses(Class::Refused)]);
     assert_eq!(told(&world, request(&[])).await, "NOTENOUGH");
     world.upstream.will(&[Deed::SaysNothing]);
@@ -375,7 +375,7 @@ async fn an_entry_for_old_orders_sends_nothing() {
 /// What was paid stays paid after the configuration drops the merchant.
 #[tokio::test(start_paused = true)]
 async fn a_known_order_is_answered_whatever_is_configured_now() {
-    let world = world(true);
+    let mut world = world(true);
     assert_eq!(told(&world, request(&[])).await, "SUCCESS");
     world.apply(vec![]);
     assert_eq!(told(&world, request(&[])).await, "SUCCESS");
@@ -423,7 +423,7 @@ async fn an_order_on_its_way_is_never_called_unknown_to_anybody() {
 /// `max_amount` binds every claim, also the one that sends a refused order again.
 #[tokio::test(start_paused = true)]
 async fn a_limit_binds_the_second_claim_too() {
-    let world = world(false);
+    let mut world = world(false);
     world.upstream.will(&[Deed::Refuses(Class::Refused)]);
     assert_eq!(told(&world, request(&[])).await, "NOTENOUGH");
     let now = world.payouts.settings();
@@ -588,7 +588,8 @@ async fn the_settler_asks_until_it_is_settled() {
     *world.upstream.silent_to_queries.lock().unwrap() = true;
     assert_eq!(told(&world, request(&[])).await, "SYSTEMERROR");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let settler = tokio::spawn(world.payouts.clone().settle_until(async {
+    let payouts = world.payouts.clone();
+    let settler = tokio::spawn(super::Payouts::settle_until(move || payouts.clone(), async {
         let _ended = stopped.await;
     }));
     tokio::time::sleep(Duration::from_secs(120)).await;

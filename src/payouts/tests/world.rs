@@ -458,7 +458,7 @@ pub(super) struct World {
 
 impl World {
     /// Reloads: these entries, each for any merchant and app, and everything else as it is.
-    pub(super) fn apply(&self, entries: Vec<Merchant>) {
+    pub(super) fn apply(&mut self, entries: Vec<Merchant>) {
         let any = || MerchantPattern {
             mch_id: None,
             wx_app_id: None,
@@ -470,9 +470,9 @@ impl World {
         self.apply_with(merchants, self.payouts.settings().limits);
     }
 
-    pub(super) fn apply_with(&self, merchants: Vec<(MerchantPattern, Arc<Merchant>)>, limits: Limits) {
+    pub(super) fn apply_with(&mut self, merchants: Vec<(MerchantPattern, Arc<Merchant>)>, limits: Limits) {
         let now = self.payouts.settings();
-        self.payouts.apply_settings(Arc::new(Settings {
+        self.payouts = self.payouts.under(Arc::new(Settings {
             merchants,
             client_ip: now.client_ip,
             limits,

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use self::judge::{judge, judge_answer, judge_silences};
@@ -163,7 +164,11 @@ fn merchant(
     }
 }
 
-fn replica(shared: &Arc<Shared>, clock: Arc<SkewedClock>, layout: Layout) -> (Payouts, Process) {
+fn replica(
+    shared: &Arc<Shared>,
+    clock: Arc<SkewedClock>,
+    layout: Layout,
+) -> (Arc<ArcSwap<Payouts>>, Process) {
     let process = Process {
         shared: Arc::clone(shared),
         is_dead: Arc::default(),
@@ -177,7 +182,14 @@ fn replica(shared: &Arc<Shared>, clock: Arc<SkewedClock>, layout: Layout) -> (Pa
     let settings = layout.settings(&process);
     let rng = Arc::clone(&shared.rng) as _;
     (
-        Payouts::new(ledger, identity, clock, rng, vec![], settings),
+        Arc::new(ArcSwap::from_pointee(Payouts::new(
+            ledger,
+            identity,
+            clock,
+            rng,
+            vec![],
+            settings,
+        ))),
         process,
     )
 }
@@ -222,7 +234,7 @@ async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> 
     };
     let clocks: Vec<Arc<SkewedClock>> = (0..REPLICAS).map(|_| clock(shared.skew())).collect();
     let mut layout = Layout::First;
-    let mut replicas: Vec<(Payouts, Process)> = clocks
+    let mut replicas: Vec<(Arc<ArcSwap<Payouts>>, Process)> = clocks
         .iter()
         .map(|clock| replica(&shared, Arc::clone(clock), layout))
         .collect();
@@ -241,8 +253,8 @@ async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> 
             0..=2 => {
                 tasks.push(tokio::spawn(settle_for_a_while(payouts, Arc::clone(&shared))));
             }
-            3..=7 => tasks.push(tokio::spawn(ask(payouts, process))),
-            _ => tasks.push(tokio::spawn(call(payouts, process))),
+            3..=7 => tasks.push(tokio::spawn(ask(Payouts::clone(&payouts.load()), process))),
+            _ => tasks.push(tokio::spawn(call(Payouts::clone(&payouts.load()), process))),
         }
         tokio::time::sleep(pause(&shared)).await;
     }
@@ -252,7 +264,7 @@ async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> 
     tokio::time::sleep(Duration::from_secs(180)).await;
     for (payouts, process) in &replicas {
         let is_held_up = process.is_dead.load(Ordering::Relaxed) || shared.kind.loss != Loss::Nothing;
-        let under_way = payouts.tasks().len();
+        let under_way = payouts.load().tasks().len();
         if !is_held_up && !shared.kind.loses_a_node {
             judge_silences(&shared, process);
         }
@@ -277,7 +289,7 @@ async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> 
         if is_settled() {
             break;
         }
-        let _what_the_judge_sees = last.settle_due().await.is_ok();
+        let _what_the_judge_sees = last.load_full().settle_due().await.is_ok();
         tokio::time::sleep(pause).await;
     }
     for task in tasks {
@@ -288,7 +300,7 @@ async fn run(seed: u64, kind: impl FnOnce(&SharedRng) -> Kind, mends: Mends) -> 
             task.abort();
         }
     }
-    judge(&shared, last.now());
+    judge(&shared, last.load().now());
     shared.trace.lock().unwrap().clone()
 }
 
@@ -306,7 +318,7 @@ fn pause(shared: &Shared) -> Duration {
 fn surround(
     shared: &Arc<Shared>,
     clocks: &[Arc<SkewedClock>],
-    replicas: &[(Payouts, Process)],
+    replicas: &[(Arc<ArcSwap<Payouts>>, Process)],
     layout: &mut Layout,
 ) {
     let rng = &shared.rng;
@@ -340,7 +352,8 @@ fn surround(
         for (payouts, process) in replicas {
             // A rollout reaches one replica after the other, and some not at all for a while.
             if rng.happens(80) {
-                payouts.apply_settings(Arc::new(layout.settings(process)));
+                let next = payouts.load().under(Arc::new(layout.settings(process)));
+                payouts.store(Arc::new(next));
             }
         }
         shared.note(format!("reloaded: {layout:?}"));
@@ -360,9 +373,9 @@ fn surround(
 
 /// Runs a replica's settler for more than a minute: long enough to see a lease run out, and to hear an absence to its
 /// end.
-async fn settle_for_a_while(payouts: Payouts, shared: Arc<Shared>) {
+async fn settle_for_a_while(payouts: Arc<ArcSwap<Payouts>>, shared: Arc<Shared>) {
     for _ in 0..120 {
-        let _how_many = payouts.settle_due().await.is_ok();
+        let _how_many = payouts.load_full().settle_due().await.is_ok();
         tokio::time::sleep(Duration::from_millis(500 + shared.rng.below(250))).await;
     }
 }
