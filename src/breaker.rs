@@ -70,7 +70,7 @@ impl Breakers {
 
 /// The value of `payout_circuit_state`: 0 closed, 1 half-open, 2 open.
 #[must_use]
-pub fn severity(state: BreakerState) -> i64 {
+pub(crate) fn severity(state: BreakerState) -> i64 {
     match state {
         BreakerState::Closed => 0,
         BreakerState::HalfOpen => 1,

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Which file is at a path, how long it is, and when its content and its inode last changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     length: u64,
@@ -29,7 +29,7 @@ pub struct Stamp {
 impl Stamp {
     /// Makes the stamp from a file's metadata.
     #[must_use]
-    pub fn of(found: &Metadata) -> Self {
+    pub(crate) fn of(found: &Metadata) -> Self {
         Self {
             device: found.dev(),
             inode: found.ino(),
@@ -41,7 +41,7 @@ impl Stamp {
 
     /// When the file's content or its inode last changed, by the clock of the file system.
     #[must_use]
-    pub fn last_change(&self) -> Millis {
+    pub(crate) fn last_change(&self) -> Millis {
         let millis = |(seconds, nanoseconds): (i64, i64)| {
             let part = nanoseconds.checked_div(1_000_000).unwrap_or_default();
             seconds.saturating_mul(1000).saturating_add(part)
@@ -54,19 +54,19 @@ impl Stamp {
 ///
 /// # Errors
 /// When the file's metadata cannot be read.
-pub async fn stamp(path: &Path) -> std::io::Result<Stamp> {
+pub(crate) async fn stamp(path: &Path) -> std::io::Result<Stamp> {
     tokio::fs::metadata(path).await.map(|found| Stamp::of(&found))
 }
 
 /// Watches some files.
-pub struct Watch {
+pub(crate) struct Watch {
     files: Vec<PathBuf>,
     seen: Vec<Option<Stamp>>,
 }
 
 impl Watch {
     /// Starts to watch.
-    pub async fn over(files: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub(crate) async fn over(files: impl IntoIterator<Item = PathBuf>) -> Self {
         let files: Vec<PathBuf> = files.into_iter().collect();
         let seen = stamps(&files).await;
         Self { files, seen }
@@ -76,7 +76,7 @@ impl Watch {
     ///
     /// # Cancel safety
     /// The future may be dropped at any time; the next call reports the change.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         loop {
             tokio::time::sleep(LOOK).await;
             let now = stamps(&self.files).await;
@@ -89,7 +89,7 @@ impl Watch {
 }
 
 /// The stamps of some files; `None` for each one whose metadata cannot be read.
-pub async fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
+pub(crate) async fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
     let mut stamps = Vec::with_capacity(files.len());
     for file in files {
         stamps.push(stamp(file).await.ok());

@@ -50,11 +50,11 @@ pub mod openids;
 
 pub mod upstream;
 
-pub mod proxy;
+mod proxy;
 
-pub mod admin;
+mod admin;
 
-pub mod app;
+mod app;
 
 pub mod cli;
 
@@ -62,15 +62,15 @@ pub mod config;
 
 pub mod redis;
 
-pub mod http;
+mod http;
 
 pub mod telemetry;
 
-pub mod breaker;
+mod breaker;
 
 pub mod clock;
 
-pub mod file_watch;
+mod file_watch;
 
 pub mod private;
 

@@ -32,7 +32,7 @@ const PAGE_AT_MOST: usize = 1000;
 const REASON_CHARS: usize = 500;
 
 /// The part of the admin port that a reload replaces.
-pub struct Api {
+pub(crate) struct Api {
     pub(super) payouts: Payouts,
     pub(super) guard: Guard,
     config: Value,
@@ -41,7 +41,7 @@ pub struct Api {
 impl Api {
     /// `token` is the token that callers need. `config` is shown unchanged, so it must be redacted already.
     #[must_use]
-    pub fn new(payouts: Payouts, token: Option<Secret>, config: Value) -> Self {
+    pub(crate) fn new(payouts: Payouts, token: Option<Secret>, config: Value) -> Self {
         Self {
             payouts,
             guard: Guard::new(token),

@@ -49,7 +49,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of the admin port. Cheap to clone.
 #[derive(Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     pub(super) drain: Drain,
     metrics: Metrics,
     live: Arc<dyn Fn() -> Arc<Api> + Send + Sync>,
@@ -58,7 +58,11 @@ pub struct Admin {
 impl Admin {
     /// The admin port. `live` returns what the configuration in force makes of it.
     #[must_use]
-    pub fn new(live: impl Fn() -> Arc<Api> + Send + Sync + 'static, drain: Drain, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        live: impl Fn() -> Arc<Api> + Send + Sync + 'static,
+        drain: Drain,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             drain,
             metrics,
@@ -72,7 +76,7 @@ impl Admin {
     }
 
     /// The admin port's service. Its requests must carry [`Connected`] as an extension.
-    pub fn router(&self) -> Router {
+    pub(crate) fn router(&self) -> Router {
         let routes = Router::new()
             .route("/livez", get("ok\n"))
             .route("/readyz", get(ready))

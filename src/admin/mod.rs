@@ -3,12 +3,12 @@
 //! [`health`] has the router and the probes, `guard` decides who may call what, [`api`] has the handlers of the
 //! operators' API, [`view`] shows an order as JSON, `refusal` is the error answer.
 
-pub mod api;
+pub(crate) mod api;
 
 mod guard;
 
-pub mod health;
+pub(crate) mod health;
 
 mod refusal;
 
-pub mod view;
+pub(crate) mod view;

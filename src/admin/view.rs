@@ -8,7 +8,7 @@ use payout_domain::order::{Destination, Order, State};
 
 /// The order as JSON.
 #[must_use]
-pub fn view(order: &Order) -> Value {
+pub(crate) fn view(order: &Order) -> Value {
     let history: Vec<Value> = order
         .history
         .iter()
@@ -63,7 +63,7 @@ fn moment(at: Millis) -> String {
 
 /// Parses a time: RFC 3339, or milliseconds since 1970.
 #[must_use]
-pub fn parse_moment(text: &str) -> Option<Millis> {
+pub(crate) fn parse_moment(text: &str) -> Option<Millis> {
     let by_number = text.parse().ok().map(Millis);
     by_number.or_else(|| {
         text.parse::<jiff::Timestamp>()

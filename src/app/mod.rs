@@ -8,7 +8,7 @@ mod metrics_poll;
 
 mod reload;
 
-pub mod resources;
+pub(crate) mod resources;
 
 pub(crate) mod run;
 

@@ -16,7 +16,7 @@ const UNLIMITED: u64 = 2 * 1024 * 1024 * 1024;
 /// The memory and the descriptors that the process may use. `configured` replaces the cgroup's memory limit. The
 /// descriptors are those of the limit in force, so call [`raise_descriptors`] first.
 #[must_use]
-pub fn means(configured: Option<u64>) -> Means {
+pub(crate) fn means(configured: Option<u64>) -> Means {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let (memory, source) = match (configured, cgroup_limit(&read)) {
         (Some(limit), _) => (limit, Source::Configured),
@@ -37,7 +37,7 @@ pub fn means(configured: Option<u64>) -> Means {
 }
 
 /// Raises the soft limit of open files to the hard one. Logs both if that fails.
-pub fn raise_descriptors() {
+pub(crate) fn raise_descriptors() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return;

@@ -63,9 +63,9 @@ mod otlp;
 
 mod certificate;
 
-pub mod redacted;
+pub(crate) mod redacted;
 
-pub mod schema;
+pub(crate) mod schema;
 
 #[cfg(test)]
 #[expect(

@@ -29,13 +29,13 @@ const GIVEN: &str = "[given]";
 ///
 /// # Errors
 /// Returns the serialiser's error. No known configuration causes one.
-pub fn redacted(config: &Config) -> Result<Value, serde_json::Error> {
+pub(crate) fn redacted(config: &Config) -> Result<Value, serde_json::Error> {
     serde_json::to_value(config)
 }
 
 /// A summary for the operator, one fact per line: listeners, stores, backend, and how each merchant pays.
 #[must_use]
-pub fn summary(config: &Config) -> Vec<String> {
+pub(crate) fn summary(config: &Config) -> Vec<String> {
     let tls = if config.server.tls.is_some() { " (TLS)" } else { "" };
     let mut lines = vec![
         format!("main port   {}{tls}", config.server.listen),

@@ -9,7 +9,7 @@ use super::raw::Raw;
 
 /// The JSON Schema (draft 2020-12) of the configuration file, with descriptions and defaults.
 #[must_use]
-pub fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12()
         .with(|settings| settings.inline_subschemas = true)
         .with_transform(RecursiveTransform(drop_nulls))

@@ -66,7 +66,7 @@ pub enum TlsError {
 ///
 /// # Errors
 /// [`TlsError`] if the CA, the certificate or the key is unusable.
-pub fn tls_config(
+pub(crate) fn tls_config(
     ca_pem: Option<&str>,
     certificate: Option<&ClientCertificate>,
 ) -> Result<rustls::ClientConfig, TlsError> {

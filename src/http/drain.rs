@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// The phases of the process, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Serving.
     Serving,
     /// `/readyz` responds 503, but the process still takes calls.
@@ -21,7 +21,7 @@ pub enum Phase {
 
 /// Announces the phase to all tasks. Cheap to clone.
 #[derive(Clone)]
-pub struct Drain {
+pub(crate) struct Drain {
     phase: Arc<watch::Sender<Phase>>,
 }
 
@@ -35,7 +35,7 @@ impl Default for Drain {
 
 impl Drain {
     /// Enters a phase. Never goes back to an earlier one.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|now| {
             let later = phase > *now;
             if later {
@@ -47,13 +47,13 @@ impl Drain {
 
     /// The current phase.
     #[must_use]
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
     /// Resolves when a phase is reached. Each poll reads the phase itself: the channel wakes its receivers one after
     /// the other, and one that was woken may have acted before the next one is.
-    pub async fn reached(&self, phase: Phase) {
+    pub(crate) async fn reached(&self, phase: Phase) {
         let mut phases = self.phase.subscribe();
         // The sender lives as long as this handle, so waiting cannot fail.
         let mut told = pin!(phases.wait_for(|now| *now >= phase));

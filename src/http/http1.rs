@@ -13,7 +13,7 @@ const MAX_INTERIM: usize = 16 * 1024;
 /// The state of the current request. One for each HTTP/1 connection; its requests carry it as an extension. Clones
 /// refer to the same connection.
 #[derive(Clone, Default)]
-pub struct Http1Exchange(Arc<Mutex<Shared>>);
+pub(crate) struct Http1Exchange(Arc<Mutex<Shared>>);
 
 #[derive(Default)]
 struct Shared {
@@ -114,20 +114,20 @@ impl Http1Exchange {
 
     /// Whether the request asks about the server, with a target that names a host and no path.
     #[must_use]
-    pub fn is_of_server(&self) -> bool {
+    pub(crate) fn is_of_server(&self) -> bool {
         self.shared().is_of_server
     }
 
     /// Whether a chunk of the request, as far as it has been read, had an extension. Extensions are legal and mean
     /// nothing, but readers have differed about where they end.
     #[must_use]
-    pub fn has_chunk_extensions(&self) -> bool {
+    pub(crate) fn has_chunk_extensions(&self) -> bool {
         self.shared().has_extensions
     }
 
     /// Writes an interim response, given as a whole head. Drops it if the response itself has begun, or if too many
     /// bytes wait already. Source: RFC 9110, section 15.2.
-    pub fn send_interim(&self, head: Bytes) {
+    pub(crate) fn send_interim(&self, head: Bytes) {
         let mut shared = self.shared();
         let waiting: usize = shared.interim.iter().map(Bytes::len).sum();
         if shared.stage != Stage::Called || waiting.saturating_add(head.len()) > MAX_INTERIM {

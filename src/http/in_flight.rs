@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 /// A request's permit among those in flight. It is free once every clone is dropped. Every admitted request carries its
 /// own as an extension.
 #[derive(Clone)]
-pub struct InFlightPermit(Kind);
+pub(crate) struct InFlightPermit(Kind);
 
 #[derive(Clone)]
 enum Kind {
@@ -108,7 +108,7 @@ impl InFlightPermit {
 
     /// Resolves when a newer request has taken the permit, which it can do only from this call on. Await it only while
     /// the body is incomplete.
-    pub async fn taken_away(&self) {
+    pub(crate) async fn taken_away(&self) {
         match &self.0 {
             Kind::Call(call) => {
                 call.waiting.join(call);
@@ -121,7 +121,7 @@ impl InFlightPermit {
     /// Keeps the permit to the end, now that the request is complete. False means that the permit is gone, and the
     /// caller must do nothing.
     #[must_use]
-    pub fn keep(&self) -> bool {
+    pub(crate) fn keep(&self) -> bool {
         let Kind::Call(call) = &self.0 else { return true };
         let mut holding = call.holding();
         match std::mem::replace(&mut *holding, Holding::Gone) {

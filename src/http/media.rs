@@ -6,7 +6,7 @@ use payout_domain::encoding::Encoding;
 
 /// The `Content-Type` of an encoding.
 #[must_use]
-pub fn content_type(encoding: Encoding) -> HeaderValue {
+pub(crate) fn content_type(encoding: Encoding) -> HeaderValue {
     const JSON: HeaderValue = HeaderValue::from_static(Encoding::Json.content_type());
     const XML: HeaderValue = HeaderValue::from_static(Encoding::Xml.content_type());
     match encoding {

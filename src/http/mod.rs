@@ -3,22 +3,22 @@
 
 pub(crate) mod alarm;
 
-pub mod base_url;
+pub(crate) mod base_url;
 
-pub mod client_tls;
+pub(crate) mod client_tls;
 
-pub mod drain;
+pub(crate) mod drain;
 
-pub mod http1;
+pub(crate) mod http1;
 
-pub mod in_flight;
+pub(crate) mod in_flight;
 
 pub(crate) mod line;
 
-pub mod media;
+pub(crate) mod media;
 
-pub mod peer;
+pub(crate) mod peer;
 
 pub(crate) mod plain_client;
 
-pub mod responses;
+pub(crate) mod responses;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 /// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its address.
     pub address: IpAddr,
     /// The address in the form of `X-Forwarded-For`.
@@ -21,7 +21,7 @@ pub struct Peer {
 impl Peer {
     /// A peer that is not trusted. Made once per connection, because it formats the address for all its requests.
     #[must_use]
-    pub fn new(address: IpAddr, is_tls: bool) -> Self {
+    pub(crate) fn new(address: IpAddr, is_tls: bool) -> Self {
         // Digits, letters, dots and colons are always a valid value, so the fallback is never used.
         let written = HeaderValue::try_from(address.to_string());
         Self {
@@ -34,14 +34,14 @@ impl Peer {
 
     /// The same peer, trusted or not.
     #[must_use]
-    pub fn trusted(mut self, is_trusted: bool) -> Self {
+    pub(crate) fn trusted(mut self, is_trusted: bool) -> Self {
         self.is_trusted = is_trusted;
         self
     }
 
     /// The address in the form of `X-Forwarded-For`.
     #[must_use]
-    pub fn written(&self) -> &HeaderValue {
+    pub(crate) fn written(&self) -> &HeaderValue {
         &self.written
     }
 
@@ -49,7 +49,7 @@ impl Peer {
     /// is not a trusted proxy; if all are, the leftmost. `None` if a trusted proxy names something that is no address:
     /// then nobody can tell who the caller is.
     #[must_use]
-    pub fn caller(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
+    pub(crate) fn caller(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
         if !self.is_trusted {
             return Some(self.address);
         }

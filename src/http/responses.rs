@@ -13,7 +13,7 @@ use payout_domain::fields::Fields;
 
 /// A refusal in the contract's format, with a status other than 200.
 #[must_use]
-pub fn refusal<B: From<Bytes>>(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<B> {
+pub(crate) fn refusal<B: From<Bytes>>(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<B> {
     let code = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrCode::NoAuth,
         StatusCode::SERVICE_UNAVAILABLE => ErrCode::SystemError,
@@ -43,7 +43,7 @@ pub(crate) fn respond<B: From<Bytes>>(encoding: Encoding, fields: &Fields<'_>) -
 
 /// A plain-text response, for requests outside the contract.
 #[must_use]
-pub fn text_response<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
+pub(crate) fn text_response<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
     let mut response = Response::new(B::from(format!("payout-sidecar: {text}\n").into()));
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
@@ -68,7 +68,7 @@ pub(crate) fn with_status<B>(status: StatusCode, mut response: Response<B>) -> R
 
 /// Makes the response the last on its connection: another reader may count the bytes after the request as part of it.
 #[must_use]
-pub fn closing<B>(mut response: Response<B>) -> Response<B> {
+pub(crate) fn closing<B>(mut response: Response<B>) -> Response<B> {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(CONNECTION, close);
     response

@@ -17,7 +17,7 @@ use payout_domain::ids::{OpenId, UserId, WxAppId};
 use payout_domain::terminal;
 
 /// The required first line.
-pub const HEADER: &str = "wx_app_id,user_id,openid";
+pub(crate) const HEADER: &str = "wx_app_id,user_id,openid";
 
 /// The longest accepted line in bytes, with its line break. The longest valid one has 1,127 bytes: 128 characters of
 /// four bytes, at worst all of them doubled, plus quotes, apostrophes and the other two fields.
@@ -25,7 +25,7 @@ const LONGEST_LINE: usize = 4096;
 
 /// A user's openid under an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub(crate) struct Row {
     /// The app.
     pub app: WxAppId,
     /// The customer's own user id.
@@ -36,7 +36,7 @@ pub struct Row {
 
 /// A position in a file: everything before it has been read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// Bytes from the start of the file.
     pub offset: u64,
     /// Lines from the start of the file.
@@ -44,7 +44,7 @@ pub struct Position {
 }
 
 /// Reads the rows of a file in constant memory.
-pub struct Rows<R> {
+pub(crate) struct Rows<R> {
     reader: R,
     buffer: Vec<u8>,
     position: Position,
@@ -62,7 +62,7 @@ impl<R: BufRead> Rows<R> {
     ///
     /// # Errors
     /// When the reader fails.
-    pub fn open(reader: R) -> io::Result<Option<Self>> {
+    pub(crate) fn open(reader: R) -> io::Result<Option<Self>> {
         let mut rows = Self::at(reader, Position::default());
         let header = rows.line()?.and_then(|(line, _)| {
             let line = std::str::from_utf8(line).ok()?;
@@ -73,7 +73,7 @@ impl<R: BufRead> Rows<R> {
     }
 
     /// Continues where another reader of the same file stopped. `reader` must be at `place.offset`.
-    pub fn at(reader: R, position: Position) -> Self {
+    pub(crate) fn at(reader: R, position: Position) -> Self {
         Self {
             reader,
             buffer: Vec::with_capacity(LONGEST_LINE),
@@ -83,16 +83,16 @@ impl<R: BufRead> Rows<R> {
 
     /// The position after everything read so far.
     #[must_use]
-    pub fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         self.position
     }
 
-    /// Returns the next line that is not empty, as a row or as the reason why it is wrong. [`Rows::place`] then has its
+    /// Returns the next line that is not empty, as a row or as the reason why it is wrong. [`Rows::position`] then has its
     /// line number.
     ///
     /// # Errors
     /// When the reader fails.
-    pub fn next_row(&mut self) -> io::Result<Option<Result<Row, String>>> {
+    pub(crate) fn next_row(&mut self) -> io::Result<Option<Result<Row, String>>> {
         loop {
             let Some((line, end)) = self.line()? else {
                 return Ok(None);
@@ -219,7 +219,7 @@ fn unquoted(mut rest: &str) -> Result<(String, &str), &'static str> {
 ///
 /// # Errors
 /// When the writer fails.
-pub fn write(row: &Row, out: &mut csv::Writer<impl Write>) -> io::Result<()> {
+pub(crate) fn write(row: &Row, out: &mut csv::Writer<impl Write>) -> io::Result<()> {
     let cells = [row.app.as_str(), row.user.as_str(), row.openid.as_str()];
     let mark = if cells.into_iter().any(is_formula) {
         TEXT
@@ -233,7 +233,7 @@ pub fn write(row: &Row, out: &mut csv::Writer<impl Write>) -> io::Result<()> {
 ///
 /// # Errors
 /// When the writer fails.
-pub fn write_header(out: &mut csv::Writer<impl Write>) -> io::Result<()> {
+pub(crate) fn write_header(out: &mut csv::Writer<impl Write>) -> io::Result<()> {
     written(out.write_record(HEADER.split(',')))
 }
 

@@ -1,10 +1,10 @@
 //! Looks up a user's openid by user id: in Redis behind a bounded cache, or in a CSV file. See docs/openids.md.
 
-pub mod admin;
+pub(crate) mod admin;
 
 pub mod cache;
 
-pub mod csv;
+pub(crate) mod csv;
 
 pub mod file;
 
@@ -12,6 +12,6 @@ pub mod instrumented;
 
 pub mod redis;
 
-pub mod template;
+pub(crate) mod template;
 
 mod tracking;

@@ -6,7 +6,7 @@ use payout_domain::ids::{UserId, WxAppId};
 
 /// A template for a key or a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Template {
+pub(crate) struct Template {
     pieces: Vec<Piece>,
 }
 
@@ -23,7 +23,7 @@ impl Template {
     ///
     /// # Errors
     /// When a brace has no counterpart or a placeholder is unknown: the lookup would otherwise use it literally.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let literal = |text: &str| {
             if text.contains('}') {
@@ -54,19 +54,19 @@ impl Template {
 
     /// Whether the template contains `{wxAppId}`.
     #[must_use]
-    pub fn names_app(&self) -> bool {
+    pub(crate) fn names_app(&self) -> bool {
         self.pieces.contains(&Piece::WxAppId)
     }
 
     /// Whether the template contains `{userId}`.
     #[must_use]
-    pub fn names_user(&self) -> bool {
+    pub(crate) fn names_user(&self) -> bool {
         self.pieces.contains(&Piece::UserId)
     }
 
     /// The key or field of a user under an app.
     #[must_use]
-    pub fn fill(&self, app: &WxAppId, user: &UserId) -> String {
+    pub(crate) fn fill(&self, app: &WxAppId, user: &UserId) -> String {
         let mut text = String::with_capacity(64);
         for piece in &self.pieces {
             text.push_str(match piece {
@@ -84,7 +84,7 @@ impl Template {
 
     /// The text that every filled template begins with.
     #[must_use]
-    pub fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         match self.pieces.first() {
             Some(Piece::Literal(literal)) => literal,
             Some(Piece::WxAppId | Piece::UserId) | None => "",

@@ -6,7 +6,7 @@ use payout_domain::order::{Destination, Order, State};
 use payout_domain::redact::shorten;
 
 /// Writes the audit log.
-pub struct Audit;
+pub(crate) struct Audit;
 
 impl Observer for Audit {
     fn changed(&self, change: PayoutChanged<'_>) {

@@ -21,33 +21,33 @@ pub mod claim;
 
 pub mod merchant;
 
-pub mod reply;
+pub(crate) mod reply;
 
-pub mod operator;
+pub(crate) mod operator;
 
-pub mod webhook;
+pub(crate) mod webhook;
 
 mod apply;
 
 mod attempt;
 
-pub mod audit;
+pub(crate) mod audit;
 
-pub mod pay;
+pub(crate) mod pay;
 
 mod query;
 
 mod repeat;
 
-pub mod settle;
+pub(crate) mod settle;
 
-pub mod status;
+pub(crate) mod status;
 
 mod single_flight;
 
 pub mod watch;
 
-pub mod events;
+pub(crate) mod events;
 
 mod measure;
 

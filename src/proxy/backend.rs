@@ -32,7 +32,7 @@ pub(super) type BackendClient = Client<Lines, Upload>;
 
 /// Where to forward requests: `http://host:port`, and a prefix for their paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
+pub(crate) struct Backend {
     url: BaseUrl,
     authority: Authority,
 }
@@ -40,7 +40,7 @@ pub struct Backend {
 impl Backend {
     /// The backend at this URL. The configuration has checked that its scheme is `http`.
     #[must_use]
-    pub fn new(url: BaseUrl) -> Self {
+    pub(crate) fn new(url: BaseUrl) -> Self {
         Self {
             // A base URL always has an authority, so the fallback is never used.
             authority: url
@@ -54,14 +54,14 @@ impl Backend {
 
     /// Its host and port, as configured.
     #[must_use]
-    pub fn authority(&self) -> &Authority {
+    pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
 
     /// The URI to give the client for the request `asked`: the same path and query byte for byte, after the base path,
     /// with the pool's name as host. `None` if the request has no path, as with `CONNECT`.
     #[must_use]
-    pub fn uri(&self, asked: &Uri) -> Option<Uri> {
+    pub(crate) fn uri(&self, asked: &Uri) -> Option<Uri> {
         let asked_path = asked.path_and_query()?;
         // `OPTIONS *` asks about the whole server, which has no base path.
         let base = self.url.path();

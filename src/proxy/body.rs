@@ -11,31 +11,31 @@ use super::exchange::Download;
 use crate::http::in_flight::InFlightPermit;
 
 /// A body on the main port. Dropping it before its end cuts the exchange with the backend.
-pub struct Body(Either<Full<Bytes>, Download>);
+pub(crate) struct Body(Either<Full<Bytes>, Download>);
 
 impl Body {
     /// A whole body.
     #[must_use]
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
         Self(Either::Left(Full::new(bytes.into())))
     }
 
     /// No body.
     #[must_use]
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::full(Bytes::new())
     }
 
     /// The backend's body.
     #[must_use]
-    pub fn stream(download: Download) -> Self {
+    pub(crate) fn stream(download: Download) -> Self {
         Self(Either::Right(download))
     }
 
     /// Holds a request's permit until the backend's body ends. A whole body releases it at once: its bytes belong to
     /// the connection, and a caller that does not read its responses must not keep others out.
     #[must_use]
-    pub fn holding(mut self, permit: InFlightPermit) -> Self {
+    pub(crate) fn holding(mut self, permit: InFlightPermit) -> Self {
         if let Either::Right(download) = &mut self.0 {
             download.hold(permit);
         }

@@ -20,11 +20,11 @@ use crate::http::in_flight::InFlightPermit;
 use crate::http::line::Line;
 
 /// How long an upload may continue after the end of the response: its last bytes are often in transit then.
-pub const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// How long an exchange may stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExchangeTimeouts {
+pub(crate) struct ExchangeTimeouts {
     /// If the backend sends nothing and takes nothing; `None` means for ever.
     pub backend: Option<Duration>,
     /// If the caller sends nothing of its body.
@@ -186,7 +186,7 @@ impl hyper::body::Body for Upload {
 
 /// Why a response's body ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum DownloadError {
+pub(crate) enum DownloadError {
     /// The backend's connection or its framing broke.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
@@ -197,7 +197,7 @@ pub enum DownloadError {
 
 pin_project! {
     /// The backend's body on its way to the caller. However it ends, the exchange ends with it.
-    pub struct Download {
+    pub(crate) struct Download {
         #[pin]
         body: Incoming,
         ending: Ending,

@@ -29,7 +29,7 @@ use crate::telemetry::traces::server::Begun;
 
 /// Forwards requests to one backend. Cheap to clone; clones share their connections.
 #[derive(Clone)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     client: BackendClient,
     backend: Arc<Backend>,
     timeouts: ExchangeTimeouts,
@@ -38,7 +38,7 @@ pub struct Proxy {
 
 /// The settings of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// `http://host[:port][/base]`.
     pub url: BaseUrl,
     /// How long an exchange may stall.
@@ -67,7 +67,7 @@ struct Expected {
 impl Proxy {
     /// Forwards to the backend, and upgraded connections through `tunnels`.
     #[must_use]
-    pub fn new(settings: Settings, tunnels: &Tunnels) -> Self {
+    pub(crate) fn new(settings: Settings, tunnels: &Tunnels) -> Self {
         let backend = Backend::new(settings.url);
         Self {
             client: client(&backend, settings.read_ahead, settings.most),
@@ -83,7 +83,7 @@ impl Proxy {
     ///
     /// # Cancel safety
     /// Dropping the future cuts the exchange with the backend, as it should when a caller hangs up.
-    pub async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+    pub(crate) async fn forward(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let id = propagation::identify(request.headers());
         // The upload holds the permit too, because the response may end before it.
         let permit = request.extensions().get::<InFlightPermit>().cloned();

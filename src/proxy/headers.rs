@@ -19,7 +19,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// Removes from a request what concerns the caller's connection only, and what the caller must not claim: names that a
 /// backend reads as one of ours (`X_Forwarded_For`), names that choose another path than the request's, and, unless the
 /// peer is trusted, what proxies say about callers.
-pub fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
+pub(crate) fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
     remove(headers, |name| {
         ends_here(name)
             || is_of_proxies(name)
@@ -35,14 +35,14 @@ pub fn clean_request(headers: &mut HeaderMap, peer: &Peer) {
 }
 
 /// Removes from a response what concerns the backend's connection only.
-pub fn clean_response(headers: &mut HeaderMap) {
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove(headers, ends_here);
     clean_announcement(headers);
 }
 
 /// Removes from a trailer section what must not be a trailer: what says where a message ends, whom it is for, who sends
 /// it or how to read it. Source: RFC 9110, section 6.5.1.
-pub fn clean_trailers(trailers: &mut HeaderMap) {
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     remove(trailers, |name| !is_trailer(name));
 }
 
@@ -64,12 +64,12 @@ fn clean_announcement(headers: &mut HeaderMap) {
 
 /// Whether the sender of a request accepts trailers. Source: RFC 9110, section 10.1.4.
 #[must_use]
-pub fn takes_trailers(headers: &HeaderMap) -> bool {
+pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
     elements(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The elements of a list header, across several lines. Source: RFC 9110, section 5.6.1.
-pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(name).into_iter();
     lines
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
@@ -77,13 +77,13 @@ pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &
 }
 
 /// Asks the backend for trailers, because the caller accepts them. Call it after [`clean_request`].
-pub fn ask_for_trailers(headers: &mut HeaderMap) {
+pub(crate) fn ask_for_trailers(headers: &mut HeaderMap) {
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     headers.append(header::CONNECTION, HeaderValue::from_static("TE"));
 }
 
 /// Joins the `Cookie` lines that an HTTP/2 caller may send separately. Source: RFC 9113, section 8.2.3.
-pub fn join_cookies(headers: &mut HeaderMap) {
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     let mut cookies = headers.get_all(header::COOKIE).iter();
     let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else {
         return;
@@ -102,7 +102,7 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 
 /// What `Max-Forwards` decides about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hops {
+pub(crate) enum Hops {
     /// Forward it; the hop count, if there is one, is one less now.
     Left,
     /// Do not forward it: the sidecar answers.
@@ -113,7 +113,7 @@ pub enum Hops {
 
 /// Counts a hop of an `OPTIONS` request. In other requests `Max-Forwards` has no meaning here. Source: RFC 9110,
 /// section 7.6.2.
-pub fn count_hop(method: &Method, headers: &mut HeaderMap) -> Hops {
+pub(crate) fn count_hop(method: &Method, headers: &mut HeaderMap) -> Hops {
     if method != Method::OPTIONS {
         return Hops::Left;
     }
@@ -135,7 +135,7 @@ pub fn count_hop(method: &Method, headers: &mut HeaderMap) -> Hops {
 
 /// Parses a number of digits only. `None` if there are other characters or no digits, or if it exceeds 64 bits.
 #[must_use]
-pub fn digits(text: &[u8]) -> Option<u64> {
+pub(crate) fn digits(text: &[u8]) -> Option<u64> {
     // The standard library's parser also accepts a sign.
     let text = std::str::from_utf8(text).ok()?;
     text.bytes()
@@ -149,7 +149,7 @@ pub fn digits(text: &[u8]) -> Option<u64> {
 ///
 /// # Errors
 /// The reason if nobody can tell where the body ends, or if a part of it would be lost.
-pub fn settle_length(status: StatusCode, headers: &mut HeaderMap) -> Result<(), &'static str> {
+pub(crate) fn settle_length(status: StatusCode, headers: &mut HeaderMap) -> Result<(), &'static str> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
@@ -182,7 +182,7 @@ pub fn settle_length(status: StatusCode, headers: &mut HeaderMap) -> Result<(), 
 
 /// Tells the backend about the caller, whose request came in `version`. Call it after [`clean_request`], so that
 /// nothing from the caller can undo it.
-pub fn announce(headers: &mut HeaderMap, peer: &Peer, version: Version) {
+pub(crate) fn announce(headers: &mut HeaderMap, peer: &Peer, version: Version) {
     // Source: RFC 9110, section 7.6.3.
     headers.append(
         header::VIA,

@@ -7,26 +7,26 @@
 //! type of the main port. The rules are pure: [`headers`] for headers, [`target`] for the target and `Host`,
 //! [`propagation`](crate::telemetry::propagation) for request ids and traces.
 
-pub mod body;
+pub(crate) mod body;
 
-pub mod backend;
+pub(crate) mod backend;
 
-pub mod exchange;
+pub(crate) mod exchange;
 
 mod forward;
 
-pub mod headers;
+pub(crate) mod headers;
 
 mod interim;
 
-pub mod target;
+pub(crate) mod target;
 
 mod upgrade;
 
 mod websocket;
 
-pub use self::forward::{Proxy, Settings};
-pub use self::upgrade::Tunnels;
+pub(crate) use self::forward::{Proxy, Settings};
+pub(crate) use self::upgrade::Tunnels;
 
 #[cfg(test)]
 mod tests;

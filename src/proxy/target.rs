@@ -11,7 +11,7 @@ use payout_domain::path::may_be_a_call;
 
 /// Why a request is not forwarded. Nothing has been sent yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TargetError {
+pub(crate) enum TargetError {
     /// `CONNECT` would make the sidecar a tunnel to anywhere. The response to `TRACE` shows the request's credentials.
     #[error("CONNECT and TRACE are not forwarded")]
     Method,
@@ -60,7 +60,7 @@ pub enum TargetError {
 impl TargetError {
     /// The status of the response to the caller.
     #[must_use]
-    pub fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Method => StatusCode::NOT_IMPLEMENTED,
             Self::NoPath
@@ -84,7 +84,7 @@ impl TargetError {
 ///
 /// # Errors
 /// The reason why the request must not be forwarded.
-pub fn check(
+pub(crate) fn check(
     method: &Method,
     uri: &Uri,
     version: Version,
@@ -122,7 +122,7 @@ pub fn check(
 ///
 /// # Errors
 /// The reason why a proxy in front of us could have read the request in another way.
-pub fn check_message(
+pub(crate) fn check_message(
     uri: &Uri,
     version: Version,
     headers: &HeaderMap,
@@ -153,7 +153,7 @@ pub fn check_message(
 
 /// Whether the target and `Host` name the same host, or only one of them names a host.
 #[must_use]
-pub fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
+pub(crate) fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
     let (Some(named), Some(host)) = (uri.authority(), headers.get(header::HOST)) else {
         return true;
     };
@@ -188,7 +188,7 @@ fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Option<Heade
 ///
 /// # Errors
 /// [`TargetError::Scheme`] if it is another one, and the peer is not trusted to say so.
-pub fn check_scheme(uri: &Uri, version: Version, peer: &Peer) -> Result<(), TargetError> {
+pub(crate) fn check_scheme(uri: &Uri, version: Version, peer: &Peer) -> Result<(), TargetError> {
     match uri.scheme_str() {
         Some(scheme) if version != Version::HTTP_2 => match scheme {
             "http" => Ok(()),

@@ -54,7 +54,7 @@ pub(super) fn is_granted(asked: &HeaderValue, answer: &HeaderMap) -> bool {
 
 /// All upgraded connections. Clones share them.
 #[derive(Clone)]
-pub struct Tunnels {
+pub(crate) struct Tunnels {
     permits: Arc<Semaphore>,
     drain: Drain,
     running: TaskTracker,
@@ -69,7 +69,7 @@ pub(super) struct Tunnel {
 impl Tunnels {
     /// At most `most` at the same time, until the drain begins.
     #[must_use]
-    pub fn new(most: usize, drain: Drain) -> Self {
+    pub(crate) fn new(most: usize, drain: Drain) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             drain,
@@ -80,7 +80,7 @@ impl Tunnels {
     /// At most `most` new ones from now on. Open ones stay; they hold permits of the previous limit and do not count
     /// towards this one.
     #[must_use]
-    pub fn limited(&self, most: usize) -> Self {
+    pub(crate) fn limited(&self, most: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             ..self.clone()
@@ -97,7 +97,7 @@ impl Tunnels {
     }
 
     /// Waits until all have ended. Call it after the drain has begun, when no new ones start.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.running.close();
         self.running.wait().await;
     }

@@ -35,7 +35,7 @@ use crate::http::http1::Http1Exchange;
 /// How the listener treats a connection. [`serve`] asks for it anew for each connection, so a reload applies to the
 /// next one.
 #[derive(Clone)]
-pub struct ListenerConfig {
+pub(crate) struct ListenerConfig {
     /// Timeouts of a connection's phases.
     pub timeouts: ConnectionTimeouts,
     /// What all connections together may hold; one more makes the idlest one give way.
@@ -48,7 +48,7 @@ pub struct ListenerConfig {
 
 /// The other end of an accepted connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Connected {
+pub(crate) struct Connected {
     /// Its address and port.
     pub from: SocketAddr,
     /// Whether it uses TLS to us.
@@ -78,7 +78,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The error if the address is in use or not this machine's; its text names the address.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener =
         listener(address).map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
     // Accepted sockets inherit these options from the listener.
@@ -107,7 +107,7 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves a listener until the drain begins, then lets every connection finish its requests. `service` makes the
 /// service of a connection. That service must always be ready: it accepts or refuses a request, and makes none wait.
-pub async fn serve<S, B, F>(
+pub(crate) async fn serve<S, B, F>(
     listener: TcpListener,
     config: impl Fn() -> ListenerConfig,
     drain: Drain,

@@ -23,7 +23,7 @@ use crate::http::alarm::Alarm;
 
 /// The timeouts of a connection's phases.
 #[derive(Clone, Copy, Debug)]
-pub struct ConnectionTimeouts {
+pub(crate) struct ConnectionTimeouts {
     /// For a request's head, from its first byte; for the first request, from the start of the connection.
     pub head: Duration,
     /// For a connection without a request, or one whose caller reads no byte of a response.
@@ -57,7 +57,7 @@ struct State {
 
 /// What one connection is doing. Clones refer to the same connection.
 #[derive(Clone)]
-pub struct Activity {
+pub(crate) struct Activity {
     state: Arc<Mutex<State>>,
 }
 
@@ -73,7 +73,7 @@ pub(super) enum Asked {
 
 /// Whether a connection may end to make room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// It may. The connection with the smallest [`Missed`] goes first.
     Goes(Missed),
     /// Not yet, but soon: it has just begun, and its first request may be a payout.
@@ -84,7 +84,7 @@ pub enum Standing {
 
 /// The order in which connections go, the first one smallest: by rank, then the one that has not moved for longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Missed {
+pub(crate) struct Missed {
     rank: Rank,
     since: Instant,
 }
@@ -106,7 +106,7 @@ impl Activity {
     /// A connection that has just begun and owes its first request. `has_heads_in_pieces` is true for HTTP/1, where
     /// bytes on a quiet connection start a head. In HTTP/2 they may be anything.
     #[must_use]
-    pub fn new(has_heads_in_pieces: bool) -> Self {
+    pub(crate) fn new(has_heads_in_pieces: bool) -> Self {
         let now = Instant::now();
         Self {
             state: Arc::new(Mutex::new(State {
@@ -168,7 +168,7 @@ impl Activity {
 
     /// Whether the connection may end to make room for another.
     #[must_use]
-    pub fn standing(&self, now: Instant) -> Standing {
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
         let state = self.state();
         let (rank, since) = match state.doing {
             Doing::Begun(_) => return Standing::Soon,
@@ -316,7 +316,7 @@ pin_project! {
 impl<T> Noted<T> {
     /// Reports what arrives over `io`, and whether writes progress.
     #[must_use]
-    pub fn new(io: T, activity: Activity) -> Self {
+    pub(crate) fn new(io: T, activity: Activity) -> Self {
         Self { io, activity }
     }
 }

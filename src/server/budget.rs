@@ -51,14 +51,14 @@ const UPGRADED: u64 = 48 * KIB;
 const DESCRIPTORS: u64 = 128;
 
 /// How many bytes a caller may send on an HTTP/2 connection, and on each of its streams, before we ask for more.
-pub const WINDOW: u32 = 64 * 1024;
+pub(crate) const WINDOW: u32 = 64 * 1024;
 /// How many bytes of a response we hold for each HTTP/2 stream whose caller does not read it. One read from the backend
 /// may come on top.
-pub const SEND_BUFFER: usize = 16 * 1024;
+pub(crate) const SEND_BUFFER: usize = 16 * 1024;
 
 /// Where the memory limit comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// `[server] memory_limit`.
     Configured,
     /// The process's cgroup, whose limit Kubernetes and Docker set.
@@ -79,7 +79,7 @@ impl fmt::Display for Source {
 
 /// What the process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Means {
+pub(crate) struct Means {
     /// Memory, in bytes.
     pub memory: u64,
     /// Where `memory` comes from.
@@ -90,7 +90,7 @@ pub struct Means {
 
 /// What the configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// `max_connections`.
     pub connections: usize,
     /// `max_in_flight`.
@@ -103,7 +103,7 @@ pub struct Wanted {
 
 /// Limits for connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub(crate) struct Room {
     /// The most connections at the same time.
     pub most: usize,
     /// The most that they may cost together, in bytes.
@@ -117,7 +117,7 @@ pub struct Room {
 
 /// The protocols of a connection, which decide its cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Speaks {
+pub(crate) struct Speaks {
     /// TLS.
     pub tls: bool,
     /// HTTP/2, or possibly HTTP/2.
@@ -127,7 +127,7 @@ pub struct Speaks {
 impl Room {
     /// The most that such a connection can hold, in bytes.
     #[must_use]
-    pub fn cost(&self, speaks: Speaks) -> u64 {
+    pub(crate) fn cost(&self, speaks: Speaks) -> u64 {
         let tls = if speaks.tls { TLS } else { 0 };
         let http2 = if speaks.http2 { HTTP2 } else { 0 };
         size(self.head)
@@ -139,7 +139,7 @@ impl Room {
 
 /// Limits for contract calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Calls {
+pub(crate) struct Calls {
     /// The most calls in flight.
     pub most: usize,
     /// The most that they may cost together, in bytes; always enough for one call with the longest body.
@@ -151,7 +151,7 @@ pub struct Calls {
 impl Calls {
     /// The most bytes that a call can hold with a body of this length. Without a length, the longest body counts.
     #[must_use]
-    pub fn cost(&self, length: Option<u64>) -> u64 {
+    pub(crate) fn cost(&self, length: Option<u64>) -> u64 {
         let longest = size(self.body);
         call(min(length.unwrap_or(longest), longest))
     }
@@ -159,7 +159,7 @@ impl Calls {
 
 /// The share of each kind of item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// The memory and descriptors that it divides.
     pub means: Means,
     /// Limits for connections to the main port.
@@ -179,7 +179,7 @@ pub struct Budget {
 impl Budget {
     /// Divides `means`; `wanted` can only lower a share.
     #[must_use]
-    pub fn of(means: Means, wanted: Wanted) -> Self {
+    pub(crate) fn of(means: Means, wanted: Wanted) -> Self {
         let Means { memory, .. } = means;
         let head = part(memory, MEMORY_PER_BYTE).clamp(LEAST_BUFFER, MOST_BUFFER);
         let read_ahead = head;
@@ -248,7 +248,7 @@ impl Budget {
 
     /// The most memory that all items can take together, in bytes.
     #[must_use]
-    pub fn worst(&self) -> u64 {
+    pub(crate) fn worst(&self) -> u64 {
         let times = |count: usize, cost: u64| size(count).saturating_mul(cost);
         let head = size(self.connections.head);
         [
@@ -265,7 +265,7 @@ impl Budget {
 
     /// Which settings are lowered, in words; empty if none is.
     #[must_use]
-    pub fn lowered(&self, wanted: Wanted) -> Vec<String> {
+    pub(crate) fn lowered(&self, wanted: Wanted) -> Vec<String> {
         let lowered = |what: &str, wanted: usize, to: usize| {
             (to < wanted).then(|| format!("{what}: {to} in place of {wanted}"))
         };
@@ -294,7 +294,7 @@ impl Budget {
 
     /// Why the memory is too small to serve well, or `None`.
     #[must_use]
-    pub fn shortage(&self, wanted: Wanted) -> Option<String> {
+    pub(crate) fn shortage(&self, wanted: Wanted) -> Option<String> {
         let Means { memory, source, .. } = self.means;
         if memory < LEAST {
             return Some(format!(

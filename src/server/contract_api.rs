@@ -33,7 +33,7 @@ use payout_domain::text::cut;
 
 /// One of the contract's two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
+pub(crate) enum Call {
     /// Pays.
     Send,
     /// Asks for the state of a payout.
@@ -43,7 +43,7 @@ pub enum Call {
 impl Call {
     /// The call that a path names; `None` for the paths that the proxy serves.
     #[must_use]
-    pub fn of(path: &str) -> Option<Self> {
+    pub(crate) fn of(path: &str) -> Option<Self> {
         match path {
             SEND_PATH => Some(Self::Send),
             STATUS_PATH => Some(Self::Status),
@@ -64,7 +64,7 @@ enum Asked {
 
 /// Serves the contract's calls.
 #[derive(Clone)]
-pub struct Contract {
+pub(crate) struct Contract {
     payouts: Payouts,
     max_body: usize,
     body_timeout: Duration,
@@ -75,7 +75,12 @@ impl Contract {
     /// Accepts bodies of at most `max_body` bytes that arrive within `body_timeout`. With a `sign_key`, they must be
     /// signed.
     #[must_use]
-    pub fn new(payouts: Payouts, max_body: usize, body_timeout: Duration, sign_key: Option<Secret>) -> Self {
+    pub(crate) fn new(
+        payouts: Payouts,
+        max_body: usize,
+        body_timeout: Duration,
+        sign_key: Option<Secret>,
+    ) -> Self {
         Self {
             payouts,
             max_body,
@@ -85,7 +90,7 @@ impl Contract {
     }
 
     /// Answers one call, in the context of the request's id and trace.
-    pub async fn answer(&self, call: Call, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(&self, call: Call, request: Request<Incoming>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         let context = RequestContext::of(&mut head.headers, head.extensions.get());
         let request_id = context.request_id().cloned();

@@ -134,7 +134,7 @@ fn count([high, middle, low]: [u8; 3], kind: u8, flags: u8, seen: &mut Seen) -> 
 }
 
 /// The frames that arrive on a connection that is, or may become, HTTP/2.
-pub struct Frames {
+pub(crate) struct Frames {
     reader: Reader,
     activity: Activity,
     /// Present until the first frames arrive.

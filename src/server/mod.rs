@@ -9,30 +9,30 @@
 //! checks their [`signature`]; [`webhook`] takes WeChat Pay's notifications. The proxy is in `src/proxy`, the shutdown
 //! phases in `src/http/drain.rs`.
 
-pub mod activity;
+pub(crate) mod activity;
 
-pub mod budget;
+pub(crate) mod budget;
 
-pub mod contract_api;
+pub(crate) mod contract_api;
 
 pub mod framing;
 
-pub mod accept;
+pub(crate) mod accept;
 
-pub mod webhook;
+pub(crate) mod webhook;
 
-pub mod layers;
+pub(crate) mod layers;
 
 mod control_frames;
 
 mod connections;
 
-pub mod stack;
+pub(crate) mod stack;
 
-pub mod strict;
+pub(crate) mod strict;
 
 mod streams;
 
-pub mod tls;
+pub(crate) mod tls;
 
-pub mod signature;
+pub(crate) mod signature;

@@ -27,7 +27,7 @@ const NONCE: &str = "nonceStr";
 /// # Errors
 /// `SIGN_ERROR` if the signature or the nonce is missing, the signature is wrong, or the signed text could be read as
 /// other fields. The text names the field.
-pub fn check(fields: &mut Fields<'_>, key: &Secret) -> Result<(), ApiError> {
+pub(crate) fn check(fields: &mut Fields<'_>, key: &Secret) -> Result<(), ApiError> {
     let fault = |text: &'static str| ApiError::new(ErrCode::SignError, text);
     let sign = fields
         .characters(SIGN)

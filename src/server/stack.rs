@@ -35,7 +35,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Tracer;
 
 /// A service for requests. It is always ready and makes no request wait: it accepts or refuses.
-pub trait Serves<B>:
+pub(crate) trait Serves<B>:
     Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone
 {
 }
@@ -49,7 +49,7 @@ type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 /// The main port's service. It sends each request through the generation in force when the request comes. Cheap to
 /// clone.
-pub struct Stack<L> {
+pub(crate) struct Stack<L> {
     live: Arc<ArcSwap<L>>,
 }
 
@@ -62,7 +62,7 @@ impl<L> Clone for Stack<L> {
 }
 
 /// The layers as one configuration makes them. A request passes all its layers in the same generation.
-pub struct Generation {
+pub(crate) struct Generation {
     layered: Box<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>,
     trusted_proxies: Vec<IpNet>,
     listener: ListenerConfig,
@@ -74,7 +74,7 @@ pub struct Generation {
 
 /// What every generation shares for the life of the process.
 #[derive(Clone)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// Memory and descriptors of the process, measured once at the start. A configured `memory_limit` replaces the
     /// measured memory, so a changed one needs a restart.
     pub means: Means,
@@ -85,7 +85,7 @@ pub struct Standing {
 impl Standing {
     /// Starts with these means; `drain` ends the upgraded connections.
     #[must_use]
-    pub fn new(means: Means, drain: Drain) -> Self {
+    pub(crate) fn new(means: Means, drain: Drain) -> Self {
         Self {
             means,
             // Each generation sets its own limit.
@@ -96,7 +96,7 @@ impl Standing {
 
 /// How long the phases of a shutdown take.
 #[derive(Clone, Copy, Debug)]
-pub struct ShutdownTimeouts {
+pub(crate) struct ShutdownTimeouts {
     /// From SIGTERM until the port takes no new connections.
     pub lame_duck: Duration,
     /// After that, how long running payouts may take to finish.
@@ -109,7 +109,7 @@ impl Generation {
     ///
     /// # Errors
     /// The reason if the TLS material is unusable.
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         payouts: &Payouts,
         metrics: &Metrics,
@@ -207,7 +207,7 @@ impl Generation {
 impl Generation {
     /// How long the phases of a shutdown take.
     #[must_use]
-    pub fn shutdown_timeouts(&self) -> ShutdownTimeouts {
+    pub(crate) fn shutdown_timeouts(&self) -> ShutdownTimeouts {
         self.shutdown_timeouts
     }
 }
@@ -215,19 +215,19 @@ impl Generation {
 impl<L: AsRef<Generation> + Send + Sync + 'static> Stack<L> {
     /// Serves with the generation of what is live at each moment.
     #[must_use]
-    pub fn new(live: Arc<ArcSwap<L>>) -> Self {
+    pub(crate) fn new(live: Arc<ArcSwap<L>>) -> Self {
         Self { live }
     }
 
     /// How the listener treats new connections now.
     #[must_use]
-    pub fn listener_config(&self) -> ListenerConfig {
+    pub(crate) fn listener_config(&self) -> ListenerConfig {
         self.live.load().as_ref().as_ref().listener.clone()
     }
 
     /// The service of one connection.
     #[must_use]
-    pub fn of(&self, connected: Connected) -> impl Serves<Incoming> + use<L> {
+    pub(crate) fn of(&self, connected: Connected) -> impl Serves<Incoming> + use<L> {
         let live = Arc::clone(&self.live);
         let peer = Peer::new(connected.from.ip().to_canonical(), connected.is_tls);
         tower::service_fn(move |mut request: Request<Incoming>| {
@@ -244,7 +244,7 @@ impl<L: AsRef<Generation> + Send + Sync + 'static> Stack<L> {
 impl Wanted {
     /// Reads the wanted limits from a configuration.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let cached = match config.identity {
             IdentitySource::Redis { cache_entries, .. } => cache_entries,
             IdentitySource::File { .. } => 0,

@@ -59,7 +59,7 @@ impl<T> Strict<T> {
     /// Reads HTTP/1 heads of at most `max_head` bytes over `io`. With `http2`, the connection may also start with
     /// HTTP/2.
     #[must_use]
-    pub fn new(io: T, http2: Option<Frames>, max_head: usize, exchange: Http1Exchange) -> Self {
+    pub(crate) fn new(io: T, http2: Option<Frames>, max_head: usize, exchange: Http1Exchange) -> Self {
         Self {
             io,
             exchange,

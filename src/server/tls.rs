@@ -28,7 +28,7 @@ const HTTP1: &[u8] = b"http/1.1";
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// The CA of the callers' certificates is unusable.
     #[error("server.tls.client_ca: {0}")]
     ClientCa(String),
@@ -42,7 +42,7 @@ pub enum TlsError {
 ///
 /// # Errors
 /// [`TlsError`] if the CA or the certificate is unusable.
-pub fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, TlsError> {
+pub(crate) fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
         ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
@@ -178,6 +178,6 @@ fn roots(pem: &str) -> Result<RootCertStore, TlsError> {
 
 /// Whether both sides agreed on HTTP/2.
 #[must_use]
-pub fn is_http2(stream: &TlsStream<TcpStream>) -> bool {
+pub(crate) fn is_http2(stream: &TlsStream<TcpStream>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(HTTP2)
 }

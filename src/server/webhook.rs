@@ -31,7 +31,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Serves notifications, and passes other requests to `inner`. For each request it reads the paths from the settings in
 /// force.
-pub fn before(mut inner: impl Serves<Incoming>, payouts: Payouts) -> impl Serves<Incoming> {
+pub(crate) fn before(mut inner: impl Serves<Incoming>, payouts: Payouts) -> impl Serves<Incoming> {
     tower::service_fn(move |request: Request<Incoming>| {
         if payouts.settings().is_notified_at(request.uri().path()) {
             let payouts = payouts.clone();

@@ -13,7 +13,7 @@ use super::traces::server::Begun;
 
 /// A request's id and trace.
 #[derive(Clone)]
-pub struct RequestContext {
+pub(crate) struct RequestContext {
     /// `None` if no request asked for the work.
     request_id: Option<HeaderValue>,
     traceparent: HeaderValue,
@@ -29,7 +29,7 @@ impl RequestContext {
     /// Reads a request's headers: keeps a valid id and a valid trace, makes new ones otherwise, and writes the trace
     /// into the headers. `begun` is the trace that the request was put into already, if traces are exported.
     #[must_use]
-    pub fn of(headers: &mut HeaderMap, begun: Option<&Begun>) -> Self {
+    pub(crate) fn of(headers: &mut HeaderMap, begun: Option<&Begun>) -> Self {
         let request_id = propagation::identify(headers);
         let traceparent = match begun {
             Some(begun) => begun.go_on(headers),
@@ -55,24 +55,24 @@ impl RequestContext {
 
     /// The span of the current work, if it is exported.
     #[must_use]
-    pub fn recording() -> Option<Arc<Recording>> {
+    pub(crate) fn recording() -> Option<Arc<Recording>> {
         CURRENT.try_with(|context| context.recording.clone()).ok()?
     }
 
     /// The request's id, for its answer.
     #[must_use]
-    pub fn request_id(&self) -> Option<&HeaderValue> {
+    pub(crate) fn request_id(&self) -> Option<&HeaderValue> {
         self.request_id.as_ref()
     }
 
     /// Runs a request's work in this context, which the work finds and logs under.
-    pub fn within<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+    pub(crate) fn within<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
         // Not an `async fn`: that would hold the work twice, as its argument and as the running future.
         CURRENT.scope(self, work)
     }
 
     /// Calls `tell` with the ids of the current request and its trace. `None` if the task works for no request.
-    pub fn tell<T>(tell: impl FnOnce(&str, &str) -> T) -> Option<T> {
+    pub(crate) fn tell<T>(tell: impl FnOnce(&str, &str) -> T) -> Option<T> {
         let told = CURRENT.try_with(|context| {
             let request_id = context.request_id.as_ref()?;
             let trace_id = shown(&context.traceparent).get(3..35).unwrap_or_default();
@@ -82,7 +82,7 @@ impl RequestContext {
     }
 
     /// Writes the current request's context, if there is one, into the headers of an outgoing request.
-    pub fn pass_on(headers: &mut HeaderMap) {
+    pub(crate) fn pass_on(headers: &mut HeaderMap) {
         let Ok(context) = CURRENT.try_with(Clone::clone) else {
             return;
         };
@@ -97,7 +97,7 @@ impl RequestContext {
 }
 
 /// Takes the current request's context along into a task of its own.
-pub fn carried<F>(work: F) -> impl Future<Output = F::Output> + Send + use<F>
+pub(crate) fn carried<F>(work: F) -> impl Future<Output = F::Output> + Send + use<F>
 where
     F: Future<Output: Send> + Send,
 {
@@ -112,7 +112,7 @@ where
 
 /// An id as text, for the log.
 #[must_use]
-pub fn shown(id: &HeaderValue) -> &str {
+pub(crate) fn shown(id: &HeaderValue) -> &str {
     id.to_str().unwrap_or_default()
 }
 

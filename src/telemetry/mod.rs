@@ -1,12 +1,12 @@
 //! What the program reports about itself: logs, metrics and traces. [`context`] carries a request's id and trace to
 //! all work for it; [`propagation`] reads and writes them as headers.
 
-pub mod context;
+pub(crate) mod context;
 
-pub mod log;
+pub(crate) mod log;
 
 pub mod metrics;
 
-pub mod traces;
+pub(crate) mod traces;
 
-pub mod propagation;
+pub(crate) mod propagation;

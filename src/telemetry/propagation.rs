@@ -10,18 +10,18 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 
 /// The header of a request's id.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The header of a trace, and of the span in it that sent the request.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The header of what vendors add to a trace.
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The longest request id that is kept, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
 /// A request's id: its own if it is valid (1 to 128 visible ASCII characters), otherwise a new one.
 #[must_use]
-pub fn identify(headers: &HeaderMap) -> HeaderValue {
+pub(crate) fn identify(headers: &HeaderMap) -> HeaderValue {
     if let Some(given) = only(headers, &X_REQUEST_ID)
         && (1..=MAX_REQUEST_ID).contains(&given.len())
         && given.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -35,13 +35,13 @@ pub fn identify(headers: &HeaderMap) -> HeaderValue {
 /// A copy with its own memory: a part of the buffer that the request was read into would keep the whole buffer in
 /// use.
 #[must_use]
-pub fn own(value: &HeaderValue) -> HeaderValue {
+pub(crate) fn own(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 /// Continues a valid trace with a span of ours that is exported nowhere, or begins a trace; returns the new
 /// `traceparent`. `tracestate` stays only with a valid parent.
-pub fn continue_trace(headers: &mut HeaderMap) -> HeaderValue {
+pub(crate) fn continue_trace(headers: &mut HeaderMap) -> HeaderValue {
     let parent = parent(headers);
     let ids = RandomIdGenerator::default();
     let (trace_id, flags) = match &parent {
@@ -57,7 +57,7 @@ pub fn continue_trace(headers: &mut HeaderMap) -> HeaderValue {
 }
 
 /// Puts a request under a span. Without a valid parent, `tracestate` belongs to another trace, and is removed.
-pub fn go_on_as(headers: &mut HeaderMap, traceparent: &HeaderValue, has_parent: bool) {
+pub(crate) fn go_on_as(headers: &mut HeaderMap, traceparent: &HeaderValue, has_parent: bool) {
     if !has_parent {
         headers.remove(TRACESTATE);
     }
@@ -66,14 +66,14 @@ pub fn go_on_as(headers: &mut HeaderMap, traceparent: &HeaderValue, has_parent: 
 
 /// The `traceparent` that names a span.
 #[must_use]
-pub fn parent_header(span: &SpanContext) -> HeaderValue {
+pub(crate) fn parent_header(span: &SpanContext) -> HeaderValue {
     let (trace_id, span_id, flags) = (span.trace_id(), span.span_id(), span.trace_flags());
     text(format!("00-{trace_id}-{span_id}-{flags:02x}"))
 }
 
 /// The span that sent a request, if the request names a valid one.
 #[must_use]
-pub fn parent(headers: &HeaderMap) -> Option<SpanContext> {
+pub(crate) fn parent(headers: &HeaderMap) -> Option<SpanContext> {
     only(headers, &TRACEPARENT)?;
     let read = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
     let parent = read.span().span_context().clone();

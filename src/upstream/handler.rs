@@ -26,7 +26,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TOKEN: HeaderName = HeaderName::from_static(handler::TOKEN_HEADER);
 
 /// A handler.
-pub struct HandlerUpstream {
+pub(crate) struct HandlerUpstream {
     /// The client for its URL.
     pub client: Client,
     /// `handler_format`: the encoding of every request to it; `None`: that of the order's first request.

@@ -44,7 +44,7 @@ const MAX_IDLE: usize = 1024;
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// HTTP status.
     pub status: StatusCode,
     /// Headers.
@@ -55,7 +55,7 @@ pub struct Answer {
 
 /// Why there is no answer, and so what can have been sent. Each `String` is the reason, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The request could not be built. No byte of it was written.
     NotMade(String),
     /// The circuit breaker is open. No byte was written.
@@ -71,7 +71,7 @@ pub enum Failure {
 impl Failure {
     /// Whether it is certain that no byte was written.
     #[must_use]
-    pub fn is_unsent(&self) -> bool {
+    pub(crate) fn is_unsent(&self) -> bool {
         match self {
             Self::NotMade(_) | Self::CircuitOpen(_) | Self::Unreachable(_) | Self::HeldUp => true,
             Self::Silent(_) => false,
@@ -80,7 +80,7 @@ impl Failure {
 
     /// What the failure proves about an attempt.
     #[must_use]
-    pub fn evidence(self) -> Evidence {
+    pub(crate) fn evidence(self) -> Evidence {
         if self.is_unsent() {
             Evidence::NeverSent { why: self.why() }
         } else {
@@ -90,7 +90,7 @@ impl Failure {
 
     /// The reason, for the operator.
     #[must_use]
-    pub fn why(self) -> String {
+    pub(crate) fn why(self) -> String {
         match self {
             Self::NotMade(why) | Self::CircuitOpen(why) | Self::Unreachable(why) | Self::Silent(why) => why,
             Self::HeldUp => "the process was held up and the lease is ending".to_owned(),
@@ -215,7 +215,7 @@ struct Idle {
 }
 
 /// A client of one upstream.
-pub struct Client {
+pub(crate) struct Client {
     connector: Connector,
     host: HeaderValue,
     /// The upstream's URL as the operator wrote it.
@@ -233,7 +233,7 @@ impl Client {
     ///
     /// # Errors
     /// When `base` needs TLS and no certificate can be for its host, then [`TlsError`].
-    pub fn new(
+    pub(crate) fn new(
         base: BaseUrl,
         tls: rustls::ClientConfig,
         connect_timeout: Duration,
@@ -259,7 +259,7 @@ impl Client {
     /// Adds a circuit breaker, which refuses requests while the upstream does not answer. `name` says whose client it
     /// is. With `metrics`, breaker and exchanges appear in the metrics under that name.
     #[must_use]
-    pub fn watched(self, name: &str, metrics: Option<&Metrics>) -> Self {
+    pub(crate) fn watched(self, name: &str, metrics: Option<&Metrics>) -> Self {
         let name = format!("{name} {}", self.shown);
         let watched = match metrics {
             Some(metrics) => Watched {
@@ -284,7 +284,7 @@ impl Client {
     ///
     /// # Cancel safety
     /// As [`Client::send`].
-    pub async fn post(
+    pub(crate) async fn post(
         &self,
         path: &str,
         headers: &HeaderMap,
@@ -304,7 +304,7 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future resets the connection. What the other side has received stays received; it receives
     /// nothing more.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &Method,
         path: &str,

@@ -4,9 +4,9 @@
 //! exactly what can have been sent. [`wechat_v2`] (v2), [`wechat_v3`] (v3) and [`handler`] send through it the bodies
 //! that the domain's rules compose.
 
-pub mod dial;
+pub(crate) mod dial;
 
-pub mod http_client;
+pub(crate) mod http_client;
 
 pub mod wechat_v2;
 
@@ -14,7 +14,7 @@ pub mod wechat_v3;
 
 mod platform_keys;
 
-pub mod handler;
+pub(crate) mod handler;
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ const LONGEST_APP: usize = 32;
 
 /// To whom a key, or a key with a field, belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ParsedKey {
+pub(crate) enum ParsedKey {
     /// No app and user fill the template like this: the key belongs to something else.
     Nobody,
     /// To this user of this app.
@@ -24,7 +24,7 @@ pub enum ParsedKey {
 
 /// Parses keys of one template.
 #[derive(Clone, Debug)]
-pub struct KeyParser {
+pub(crate) struct KeyParser {
     pieces: Vec<Piece>,
     // The only app to list, if one is given.
     app: Option<WxAppId>,
@@ -36,7 +36,7 @@ impl KeyParser {
     /// A parser for the key's template and, if there is one, the field's. With `app` it accepts only users of this app.
     /// `None` if neither a template nor `app` names the app.
     #[must_use]
-    pub fn new(key: &Template, field: Option<&Template>, app: Option<WxAppId>) -> Option<Self> {
+    pub(crate) fn new(key: &Template, field: Option<&Template>, app: Option<WxAppId>) -> Option<Self> {
         let known = |piece: &Piece| match (piece, &app) {
             (Piece::WxAppId, Some(app)) => Piece::Literal(app.as_str().to_owned()),
             (Piece::WxAppId | Piece::UserId | Piece::Literal(_), _) => piece.clone(),
@@ -62,19 +62,19 @@ impl KeyParser {
 
     /// A glob for `SCAN` that matches every key.
     #[must_use]
-    pub fn pattern(&self) -> &str {
+    pub(crate) fn pattern(&self) -> &str {
         &self.pattern
     }
 
     /// The key of the hash that holds all users, if there is only one.
     #[must_use]
-    pub fn only_key(&self) -> Option<&str> {
+    pub(crate) fn only_key(&self) -> Option<&str> {
         self.only_key.as_deref()
     }
 
     /// To whom this key, or key with field, belongs.
     #[must_use]
-    pub fn read(&self, key: &str, field: Option<&str>) -> ParsedKey {
+    pub(crate) fn read(&self, key: &str, field: Option<&str>) -> ParsedKey {
         match field {
             None => self.read_text(key),
             Some(field) => self.read_text(&format!("{key}{SEPARATOR}{field}")),

@@ -16,7 +16,7 @@ const PAGE: usize = 1000;
 
 /// What the listing found at a place for a user's openid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// A user's openid.
     Row(Row),
     /// Something outside the mapping: no app and user fill the template like this, or the key has another type.
@@ -29,7 +29,7 @@ pub enum Found {
 
 /// Why the listing stopped early.
 #[derive(Debug, thiserror::Error)]
-pub enum ListError {
+pub(crate) enum ListError {
     /// Neither the template nor the caller names the app.
     #[error("the template has no {{wxAppId}}")]
     NoApp,
@@ -53,7 +53,7 @@ impl Mapping {
     ///
     /// # Errors
     /// [`ListError`] when the listing stopped early.
-    pub async fn each(
+    pub(crate) async fn each(
         &self,
         app: Option<WxAppId>,
         mut each: impl FnMut(Found) -> io::Result<()>,

@@ -10,9 +10,9 @@
 
 mod bulk;
 
-pub mod key_parser;
+pub(crate) mod key_parser;
 
-pub mod listing;
+pub(crate) mod listing;
 
 use std::collections::HashMap;
 
@@ -25,7 +25,7 @@ use payout_domain::ids::{OpenId, UserId, WxAppId};
 
 /// The mapping of user ids to openids in Redis.
 #[derive(Clone)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     pub(super) link: RedisLink,
     pub(super) key: Template,
     pub(super) field: Option<Template>,
@@ -39,7 +39,7 @@ pub(super) type Wanted<'a> = HashMap<&'a Spot, (Option<Vec<u8>>, &'a OpenId)>;
 
 /// The result for one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Put {
+pub(crate) enum Put {
     /// The user had no openid before.
     New,
     /// The user had another openid before.
@@ -55,7 +55,7 @@ impl Mapping {
     ///
     /// # Errors
     /// The reason, when a template cannot be parsed.
-    pub fn new(link: RedisLink, key: &str, field: Option<&str>) -> Result<Self, String> {
+    pub(crate) fn new(link: RedisLink, key: &str, field: Option<&str>) -> Result<Self, String> {
         Ok(Self {
             link,
             key: Template::parse(key)?,
@@ -67,7 +67,7 @@ impl Mapping {
     ///
     /// # Errors
     /// [`LinkError`] when Redis did not take all rows: it may have written some of them.
-    pub async fn put(&self, rows: &[Row]) -> Result<Vec<Put>, LinkError> {
+    pub(crate) async fn put(&self, rows: &[Row]) -> Result<Vec<Put>, LinkError> {
         let spots: Vec<Spot> = rows.iter().map(|row| self.spot(&row.app, &row.user)).collect();
         if let Some(came) = self.put_by_few(rows, &spots).await? {
             return Ok(came);
@@ -97,7 +97,7 @@ impl Mapping {
     ///
     /// # Errors
     /// [`LinkError`] when Redis did not do it, or the place holds another type.
-    pub async fn remove(&self, app: &WxAppId, user: &UserId) -> Result<bool, LinkError> {
+    pub(crate) async fn remove(&self, app: &WxAppId, user: &UserId) -> Result<bool, LinkError> {
         let spot = self.spot(app, user);
         // Read first: `DEL` would remove a key of any type.
         let known: Option<Vec<u8>> = self.link.read(&read(&spot)).await?;
@@ -114,7 +114,7 @@ impl Mapping {
 
     /// Names this Redis and the mapping in it, without the password. An import resumes only if this text is the same.
     #[must_use]
-    pub fn described(&self) -> String {
+    pub(crate) fn described(&self) -> String {
         let url = self.link.url();
         let field = self.field.as_ref().map(ToString::to_string);
         format!(
@@ -130,7 +130,7 @@ impl Mapping {
     ///
     /// # Errors
     /// [`LinkError`] when a master does not report its run id; `Refused` if this Redis user may not ask.
-    pub async fn processes(&self) -> Result<Vec<String>, LinkError> {
+    pub(crate) async fn processes(&self) -> Result<Vec<String>, LinkError> {
         let mut info = redis::cmd("INFO");
         info.arg("server");
         let mut ids = Vec::new();

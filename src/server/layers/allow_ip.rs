@@ -17,7 +17,7 @@ use crate::proxy::body::Body;
     clippy::result_large_err,
     reason = "a refusal is a whole answer to the library, too"
 )]
-pub fn rule<B>(
+pub(crate) fn rule<B>(
     allow_from: Vec<IpNet>,
     trusted_proxies: Vec<IpNet>,
 ) -> impl FnMut(&mut Request<B>) -> Result<(), Response<Body>> + Clone {

@@ -30,7 +30,7 @@ const BYTES_PER_PERMIT: u64 = 1024;
 
 /// All permits. tower's own limits do not fit: they end with the response's future, before its body and before a payout
 /// that outlives its caller.
-pub struct InFlightPermits {
+pub(crate) struct InFlightPermits {
     calls: Calls,
     payouts: Arc<Semaphore>,
     memory: Arc<Semaphore>,
@@ -41,7 +41,7 @@ pub struct InFlightPermits {
 impl InFlightPermits {
     /// Permits for at most `calls.most` contract calls and `others` other requests at the same time.
     #[must_use]
-    pub fn new(calls: Calls, others: usize) -> Arc<Self> {
+    pub(crate) fn new(calls: Calls, others: usize) -> Arc<Self> {
         let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let memory = usize::try_from(calls.bytes.div_ceil(BYTES_PER_PERMIT)).unwrap_or(usize::MAX);
         Arc::new(Self {
@@ -55,7 +55,7 @@ impl InFlightPermits {
 
     /// Gives each request to `inner` a permit, or refuses it.
     #[must_use]
-    pub fn before<B>(self: Arc<Self>, mut inner: impl Serves<B>) -> impl Serves<B> {
+    pub(crate) fn before<B>(self: Arc<Self>, mut inner: impl Serves<B>) -> impl Serves<B> {
         tower::service_fn(move |mut request: Request<B>| {
             let Some(permit) = self.admit(request.uri().path(), request.headers()) else {
                 // The metrics layer counts it. A log line for each would add load when there is too much already.

@@ -12,7 +12,11 @@ use crate::telemetry::metrics::http::{Endpoint, HttpMetrics};
 use crate::telemetry::traces::Tracer;
 
 /// Counts the requests to `inner` in `metrics`, and opens a span for each if there is a tracer.
-pub fn before<B>(mut inner: impl Serves<B>, metrics: HttpMetrics, tracer: Option<Tracer>) -> impl Serves<B> {
+pub(crate) fn before<B>(
+    mut inner: impl Serves<B>,
+    metrics: HttpMetrics,
+    tracer: Option<Tracer>,
+) -> impl Serves<B> {
     tower::service_fn(move |mut request: Request<B>| {
         let endpoint = match Call::of(request.uri().path()) {
             Some(Call::Send) => Endpoint::Send,

@@ -22,7 +22,9 @@ use payout_domain::secret::Secret;
     clippy::result_large_err,
     reason = "a refusal is a whole answer to the library, too"
 )]
-pub fn rule<B>(token: Option<Secret>) -> impl FnMut(&mut Request<B>) -> Result<(), Response<Body>> + Clone {
+pub(crate) fn rule<B>(
+    token: Option<Secret>,
+) -> impl FnMut(&mut Request<B>) -> Result<(), Response<Body>> + Clone {
     let token = token.map(Arc::new);
     move |request| {
         let Some(token) = &token else { return Ok(()) };

@@ -4,7 +4,7 @@ mod line;
 
 pub(crate) mod out;
 
-pub mod throttle;
+pub(crate) mod throttle;
 
 use std::io::IsTerminal as _;
 
@@ -19,7 +19,7 @@ use self::out::Out;
 
 /// `[log] format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// One JSON object per line.
     Json,
     /// Text, coloured on a terminal.
@@ -27,14 +27,14 @@ pub enum LogFormat {
 }
 
 /// Changes the log level while the process runs.
-pub struct Level(reload::Handle<Targets, Registry>);
+pub(crate) struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
     /// Logs at this level, or by this filter, from now on.
     ///
     /// # Errors
     /// When it is neither, then the parser's error.
-    pub fn set(&self, level: &str) -> Result<(), ParseError> {
+    pub(crate) fn set(&self, level: &str) -> Result<(), ParseError> {
         if let Err(error) = self.0.reload(filter(level)?) {
             tracing::warn!(%error, "the log level could not be changed");
         }
@@ -46,7 +46,7 @@ impl Level {
 ///
 /// # Errors
 /// When the level is neither, then the parser's error.
-pub fn start(format: LogFormat, level: &str) -> Result<Level, ParseError> {
+pub(crate) fn start(format: LogFormat, level: &str) -> Result<Level, ParseError> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let filtered = tracing_subscriber::registry()
         .with(filter)
@@ -68,7 +68,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<Level, ParseError> {
 
 /// Makes a command that is not a server write its audit, and nothing else, to standard error: one JSON object per
 /// line.
-pub fn audit_to_stderr() {
+pub(crate) fn audit_to_stderr() {
     let audit = Targets::new().with_target("audit", tracing::Level::INFO);
     let lines = fmt::layer().with_writer(std::io::stderr).event_format(Json);
     if let Err(error) = tracing_subscriber::registry().with(audit).with(lines).try_init() {
@@ -88,7 +88,7 @@ fn is_worth_a_line(event: &Metadata<'_>) -> bool {
 
 /// An error with its causes, for a log line. `Display` says one level, `source` the next.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

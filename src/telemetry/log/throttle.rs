@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// The throttle of one kind of line.
 #[derive(Debug)]
-pub struct Throttle {
+pub(crate) struct Throttle {
     pause: Duration,
     state: Mutex<State>,
 }
@@ -20,7 +20,7 @@ struct State {
 impl Throttle {
     /// Lets one line through per `pause`.
     #[must_use]
-    pub fn new(pause: Duration) -> Self {
+    pub(crate) fn new(pause: Duration) -> Self {
         Self {
             pause,
             state: Mutex::default(),
@@ -28,7 +28,7 @@ impl Throttle {
     }
 
     /// `Some` if a line may be written now, with the number of lines left out since the last one.
-    pub fn may_tell(&self) -> Option<u64> {
+    pub(crate) fn may_tell(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.told.is_some_and(|told| told.elapsed() < self.pause) {
             state.left_out = state.left_out.saturating_add(1);

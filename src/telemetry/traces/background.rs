@@ -13,7 +13,7 @@ tokio::task_local! {
 }
 
 /// Runs background work. If there is a tracer, the work's spans are exported.
-pub async fn traced<F: Future>(tracer: Option<Tracer>, work: F) -> F::Output {
+pub(crate) async fn traced<F: Future>(tracer: Option<Tracer>, work: F) -> F::Output {
     match tracer {
         Some(tracer) => TRACER.scope(tracer, work).await,
         None => work.await,
@@ -24,7 +24,7 @@ pub async fn traced<F: Future>(tracer: Option<Tracer>, work: F) -> F::Output {
 ///
 /// # Errors
 /// Those of the work.
-pub async fn settling<T, E>(key: &OrderKey, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+pub(crate) async fn settling<T, E>(key: &OrderKey, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let Ok(tracer) = TRACER.try_with(Clone::clone) else {
         return work.await;
     };

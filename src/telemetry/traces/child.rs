@@ -10,7 +10,7 @@ use crate::telemetry::context::RequestContext;
 use crate::telemetry::propagation::{self, TRACEPARENT};
 
 /// A span that has begun. It ends with its result, or as cancelled if it is dropped first.
-pub struct OpenSpan(Span);
+pub(crate) struct OpenSpan(Span);
 
 impl OpenSpan {
     fn begin<const N: usize>(make: impl FnOnce() -> (String, SpanKind, [KeyValue; N])) -> Option<Self> {
@@ -27,7 +27,7 @@ impl OpenSpan {
     /// A call of a store. `system` names the store: `redis`, or the name of an embedded one, whose calls stay in this
     /// process.
     #[must_use]
-    pub fn store(system: &'static str, store: &'static str, call: &'static str) -> Option<Self> {
+    pub(crate) fn store(system: &'static str, store: &'static str, call: &'static str) -> Option<Self> {
         Self::begin(|| {
             let kind = if system == "redis" {
                 SpanKind::Client
@@ -44,7 +44,7 @@ impl OpenSpan {
 
     /// An exchange with an upstream, at this path below its URL.
     #[must_use]
-    pub fn exchange(method: &Method, path: &str, host: &str, port: u16, tls: bool) -> Option<Self> {
+    pub(crate) fn exchange(method: &Method, path: &str, host: &str, port: u16, tls: bool) -> Option<Self> {
         Self::begin(|| {
             let template = template(path);
             let name = format!("{method} {template}");
@@ -60,14 +60,14 @@ impl OpenSpan {
     }
 
     /// Makes this span the parent of what the other side does, if the request carries a trace at all.
-    pub fn pass_on(&self, headers: &mut HeaderMap) {
+    pub(crate) fn pass_on(&self, headers: &mut HeaderMap) {
         if let Some(parent) = headers.get_mut(TRACEPARENT) {
             *parent = propagation::parent_header(self.0.span_context());
         }
     }
 
     /// The store's call has ended.
-    pub fn called(mut self, ok: bool) {
+    pub(crate) fn called(mut self, ok: bool) {
         if !ok {
             self.fail("unavailable");
         }
@@ -75,7 +75,7 @@ impl OpenSpan {
     }
 
     /// The exchange has ended. `result` says how, in the metrics' words; `status` is the answer's.
-    pub fn exchanged(mut self, result: &'static str, status: Option<StatusCode>) {
+    pub(crate) fn exchanged(mut self, result: &'static str, status: Option<StatusCode>) {
         self.0.set_attribute(KeyValue::new("payout.exchange", result));
         match status {
             Some(status) => {

@@ -56,7 +56,7 @@ pub(super) enum Unusable {
 }
 
 /// Exports spans until [`Exporter::finish`].
-pub struct Exporter(SdkTracerProvider);
+pub(crate) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
     /// Begins to make and export spans. Does not connect yet.
@@ -93,7 +93,7 @@ impl Exporter {
     }
 
     /// Exports what still waits, for at most 2 s, and stops.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         let ended = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST)).await;
         if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("the last spans were not exported in time");

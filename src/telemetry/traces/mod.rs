@@ -13,11 +13,11 @@
 
 mod export;
 
-pub mod server;
+pub(crate) mod server;
 
-pub mod background;
+pub(crate) mod background;
 
-pub mod child;
+pub(crate) mod child;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use super::propagation;
 use crate::http::base_url::BaseUrl;
 use payout_domain::ids::OrderKey;
 
-pub use self::export::Exporter;
+pub(crate) use self::export::Exporter;
 
 /// How to talk to a collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +63,13 @@ pub struct Settings {
 
 /// Begins spans. Cheap to clone.
 #[derive(Clone)]
-pub struct Tracer {
+pub(crate) struct Tracer {
     inner: SdkTracer,
     payouts: PayoutMetrics,
 }
 
 /// The exported span of the current work: a request's, or that of an order that the settler looks at.
-pub struct Recording {
+pub(crate) struct Recording {
     tracer: Tracer,
     context: Context,
 }
@@ -118,7 +118,7 @@ impl Recording {
 /// Begins to export spans. If the collector cannot be used as configured, logs an error and returns `None`: payouts
 /// do not depend on it. Call it within a runtime.
 #[must_use]
-pub fn start(settings: &Settings, metrics: &Metrics) -> Option<(Tracer, Exporter)> {
+pub(crate) fn start(settings: &Settings, metrics: &Metrics) -> Option<(Tracer, Exporter)> {
     let begun = Exporter::begin(settings, &metrics.traces);
     let begun = begun.inspect_err(|error| {
         tracing::error!(

@@ -17,7 +17,7 @@ use payout_domain::ids::OrderKey;
 
 /// The trace of a request, among the request's extensions.
 #[derive(Clone)]
-pub struct Begun {
+pub(crate) struct Begun {
     /// Names the request's own span.
     traceparent: HeaderValue,
     /// Whether the caller's `tracestate` belongs to it.
@@ -28,21 +28,25 @@ pub struct Begun {
 
 impl Begun {
     /// Puts a request that is sent on under this span, and returns the `traceparent` that names it.
-    pub fn go_on(&self, headers: &mut HeaderMap) -> HeaderValue {
+    pub(crate) fn go_on(&self, headers: &mut HeaderMap) -> HeaderValue {
         propagation::go_on_as(headers, &self.traceparent, self.has_parent);
         self.traceparent.clone()
     }
 }
 
 /// A request's span. It ends with the answer, or when it is dropped because the caller is gone.
-pub struct ServerSpan {
+pub(crate) struct ServerSpan {
     recording: Arc<Recording>,
 }
 
 impl Tracer {
     /// Puts a request into its trace, the caller's or a new one, and begins its span if it is to be exported. `route`
     /// is the request's path if it is one of the contract's.
-    pub fn begin<B>(&self, request: &mut Request<B>, route: Option<&'static str>) -> Option<ServerSpan> {
+    pub(crate) fn begin<B>(
+        &self,
+        request: &mut Request<B>,
+        route: Option<&'static str>,
+    ) -> Option<ServerSpan> {
         let parent = propagation::parent(request.headers());
         let has_parent = parent.is_some();
         let context = match parent {
@@ -87,7 +91,7 @@ impl Recording {
 
 impl ServerSpan {
     /// The request was answered.
-    pub fn answered(self, status: StatusCode) {
+    pub(crate) fn answered(self, status: StatusCode) {
         let code = KeyValue::new("http.response.status_code", i64::from(status.as_u16()));
         self.recording.span().set_attribute(code);
         if status.is_server_error() {
@@ -103,7 +107,7 @@ impl Drop for ServerSpan {
 }
 
 /// Notes that the current request is a notification to this path.
-pub fn learn_notified(method: &Method, path: &str) {
+pub(crate) fn learn_notified(method: &Method, path: &str) {
     if let Some(recording) = RequestContext::recording() {
         recording.span().update_name(format!("{} {path}", known(method)));
         recording.is_at(path.to_owned());
@@ -111,14 +115,14 @@ pub fn learn_notified(method: &Method, path: &str) {
 }
 
 /// Notes that the current request is about this order.
-pub fn learn_order(key: &OrderKey) {
+pub(crate) fn learn_order(key: &OrderKey) {
     if let Some(recording) = RequestContext::recording() {
         recording.about(key);
     }
 }
 
 /// Notes the codes in the current request's answer.
-pub fn learn_answer(answer: &Fields<'_>) {
+pub(crate) fn learn_answer(answer: &Fields<'_>) {
     if let Some(recording) = RequestContext::recording() {
         for (field, name) in [
             ("resultCode", "payout.result_code"),
