@@ -10,6 +10,7 @@ use crate::ids::{Fen, MchId, Millis, OpenId, OrderKey, OrderNo};
 use crate::json;
 use crate::order::Order;
 use crate::outcome::{Class, Evidence, Finding, Found, Refusal};
+use crate::text::kept;
 
 /// What is known of a response's signature, if it is not wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,7 +254,7 @@ fn contradiction(bill: &Fields<'_>, key: &OrderKey, expected: Option<(Fen, &Open
 fn refusal(word: &str, bill: &Fields<'_>) -> Refusal {
     let reason = bill.characters("fail_reason").unwrap_or(word);
     Refusal {
-        code: reason.to_owned(),
+        code: kept(reason),
         text: format!("转账未成功: the bill ended as {word}"),
         number_spent: true,
     }
