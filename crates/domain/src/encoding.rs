@@ -145,24 +145,34 @@ impl Encoding {
 }
 
 impl Encoding {
-    /// Writes a response. U+FFFD replaces a character that XML cannot carry (a control character in a handler's
-    /// error text), because the caller must get a response.
+    /// Writes a response. The caller must get one in the contract's terms, so it always holds every field that this
+    /// encoding can carry: XML gets U+FFFD for a character that it forbids (a control character in a handler's error
+    /// text) and leaves out a field whose name it cannot write; JSON gets a token that is not JSON as a text.
     #[must_use]
     pub fn encode_answer(self, fields: &Fields<'_>) -> String {
-        self.encode(fields).unwrap_or_else(|NotXml { .. }| {
-            let mut mended = Fields::with_capacity(fields.len());
-            for (name, value) in fields.iter() {
-                let text: String = value
-                    .characters()
-                    .chars()
-                    .map(|c| if xml::is_xml_char(c) { c } else { '\u{FFFD}' })
-                    .collect();
-                // Cannot fail: each name occurs once in `fields`.
-                let _added = mended.push(name.into(), Value::Text(text.into())).is_ok();
+        match self {
+            Self::Xml => xml::encode(fields).unwrap_or_else(|NotXml { .. }| xml::encode_lossy(fields)),
+            Self::Json => {
+                let written = json::encode(fields);
+                if written.is_empty() {
+                    return json::encode(&as_texts(fields));
+                }
+                written
             }
-            self.encode(&mended).unwrap_or_default()
-        })
+        }
     }
+}
+
+/// The same fields, each value as a text: JSON can write any text.
+fn as_texts<'a>(fields: &'a Fields<'_>) -> Fields<'a> {
+    let mut texts = Fields::with_capacity(fields.len());
+    for (name, value) in fields.iter() {
+        // Cannot fail: each name occurs once in `fields`.
+        let _added = texts
+            .push(name.into(), Value::Text(value.characters().into()))
+            .is_ok();
+    }
+    texts
 }
 
 fn is_suffixed(media: &str, suffix: &str) -> bool {
@@ -250,6 +260,27 @@ mod tests {
         assert_eq!(
             Encoding::Json.encode_answer(&fields),
             "{\"errCodeDes\":\"a\\u0001b\"}"
+        );
+    }
+
+    /// Not even a field that the encoding cannot carry costs the caller the code and the order number.
+    #[test]
+    fn a_field_that_cannot_be_written_costs_no_answer() {
+        let answer = |name: &'static str, value: Value<'static>| {
+            let mut fields = Fields::new();
+            fields.set("errCode", "PARAM_ERROR");
+            fields.push(name.into(), value).unwrap();
+            fields.set("mchBillno", "A1");
+            fields
+        };
+        let written = Encoding::Xml.encode_answer(&answer("not a name", Value::Text("x".into())));
+        let read = Encoding::Xml.decode(written.as_bytes()).unwrap();
+        assert_eq!(read.characters("errCode"), Some("PARAM_ERROR"), "{written}");
+        assert_eq!(read.characters("mchBillno"), Some("A1"), "{written}");
+        let written = Encoding::Json.encode_answer(&answer("amount", Value::Raw("1.".into())));
+        assert_eq!(
+            written,
+            r#"{"errCode":"PARAM_ERROR","amount":"1.","mchBillno":"A1"}"#
         );
     }
 

@@ -247,6 +247,34 @@ pub struct NotXml {
 /// [`NotXml`] with the field's name if that name is not an XML name, or the value holds a character that XML 1.0
 /// forbids.
 pub fn encode(fields: &Fields<'_>) -> Result<String, NotXml> {
+    let mut out = begun(fields);
+    for (name, text) in carried(fields) {
+        if !is_carried(name, text) {
+            return Err(NotXml {
+                field: name.to_owned(),
+            });
+        }
+        push_element(&mut out, name, text);
+    }
+    out.push_str("</xml>");
+    Ok(out)
+}
+
+/// Writes as [`encode`] what XML can carry: U+FFFD replaces a character that XML 1.0 forbids, and a field whose name
+/// is not an XML name is left out.
+#[must_use]
+pub fn encode_lossy(fields: &Fields<'_>) -> String {
+    let mut out = begun(fields);
+    for (name, text) in carried(fields).filter(|(name, _)| is_xml_name(name)) {
+        let text = text.replace(|c| !is_xml_char(c), "\u{FFFD}");
+        push_element(&mut out, name, &text);
+    }
+    out.push_str("</xml>");
+    out
+}
+
+/// The root's start tag, with room for the fields.
+fn begun(fields: &Fields<'_>) -> String {
     let room = fields.iter().map(|(n, v)| {
         n.len()
             .saturating_mul(2)
@@ -255,22 +283,17 @@ pub fn encode(fields: &Fields<'_>) -> Result<String, NotXml> {
     });
     let mut out = String::with_capacity(room.fold(11, usize::saturating_add));
     out.push_str("<xml>");
-    for (name, text) in carried(fields) {
-        if !is_carried(name, text) {
-            return Err(NotXml {
-                field: name.to_owned(),
-            });
-        }
-        out.push('<');
-        out.push_str(name);
-        out.push_str("><![CDATA[");
-        push_cdata(&mut out, text);
-        out.push_str("]]></");
-        out.push_str(name);
-        out.push('>');
-    }
-    out.push_str("</xml>");
-    Ok(out)
+    out
+}
+
+fn push_element(out: &mut String, name: &str, text: &str) {
+    out.push('<');
+    out.push_str(name);
+    out.push_str("><![CDATA[");
+    push_cdata(out, text);
+    out.push_str("]]></");
+    out.push_str(name);
+    out.push('>');
 }
 
 /// Checks whether [`encode`] can write the fields.
