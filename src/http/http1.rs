@@ -7,6 +7,8 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use http::StatusCode;
 
+use crate::http::framing_error::FramingError;
+
 /// The most bytes of interim responses that wait to be written; a backend that says more is not heard.
 const MAX_INTERIM: usize = 16 * 1024;
 
@@ -20,7 +22,7 @@ struct Shared {
     stage: Stage,
     is_of_server: bool,
     has_extensions: bool,
-    fault: Option<(StatusCode, String)>,
+    fault: Option<FramingError>,
     interim: VecDeque<Bytes>,
     /// Waits for the answer, with bytes at hand that follow the request.
     reader: Option<Waker>,
@@ -71,14 +73,14 @@ impl Http1Exchange {
         (shared.is_of_server, shared.has_extensions) = (is_of_server, has_extensions);
     }
 
-    /// The request cannot be served: with which status it is answered, and why.
-    pub(crate) fn fail(&self, status: StatusCode, text: String) {
-        self.shared().fault = Some((status, text));
+    /// The request cannot be served, and why.
+    pub(crate) fn fail(&self, fault: FramingError) {
+        self.shared().fault = Some(fault);
     }
 
     /// Why the request cannot be served.
-    pub(crate) fn fault(&self) -> Option<(StatusCode, String)> {
-        self.shared().fault.clone()
+    pub(crate) fn fault(&self) -> Option<FramingError> {
+        self.shared().fault
     }
 
     /// Has the reader's task woken when the request is answered.

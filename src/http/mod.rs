@@ -8,6 +8,8 @@ pub mod client_tls;
 
 pub mod drain;
 
+pub mod framing_error;
+
 pub mod http1;
 
 pub mod in_flight;

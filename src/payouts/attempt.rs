@@ -10,6 +10,7 @@ use super::reply::Reply;
 use super::{Payouts, audit};
 use crate::telemetry::context::carried;
 use payout_domain::contract::error::ApiError;
+use payout_domain::contract::reason::NotSent;
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{Order, State};
@@ -86,7 +87,7 @@ impl Payouts {
             // Sent, and the store has forgotten the record since: only the upstream knows.
             (Recorded::Nothing, None) => Reply::Failed(ApiError::unknown()),
             (Recorded::Nothing | Recorded::Order(_), Some(_)) => {
-                Reply::Failed(ApiError::not_sent("the upstream cannot be reached"))
+                Reply::Failed(ApiError::not_sent(NotSent::Upstream))
             }
         }
     }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use payout_domain::contract::send::RequestCredentials;
-use payout_domain::ids::{LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
+use payout_domain::ids::{LedgerTime, Malformed, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
 use payout_domain::order::{Order, StateName};
 use payout_domain::outcome::{Evidence, Finding};
 use payout_domain::wechat::v3::answer::{Notification, Withdrawal};
@@ -23,7 +23,7 @@ pub enum LookupError {
         /// The key or row, with the user id shortened.
         key: String,
         /// The rule that is broken.
-        rule: &'static str,
+        rule: Malformed,
     },
 }
 

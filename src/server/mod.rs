@@ -3,11 +3,13 @@
 //! [`accept`] accepts connections within limits, over [`tls`] where it is configured, and [`activity`] cuts off the slow
 //! and the idle; [`budget`] says what all of them may hold, `slots` who gives way, `allowance` and `streams` what HTTP/2 may ask
 //! of us; [`stack`] lists what a request passes in order, [`layers`] counts it, [`contract_api`] answers the two paths of
-//! the platform's contract, [`answers`] has what is refused before them, [`webhook`] takes WeChat Pay's notifications, [`drain`] ends everything in order.
+//! the platform's contract, [`call_error`] has what is refused before them, [`webhook`] takes WeChat Pay's notifications, [`drain`] ends everything in order.
 
 pub mod activity;
 
 pub mod budget;
+
+pub mod call_error;
 
 pub mod contract_api;
 

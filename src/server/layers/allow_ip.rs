@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use ipnet::IpNet;
 
 use crate::http::peer::Peer;
-use crate::http::responses::refusal;
+use crate::http::responses::{NotAdmitted, refusal};
 use crate::proxy::body::Body;
 
 /// The rule: takes calls from these ranges; from anywhere where there is none.
@@ -30,13 +30,14 @@ pub fn rule<B>(
             return Ok(());
         }
         tracing::warn!(?caller, "a call from an address that is not allowed was refused");
-        let text = "the caller's address is not allowed";
-        Err(refusal(StatusCode::FORBIDDEN, request.headers(), text))
+        Err(refusal(request.headers(), &NotAdmitted::Address))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::server::layers::tests::text;
 
@@ -57,7 +58,10 @@ mod tests {
             Err(response) => {
                 assert_eq!(response.status(), StatusCode::FORBIDDEN);
                 let text = text(response).await;
-                assert!(text.contains("the caller's address is not allowed"), "{text}");
+                assert!(
+                    text.contains("请求未受理: 调用方的地址不在允许的范围内"),
+                    "{text}"
+                );
                 false
             }
         }

@@ -65,6 +65,7 @@ fn a_long_reason_is_cut_wherever_it_comes_from() {
         panic!("not paid");
     };
     assert_eq!(refusal.code, kept, "a query's answer");
+    assert_eq!(refusal.text, "转账未成功: 微信转账单的最终状态为 FAIL");
 }
 
 #[test]
