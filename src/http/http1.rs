@@ -7,6 +7,8 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use http::StatusCode;
 
+use crate::http::framing_error::FramingError;
+
 /// The most bytes of interim responses that wait to be written. More of them are dropped.
 const MAX_INTERIM: usize = 16 * 1024;
 
@@ -20,7 +22,7 @@ struct Shared {
     stage: Stage,
     is_of_server: bool,
     has_extensions: bool,
-    fault: Option<(StatusCode, String)>,
+    fault: Option<FramingError>,
     interim: VecDeque<Bytes>,
     /// The reader's task, which waits for the response because it already has bytes after the request.
     reader: Option<Waker>,
@@ -71,14 +73,14 @@ impl Http1Exchange {
         (shared.is_of_server, shared.has_extensions) = (is_of_server, has_extensions);
     }
 
-    /// The request cannot be served: stores the status and the text of the response.
-    pub(crate) fn fail(&self, status: StatusCode, text: String) {
-        self.shared().fault = Some((status, text));
+    /// The request cannot be served, and why.
+    pub(crate) fn fail(&self, fault: FramingError) {
+        self.shared().fault = Some(fault);
     }
 
-    /// The status and the text for a request that cannot be served.
-    pub(crate) fn fault(&self) -> Option<(StatusCode, String)> {
-        self.shared().fault.clone()
+    /// Why the request cannot be served.
+    pub(crate) fn fault(&self) -> Option<FramingError> {
+        self.shared().fault
     }
 
     /// Wakes the reader's task when the request is answered.

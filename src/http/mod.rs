@@ -9,6 +9,8 @@ pub(crate) mod client_tls;
 
 pub(crate) mod drain;
 
+pub(crate) mod framing_error;
+
 pub(crate) mod http1;
 
 pub(crate) mod in_flight;

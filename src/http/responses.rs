@@ -1,19 +1,63 @@
 //! Responses to requests that the payout code never saw: nothing was sent or recorded. `docs/api.md` has the contract's
 //! format.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::http::media;
 use payout_domain::contract::answer;
-use payout_domain::contract::error::{ApiError, ErrCode};
+use payout_domain::contract::error::{ApiError, Chinese, ErrCode};
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
 
+/// Why the sidecar refuses a request before the payout code sees it. The platform gets the Chinese text; other callers and
+/// the log get `Display`, in English.
+pub(crate) trait Refused: Chinese + std::error::Error {
+    /// The response's status.
+    fn status(&self) -> StatusCode;
+}
+
+/// Why the access rules or the limits refuse a request, whatever it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotAdmitted {
+    /// `max_in_flight`.
+    #[error("too many requests at the same time")]
+    Busy,
+    /// `[access] token`.
+    #[error("the token is missing or wrong")]
+    Token,
+    /// `[access] allow_from`.
+    #[error("the caller's address is not allowed")]
+    Address,
+}
+
+impl Refused for NotAdmitted {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Token => StatusCode::UNAUTHORIZED,
+            Self::Address => StatusCode::FORBIDDEN,
+        }
+    }
+}
+
+impl Chinese for NotAdmitted {
+    fn chinese(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Busy => "同时处理的请求过多, 请稍后使用原单号重试",
+            Self::Token => "令牌缺失或不正确, 请检查 token",
+            Self::Address => "调用方的地址不在允许的范围内",
+        })
+    }
+}
+
 /// A refusal in the contract's format, with a status other than 200.
 #[must_use]
-pub(crate) fn refusal<B: From<Bytes>>(status: StatusCode, headers: &HeaderMap, text: &str) -> Response<B> {
+pub(crate) fn refusal<B: From<Bytes>>(headers: &HeaderMap, why: &impl Refused) -> Response<B> {
+    let status = why.status();
     let code = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrCode::NoAuth,
         StatusCode::SERVICE_UNAVAILABLE => ErrCode::SystemError,
@@ -22,7 +66,7 @@ pub(crate) fn refusal<B: From<Bytes>>(status: StatusCode, headers: &HeaderMap, t
     };
     // Without a readable `Content-Type` the response is JSON, unless the caller asks for XML.
     let asked = Encoding::of_request(text_of(headers, CONTENT_TYPE), b"{").unwrap_or(Encoding::Json);
-    let fault = ApiError::new(code, format!("请求未受理: {text}"));
+    let fault = ApiError::unserved(code, why);
     let encoding = asked.of_answer(text_of(headers, ACCEPT));
     with_status(status, respond(encoding, &answer::not_taken(&fault, None)))
 }

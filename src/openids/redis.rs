@@ -87,7 +87,7 @@ impl Identity for RedisIdentity {
         let found = String::from_utf8_lossy(&found);
         let openid = OpenId::parse(&found).map_err(|rule| LookupError::NotAnOpenId {
             key: format!("{} of user {user}", self.key.prefix()),
-            rule: rule.0,
+            rule,
         })?;
         self.cache.put(entry, openid.clone(), stamp);
         Ok(Some(openid))

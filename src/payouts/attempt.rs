@@ -11,6 +11,7 @@ use super::reply::Reply;
 use super::{Payouts, audit};
 use crate::telemetry::context::carried;
 use payout_domain::contract::error::ApiError;
+use payout_domain::contract::reason::NotSent;
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::order::step::{Event, Policy, Step, step};
 use payout_domain::order::{Order, State};
@@ -89,7 +90,7 @@ impl Payouts {
             // outcome.
             (Recorded::Nothing, None) => Reply::Failed(ApiError::unknown()),
             (Recorded::Nothing | Recorded::Order(_), Some(_)) => {
-                Reply::Failed(ApiError::not_sent("the upstream cannot be reached"))
+                Reply::Failed(ApiError::not_sent(NotSent::Upstream))
             }
         }
     }

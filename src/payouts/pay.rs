@@ -15,6 +15,7 @@ use super::single_flight::{Leader, Role};
 use super::{Payouts, Settings};
 use crate::telemetry::context::carried;
 use payout_domain::contract::error::ApiError;
+use payout_domain::contract::reason::NotSent;
 use payout_domain::contract::send::SendRequest;
 use payout_domain::encoding::Encoding;
 use payout_domain::ids::{Moment, OpenId};
@@ -88,7 +89,7 @@ impl Payouts {
             }
             Err(error) => {
                 tracing::warn!(%error, user_id = %request.user_id, "a user id could not be looked up");
-                let fault = ApiError::not_sent("the identity store is out of reach");
+                let fault = ApiError::not_sent(NotSent::Openids);
                 self.answer_existing(&pay, Reply::Failed(fault)).await
             }
         }
@@ -132,7 +133,7 @@ impl Payouts {
         if let Some(left_out) = self.inner.out_of_reach.may_tell() {
             tracing::warn!(%error, left_out, "nothing was sent: the ledger is out of reach");
         }
-        Reply::Failed(ApiError::not_sent("the ledger is out of reach"))
+        Reply::Failed(ApiError::not_sent(NotSent::Ledger))
     }
 
     /// A lease with a random nonce, which tells this claim from every other.
@@ -213,5 +214,5 @@ fn compose(
 
 pub(super) fn over_limit(order: &Order, at: usize) -> Reply {
     let fault = order.charges.get(at).map(|charge| charge.over(&order.key.mch_id));
-    Reply::Failed(fault.unwrap_or_else(|| ApiError::not_sent("a limit was passed")))
+    Reply::Failed(fault.unwrap_or_else(|| ApiError::not_sent(NotSent::Limit)))
 }

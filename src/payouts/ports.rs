@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 
 use payout_domain::contract::send::RequestCredentials;
-use payout_domain::ids::{LedgerTime, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
+use payout_domain::ids::{LedgerTime, Malformed, MchId, Millis, OpenId, OrderKey, UserId, WxAppId};
 use payout_domain::order::{Order, StateName};
 use payout_domain::outcome::{Evidence, Finding};
 use payout_domain::wechat::v3::answer::{Notification, Withdrawal};
@@ -24,7 +24,7 @@ pub enum LookupError {
         /// The key or row, with the user id shortened.
         key: String,
         /// The rule that the value breaks.
-        rule: &'static str,
+        rule: Malformed,
     },
 }
 

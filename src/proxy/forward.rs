@@ -21,7 +21,7 @@ use crate::http::http1::Http1Exchange;
 use crate::http::in_flight::InFlightPermit;
 use crate::http::line::Line;
 use crate::http::peer::Peer;
-use crate::http::responses::{closing, text_response};
+use crate::http::responses::{Refused as _, closing, text_response};
 use crate::telemetry::context::shown;
 use crate::telemetry::log::chain;
 use crate::telemetry::propagation;

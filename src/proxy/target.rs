@@ -1,12 +1,16 @@
 //! Checks what a request is aimed at: its method, its target and its `Host`. Pure. Sources: RFC 9110, sections 7.2, 7.4
 //! and 8.6; RFC 9112, section 3.2; RFC 9113, sections 8.2.1 and 8.3.1; `docs/http.md`.
 
+use std::borrow::Cow;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Uri, Version};
 
 use super::headers::digits;
 use crate::http::peer::Peer;
+use crate::http::responses::Refused;
+use payout_domain::contract::error::Chinese;
 use payout_domain::path::may_be_a_call;
 
 /// Why a request is not forwarded. Nothing has been sent yet.
@@ -57,10 +61,8 @@ pub(crate) enum TargetError {
     Upgrades,
 }
 
-impl TargetError {
-    /// The status of the response to the caller.
-    #[must_use]
-    pub(crate) fn status(self) -> StatusCode {
+impl Refused for TargetError {
+    fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::NOT_IMPLEMENTED,
             Self::NoPath
@@ -76,6 +78,27 @@ impl TargetError {
             Self::Disguised => StatusCode::NOT_FOUND,
             Self::Upgrades => StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+}
+
+/// For the contract's paths; other paths get the English text.
+impl Chinese for TargetError {
+    fn chinese(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Method => "不转发 CONNECT 和 TRACE",
+            Self::NoPath => "请求没有路径",
+            Self::Asterisk => "目标 * 只能用于 OPTIONS",
+            Self::Target => "请求的目标含有须百分号编码的字符",
+            Self::Host => "请求须有且只有一个正确的 Host",
+            Self::TwoHosts => "请求的目标与 Host 不是同一主机",
+            Self::Scheme => "目标的协议与此连接的协议不同",
+            Self::Length => "请求头 Content-Length 不正确: 须为一个十进制数",
+            Self::Field => "请求头的值不能以空白开头或结尾",
+            Self::Expectation => "不支持的 Expect: 只能为 100-continue",
+            Self::MaxForwards => "请求头 Max-Forwards 不正确: 须为一个十进制数",
+            Self::Disguised => "路径或查询中含有付款接口的名称: 付款接口只在其自身的路径上提供",
+            Self::Upgrades => "同时升级的连接过多, 请稍后重试",
+        })
     }
 }
 

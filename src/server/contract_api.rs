@@ -1,18 +1,22 @@
 //! The two paths of the platform's contract: reads and checks a request, runs the payout or the query, and encodes the
 //! response. The contract is in `docs/api.md`; `payout_domain::contract` has its types.
 
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 
+use super::call_error::{BodyError, CallError};
+use crate::http::framing_error::FramingError;
 use crate::http::http1::Http1Exchange;
 use crate::http::in_flight::InFlightPermit;
-use crate::http::responses::{closing, refusal, respond, text_of};
+use crate::http::responses::{Refused as _, closing, refusal, respond, text_of};
 use crate::payouts::Payouts;
 use crate::proxy::body::Body;
 use crate::proxy::target::{TargetError, check_message, names_one_host};
@@ -23,6 +27,7 @@ use crate::telemetry::propagation::X_REQUEST_ID;
 use crate::telemetry::traces::server::{learn_answer, learn_order};
 use payout_domain::contract::answer;
 use payout_domain::contract::error::ApiError;
+use payout_domain::contract::reason::Reason;
 use payout_domain::contract::send::SendRequest;
 use payout_domain::contract::status::StatusRequest;
 use payout_domain::encoding::{Encoding, EncodingError};
@@ -105,22 +110,24 @@ impl Contract {
         let headers = &head.headers;
         let content_type = match check(&head) {
             Ok(content_type) => content_type,
-            Err((status @ StatusCode::BAD_REQUEST, text)) => return closing(refusal(status, headers, &text)),
-            Err((status, text)) => return refusal(status, headers, &text),
+            Err(error) if error.status() == StatusCode::BAD_REQUEST => {
+                return closing(refused(headers, &error));
+            }
+            Err(error) => return refused(headers, &error),
         };
         let permit = head.extensions.get::<InFlightPermit>().cloned();
         let body = match self.collect_under(body, &head, permit.as_ref()).await {
             Ok(body) => body,
-            Err((status, text)) => return closing(refusal(status, headers, &text)),
+            Err(error) => return closing(refused(headers, &error)),
         };
         let accept = text_of(headers, header::ACCEPT);
         let (asked, told_in) = match Encoding::of_request(content_type, &body) {
             Ok(encoding) => (encoding, encoding.of_answer(accept)),
             Err(error @ EncodingError::Unsupported(_)) => {
-                return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, headers, &error.to_string());
+                return refused(headers, &error.into());
             }
             Err(error @ EncodingError::Undecided) => {
-                let fields = answer::not_taken(&ApiError::body(&error.to_string()), None);
+                let fields = answer::not_taken(&Reason::Encoding(error).into(), None);
                 return respond(Encoding::Json.of_answer(accept), &fields);
             }
         };
@@ -138,7 +145,7 @@ impl Contract {
     fn read(&self, call: Call, asked: Encoding, body: &[u8]) -> Result<Asked, Fields<'static>> {
         let mut fields = asked
             .decode(body)
-            .map_err(|why| answer::not_taken(&ApiError::body(&why), None))?;
+            .map_err(|why| answer::not_taken(&ApiError::body(why), None))?;
         // The response repeats even an invalid order number, but only its first 64 characters.
         let order_no = fields.characters("mchBillno").map(|no| cut(no, 64).to_owned());
         let read = || {
@@ -190,62 +197,62 @@ impl Contract {
         body: Incoming,
         head: &Parts,
         permit: Option<&InFlightPermit>,
-    ) -> Result<Bytes, (StatusCode, String)> {
+    ) -> Result<Bytes, CallError> {
         let collect = collect(body, head, self.max_body, self.body_timeout);
         let Some(permit) = permit else {
-            return collect.await;
+            return Ok(collect.await?);
         };
         let collected = tokio::select! {
             biased;
             collected = collect => Some(collected),
             () = permit.taken_away() => None,
         };
-        collected.filter(|_| permit.keep()).unwrap_or_else(|| {
-            let text = "the body was slow, and too many requests came at the same time";
-            Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
-        })
+        match collected.filter(|_| permit.keep()) {
+            Some(collected) => Ok(collected?),
+            None => Err(CallError::TakenAway),
+        }
     }
 }
 
+/// The response to a call whose HTTP is wrong.
+fn refused(headers: &HeaderMap, error: &CallError) -> Response<Body> {
+    tracing::debug!(%error, "a call was refused");
+    refusal(headers, error)
+}
+
 /// Checks a call's head. Returns its `Content-Type`, if it has one.
-fn check(head: &Parts) -> Result<Option<&str>, (StatusCode, String)> {
+fn check(head: &Parts) -> Result<Option<&str>, CallError> {
     let Parts { uri, headers, .. } = head;
-    let refused = |status, text: &str| Err((status, text.to_owned()));
-    check_message(uri, head.version, headers).map_err(|error| (error.status(), error.to_string()))?;
+    check_message(uri, head.version, headers)?;
     if !names_one_host(uri, headers) {
-        return refused(StatusCode::BAD_REQUEST, &TargetError::TwoHosts.to_string());
+        return Err(TargetError::TwoHosts.into());
     }
     if head.method != Method::POST {
-        return refused(StatusCode::METHOD_NOT_ALLOWED, "the method must be POST");
+        return Err(CallError::Method);
     }
     let coding = headers.get(header::CONTENT_ENCODING);
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let text = match (types.next().map(|value| value.to_str()), types.next()) {
-        _ if coding.is_some_and(|coding| coding != "identity") => "the body must not have a Content-Encoding",
-        (None, _) => return Ok(None),
-        (Some(Ok(only)), None) => return Ok(Some(only)),
-        (Some(Err(_)), None) => "the Content-Type is not readable",
-        (Some(_), Some(_)) => "the Content-Type is given twice",
-    };
-    refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
+    match (types.next().map(|value| value.to_str()), types.next()) {
+        _ if coding.is_some_and(|coding| coding != "identity") => Err(CallError::ContentEncoding),
+        (None, _) => Ok(None),
+        (Some(Ok(only)), None) => Ok(Some(only)),
+        (Some(Err(_)), None) => Err(CallError::UnreadableType),
+        (Some(_), Some(_)) => Err(CallError::TwoTypes),
+    }
 }
 
 /// Reads a whole body of at most `most` bytes, which must arrive within `within`. `head` is its request's.
 /// (tower-http's limits of size and time would respond with texts of their own.)
 ///
 /// # Errors
-/// The status and the reason if the body does not arrive whole, or if it has parts that some readers see and others do
-/// not (trailers, chunk extensions).
+/// When it has not come whole, or with parts that a reader may see or not, then [`BodyError`].
 pub(super) async fn collect(
     body: Incoming,
     head: &Parts,
     most: usize,
     within: Duration,
-) -> Result<Bytes, (StatusCode, String)> {
-    let too_large = || {
-        let text = format!("the body must be at most {most} bytes");
-        (StatusCode::PAYLOAD_TOO_LARGE, text)
-    };
+) -> Result<Bytes, BodyError> {
+    let too_large = || BodyError::TooLarge(most);
     if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
         return Err(too_large());
     }
@@ -253,18 +260,26 @@ pub(super) async fn collect(
         Ok(Ok(collected)) => collected,
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(error)) => {
-            let text = format!("the body broke off: {}", chain(error.as_ref()));
-            return Err((StatusCode::BAD_REQUEST, text));
+            return Err(match framing_of(error.as_ref()) {
+                Some(fault) => BodyError::Framing(fault),
+                None => BodyError::BrokeOff(chain(error.as_ref())),
+            });
         }
-        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
+        Err(_) => return Err(BodyError::Slow),
     };
     let has_extensions = |http1: &Http1Exchange| http1.has_chunk_extensions();
-    let text = if collected.trailers().is_some() {
-        "the body must not have a trailer section"
+    if collected.trailers().is_some() {
+        Err(BodyError::Trailers)
     } else if head.extensions.get().is_some_and(has_extensions) {
-        "the body's chunks must not have extensions"
+        Err(BodyError::Extensions)
     } else {
-        return Ok(collected.to_bytes());
-    };
-    Err((StatusCode::BAD_REQUEST, text.to_owned()))
+        Ok(collected.to_bytes())
+    }
+}
+
+/// What [`strict`](super::strict) found wrong with a body's bytes, where that ended it.
+fn framing_of(error: &(dyn Error + 'static)) -> Option<FramingError> {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .filter_map(|error| error.downcast_ref::<io::Error>()?.get_ref())
+        .find_map(|inner| inner.downcast_ref::<FramingError>().copied())
 }

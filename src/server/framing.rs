@@ -7,9 +7,9 @@
 //! kind of bytes comes next. It checks a head and a trailer section line by line and passes each on whole; it keeps
 //! nothing of a body.
 
-use http::StatusCode;
 use memchr::memchr;
 
+pub use crate::http::framing_error::FramingError;
 use crate::proxy::headers::digits;
 
 /// The most fields of a head or of a trailer section.
@@ -20,84 +20,6 @@ const MAX_TRAILER_BYTES: usize = 16 * 1024;
 const MAX_CHUNK_LINE: usize = 4 * 1024;
 /// The most digits of a chunk's size, for 64 bits.
 const MAX_CHUNK_DIGITS: usize = 16;
-
-/// What is wrong with a request's bytes. The response to the caller contains the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FramingError {
-    /// RFC 9112, section 2.2: a reader MAY accept it as a line's end, so readers differ.
-    #[error("a line ends with a line feed alone; it must end with a carriage return and a line feed")]
-    BareLineFeed,
-    /// The line is not a method, a target and a version with one space between each.
-    #[error("the request line must be a method, a target and a version, with one space between them")]
-    RequestLine,
-    /// A version other than 1.0 and 1.1.
-    #[error("the version must be HTTP/1.1 or HTTP/1.0")]
-    Version,
-    /// RFC 9112, section 5.2 (and 2.2 for the first line after the request line).
-    #[error("a line of the head begins with white space (a folded line)")]
-    Folded,
-    /// RFC 9112, section 5.1.
-    #[error("there is white space between a field's name and its colon")]
-    SpaceBeforeColon,
-    /// No colon, no name, or characters that a name must not have.
-    #[error("a field's name is missing or has a character that is not allowed")]
-    Name,
-    /// RFC 9110, section 5.5: a bare carriage return, a NUL or another control character.
-    #[error("a field's value has a control character")]
-    Value,
-    /// RFC 9112, section 6.3: this enables request smuggling.
-    #[error("the request has both a Content-Length and a Transfer-Encoding")]
-    BothLengths,
-    /// RFC 9110, section 8.6: several lengths, even if they are equal.
-    #[error("the request has more than one Content-Length")]
-    TwoLengths,
-    /// RFC 9110, section 8.6: not digits, or too many.
-    #[error("the Content-Length must be one number of digits")]
-    Length,
-    /// RFC 9112, section 6.1: nobody can tell where the body ends.
-    #[error("chunked must be the last transfer coding, once, and of HTTP/1.1")]
-    Coding,
-    /// A transfer coding other than `chunked`, which forwarding would lose.
-    #[error("the body has a transfer coding other than chunked")]
-    UnknownCoding,
-    /// RFC 9112, section 7.1.
-    #[error("a chunk does not begin with a line of hexadecimal digits and, perhaps, extensions")]
-    ChunkLine,
-    /// RFC 9112, section 7.1.
-    #[error("a chunk does not end with a carriage return and a line feed where its size says")]
-    ChunkEnd,
-    /// RFC 9112, section 3.
-    #[error("the request's target is too long")]
-    LongTarget,
-    /// RFC 6585, section 5.
-    #[error("the request's head or trailer section is too large")]
-    Large,
-}
-
-impl FramingError {
-    /// The status of the response to the caller.
-    #[must_use]
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
-            Self::LongTarget => StatusCode::URI_TOO_LONG,
-            Self::Large => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::BareLineFeed
-            | Self::RequestLine
-            | Self::Folded
-            | Self::SpaceBeforeColon
-            | Self::Name
-            | Self::Value
-            | Self::BothLengths
-            | Self::TwoLengths
-            | Self::Length
-            | Self::Coding
-            | Self::ChunkLine
-            | Self::ChunkEnd => StatusCode::BAD_REQUEST,
-        }
-    }
-}
 
 /// What [`Framer::advance`] allows for the bytes it got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,11 +12,11 @@
 //!   them different meanings. In a field that the contract does not know, but a handler may, both become text.
 //! * The case of the letters in `sign` has no meaning.
 
-use payout_domain::contract::error::{ApiError, ErrCode};
+use payout_domain::contract::error::ApiError;
+use payout_domain::contract::reason::{Reason, SignFault};
 use payout_domain::contract::send::FIELDS;
 use payout_domain::fields::{Fields, Value};
 use payout_domain::secret::Secret;
-use payout_domain::text::cut;
 use payout_domain::wechat::sign::{SIGN, verify_md5};
 
 const NONCE: &str = "nonceStr";
@@ -28,17 +28,17 @@ const NONCE: &str = "nonceStr";
 /// `SIGN_ERROR` if the signature or the nonce is missing, the signature is wrong, or the signed text could be read as
 /// other fields. The text names the field.
 pub(crate) fn check(fields: &mut Fields<'_>, key: &Secret) -> Result<(), ApiError> {
-    let fault = |text: &'static str| ApiError::new(ErrCode::SignError, text);
+    let fault = |fault: SignFault| ApiError::from(Reason::Sign(fault));
     let sign = fields
         .characters(SIGN)
         .map(str::to_owned)
-        .ok_or_else(|| fault("签名错误: sign is required"))?;
+        .ok_or_else(|| fault(SignFault::NoSign))?;
     if fields.characters(NONCE).is_none() {
-        return Err(fault("签名错误: nonceStr is required"));
+        return Err(fault(SignFault::NoNonce));
     }
-    can_be_read_in_one_way(fields)?;
+    can_be_read_in_one_way(fields).map_err(fault)?;
     if !verify_md5(fields, key, &sign) {
-        return Err(fault("签名错误: sign does not fit the request's fields"));
+        return Err(fault(SignFault::Wrong));
     }
     fields.take(SIGN);
     fields.take(NONCE);
@@ -52,19 +52,17 @@ pub(crate) fn check(fields: &mut Fields<'_>, key: &Secret) -> Result<(), ApiErro
 }
 
 /// Checks that the signed text stands for these fields only.
-fn can_be_read_in_one_way(fields: &Fields<'_>) -> Result<(), ApiError> {
+fn can_be_read_in_one_way(fields: &Fields<'_>) -> Result<(), SignFault> {
     for (name, value) in fields.iter() {
-        let rule = if !is_name(name) {
-            "must be named with letters, digits and _ only"
-        } else if name == NONCE && !is_name(value.characters()) {
-            "must be letters, digits and _ only"
-        } else if name != SIGN && holds_a_field(value.characters()) {
-            "must not hold & with a name and = after it: the signed text could be read as another field"
-        } else {
-            continue;
-        };
-        let text = format!("签名错误: {} {rule}", cut(name, 64));
-        return Err(ApiError::new(ErrCode::SignError, text));
+        if !is_name(name) {
+            return Err(SignFault::Name(name.to_owned()));
+        }
+        if name == NONCE && !is_name(value.characters()) {
+            return Err(SignFault::Nonce);
+        }
+        if name != SIGN && holds_a_field(value.characters()) {
+            return Err(SignFault::Value(name.to_owned()));
+        }
     }
     Ok(())
 }
@@ -87,6 +85,7 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use payout_domain::contract::error::ErrCode;
     use payout_domain::wechat::sign::sign_md5;
 
     #[test]
@@ -135,11 +134,8 @@ mod tests {
             let mut fields = signed(&[("nonceStr", "n"), ("amount", "1"), (name, value)], &key);
             check(&mut fields, &key).map_err(|fault| fault.to_string())
         };
-        let split = |name: &str| {
-            format!(
-                "签名错误: {name} must not hold & with a name and = after it: the signed text could be read as another field"
-            )
-        };
+        let split =
+            |name: &str| format!("签名错误: {name} 的值不能含有形如 \"&名称=\" 的内容, 否则签名原文会有歧义");
         for value in ["A&amount=99999&amountX=", "&key=", "&_=", "a&&b=", "a&b=c"] {
             assert_eq!(told("actName", value), Err(split("actName")), "{value}");
         }
@@ -159,7 +155,7 @@ mod tests {
             assert_eq!(told("actName", value).is_ok(), good, "{value}");
         }
         for name in ["a=b", "a&b", "", "act name", "名", "a-b"] {
-            let text = format!("签名错误: {name} must be named with letters, digits and _ only");
+            let text = format!("签名错误: {name} 名称不正确, 只能含字母、数字和 _");
             assert_eq!(told(name, "1"), Err(text));
         }
         for nonce in ["n&remark=x", "n n", "n=", "红"] {
@@ -167,7 +163,7 @@ mod tests {
             let fault = check(&mut fields, &key).unwrap_err();
             assert_eq!(
                 fault.to_string(),
-                "签名错误: nonceStr must be letters, digits and _ only"
+                "签名错误: nonceStr 不正确, 只能含字母、数字和 _"
             );
         }
     }

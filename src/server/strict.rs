@@ -13,15 +13,16 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::contract_api::Call;
 use super::control_frames::{Frames, PREFACE};
-use super::framing::{Framer, FramingError};
+use super::framing::Framer;
+use crate::http::framing_error::FramingError;
 use crate::http::http1::{Http1Exchange, Stage};
-use crate::http::responses::{closing, refusal, text_response};
+use crate::http::responses::{Refused as _, closing, refusal, text_response};
 
 /// What to do with incoming bytes.
 enum Input {
@@ -230,7 +231,7 @@ fn refuse(
         let stand_in = framer.stand_in(held, fault);
         *held = BytesMut::from(stand_in.as_slice());
         *passable = held.len();
-        exchange.fail(fault.status(), fault.to_string());
+        exchange.fail(fault);
         *reading = Input::StoodIn;
     } else {
         *reading = Input::Failed(fault);
@@ -303,8 +304,8 @@ pub(super) async fn answer<I, B: From<Bytes>>(
     mut request: Request<I>,
     mut service: impl tower::Service<Request<I>, Response = Response<B>, Error = Infallible>,
 ) -> Result<Response<B>, Infallible> {
-    if let Some((status, text)) = exchange.fault() {
-        return Ok(refused(&request, status, &text));
+    if let Some(fault) = exchange.fault() {
+        return Ok(refused(&request, fault));
     }
     if request.version() == Version::HTTP_2 {
         return service.call(request).await;
@@ -325,11 +326,11 @@ pub(super) async fn answer<I, B: From<Bytes>>(
 }
 
 /// The response to a faulty request, in the contract's format on the contract's paths.
-fn refused<I, B: From<Bytes>>(request: &Request<I>, status: StatusCode, text: &str) -> Response<B> {
-    tracing::debug!(method = %request.method(), path = request.uri().path(), text, "a request was refused");
+fn refused<I, B: From<Bytes>>(request: &Request<I>, fault: FramingError) -> Response<B> {
+    tracing::debug!(method = %request.method(), path = request.uri().path(), %fault, "a request was refused");
     closing(match Call::of(request.uri().path()) {
-        Some(_) => refusal(status, request.headers(), text),
-        None => text_response(status, text),
+        Some(_) => refusal(request.headers(), &fault),
+        None => text_response(fault.status(), &fault.to_string()),
     })
 }
 

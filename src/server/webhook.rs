@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::contract_api::collect;
 use super::stack::Serves;
-use crate::http::responses::{closing, with_status};
+use crate::http::responses::{Refused, closing, with_status};
 use crate::payouts::Payouts;
 use crate::payouts::ports::Notice;
 use crate::payouts::webhook::NoticeError;
@@ -64,7 +64,7 @@ async fn take(payouts: &Payouts, head: &Parts, body: Incoming) -> Response<Body>
 
 async fn answer(payouts: &Payouts, head: &Parts, body: Incoming) -> Result<(), (StatusCode, String)> {
     let headers = &head.headers;
-    check_message(&head.uri, head.version, headers).map_err(|error| (error.status(), error.to_string()))?;
+    check_message(&head.uri, head.version, headers).map_err(|error| told(&error))?;
     if head.method != Method::POST {
         return Err((
             StatusCode::METHOD_NOT_ALLOWED,
@@ -87,7 +87,9 @@ async fn answer(payouts: &Payouts, head: &Parts, body: Incoming) -> Result<(), (
         serial: one("wechatpay-serial")?,
         signature: one("wechatpay-signature")?,
     };
-    let body = collect(body, head, MAX_BODY, BODY_TIMEOUT).await?;
+    let body = collect(body, head, MAX_BODY, BODY_TIMEOUT)
+        .await
+        .map_err(|error| told(&error))?;
     let notice = Notice { signed, body: &body };
     payouts.notified(head.uri.path(), notice).await.map_err(|error| {
         let status = match &error {
@@ -98,6 +100,11 @@ async fn answer(payouts: &Payouts, head: &Parts, body: Incoming) -> Result<(), (
         };
         (status, error.to_string())
     })
+}
+
+/// What WeChat Pay and the log are told, in English.
+fn told(error: &impl Refused) -> (StatusCode, String) {
+    (error.status(), error.to_string())
 }
 
 /// WeChat repeats a notification unless the response is 200 or 204.

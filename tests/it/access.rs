@@ -232,10 +232,14 @@ async fn a_signature_fits_one_request_only() {
             } else {
                 named
             };
+            let rule = match by_name {
+                "nonceStr" => "不正确, 只能含字母、数字和 _",
+                _ => "的值不能含有",
+            };
             assert!(
                 answer
                     .field("returnMsg")
-                    .contains(&format!("签名错误: {by_name} must")),
+                    .contains(&format!("签名错误: {by_name} {rule}")),
                 "{}",
                 answer.body
             );

@@ -30,7 +30,12 @@ async fn every_limit_of_every_field_in_both_encodings() {
     let long = |n: usize| "9".repeat(n);
     let chars = |n: usize| "备".repeat(n);
     let text = |t: &str| serde_json::Value::from(t).to_string();
-    let amount = "amount must be an integer number of fen from 1 to 2147483647";
+    let amount = "amount 金额不正确: 须为 1 至 2147483647 的整数(分)";
+    let record_id = "tradeRecordId 不正确: 须为 64 位整数";
+    let app = "wxAppId 格式不正确: 须为 1 至 32 位字母、数字、_ 或 -";
+    let merchant = "mchId 商户号不正确: 须为 1 至 32 位数字";
+    let number = "mchBillno 单号不正确: 须为 1 至 32 位字母或数字";
+    let user = "openid 用户ID不正确: 须为 1 至 128 个字符, 不能含控制字符";
     let mut rows: Vec<(&str, String, Option<String>, String)> = Vec::new();
     for name in [
         "wxAppId",
@@ -46,34 +51,48 @@ async fn every_limit_of_every_field_in_both_encodings() {
             name,
             "\"\"".into(),
             Some(String::new()),
-            format!("{name} is required"),
+            format!("{name} 缺失或为空: 此字段必填"),
         ));
-        rows.push((name, "null".into(), None, format!("{name} is required")));
-        rows.push((name, "{}".into(), None, format!("{name} must be")));
-        rows.push((name, "[1]".into(), None, format!("{name} must be")));
-        rows.push((name, "true".into(), None, format!("{name} must be")));
+        rows.push((
+            name,
+            "null".into(),
+            None,
+            format!("{name} 缺失或为空: 此字段必填"),
+        ));
+        let no_text = match name {
+            "amount" => amount.to_owned(),
+            "tradeRecordId" => record_id.to_owned(),
+            _ => format!("{name} 类型不正确: 须为字符串"),
+        };
+        rows.push((name, "{}".into(), None, no_text.clone()));
+        rows.push((name, "[1]".into(), None, no_text.clone()));
+        rows.push((name, "true".into(), None, no_text));
     }
-    for (name, bad) in [
-        ("wxAppId", "a b".to_owned()),
-        ("wxAppId", "a:b".to_owned()),
-        ("wxAppId", "{userId}".to_owned()),
-        ("wxAppId", long(33)),
-        ("mchId", "19x".to_owned()),
-        ("mchId", long(33)),
-        ("mchBillno", "A-1".to_owned()),
-        ("mchBillno", "单号".to_owned()),
-        ("mchBillno", long(33)),
-        ("mchBillno", long(29)),
-        ("openid", chars(129)),
-        ("actName", chars(33)),
-        ("remark", chars(257)),
-        ("tradeRecordId", "9223372036854775808".to_owned()),
-        ("tradeRecordId", "1.5".to_owned()),
-        ("tradeRecordId", "x".to_owned()),
-        ("sendName", chars(257)),
-        ("wishing", chars(257)),
+    for (name, bad, says) in [
+        ("wxAppId", "a b".to_owned(), app),
+        ("wxAppId", "a:b".to_owned(), app),
+        ("wxAppId", "{userId}".to_owned(), app),
+        ("wxAppId", long(33), app),
+        ("mchId", "19x".to_owned(), merchant),
+        ("mchId", long(33), merchant),
+        ("mchBillno", "A-1".to_owned(), number),
+        ("mchBillno", "单号".to_owned(), number),
+        ("mchBillno", long(33), number),
+        (
+            "mchBillno",
+            long(29),
+            "mchBillno 单号过长: 红包最多 28 位字母或数字",
+        ),
+        ("openid", chars(129), user),
+        ("actName", chars(33), "actName 过长: 最多 32 个字符"),
+        ("remark", chars(257), "remark 过长: 最多 256 个字符"),
+        ("tradeRecordId", "9223372036854775808".to_owned(), record_id),
+        ("tradeRecordId", "1.5".to_owned(), record_id),
+        ("tradeRecordId", "x".to_owned(), record_id),
+        ("sendName", chars(257), "sendName 过长: 最多 256 个字符"),
+        ("wishing", chars(257), "wishing 过长: 最多 256 个字符"),
     ] {
-        rows.push((name, text(&bad), Some(bad.clone()), format!("{name} must be")));
+        rows.push((name, text(&bad), Some(bad.clone()), says.to_owned()));
     }
     for bad in [
         "0",
@@ -113,20 +132,20 @@ async fn every_limit_of_every_field_in_both_encodings() {
         "environment",
         "clientIp",
     ] {
-        rows.push((name, "7".into(), None, format!("{name} must be a string")));
+        rows.push((name, "7".into(), None, format!("{name} 类型不正确: 须为字符串")));
     }
     rows.push((
         "remark",
         "\"a\\u0000b\"".into(),
         None,
-        "remark must not hold control characters".into(),
+        "remark 含有控制字符: 请删除 (制表符、换行、回车除外)".into(),
     ));
-    rows.push(("openid", "\"a\\u0007b\"".into(), None, "openid must be".into()));
+    rows.push(("openid", "\"a\\u0007b\"".into(), None, user.into()));
     rows.push((
         "totalAmount",
         "101".into(),
         Some("101".into()),
-        "amount and totalAmount must not differ".into(),
+        "amount 与 totalAmount 不一致: 请只传其一, 或传相同的值".into(),
     ));
     assert!(rows.len() > 80);
     for (name, json, xml, says) in rows {
@@ -145,10 +164,7 @@ async fn every_limit_of_every_field_in_both_encodings() {
             assert_eq!(answer.field("returnCode"), "FAIL", "{body}: {}", answer.body);
             assert_eq!(answer.code(), "PARAM_ERROR", "{body}");
             let told = answer.field("returnMsg");
-            assert!(
-                told.starts_with("参数格式校验错误: ") && told.contains(&says),
-                "{body}: {told}, not {says}"
-            );
+            assert_eq!(told, says, "{body}");
             assert_eq!(answer.field("errCodeDes"), told);
             if name != "mchBillno" {
                 assert_eq!(
@@ -215,8 +231,9 @@ async fn missing_and_doubled_fields_are_named() {
             let renamed = renamed.replace(&format!("</{name}>"), "</other>");
             let answer = sidecar.post("/pay/sendApiRedPack", encoding, &renamed).await;
             assert_eq!(answer.code(), "PARAM_ERROR");
-            assert!(
-                answer.field("returnMsg").contains(&format!("{name} is required")),
+            assert_eq!(
+                answer.field("returnMsg"),
+                format!("{name} 缺失或为空: 此字段必填"),
                 "{}",
                 answer.body
             );
@@ -225,10 +242,9 @@ async fn missing_and_doubled_fields_are_named() {
                 Encoding::Xml => body.replacen("<xml>", &format!("<xml><{name}>100</{name}>"), 1),
             };
             let answer = sidecar.post("/pay/sendApiRedPack", encoding, &twice).await;
-            assert!(
-                answer
-                    .field("returnMsg")
-                    .contains(&format!("{name} is given twice")),
+            assert_eq!(
+                answer.field("returnMsg"),
+                format!("{name} 重复: 同一字段只能出现一次"),
                 "{}",
                 answer.body
             );
@@ -247,47 +263,75 @@ async fn broken_bodies_are_refused_in_words() {
         .replace("<![CDATA[100]]>", "&a;");
     let bomb = format!("<xml>{}</xml>", "<a>".repeat(5000));
     let bodies: Vec<(Encoding, Vec<u8>, &str)> = vec![
-        (Encoding::Json, b"".to_vec(), "ends too early"),
-        (Encoding::Json, json[..json.len() / 2].into(), "ends too early"),
+        (Encoding::Json, b"".to_vec(), "请求体不完整: JSON 提前结束"),
+        (
+            Encoding::Json,
+            json[..json.len() / 2].into(),
+            "请求体不完整: JSON 提前结束",
+        ),
         (
             Encoding::Json,
             json.replacen('{', "[", 1).into(),
-            "not one JSON object",
+            "请求体须为一个 JSON 对象: 不能是数组、字符串、数字等",
         ),
         (
             Encoding::Json,
             format!("{json}{json}").into(),
-            "not one JSON object",
+            "列附近)还有其他内容",
         ),
-        (Encoding::Json, xml.clone().into(), "not one JSON object"),
-        (Encoding::Json, [json.as_bytes(), b"\xff"].concat(), "not UTF-8"),
+        (
+            Encoding::Json,
+            xml.clone().into(),
+            "请求体不是正确的 JSON: 第 1 行第 1 列附近有语法错误",
+        ),
+        (
+            Encoding::Json,
+            [json.as_bytes(), b"\xff"].concat(),
+            "请求体不是 UTF-8 编码: 第 ",
+        ),
         (
             Encoding::Json,
             format!("{{\"a\":{}", "[".repeat(9000)).into(),
-            "ends too early",
+            "请求体不完整: JSON 提前结束",
         ),
-        (Encoding::Xml, b"".to_vec(), "ends too early"),
-        (Encoding::Xml, xml[..xml.len() / 2].into(), "参数格式校验错误"),
-        (Encoding::Xml, xml.replace("</xml>", "").into(), "ends too early"),
-        (Encoding::Xml, entity.into(), "a DOCTYPE"),
+        (Encoding::Xml, b"".to_vec(), "请求体不完整: XML 提前结束"),
+        (Encoding::Xml, xml[..xml.len() / 2].into(), "请求体不"),
+        (
+            Encoding::Xml,
+            xml.replace("</xml>", "").into(),
+            "请求体不完整: XML 提前结束",
+        ),
+        (
+            Encoding::Xml,
+            entity.into(),
+            "请求体的 XML 根元素之前不能有 DOCTYPE: 请删除",
+        ),
         (
             Encoding::Xml,
             xml.replace("<![CDATA[100]]>", "&amount;").into(),
-            "entity",
+            "amount 含有未定义的实体: 只能使用 &lt; &gt; &amp; &apos; &quot;",
         ),
         (
             Encoding::Xml,
             xml.replace("<![CDATA[100]]>", "<fen>100</fen>").into(),
-            "must hold text",
+            "amount 须为文本: 不能包含子元素",
         ),
         (
             Encoding::Xml,
             xml.replace("<xml>", "<xml a=\"1\">").into(),
-            "attributes",
+            "请求体的 XML 元素不能有属性: 请删除属性",
         ),
-        (Encoding::Xml, xml.replace("100", "1\u{1}00").into(), "U+0001"),
-        (Encoding::Xml, bomb.into(), "must hold text"),
-        (Encoding::Xml, json.clone().into(), "参数格式校验错误"),
+        (
+            Encoding::Xml,
+            xml.replace("100", "1\u{1}00").into(),
+            "请求体含有 XML 1.0 不允许的字符 U+0001: 请删除该字符",
+        ),
+        (Encoding::Xml, bomb.into(), "a 须为文本: 不能包含子元素"),
+        (
+            Encoding::Xml,
+            json.clone().into(),
+            "请求体的 XML 根元素之前不能有文本: 请删除",
+        ),
     ];
     for (encoding, body, says) in bodies {
         let headers = [("Content-Type", encoding.media())];
@@ -371,6 +415,16 @@ async fn what_is_wrong_with_the_http_has_a_status_and_a_contract_body() {
         assert_eq!(
             (answer.field("returnCode"), answer.code()),
             ("FAIL".into(), "PARAM_ERROR".into())
+        );
+        let says = match status {
+            405 => "请求未受理: 请求方法须为 POST",
+            413 => "请求未受理: 请求体过大, 最多 65536 字节",
+            _ => "请求未受理: ",
+        };
+        let told = answer.field("returnMsg");
+        assert!(
+            told.starts_with(says) && (status != 415 || told.contains("Content-")),
+            "{told}"
         );
         let xml = headers
             .iter()
@@ -537,11 +591,14 @@ async fn the_client_address_is_needed_where_it_is_kept() {
     let sidecar = Sidecar::start_in(dir, &configuration, &[]).await;
     let body = Payout::new("IP1").body(Encoding::Json);
     for (given, says) in [
-        ("", "clientIp is required"),
-        ("\"clientIp\":\"nowhere\",", "clientIp must be an IP address"),
+        ("", "clientIp 缺失或为空: 此字段必填"),
+        (
+            "\"clientIp\":\"nowhere\",",
+            "clientIp 地址不正确: 须为 IP 地址, 不带端口",
+        ),
         (
             "\"clientIp\":\"2001:db8::1\",",
-            "clientIp must be an IPv4 address",
+            "clientIp 地址不正确: 红包须为 IPv4 地址",
         ),
     ] {
         let body = body.replace("\"clientIp\":\"10.0.0.1\",", given);
@@ -580,10 +637,9 @@ async fn status_requests_are_checked_too() {
                 .post("/pay/getApiRedPacketStatus", encoding, &encoding.write(&fields))
                 .await;
             assert_eq!(answer.code(), "PARAM_ERROR");
-            assert!(
-                answer
-                    .field("returnMsg")
-                    .contains(&format!("{missing} is required")),
+            assert_eq!(
+                answer.field("returnMsg"),
+                format!("{missing} 缺失或为空: 此字段必填"),
                 "{}",
                 answer.body
             );

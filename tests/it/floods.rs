@@ -170,7 +170,7 @@ async fn paid(upstream: &Upstream, sidecar: &Sidecar, order_no: &str, flood: &st
             return again;
         }
         let told = answer.map(|answer| answer.body).unwrap_or_default();
-        let may_be_repeated = told.is_empty() || told.contains("the upstream cannot be reached");
+        let may_be_repeated = told.is_empty() || told.contains("请使用原单号重试: 上游无法连接");
         assert!(may_be_repeated, "{flood}: {told}");
         assert!(
             begun.elapsed() < Duration::from_secs(30),

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::sidecar::{Encoding, Payout, Sidecar, To, Upstream, embedded};
-use crate::support::wire::{Backend, HANGS_UP, status, tell, values};
+use crate::support::wire::{Backend, HANGS_UP, shown, status, tell, values};
 
 /// Faulty framing around a payout or status request. `{P}` is the method and target, `{H}` the head up to and including
 /// `Host`, `{B}` the body, `{L}` its length, `{X}` its length in hexadecimal.
@@ -93,8 +93,8 @@ async fn payout_paths_take_strict_http_only() {
                 .replace("{X}", &format!("{:x}", body.len()))
                 .replace("{B}", &body);
             let told = tell(sidecar.main, &request).await;
-            let is_contract =
-                told.contains("\"returnCode\":\"FAIL\"") && told.contains("\"errCode\":\"PARAM_ERROR\"");
+            let begins = shown("\"returnCode\":\"FAIL\",\"returnMsg\":\"请求未受理: ".as_bytes());
+            let is_contract = told.contains(&begins) && told.contains("\"errCode\":\"PARAM_ERROR\"");
             if status(&told) != 400 || !is_contract || upstream.times_sent(&order_no) > 0 {
                 lenient.push(format!("{fault:?} on {path}: {told}"));
             }
@@ -127,8 +127,21 @@ async fn a_refusal_has_the_requests_encoding_and_its_place() {
     assert_eq!(status(second), 400, "{second}");
     assert_eq!(values(second, "content-type"), ["application/xml; charset=utf-8"]);
     assert_eq!(values(second, "connection"), ["close"]);
-    assert!(second.contains("line feed"), "it says what is wrong: {second}");
+    assert!(
+        second.contains(&shown(
+            "请求未受理: 行尾只有换行符(LF): 须以 CRLF 结尾".as_bytes()
+        )),
+        "it says what is wrong: {second}"
+    );
     assert_eq!(backend.seen().len(), 1);
+    // A body's fault ends the reading of it, and is told all the same.
+    let told = tell(
+        sidecar.main,
+        "POST /pay/sendApiRedPack HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;\r\n{}\r\n0\r\n\r\n",
+    )
+    .await;
+    let says = "请求未受理: 分块不正确: 须以一行十六进制长度开头, 其后可有扩展";
+    assert!(told.contains(&shown(says.as_bytes())), "{told}");
 }
 
 /// Proxied paths and the admin port are as strict, except for what is legal there.

@@ -2,7 +2,8 @@
 //! [`xml`].
 
 use super::fields::{Fields, Value};
-use super::xml::{Nested, NotXml};
+use super::json::JsonError;
+use super::xml::{Nested, NotXml, XmlError};
 use super::{json, xml};
 
 /// One of the contract's two encodings.
@@ -24,6 +25,45 @@ pub enum EncodingError {
     /// The type leaves the encoding open, and the body begins like neither.
     #[error("the body is neither a JSON object nor XML")]
     Undecided,
+}
+
+impl EncodingError {
+    /// What is wrong, in Chinese.
+    #[must_use]
+    pub fn chinese(&self) -> String {
+        match self {
+            Self::Unsupported(content_type) => format!(
+                "不支持的 Content-Type {content_type:?}: 须为 application/json 或 application/xml, 字符集须为 UTF-8"
+            ),
+            Self::Undecided => "请求体既不是 JSON 对象, 也不是 XML: 请检查请求体和 Content-Type".to_owned(),
+        }
+    }
+}
+
+/// Why a body cannot be read in its encoding.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not UTF-8; so many bytes before the fault are.
+    #[error("the body is not UTF-8 (byte {0})")]
+    NotUtf8(usize),
+    /// Not one JSON object.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// Not flat XML.
+    #[error(transparent)]
+    Xml(#[from] XmlError),
+}
+
+impl DecodeError {
+    /// What is wrong, in Chinese.
+    #[must_use]
+    pub fn chinese(&self) -> String {
+        match self {
+            Self::NotUtf8(at) => format!("请求体不是 UTF-8 编码: 第 {at} 字节之后有误"),
+            Self::Json(error) => error.chinese(),
+            Self::Xml(error) => error.chinese(),
+        }
+    }
 }
 
 impl Encoding {
@@ -109,16 +149,14 @@ impl Encoding {
     /// Reads a body and skips a UTF-8 byte-order mark.
     ///
     /// # Errors
-    /// What is wrong, in words for the caller: the body is not UTF-8, or [`json::decode`] or [`xml::decode`]
-    /// refuses it.
-    pub fn decode(self, body: &[u8]) -> Result<Fields<'_>, String> {
-        let text = std::str::from_utf8(body)
-            .map_err(|error| format!("the body is not UTF-8 (byte {})", error.valid_up_to()))?;
+    /// [`DecodeError`] if the body is not UTF-8, or [`json::decode`] or [`xml::decode`] refuses it.
+    pub fn decode(self, body: &[u8]) -> Result<Fields<'_>, DecodeError> {
+        let text = std::str::from_utf8(body).map_err(|error| DecodeError::NotUtf8(error.valid_up_to()))?;
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
-        match self {
-            Self::Json => json::decode(text),
-            Self::Xml => xml::decode(text, Nested::Refuse),
-        }
+        Ok(match self {
+            Self::Json => json::decode(text)?,
+            Self::Xml => xml::decode(text, Nested::Refuse)?,
+        })
     }
 
     /// Writes a body.
@@ -145,24 +183,34 @@ impl Encoding {
 }
 
 impl Encoding {
-    /// Writes a response. U+FFFD replaces a character that XML cannot carry (a control character in a handler's
-    /// error text), because the caller must get a response.
+    /// Writes a response. The caller must get one in the contract's terms, so it always holds every field that this
+    /// encoding can carry: XML gets U+FFFD for a character that it forbids (a control character in a handler's error
+    /// text) and leaves out a field whose name it cannot write; JSON gets a token that is not JSON as a text.
     #[must_use]
     pub fn encode_answer(self, fields: &Fields<'_>) -> String {
-        self.encode(fields).unwrap_or_else(|NotXml { .. }| {
-            let mut mended = Fields::with_capacity(fields.len());
-            for (name, value) in fields.iter() {
-                let text: String = value
-                    .characters()
-                    .chars()
-                    .map(|c| if xml::is_xml_char(c) { c } else { '\u{FFFD}' })
-                    .collect();
-                // Cannot fail: each name occurs once in `fields`.
-                let _added = mended.push(name.into(), Value::Text(text.into())).is_ok();
+        match self {
+            Self::Xml => xml::encode(fields).unwrap_or_else(|NotXml { .. }| xml::encode_lossy(fields)),
+            Self::Json => {
+                let written = json::encode(fields);
+                if written.is_empty() {
+                    return json::encode(&as_texts(fields));
+                }
+                written
             }
-            self.encode(&mended).unwrap_or_default()
-        })
+        }
     }
+}
+
+/// The same fields, each value as a text: JSON can write any text.
+fn as_texts<'a>(fields: &'a Fields<'_>) -> Fields<'a> {
+    let mut texts = Fields::with_capacity(fields.len());
+    for (name, value) in fields.iter() {
+        // Cannot fail: each name occurs once in `fields`.
+        let _added = texts
+            .push(name.into(), Value::Text(value.characters().into()))
+            .is_ok();
+    }
+    texts
 }
 
 fn is_suffixed(media: &str, suffix: &str) -> bool {
@@ -253,14 +301,32 @@ mod tests {
         );
     }
 
+    /// Not even a field that the encoding cannot carry costs the caller the code and the order number.
+    #[test]
+    fn a_field_that_cannot_be_written_costs_no_answer() {
+        let answer = |name: &'static str, value: Value<'static>| {
+            let mut fields = Fields::new();
+            fields.set("errCode", "PARAM_ERROR");
+            fields.push(name.into(), value).unwrap();
+            fields.set("mchBillno", "A1");
+            fields
+        };
+        let written = Encoding::Xml.encode_answer(&answer("not a name", Value::Text("x".into())));
+        let read = Encoding::Xml.decode(written.as_bytes()).unwrap();
+        assert_eq!(read.characters("errCode"), Some("PARAM_ERROR"), "{written}");
+        assert_eq!(read.characters("mchBillno"), Some("A1"), "{written}");
+        let written = Encoding::Json.encode_answer(&answer("amount", Value::Raw("1.".into())));
+        assert_eq!(
+            written,
+            r#"{"errCode":"PARAM_ERROR","amount":"1.","mchBillno":"A1"}"#
+        );
+    }
+
     #[test]
     fn bytes_that_are_no_text_are_refused() {
-        assert!(
-            Encoding::Json
-                .decode(b"{\"a\":\"\xff\"}")
-                .unwrap_err()
-                .contains("not UTF-8 (byte 6)")
-        );
+        let error = Encoding::Json.decode(b"{\"a\":\"\xff\"}").unwrap_err();
+        assert!(error.to_string().contains("not UTF-8 (byte 6)"), "{error}");
+        assert_eq!(error.chinese(), "请求体不是 UTF-8 编码: 第 6 字节之后有误");
         assert!(Encoding::Json.decode(b"\xEF\xBB\xBF{}").unwrap().is_empty());
     }
 }

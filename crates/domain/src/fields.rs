@@ -10,6 +10,8 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::text::named;
+
 /// The most fields that one message may have. The contract knows 17; nobody exceeds this by mistake.
 pub const MAX_FIELDS: usize = 128;
 
@@ -78,6 +80,17 @@ pub enum FieldsError {
     /// The message has more than [`MAX_FIELDS`].
     #[error("the message has more than {MAX_FIELDS} fields")]
     TooMany,
+}
+
+impl FieldsError {
+    /// What is wrong, in Chinese.
+    #[must_use]
+    pub fn chinese(&self) -> String {
+        match self {
+            Self::Twice(name) => format!("{} 重复: 同一字段只能出现一次", named(name)),
+            Self::TooMany => format!("字段过多: 最多 {MAX_FIELDS} 个"),
+        }
+    }
 }
 
 impl<'a> Fields<'a> {

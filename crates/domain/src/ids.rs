@@ -8,31 +8,66 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Why a text or a number is not valid: a rule in words, e.g. `must be 1 to 32 letters or digits`.
+/// Why a text or a number is not valid: the type whose rule it breaks. `Display` tells operators the rule in English,
+/// e.g. `must be 1 to 32 letters or digits`; [`Malformed::chinese`] tells it to callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(pub &'static str);
+pub enum Malformed {
+    /// Not a [`MchId`].
+    #[error("must be 1 to 32 digits")]
+    MchId,
+    /// Not a [`WxAppId`].
+    #[error("must be 1 to 32 letters, digits, `_` or `-`")]
+    WxAppId,
+    /// Not an [`OrderNo`].
+    #[error("must be 1 to 32 letters or digits")]
+    OrderNo,
+    /// Not a [`UserId`].
+    #[error("must be 1 to 128 characters without control characters")]
+    UserId,
+    /// Not an [`OpenId`].
+    #[error("must be 1 to 64 letters, digits, `_` or `-`")]
+    OpenId,
+    /// Not a [`HandlerId`].
+    #[error("must be 1 to 256 characters without blanks or control characters")]
+    HandlerId,
+    /// Not a [`Fen`].
+    #[error("must be an integer number of fen from 1 to 2147483647")]
+    Fen,
+}
 
-/// Declares a text newtype. Its constructor applies `$check`, and its error says `$rule`. The text is in an `Arc`,
-/// since one payout clones its terms into records, queries and keys a dozen times.
+impl Malformed {
+    /// The rule in Chinese, as it follows a field's name.
+    #[must_use]
+    pub fn chinese(self) -> &'static str {
+        match self {
+            Self::MchId => "商户号不正确: 须为 1 至 32 位数字",
+            Self::WxAppId => "格式不正确: 须为 1 至 32 位字母、数字、_ 或 -",
+            Self::OrderNo => "单号不正确: 须为 1 至 32 位字母或数字",
+            Self::UserId => "用户ID不正确: 须为 1 至 128 个字符, 不能含控制字符",
+            Self::OpenId => "微信 openid 不正确: 须为 1 至 64 位字母、数字、_ 或 -",
+            Self::HandlerId => "处理程序标识不正确: 须为 1 至 256 个字符, 不能含空白或控制字符",
+            Self::Fen => "金额不正确: 须为 1 至 2147483647 的整数(分)",
+        }
+    }
+}
+
+/// Declares a text newtype. Its constructor applies `$check`, and its error is [`Malformed`]'s variant of the same
+/// name. The text is in an `Arc`, since one payout clones its terms into records, queries and keys a dozen times.
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $rule:literal, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
         #[serde(try_from = "String")]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The rule that a value keeps; the error tells it to the caller.
-            pub const RULE: &'static str = $rule;
-
             /// Checks the rule.
             ///
             /// # Errors
-            /// [`Malformed`] with [`Self::RULE`] if the text breaks the rule.
+            #[doc = concat!("[`Malformed::", stringify!($name), "`] if the text breaks the rule.")]
             pub fn parse(text: &str) -> Result<Self, Malformed> {
                 let check: fn(&str) -> bool = $check;
-                if check(text) { Ok(Self(text.into())) } else { Err(Malformed(Self::RULE)) }
+                if check(text) { Ok(Self(text.into())) } else { Err(Malformed::$name) }
             }
 
             /// The text, unchanged.
@@ -96,35 +131,35 @@ macro_rules! redacted {
 
 text_id! {
     /// A merchant's number at WeChat Pay; the contract's `mchId`.
-    MchId, "must be 1 to 32 digits", |t| within(t, 32, |b| b.is_ascii_digit())
+    MchId, |t| within(t, 32, |b| b.is_ascii_digit())
 }
 text_id! {
     /// An app id of a mini program or official account; the contract's `wxAppId`. It becomes part of a Redis key.
-    WxAppId, "must be 1 to 32 letters, digits, `_` or `-`",
+    WxAppId,
     |t| within(t, 32, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 text_id! {
     /// An order number (单号): the contract's `mchBillno`, WeChat's `mch_billno` (28 characters at most, see
     /// [`OrderNo::fits_red_packet`]) and `partner_trade_no`. Unique for all time within a merchant.
-    OrderNo, "must be 1 to 32 letters or digits", |t| within(t, 32, |b| b.is_ascii_alphanumeric())
+    OrderNo, |t| within(t, 32, |b| b.is_ascii_alphanumeric())
 }
 text_id! {
     /// The customer's own id of a user; the contract carries it in the field `openid`. It is NOT a WeChat openid,
     /// and no conversion to [`OpenId`] exists.
-    UserId, "must be 1 to 128 characters without control characters",
+    UserId,
     |t| !t.is_empty() && t.chars().count() <= 128 && !t.chars().any(char::is_control)
 }
 text_id! {
     /// WeChat's id of a user under one app; WeChat documents String(64). It comes only from the openid store or
     /// from a record.
-    OpenId, "must be 1 to 64 letters, digits, `_` or `-`",
+    OpenId,
     |t| within(t, 64, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 text_id! {
     /// Names a handler: its `handler_id`, or else scheme, host, port and base path of its `handler_url`. A claim
     /// pins it to the order, so the sidecar never asks another handler about that order.
-    HandlerId, "must be 1 to 256 characters without blanks or control characters",
+    HandlerId,
     |t| (1..=256).contains(&t.chars().count()) && !t.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
@@ -150,17 +185,14 @@ fn within(text: &str, max: usize, allowed: impl Fn(u8) -> bool) -> bool {
 pub struct Fen(i32);
 
 impl Fen {
-    /// The rule that a value keeps.
-    pub const RULE: &'static str = "must be an integer number of fen from 1 to 2147483647";
-
     /// Checks the range.
     ///
     /// # Errors
-    /// [`Malformed`] if the number is below 1 or above 2147483647.
+    /// [`Malformed::Fen`] if the number is below 1 or above 2147483647.
     pub fn new(fen: i64) -> Result<Self, Malformed> {
         match i32::try_from(fen) {
             Ok(fen) if fen >= 1 => Ok(Self(fen)),
-            _ => Err(Malformed(Self::RULE)),
+            _ => Err(Malformed::Fen),
         }
     }
 
@@ -295,7 +327,7 @@ mod tests {
         assert!(OrderNo::parse("A1").is_ok());
         assert!(OrderNo::parse(&"9".repeat(32)).is_ok());
         for bad in ["", "a b", "a-b", "单号", &"9".repeat(33)] {
-            assert_eq!(OrderNo::parse(bad), Err(Malformed(OrderNo::RULE)), "{bad:?}");
+            assert_eq!(OrderNo::parse(bad), Err(Malformed::OrderNo), "{bad:?}");
         }
         assert!(OrderNo::parse(&"9".repeat(28)).is_ok_and(|n| n.fits_red_packet()));
         assert!(OrderNo::parse(&"9".repeat(29)).is_ok_and(|n| !n.fits_red_packet()));

@@ -5,19 +5,79 @@ use std::fmt;
 
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::fields::{Fields, Value};
+use super::fields::{Fields, FieldsError, Value};
+use super::text::named;
+
+/// Why a text is not one JSON object of fields. `Display` says it in English to operators, since upstreams answer JSON
+/// too; [`JsonError::chinese`] says it to callers.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    /// The text ends before the object does.
+    #[error("the JSON ends too early")]
+    Early,
+    /// A field occurs twice, or there are too many.
+    #[error("not one JSON object: {0}")]
+    Fields(FieldsError),
+    /// A field's text has a broken escape.
+    #[error("not one JSON object: {error}")]
+    Escape {
+        /// The field.
+        field: String,
+        /// What the library says.
+        error: serde_json::Error,
+    },
+    /// Something follows the object.
+    #[error("not one JSON object: {0}")]
+    Trailing(serde_json::Error),
+    /// Not JSON, or not an object.
+    #[error("not one JSON object: {0}")]
+    Other(serde_json::Error),
+}
+
+impl JsonError {
+    /// What is wrong, in Chinese. It quotes field names and positions, and no values.
+    #[must_use]
+    pub fn chinese(&self) -> String {
+        let at = |error: &serde_json::Error| format!("第 {} 行第 {} 列", error.line(), error.column());
+        match self {
+            Self::Early => "请求体不完整: JSON 提前结束".to_owned(),
+            Self::Fields(error) => error.chinese(),
+            Self::Escape { field, .. } => format!("{} 的转义不正确: 请检查 \\u 转义", named(field)),
+            Self::Trailing(error) => {
+                format!(
+                    "请求体须为一个 JSON 对象: 对象之后({}附近)还有其他内容",
+                    at(error)
+                )
+            }
+            Self::Other(error) => match error.classify() {
+                Category::Data => "请求体须为一个 JSON 对象: 不能是数组、字符串、数字等".to_owned(),
+                Category::Syntax | Category::Eof | Category::Io => {
+                    format!("请求体不是正确的 JSON: {}附近有语法错误", at(error))
+                }
+            },
+        }
+    }
+}
 
 /// Reads one JSON object. It does not look into values: a nested one stays as written.
 ///
 /// # Errors
-/// What is wrong, in words for the caller: the text is not JSON or not one object, a field occurs twice, or there
-/// are more than [`MAX_FIELDS`](super::fields::MAX_FIELDS).
-pub fn decode(text: &str) -> Result<Fields<'_>, String> {
+/// [`JsonError`] if the text is not JSON or not one object, a field occurs twice, or there are more than
+/// [`MAX_FIELDS`](super::fields::MAX_FIELDS).
+pub fn decode(text: &str) -> Result<Fields<'_>, JsonError> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let fields = reader.deserialize_map(Object).map_err(|error| describe(&error))?;
-    reader.end().map_err(|error| describe(&error))?;
+    let mut fault = None;
+    let object = Object { fault: &mut fault };
+    let fields = reader.deserialize_map(object);
+    let fields = fields.map_err(|error| match fault {
+        Some(fault) => fault,
+        None if error.is_eof() => JsonError::Early,
+        None => JsonError::Other(error),
+    })?;
+    reader.end().map_err(JsonError::Trailing)?;
     Ok(fields)
 }
 
@@ -28,17 +88,21 @@ pub fn encode(fields: &Fields<'_>) -> String {
     serde_json::to_string(fields).unwrap_or_default()
 }
 
-fn describe(error: &serde_json::Error) -> String {
-    if error.is_eof() {
-        "the JSON ends too early".to_owned()
-    } else {
-        format!("not one JSON object: {error}")
+struct Object<'f> {
+    /// What is wrong with a field. serde's own error would keep only its text.
+    fault: &'f mut Option<JsonError>,
+}
+
+impl Object<'_> {
+    /// Notes what is wrong, and returns the error that ends the reading.
+    fn fail<E: serde::de::Error>(self, fault: JsonError) -> E {
+        let error = E::custom(&fault);
+        *self.fault = Some(fault);
+        error
     }
 }
 
-struct Object;
-
-impl<'de> Visitor<'de> for Object {
+impl<'de> Visitor<'de> for Object<'_> {
     type Value = Fields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,8 +113,16 @@ impl<'de> Visitor<'de> for Object {
         let mut fields = Fields::with_capacity(16);
         while let Some(name) = map.next_key_seed(Name)? {
             let token: &'de RawValue = map.next_value()?;
-            let value = Value::from_token(token.get()).map_err(serde::de::Error::custom)?;
-            fields.push(name, value).map_err(serde::de::Error::custom)?;
+            let value = match Value::from_token(token.get()) {
+                Ok(value) => value,
+                Err(error) => {
+                    let field = name.into_owned();
+                    return Err(self.fail(JsonError::Escape { field, error }));
+                }
+            };
+            if let Err(error) = fields.push(name, value) {
+                return Err(self.fail(JsonError::Fields(error)));
+            }
         }
         Ok(fields)
     }
@@ -91,24 +163,51 @@ mod tests {
         assert_eq!(fields.get("x"), Some(&Value::Raw(r#"{"y":[1, 2]}"#.into())));
     }
 
+    /// Operators read English, callers Chinese with the field's name.
     #[test]
     fn what_is_not_one_object_is_refused_in_words() {
-        for (text, says) in [
-            ("", "ends too early"),
-            (r#"{"amount":1"#, "ends too early"),
-            ("[]", "one JSON object"),
-            ("1", "one JSON object"),
-            (r#"{"amount":1}{"amount":2}"#, "trailing characters"),
-            (r#"{"amount":1,"amount":1}"#, "amount is given twice"),
-            (r#"{"amount":1,"amou\u006et":2}"#, "amount is given twice"),
-            (r#"{"amount":01}"#, "invalid number"),
-            (r#"{"a":"\ud800"}"#, "hex escape"),
-            (r#"{'a':1}"#, "key must be a string"),
-            (r#"{"a":NaN}"#, "expected value"),
+        let early = "请求体不完整: JSON 提前结束";
+        let twice = "amount 重复: 同一字段只能出现一次";
+        let no_object = "请求体须为一个 JSON 对象: 不能是数组、字符串、数字等";
+        for (text, says, chinese) in [
+            ("", "ends too early", early),
+            (r#"{"amount":1"#, "ends too early", early),
+            ("[]", "one JSON object", no_object),
+            ("1", "one JSON object", no_object),
+            (
+                r#"{"amount":1}{"amount":2}"#,
+                "trailing characters",
+                "请求体须为一个 JSON 对象: 对象之后(第 1 行第 13 列附近)还有其他内容",
+            ),
+            (r#"{"amount":1,"amount":1}"#, "amount is given twice", twice),
+            (r#"{"amount":1,"amou\u006et":2}"#, "amount is given twice", twice),
+            (
+                r#"{"amount":01}"#,
+                "invalid number",
+                "请求体不是正确的 JSON: 第 1 行第 12 列附近有语法错误",
+            ),
+            (
+                r#"{"a":"\ud800"}"#,
+                "hex escape",
+                "a 的转义不正确: 请检查 \\u 转义",
+            ),
+            (
+                r#"{'a':1}"#,
+                "key must be a string",
+                "请求体不是正确的 JSON: 第 1 行第 2 列附近有语法错误",
+            ),
+            (
+                r#"{"a":NaN}"#,
+                "expected value",
+                "请求体不是正确的 JSON: 第 1 行第 6 列附近有语法错误",
+            ),
         ] {
             let error = decode(text).unwrap_err();
-            assert!(error.contains(says), "{text}: {error}");
+            assert!(error.to_string().contains(says), "{text}: {error}");
+            assert_eq!(error.chinese(), chinese, "{text}");
         }
+        let secret = decode(r#""a secret""#).unwrap_err().chinese();
+        assert_eq!(secret, no_object, "no value is quoted");
     }
 
     #[test]
@@ -121,11 +220,9 @@ mod tests {
     #[test]
     fn too_many_fields_are_refused() {
         let body: Vec<String> = (0..200).map(|n| format!("\"f{n}\":1")).collect();
-        assert!(
-            decode(&format!("{{{}}}", body.join(",")))
-                .unwrap_err()
-                .contains("more than 128 fields")
-        );
+        let error = decode(&format!("{{{}}}", body.join(","))).unwrap_err();
+        assert!(error.to_string().contains("more than 128 fields"), "{error}");
+        assert_eq!(error.chinese(), "字段过多: 最多 128 个");
     }
 
     proptest::proptest! {

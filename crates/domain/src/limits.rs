@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::contract::error::{ApiError, ErrCode};
+use super::contract::error::ApiError;
+use super::contract::reason::{OverLimit, Reason};
 use super::day::BeijingDay;
 use crate::ids::{Fen, MchId, Millis, UserId, WxAppId};
 
@@ -59,10 +60,7 @@ impl Limits {
     /// `AMOUNT_LIMIT` if the amount is over `max_amount`.
     pub fn check(&self, amount: Fen) -> Result<(), ApiError> {
         match self.max_amount {
-            Some(max) if amount.get() > max => Err(ApiError::new(
-                ErrCode::AmountLimit,
-                format!("超过单笔限额: amount is over max_amount ({max} fen)"),
-            )),
+            Some(max) if amount.get() > max => Err(Reason::OverLimit(OverLimit::Payout(max)).into()),
             Some(_) | None => Ok(()),
         }
     }
@@ -108,26 +106,19 @@ impl Charge {
     #[must_use]
     pub fn over(&self, mch_id: &MchId) -> ApiError {
         let limit = self.limit;
-        match self.counter {
-            Counter::UserFen => ApiError::new(
-                ErrCode::AmountLimit,
-                format!("超过用户单日限额: per_user_per_day ({limit} fen)"),
-            ),
-            Counter::MerchantFen => ApiError::new(
-                ErrCode::AmountLimit,
-                format!("超过商户单日限额: per_merchant_per_day of mchId {mch_id} ({limit} fen)"),
-            ),
-            Counter::UserPayouts => ApiError::new(
-                ErrCode::FreqLimit,
-                format!("超过用户单日次数: payouts_per_user_per_day ({limit})"),
-            ),
-        }
+        let over = match self.counter {
+            Counter::UserFen => OverLimit::User(limit),
+            Counter::MerchantFen => OverLimit::Merchant(mch_id.clone(), limit),
+            Counter::UserPayouts => OverLimit::Count(limit),
+        };
+        Reason::OverLimit(over).into()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::error::ErrCode;
 
     #[test]
     fn only_what_is_limited_is_charged() {

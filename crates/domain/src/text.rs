@@ -6,6 +6,15 @@
 /// the text of each of its changes.
 pub const UPSTREAM_CHARS: usize = 256;
 
+/// The most characters that a text to the caller quotes of a field's name that the caller made up.
+const NAME_CHARS: usize = 64;
+
+/// A field's name as a text to the caller quotes it: a request may give a name of any length.
+#[must_use]
+pub fn named(name: &str) -> &str {
+    cut(name, NAME_CHARS)
+}
+
 /// The first `max` characters. Equal texts give equal cuts: WeChat compares a repeat parameter for parameter.
 #[must_use]
 pub fn cut(text: &str, max: usize) -> &str {

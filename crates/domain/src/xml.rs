@@ -12,7 +12,158 @@ use std::borrow::Cow;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::fields::{Fields, Value};
+use super::fields::{Fields, FieldsError, Value};
+use super::text::named;
+
+/// Why a text is not flat XML. `Display` says it in English to operators, since upstreams answer XML too;
+/// [`XmlError::chinese`] says it to callers.
+#[derive(Debug, thiserror::Error)]
+pub enum XmlError {
+    /// The text ends before the root element does.
+    #[error("the XML ends too early")]
+    Early,
+    /// XML's grammar is broken.
+    #[error("not well-formed XML: {error}")]
+    IllFormed {
+        /// What the library says.
+        error: quick_xml::Error,
+        /// Where, in bytes from the text's start.
+        at: u64,
+    },
+    /// A character that XML 1.0 forbids.
+    #[error("the XML holds the character U+{:04X}, which XML 1.0 forbids", u32::from(*.0))]
+    Forbidden(char),
+    /// A field refers to a character that XML 1.0 forbids.
+    #[error("{field} holds the character U+{:04X}, which XML 1.0 forbids", u32::from(*.character))]
+    ForbiddenIn {
+        /// The field.
+        field: String,
+        /// The character.
+        character: char,
+    },
+    /// The XML declaration names another encoding.
+    #[error("the XML declares an encoding other than UTF-8")]
+    Charset,
+    /// An element has attributes.
+    #[error("elements must not have attributes")]
+    Attributes,
+    /// An element's name is not a field's.
+    #[error("an element has a name that is not one")]
+    Name,
+    /// A field holds elements.
+    #[error("{0} must hold text, not elements")]
+    Elements(String),
+    /// A field uses an entity that only a DTD could declare.
+    #[error("{0} uses an entity that is not one of XML's five")]
+    Entity(String),
+    /// A field holds a character reference that is none.
+    #[error("{0} holds a broken character reference")]
+    Reference(String),
+    /// Markup or text where the contract has none.
+    #[error("{0} {1} is not allowed")]
+    Unexpected(Markup, Place),
+    /// A field occurs twice, or there are too many.
+    #[error(transparent)]
+    Fields(#[from] FieldsError),
+}
+
+/// What stands where it must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Markup {
+    /// `<!DOCTYPE …>`
+    #[error("a DOCTYPE")]
+    DocType,
+    /// `<?name …?>`
+    #[error("a processing instruction")]
+    Instruction,
+    /// `<?xml …?>`
+    #[error("an XML declaration")]
+    Declaration,
+    /// Text that is not white space.
+    #[error("text")]
+    Text,
+    /// `<!-- … -->`
+    #[error("a comment")]
+    Comment,
+    /// `<name>`
+    #[error("an element")]
+    Element,
+    /// `</name>`
+    #[error("an end tag")]
+    EndTag,
+}
+
+/// Where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Place {
+    /// Before the root element.
+    #[error("before the root element")]
+    Before,
+    /// In the root element, between its children.
+    #[error("between the fields")]
+    Between,
+    /// In this field.
+    #[error("inside {0}")]
+    Inside(String),
+    /// After the root element.
+    #[error("after the root element")]
+    After,
+}
+
+impl XmlError {
+    /// What is wrong, in Chinese. It quotes field names and positions, and no values.
+    #[must_use]
+    pub fn chinese(&self) -> String {
+        match self {
+            Self::Early => "请求体不完整: XML 提前结束".to_owned(),
+            Self::IllFormed { at, .. } => format!("请求体不是正确的 XML: 第 {at} 字节附近有语法错误"),
+            Self::Forbidden(character) => format!(
+                "请求体含有 XML 1.0 不允许的字符 U+{:04X}: 请删除该字符",
+                u32::from(*character)
+            ),
+            Self::ForbiddenIn { field, character } => format!(
+                "{} 含有 XML 1.0 不允许的字符 U+{:04X}: 请删除该字符",
+                named(field),
+                u32::from(*character)
+            ),
+            Self::Charset => "请求体的 XML 声明了其他编码: 须为 UTF-8".to_owned(),
+            Self::Attributes => "请求体的 XML 元素不能有属性: 请删除属性".to_owned(),
+            Self::Name => {
+                "请求体的 XML 元素名称不正确: 须以字母或 _ 开头, 其后只能是字母、数字、_、- 或 .".to_owned()
+            }
+            Self::Elements(field) => format!("{} 须为文本: 不能包含子元素", named(field)),
+            Self::Entity(field) => format!(
+                "{} 含有未定义的实体: 只能使用 &lt; &gt; &amp; &apos; &quot;",
+                named(field)
+            ),
+            Self::Reference(field) => format!("{} 含有不正确的字符引用: 须形如 &#20013;", named(field)),
+            Self::Unexpected(markup, place) => {
+                let place = match place {
+                    Place::Before => "请求体的 XML 根元素之前".to_owned(),
+                    Place::Between => "请求体的 XML 字段之间".to_owned(),
+                    Place::Inside(field) => format!("{} 内", named(field)),
+                    Place::After => "请求体的 XML 根元素之后".to_owned(),
+                };
+                format!("{place}不能有{}: 请删除", markup.chinese())
+            }
+            Self::Fields(error) => error.chinese(),
+        }
+    }
+}
+
+impl Markup {
+    fn chinese(self) -> &'static str {
+        match self {
+            Self::DocType => " DOCTYPE",
+            Self::Instruction => "处理指令",
+            Self::Declaration => " XML 声明",
+            Self::Text => "文本",
+            Self::Comment => "注释",
+            Self::Element => "元素",
+            Self::EndTag => "结束标签",
+        }
+    }
+}
 
 /// What to do with an element inside a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +177,12 @@ pub enum Nested {
 /// Reads a root element's children as fields.
 ///
 /// # Errors
-/// What is wrong, in words for the caller: the text is not well-formed XML, declares an encoding other than UTF-8,
-/// or has a DOCTYPE, a processing instruction, an attribute, an unknown entity, a character that XML 1.0 forbids, a
-/// field twice, too many fields, or (with [`Nested::Refuse`]) an element inside a field.
-pub fn decode(text: &str, nested: Nested) -> Result<Fields<'_>, String> {
+/// [`XmlError`] if the text is not well-formed XML, declares an encoding other than UTF-8, or has a DOCTYPE, a
+/// processing instruction, an attribute, an unknown entity, a character that XML 1.0 forbids, a field twice, too many
+/// fields, or (with [`Nested::Refuse`]) an element inside a field.
+pub fn decode(text: &str, nested: Nested) -> Result<Fields<'_>, XmlError> {
     if let Some(bad) = forbidden(text) {
-        return Err(format!(
-            "the XML holds the character U+{:04X}, which XML 1.0 forbids",
-            u32::from(bad)
-        ));
+        return Err(XmlError::Forbidden(bad));
     }
     let mut reader = Reader::from_str(text);
     let root = open_root(&mut reader)?;
@@ -52,19 +200,19 @@ enum Root {
     Empty,
 }
 
-fn open_root(reader: &mut Reader<&[u8]>) -> Result<Root, String> {
+fn open_root(reader: &mut Reader<&[u8]>) -> Result<Root, XmlError> {
     loop {
         match next(reader)? {
             Event::Decl(decl) => match decl.encoding() {
                 None => {}
                 Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") => {}
-                Some(_) => return Err("the XML declares an encoding other than UTF-8".to_owned()),
+                Some(_) => return Err(XmlError::Charset),
             },
             Event::Comment(_) => {}
             Event::Text(text) if is_blank(&text) => {}
             Event::Start(tag) => return no_attributes(&tag).map(|()| Root::Filled),
             Event::Empty(tag) => return no_attributes(&tag).map(|()| Root::Empty),
-            other => return Err(unexpected(&other, "before the root element")),
+            other => return Err(unexpected(&other, Place::Before)),
         }
     }
 }
@@ -73,29 +221,25 @@ fn read_children<'a>(
     reader: &mut Reader<&'a [u8]>,
     fields: &mut Fields<'a>,
     nested: Nested,
-) -> Result<(), String> {
+) -> Result<(), XmlError> {
     loop {
         match next(reader)? {
             Event::Start(tag) => {
                 no_attributes(&tag)?;
                 let name = name_of(&tag)?;
                 if let Some(text) = read_text(reader, &name, nested)? {
-                    fields
-                        .push(Cow::Owned(name), Value::Text(text))
-                        .map_err(|e| e.to_string())?;
+                    fields.push(Cow::Owned(name), Value::Text(text))?;
                 }
             }
             Event::Empty(tag) => {
                 no_attributes(&tag)?;
                 let name = name_of(&tag)?;
-                fields
-                    .push(Cow::Owned(name), Value::Text(Cow::Borrowed("")))
-                    .map_err(|e| e.to_string())?;
+                fields.push(Cow::Owned(name), Value::Text(Cow::Borrowed("")))?;
             }
             Event::Comment(_) => {}
             Event::Text(text) if is_blank(&text) => {}
             Event::End(_) => return Ok(()),
-            other => return Err(unexpected(&other, "between the fields")),
+            other => return Err(unexpected(&other, Place::Between)),
         }
     }
 }
@@ -105,7 +249,7 @@ fn read_text<'a>(
     reader: &mut Reader<&'a [u8]>,
     name: &str,
     nested: Nested,
-) -> Result<Option<Cow<'a, str>>, String> {
+) -> Result<Option<Cow<'a, str>>, XmlError> {
     let mut text: Cow<'a, str> = Cow::Borrowed("");
     let mut depth: usize = 0;
     let mut flat = true;
@@ -121,46 +265,48 @@ fn read_text<'a>(
                 depth = depth.saturating_add(1);
             }
             Event::Empty(_) if nested == Nested::Skip => flat = false,
-            Event::Start(_) | Event::Empty(_) => return Err(format!("{name} must hold text, not elements")),
-            other => return Err(unexpected(&other, &format!("inside {name}"))),
+            Event::Start(_) | Event::Empty(_) => return Err(XmlError::Elements(name.to_owned())),
+            other => return Err(unexpected(&other, Place::Inside(name.to_owned()))),
         }
     }
 }
 
-fn resolve(reference: &quick_xml::events::BytesRef<'_>, field: &str) -> Result<Cow<'static, str>, String> {
+fn resolve(reference: &quick_xml::events::BytesRef<'_>, field: &str) -> Result<Cow<'static, str>, XmlError> {
+    let field = || field.to_owned();
     match reference.resolve_char_ref() {
         Ok(Some(c)) if is_xml_char(c) => Ok(Cow::Owned(c.to_string())),
-        Ok(Some(c)) => Err(format!(
-            "{field} holds the character U+{:04X}, which XML 1.0 forbids",
-            u32::from(c)
-        )),
+        Ok(Some(character)) => Err(XmlError::ForbiddenIn {
+            field: field(),
+            character,
+        }),
         Ok(None) => match &*reference.borrow().into_inner() {
             "lt" => Ok(Cow::Borrowed("<")),
             "gt" => Ok(Cow::Borrowed(">")),
             "amp" => Ok(Cow::Borrowed("&")),
             "apos" => Ok(Cow::Borrowed("'")),
             "quot" => Ok(Cow::Borrowed("\"")),
-            _ => Err(format!("{field} uses an entity that is not one of XML's five")),
+            _ => Err(XmlError::Entity(field())),
         },
-        Err(_) => Err(format!("{field} holds a broken character reference")),
+        Err(_) => Err(XmlError::Reference(field())),
     }
 }
 
-fn expect_end(reader: &mut Reader<&[u8]>) -> Result<(), String> {
+fn expect_end(reader: &mut Reader<&[u8]>) -> Result<(), XmlError> {
     loop {
         match next(reader)? {
             Event::Eof => return Ok(()),
             Event::Comment(_) => {}
             Event::Text(text) if is_blank(&text) => {}
-            other => return Err(unexpected(&other, "after the root element")),
+            other => return Err(unexpected(&other, Place::After)),
         }
     }
 }
 
-fn next<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, String> {
-    reader
-        .read_event()
-        .map_err(|error| format!("not well-formed XML: {error}"))
+fn next<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, XmlError> {
+    reader.read_event().map_err(|error| XmlError::IllFormed {
+        error,
+        at: reader.error_position(),
+    })
 }
 
 fn append<'a>(text: &mut Cow<'a, str>, piece: Cow<'a, str>) {
@@ -171,35 +317,35 @@ fn append<'a>(text: &mut Cow<'a, str>, piece: Cow<'a, str>) {
     }
 }
 
-fn name_of(tag: &BytesStart<'_>) -> Result<String, String> {
+fn name_of(tag: &BytesStart<'_>) -> Result<String, XmlError> {
     let name = tag.name().into_inner();
     if is_xml_name(name) {
         Ok(name.to_owned())
     } else {
-        Err("an element has a name that is not one".to_owned())
+        Err(XmlError::Name)
     }
 }
 
-fn no_attributes(tag: &BytesStart<'_>) -> Result<(), String> {
+fn no_attributes(tag: &BytesStart<'_>) -> Result<(), XmlError> {
     if is_blank(tag.attributes_raw()) {
         Ok(())
     } else {
-        Err("elements must not have attributes".to_owned())
+        Err(XmlError::Attributes)
     }
 }
 
-fn unexpected(event: &Event<'_>, place: &str) -> String {
-    let what = match event {
-        Event::DocType(_) => "a DOCTYPE",
-        Event::PI(_) => "a processing instruction",
-        Event::Decl(_) => "an XML declaration",
-        Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) => "text",
-        Event::Comment(_) => "a comment",
-        Event::Start(_) | Event::Empty(_) => "an element",
-        Event::End(_) => "an end tag",
-        Event::Eof => return "the XML ends too early".to_owned(),
+fn unexpected(event: &Event<'_>, place: Place) -> XmlError {
+    let markup = match event {
+        Event::DocType(_) => Markup::DocType,
+        Event::PI(_) => Markup::Instruction,
+        Event::Decl(_) => Markup::Declaration,
+        Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) => Markup::Text,
+        Event::Comment(_) => Markup::Comment,
+        Event::Start(_) | Event::Empty(_) => Markup::Element,
+        Event::End(_) => Markup::EndTag,
+        Event::Eof => return XmlError::Early,
     };
-    format!("{what} {place} is not allowed")
+    XmlError::Unexpected(markup, place)
 }
 
 fn is_blank(text: &str) -> bool {
@@ -247,6 +393,34 @@ pub struct NotXml {
 /// [`NotXml`] with the field's name if that name is not an XML name, or the value holds a character that XML 1.0
 /// forbids.
 pub fn encode(fields: &Fields<'_>) -> Result<String, NotXml> {
+    let mut out = begun(fields);
+    for (name, text) in carried(fields) {
+        if !is_carried(name, text) {
+            return Err(NotXml {
+                field: name.to_owned(),
+            });
+        }
+        push_element(&mut out, name, text);
+    }
+    out.push_str("</xml>");
+    Ok(out)
+}
+
+/// Writes as [`encode`] what XML can carry: U+FFFD replaces a character that XML 1.0 forbids, and a field whose name
+/// is not an XML name is left out.
+#[must_use]
+pub fn encode_lossy(fields: &Fields<'_>) -> String {
+    let mut out = begun(fields);
+    for (name, text) in carried(fields).filter(|(name, _)| is_xml_name(name)) {
+        let text = text.replace(|c| !is_xml_char(c), "\u{FFFD}");
+        push_element(&mut out, name, &text);
+    }
+    out.push_str("</xml>");
+    out
+}
+
+/// The root's start tag, with room for the fields.
+fn begun(fields: &Fields<'_>) -> String {
     let room = fields.iter().map(|(n, v)| {
         n.len()
             .saturating_mul(2)
@@ -255,22 +429,17 @@ pub fn encode(fields: &Fields<'_>) -> Result<String, NotXml> {
     });
     let mut out = String::with_capacity(room.fold(11, usize::saturating_add));
     out.push_str("<xml>");
-    for (name, text) in carried(fields) {
-        if !is_carried(name, text) {
-            return Err(NotXml {
-                field: name.to_owned(),
-            });
-        }
-        out.push('<');
-        out.push_str(name);
-        out.push_str("><![CDATA[");
-        push_cdata(&mut out, text);
-        out.push_str("]]></");
-        out.push_str(name);
-        out.push('>');
-    }
-    out.push_str("</xml>");
-    Ok(out)
+    out
+}
+
+fn push_element(out: &mut String, name: &str, text: &str) {
+    out.push('<');
+    out.push_str(name);
+    out.push_str("><![CDATA[");
+    push_cdata(out, text);
+    out.push_str("]]></");
+    out.push_str(name);
+    out.push('>');
 }
 
 /// Checks whether [`encode`] can write the fields.
@@ -358,37 +527,95 @@ mod tests {
         );
     }
 
+    /// Operators read English, callers Chinese with the field's name.
     #[test]
     fn what_is_not_flat_xml_is_refused_in_words() {
-        for (xml, says) in [
-            ("", "too early"),
-            ("<xml><amount>1</amount>", "too early"),
-            ("<xml><amount>1</amoun", "not well-formed"),
-            ("<xml><amount>1</a></xml>", "not well-formed"),
-            ("<xml><amount>1</amount></xml><xml/>", "an element after the root"),
-            ("<xml>1</xml>", "text between the fields"),
-            ("<xml><a><b>1</b></a></xml>", "a must hold text"),
-            ("<xml><a>1</a><a>1</a></xml>", "a is given twice"),
+        let early = "请求体不完整: XML 提前结束";
+        let reference = "a 含有不正确的字符引用: 须形如 &#20013;";
+        for (xml, says, chinese) in [
+            ("", "too early", early),
+            ("<xml><amount>1</amount>", "too early", early),
+            (
+                "<xml><amount>1</amoun",
+                "not well-formed",
+                "请求体不是正确的 XML: 第 14 字节附近有语法错误",
+            ),
+            (
+                "<xml><amount>1</a></xml>",
+                "not well-formed",
+                "请求体不是正确的 XML: 第 14 字节附近有语法错误",
+            ),
+            (
+                "<xml><amount>1</amount></xml><xml/>",
+                "an element after the root",
+                "请求体的 XML 根元素之后不能有元素: 请删除",
+            ),
+            (
+                "<xml>1</xml>",
+                "text between the fields",
+                "请求体的 XML 字段之间不能有文本: 请删除",
+            ),
+            (
+                "<xml><a><b>1</b></a></xml>",
+                "a must hold text",
+                "a 须为文本: 不能包含子元素",
+            ),
+            (
+                "<xml><a>1</a><a>1</a></xml>",
+                "a is given twice",
+                "a 重复: 同一字段只能出现一次",
+            ),
             (
                 "<!DOCTYPE x [<!ENTITY a \"b\">]><xml><a>&a;</a></xml>",
                 "a DOCTYPE before the root",
+                "请求体的 XML 根元素之前不能有 DOCTYPE: 请删除",
             ),
-            ("<xml><a>&a;</a></xml>", "entity that is not one of XML's five"),
-            ("<xml><a>&#0;</a></xml>", "reference"),
-            ("<xml><a>&#1;</a></xml>", "U+0001"),
-            ("<xml><a>\u{1}</a></xml>", "U+0001"),
-            ("<xml><a>&#xD800;</a></xml>", "reference"),
-            ("<xml><a b=\"1\">1</a></xml>", "attributes"),
-            ("<?php 1?><xml/>", "processing instruction"),
+            (
+                "<xml><a>&a;</a></xml>",
+                "entity that is not one of XML's five",
+                "a 含有未定义的实体: 只能使用 &lt; &gt; &amp; &apos; &quot;",
+            ),
+            ("<xml><a>&#0;</a></xml>", "reference", reference),
+            (
+                "<xml><a>&#1;</a></xml>",
+                "U+0001",
+                "a 含有 XML 1.0 不允许的字符 U+0001: 请删除该字符",
+            ),
+            (
+                "<xml><a>\u{1}</a></xml>",
+                "U+0001",
+                "请求体含有 XML 1.0 不允许的字符 U+0001: 请删除该字符",
+            ),
+            ("<xml><a>&#xD800;</a></xml>", "reference", reference),
+            (
+                "<xml><a b=\"1\">1</a></xml>",
+                "attributes",
+                "请求体的 XML 元素不能有属性: 请删除属性",
+            ),
+            (
+                "<?php 1?><xml/>",
+                "processing instruction",
+                "请求体的 XML 根元素之前不能有处理指令: 请删除",
+            ),
             (
                 "<?xml version=\"1.0\" encoding=\"GBK\"?><xml/>",
                 "other than UTF-8",
+                "请求体的 XML 声明了其他编码: 须为 UTF-8",
             ),
-            ("<xml><a>1<!-- -->0</a></xml>", "a comment inside a"),
-            ("<xml><a>1 & 2</a></xml>", "not well-formed"),
+            (
+                "<xml><a>1<!-- -->0</a></xml>",
+                "a comment inside a",
+                "a 内不能有注释: 请删除",
+            ),
+            (
+                "<xml><a>1 & 2</a></xml>",
+                "not well-formed",
+                "请求体不是正确的 XML: 第 10 字节附近有语法错误",
+            ),
         ] {
             let error = decode(xml, Nested::Refuse).unwrap_err();
-            assert!(error.contains(says), "{xml}: {error}");
+            assert!(error.to_string().contains(says), "{xml}: {error}");
+            assert_eq!(error.chinese(), chinese, "{xml}");
         }
     }
 

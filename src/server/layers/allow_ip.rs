@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use ipnet::IpNet;
 
 use crate::http::peer::Peer;
-use crate::http::responses::refusal;
+use crate::http::responses::{NotAdmitted, refusal};
 use crate::proxy::body::Body;
 
 /// The rule: accepts calls from the ranges in `allow_from`, or from any address if the list is empty.
@@ -31,13 +31,14 @@ pub(crate) fn rule<B>(
             return Ok(());
         }
         tracing::warn!(?caller, "a call from an address that is not allowed was refused");
-        let text = "the caller's address is not allowed";
-        Err(refusal(StatusCode::FORBIDDEN, request.headers(), text))
+        Err(refusal(request.headers(), &NotAdmitted::Address))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::server::layers::tests::text;
 
@@ -58,7 +59,10 @@ mod tests {
             Err(response) => {
                 assert_eq!(response.status(), StatusCode::FORBIDDEN);
                 let text = text(response).await;
-                assert!(text.contains("the caller's address is not allowed"), "{text}");
+                assert!(
+                    text.contains("请求未受理: 调用方的地址不在允许的范围内"),
+                    "{text}"
+                );
                 false
             }
         }

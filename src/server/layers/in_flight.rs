@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use futures_util::future::{Either, TryFutureExt as _};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request};
 use tokio::sync::Semaphore;
 
 use crate::http::in_flight::{CallPermits, InFlightPermit, Waiting};
-use crate::http::responses::refusal;
+use crate::http::responses::{NotAdmitted, refusal};
 use crate::proxy::headers::digits;
 use crate::server::budget::Calls;
 use crate::server::stack::Serves;
@@ -60,8 +60,7 @@ impl InFlightPermits {
             let Some(permit) = self.admit(request.uri().path(), request.headers()) else {
                 // The metrics layer counts it. A log line for each would add load when there is too much already.
                 tracing::debug!("a request was turned away, since too many are in flight");
-                let text = "too many requests at the same time";
-                let response = refusal(StatusCode::SERVICE_UNAVAILABLE, request.headers(), text);
+                let response = refusal(request.headers(), &NotAdmitted::Busy);
                 return Either::Left(ready(Ok(response)));
             };
             request.extensions_mut().insert(permit.clone());
@@ -110,8 +109,8 @@ mod tests {
     use std::pin::Pin;
     use std::task::Poll;
 
-    use http::Response;
     use http::header::{HeaderValue, RETRY_AFTER};
+    use http::{Response, StatusCode};
     use tower::ServiceExt as _;
 
     use super::*;
@@ -182,7 +181,10 @@ mod tests {
         assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(third.headers()[RETRY_AFTER], "1");
         let text = text(third).await;
-        assert!(text.contains("too many requests at the same time"), "{text}");
+        assert!(
+            text.contains("请求未受理: 同时处理的请求过多, 请稍后使用原单号重试"),
+            "{text}"
+        );
 
         drop(first);
         // A response of our own holds no permit, even if the caller does not read it.

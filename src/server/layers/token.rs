@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, Entry, HeaderMap, HeaderValue, REFERER, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri};
+use http::{Request, Response, Uri};
 use percent_encoding::percent_decode;
 
-use crate::http::responses::refusal;
+use crate::http::responses::{NotAdmitted, refusal};
 use crate::proxy::body::Body;
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 use payout_domain::secret::Secret;
@@ -40,8 +40,7 @@ pub(crate) fn rule<B>(
             return Ok(());
         }
         tracing::warn!("a call without the right token was refused");
-        let text = "the token is missing or wrong";
-        let mut response = refusal(StatusCode::UNAUTHORIZED, request.headers(), text);
+        let mut response = refusal(request.headers(), &NotAdmitted::Token);
         let challenge = HeaderValue::from_static("Bearer");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         Err(response)
@@ -103,6 +102,8 @@ fn without_token(url: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::server::layers::tests::text;
 
@@ -135,7 +136,10 @@ mod tests {
                 assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
                 assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
                 let text = text(response).await;
-                assert!(text.contains("the token is missing or wrong"), "{text}");
+                assert!(
+                    text.contains("请求未受理: 令牌缺失或不正确, 请检查 token"),
+                    "{text}"
+                );
                 None
             }
         }

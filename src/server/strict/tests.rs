@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use http::StatusCode;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};

@@ -1,7 +1,8 @@
 //! Composes the responses to both requests, as fields in the contract's names (`docs/api.md`). It writes no bytes:
 //! that is [`encoding`](crate::encoding).
 
-use crate::contract::error::{ApiError, ErrCode};
+use crate::contract::error::ApiError;
+use crate::contract::reason::Reason;
 use crate::fields::Fields;
 use crate::ids::OrderKey;
 use crate::order::{Destination, Order, State};
@@ -233,10 +234,7 @@ fn status_head(key: &OrderKey) -> Fields<'static> {
 /// The response to a status request about an order that neither the ledger nor the upstream knows.
 #[must_use]
 pub fn not_found(key: &OrderKey) -> Fields<'static> {
-    failed_by(
-        &ApiError::new(ErrCode::NotFound, "订单不存在: nobody has seen this mchBillno"),
-        key,
-    )
+    failed_by(&Reason::NotFound.into(), key)
 }
 
 #[cfg(test)]
@@ -303,7 +301,7 @@ mod tests {
         let fault = ApiError::missing("amount");
         assert_eq!(
             json::encode(&not_taken(&fault, Some("A1"))),
-            r#"{"returnCode":"FAIL","returnMsg":"参数格式校验错误: amount is required","errCode":"PARAM_ERROR","errCodeDes":"参数格式校验错误: amount is required","mchBillno":"A1"}"#
+            r#"{"returnCode":"FAIL","returnMsg":"amount 缺失或为空: 此字段必填","errCode":"PARAM_ERROR","errCodeDes":"amount 缺失或为空: 此字段必填","mchBillno":"A1"}"#
         );
         assert_eq!(not_taken(&fault, None).get("mchBillno"), None);
     }
@@ -357,7 +355,7 @@ mod tests {
         }
         assert_eq!(
             json::encode(&not_found(&request(&[]).key())),
-            r#"{"returnCode":"SUCCESS","resultCode":"FAIL","errCode":"NOT_FOUND","errCodeDes":"订单不存在: nobody has seen this mchBillno","mchBillno":"A1","mchId":"19"}"#
+            r#"{"returnCode":"SUCCESS","resultCode":"FAIL","errCode":"NOT_FOUND","errCodeDes":"订单不存在: 台账和上游都没有该 mchBillno","mchBillno":"A1","mchId":"19"}"#
         );
     }
 

@@ -1,7 +1,10 @@
-//! The codes and texts that tell a caller why a request was not accepted, or why a payout did not succeed
-//! (`docs/api.md`). A text names the field at fault.
+//! The codes that tell a caller why a request was not accepted, or why a payout did not succeed (`docs/api.md`), and
+//! the error that carries a code and its text. The texts are made in [`reason`](crate::contract::reason).
 
 use std::borrow::Cow;
+
+use crate::contract::reason::{FieldRule, NotSent, Reason};
+use crate::encoding::DecodeError;
 
 /// The contract's own error codes. WeChat's codes pass through unchanged and are not variants here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,9 +60,11 @@ impl ErrCode {
     }
 }
 
-/// An error in the contract's terms.
+/// An error in the contract's terms. Only a [`Reason`] or [`ApiError::unserved`] makes one, so each text is Chinese
+/// and has the code that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
+#[non_exhaustive]
 pub struct ApiError {
     /// Becomes `errCode`.
     pub code: ErrCode,
@@ -67,85 +72,82 @@ pub struct ApiError {
     pub text: Cow<'static, str>,
 }
 
+impl From<Reason> for ApiError {
+    fn from(reason: Reason) -> Self {
+        Self {
+            code: reason.code(),
+            text: reason.chinese(),
+        }
+    }
+}
+
+/// What is wrong with a request outside the contract's own terms, e.g. in its HTTP.
+pub trait Chinese {
+    /// What is wrong and what to do, for the caller.
+    fn chinese(&self) -> Cow<'static, str>;
+}
+
 impl ApiError {
-    /// An error with a text of its own.
+    /// A request that no flow of the contract has seen.
     #[must_use]
-    pub fn new(code: ErrCode, text: impl Into<Cow<'static, str>>) -> Self {
+    pub fn unserved(code: ErrCode, why: &impl Chinese) -> Self {
         Self {
             code,
-            text: text.into(),
+            text: Cow::Owned(format!("请求未受理: {}", why.chinese())),
         }
     }
 
-    /// A field that breaks a rule: `参数格式校验错误: amount must be …`.
+    /// A field that breaks a rule: `amount 金额不正确: 须为 …`.
     #[must_use]
-    pub fn field(name: &str, rule: &str) -> Self {
-        Self::new(ErrCode::ParamError, format!("参数格式校验错误: {name} {rule}"))
+    pub fn field(name: impl Into<Cow<'static, str>>, rule: FieldRule) -> Self {
+        Reason::Field(name.into(), rule).into()
     }
 
     /// A required field that is absent or blank.
     #[must_use]
-    pub fn missing(name: &str) -> Self {
-        Self::field(name, "is required")
+    pub fn missing(name: &'static str) -> Self {
+        Self::field(name, FieldRule::Required)
     }
 
-    /// A body that cannot be read; `why` is the codec's text.
+    /// A body that cannot be read.
     #[must_use]
-    pub fn body(why: &str) -> Self {
-        Self::new(ErrCode::ParamError, format!("参数格式校验错误: {why}"))
+    pub fn body(why: DecodeError) -> Self {
+        Reason::Body(why).into()
     }
 
     /// A field of a repeat that differs from the first request.
     #[must_use]
-    pub fn differs(name: &str) -> Self {
-        Self::new(
-            ErrCode::ParamError,
-            format!("参数与首次请求不一致: {name} differs from the first request with this mchBillno"),
-        )
+    pub fn differs(name: &'static str) -> Self {
+        Reason::Differs(name).into()
     }
 
     /// No merchant entry matches the request.
     #[must_use]
     pub fn no_merchant() -> Self {
-        Self::new(
-            ErrCode::NoAuth,
-            "商户未配置: no configuration for this mchId and wxAppId",
-        )
+        Reason::NoMerchant.into()
     }
 
     /// The user id is unknown under this app.
     #[must_use]
     pub fn no_openid() -> Self {
-        Self::new(
-            ErrCode::OpenidError,
-            "用户未绑定微信: openid (the user id) has no WeChat openid under this wxAppId",
-        )
+        Reason::NoOpenid.into()
     }
 
     /// The sidecar has sent nothing and recorded nothing; the caller may use the same number again.
     #[must_use]
-    pub fn not_sent(why: &str) -> Self {
-        Self::new(
-            ErrCode::SystemError,
-            format!("系统繁忙, 未发起付款, 请使用原单号重试: {why}"),
-        )
+    pub fn not_sent(why: NotSent) -> Self {
+        Reason::NotSent(why).into()
     }
 
     /// The order may have been paid.
     #[must_use]
     pub fn unknown() -> Self {
-        Self::new(
-            ErrCode::SystemError,
-            "付款结果未知, 请使用原单号重试或查询: the outcome is not known yet",
-        )
+        Reason::Unknown.into()
     }
 
     /// Another request is paying this order right now.
     #[must_use]
     pub fn processing() -> Self {
-        Self::new(
-            ErrCode::Processing,
-            "付款处理中, 请稍后使用原单号重试或查询: this mchBillno is being paid right now",
-        )
+        Reason::Processing.into()
     }
 }

@@ -1,6 +1,7 @@
 //! Takes typed values out of a request's fields. An error names the field that is missing or of another type.
 
 use crate::contract::error::ApiError;
+use crate::contract::reason::FieldRule;
 use crate::fields::{Fields, Value};
 use crate::ids::Malformed;
 use crate::xml::is_xml_char;
@@ -14,11 +15,11 @@ impl<'a> FieldReader<'a> {
     ///
     /// # Errors
     /// `PARAM_ERROR` with the field's name if the value is not a text (a JSON number, an object).
-    pub fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
         match self.0.take(name) {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text.into_owned())),
-            Some(Value::Raw(_)) => Err(ApiError::field(name, "must be a string")),
+            Some(Value::Raw(_)) => Err(ApiError::field(name, FieldRule::Text)),
         }
     }
 
@@ -26,7 +27,7 @@ impl<'a> FieldReader<'a> {
     ///
     /// # Errors
     /// As [`FieldReader::text`], and if it is absent or blank.
-    pub fn required(&mut self, name: &str) -> Result<String, ApiError> {
+    pub fn required(&mut self, name: &'static str) -> Result<String, ApiError> {
         self.text(name)?.ok_or_else(|| ApiError::missing(name))
     }
 
@@ -34,27 +35,28 @@ impl<'a> FieldReader<'a> {
     ///
     /// # Errors
     /// As [`FieldReader::required`], and if the value breaks its type's rule.
-    pub fn parsed<T>(&mut self, name: &str, parse: fn(&str) -> Result<T, Malformed>) -> Result<T, ApiError> {
+    pub fn parsed<T>(
+        &mut self,
+        name: &'static str,
+        parse: fn(&str) -> Result<T, Malformed>,
+    ) -> Result<T, ApiError> {
         let text = self.required(name)?;
-        parse(&text).map_err(|rule| ApiError::field(name, rule.0))
+        parse(&text).map_err(|rule| ApiError::field(name, FieldRule::Type(rule)))
     }
 
     /// Takes a text of at most `max` characters that XML can carry.
     ///
     /// # Errors
     /// As [`FieldReader::text`], and if the text is too long or holds a character that XML cannot carry.
-    pub fn words(&mut self, name: &str, max: usize) -> Result<Option<String>, ApiError> {
+    pub fn words(&mut self, name: &'static str, max: usize) -> Result<Option<String>, ApiError> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
         };
         if text.chars().count() > max {
-            return Err(ApiError::field(
-                name,
-                &format!("must be at most {max} characters"),
-            ));
+            return Err(ApiError::field(name, FieldRule::MaxChars(max)));
         }
         if !text.chars().all(is_xml_char) {
-            return Err(ApiError::field(name, "must not hold control characters"));
+            return Err(ApiError::field(name, FieldRule::NoControls));
         }
         Ok(Some(text))
     }
@@ -64,7 +66,7 @@ impl<'a> FieldReader<'a> {
     ///
     /// # Errors
     /// `PARAM_ERROR` with `rule` if the value is anything else or does not fit 64 bits.
-    pub fn integer(&mut self, name: &str, rule: &'static str) -> Result<Option<i64>, ApiError> {
+    pub fn integer(&mut self, name: &'static str, rule: FieldRule) -> Result<Option<i64>, ApiError> {
         let Some(value) = self.0.take(name) else {
             return Ok(None);
         };

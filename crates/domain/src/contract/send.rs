@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use crate::contract::error::ApiError;
 use crate::contract::field_reader::FieldReader;
+use crate::contract::reason::FieldRule;
 use crate::fields::Fields;
-use crate::ids::{Fen, MchId, OrderKey, OrderNo, TradeRecordId, UserId, WxAppId};
+use crate::ids::{Fen, Malformed, MchId, OrderKey, OrderNo, TradeRecordId, UserId, WxAppId};
 use crate::secret::Secret;
 
 /// The contract's field `clientIp`.
@@ -40,7 +41,6 @@ const ACT_NAME_CHARS: usize = 32;
 const REMARK_CHARS: usize = 256;
 /// The most characters of an older revision's texts. Each product cuts them to its own limit later.
 const OLDER_TEXT_CHARS: usize = 256;
-const RECORD_ID_RULE: &str = "must be an integer of 64 bits";
 
 /// A request to pay, checked against every limit of the contract that does not depend on the merchant.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ impl SendRequest {
         };
         let address: IpAddr = text
             .parse()
-            .map_err(|_| ApiError::field(CLIENT_IP, "must be an IP address"))?;
+            .map_err(|_| ApiError::field(CLIENT_IP, FieldRule::IpAddress))?;
         Ok(Some(address.to_canonical()))
     }
 
@@ -168,16 +168,16 @@ impl SendRequest {
 
 /// Reads the amount under either name. Two different values are an error: nothing says which one counts.
 fn read_amount(fields: &mut FieldReader<'_>) -> Result<Fen, ApiError> {
-    let fen = |name: &str, given: Option<i64>| {
+    let fen = |name: &'static str, given: Option<i64>| {
         given
-            .map(|fen| Fen::new(fen).map_err(|rule| ApiError::field(name, rule.0)))
+            .map(|fen| Fen::new(fen).map_err(|rule| ApiError::field(name, FieldRule::Type(rule))))
             .transpose()
     };
-    let amount = fields.integer("amount", Fen::RULE)?;
-    let older = fields.integer("totalAmount", Fen::RULE)?;
+    let amount = fields.integer("amount", FieldRule::Type(Malformed::Fen))?;
+    let older = fields.integer("totalAmount", FieldRule::Type(Malformed::Fen))?;
     match (fen("amount", amount)?, fen("totalAmount", older)?) {
         (Some(amount), Some(older)) if amount != older => {
-            Err(ApiError::field("amount", "and totalAmount must not differ"))
+            Err(ApiError::field("amount", FieldRule::SameAmount))
         }
         (Some(amount), _) | (None, Some(amount)) => Ok(amount),
         (None, None) => Err(ApiError::missing("amount")),
@@ -185,7 +185,7 @@ fn read_amount(fields: &mut FieldReader<'_>) -> Result<Fen, ApiError> {
 }
 
 pub(super) fn read_record_id(fields: &mut FieldReader<'_>) -> Result<TradeRecordId, ApiError> {
-    let id = fields.integer("tradeRecordId", RECORD_ID_RULE)?;
+    let id = fields.integer("tradeRecordId", FieldRule::Integer)?;
     id.map(TradeRecordId)
         .ok_or_else(|| ApiError::missing("tradeRecordId"))
 }
@@ -221,7 +221,8 @@ mod tests {
             .map(|(name, token)| format!("\"{name}\":{token}"))
             .collect();
         let text = format!("{{{}}}", body.join(","));
-        SendRequest::read(json::decode(&text)?).map_err(|fault| fault.text.into_owned())
+        let fields = json::decode(&text).map_err(|error| error.chinese())?;
+        SendRequest::read(fields).map_err(|fault| fault.text.into_owned())
     }
 
     #[test]
@@ -284,7 +285,7 @@ mod tests {
             for blank in ["", "\"\"", "null"] {
                 assert_eq!(
                     read(&[(name, blank)]).unwrap_err(),
-                    format!("参数格式校验错误: {name} is required")
+                    format!("{name} 缺失或为空: 此字段必填")
                 );
             }
         }
@@ -321,7 +322,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(&[("amount", bad)]).unwrap_err(),
-                "参数格式校验错误: amount must be an integer number of fen from 1 to 2147483647",
+                "amount 金额不正确: 须为 1 至 2147483647 的整数(分)",
                 "{bad}"
             );
         }
@@ -340,12 +341,12 @@ mod tests {
         assert!(
             read(&[("amount", "5"), ("totalAmount", "6")])
                 .unwrap_err()
-                .contains("amount and totalAmount")
+                .starts_with("amount 与 totalAmount 不一致: ")
         );
         assert!(
             read(&[("amount", "5"), ("totalAmount", "\"x\"")])
                 .unwrap_err()
-                .contains("totalAmount must be")
+                .starts_with("totalAmount 金额不正确: ")
         );
     }
 
@@ -388,7 +389,7 @@ mod tests {
             let read = read(&[(name, token)]);
             assert_eq!(read.is_ok(), ok, "{name}={token}: {read:?}");
             if let Err(text) = read {
-                assert!(text.contains(name), "{text}");
+                assert!(text.starts_with(&format!("{name} ")), "{text}");
             }
         }
         assert!(read(&[("remark", &format!("\"{}\"", "备".repeat(256)))]).is_ok());

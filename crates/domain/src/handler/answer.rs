@@ -72,7 +72,7 @@ fn without_contract(status: u16) -> Evidence {
         429 => "FREQ_LIMIT",
         _ => "PARAM_ERROR",
     };
-    let text = format!("商户处理程序拒绝: the handler answered HTTP {status}");
+    let text = format!("商户处理程序拒绝: 返回了 HTTP {status}");
     Evidence::declined(Class::RejectedUnprocessed, code, &text)
 }
 
@@ -212,11 +212,7 @@ pub fn finding(key: &OrderKey, expected: Option<Fen>, status: u16, body: &[u8]) 
         },
         "FAILED" => Found::NotPaid(Refusal {
             code: "FAILED".to_owned(),
-            text: kept(
-                answer
-                    .characters("reason")
-                    .unwrap_or("the handler says that it failed"),
-            ),
+            text: kept(answer.characters("reason").unwrap_or("商户处理程序表示付款失败")),
             number_spent: false,
         }),
         // Whatever is not certain is still moving, also a word that we do not know.

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use crate::contract::error::ApiError;
+use crate::contract::reason::{FieldRule, Reason};
 use crate::contract::send::{CLIENT_IP, FIELDS, RequestCredentials, SendRequest};
 use crate::encoding::Encoding;
 use crate::fields::Fields;
 use crate::ids::{OpenId, OrderKey, TradeRecordId, WxAppId};
 use crate::order::parameters::Parameters;
-use crate::text::cut;
 
 /// The normalised request: canonical names, the openid in place of the user id, the address that `[client_ip]`
 /// chose, and unchanged the fields that the contract does not know.
@@ -46,17 +46,16 @@ pub fn parameters(
     for (name, value) in request.others.iter() {
         // The handler might use it instead of the recorded field: another amount, another openid.
         if let Some(field) = FIELDS.iter().find(|field| super::is_alike(name, field)) {
-            let rule = format!("may be read as {field}: write it as {field}, once");
-            return Err(ApiError::field(cut(name, 64), &rule));
+            return Err(ApiError::field(name.to_owned(), FieldRule::NotAlike(field)));
         }
         fields
             .push(name.to_owned().into(), value.clone())
-            .map_err(|error| ApiError::body(&error.to_string()))?;
+            .map_err(Reason::Fields)?;
     }
     // Refuse now what cannot be written: after the claim it would be too late.
     encoding
         .can_carry(&fields)
-        .map_err(|error| ApiError::field(&error.field, "holds what XML cannot carry"))?;
+        .map_err(|error| ApiError::field(error.field, FieldRule::XmlCarries))?;
     Ok(fields)
 }
 
@@ -143,7 +142,7 @@ mod tests {
         let control = [("zone", "a\u{1}b")];
         assert!(compose(&control, Encoding::Json).is_ok());
         let fault = compose(&control, Encoding::Xml).unwrap_err();
-        assert!(fault.text.contains("zone"), "{fault}");
+        assert!(fault.text.starts_with("zone 无法写入 XML: "), "{fault}");
     }
 
     #[test]
@@ -180,7 +179,7 @@ mod tests {
                 let fault = compose(&[("zone", "z"), (name, "100")], encoding).unwrap_err();
                 assert_eq!(
                     fault.to_string(),
-                    format!("参数格式校验错误: {name} may be read as {field}: write it as {field}, once")
+                    format!("{name} 可能被当作 {field}: 请使用准确的名称 {field}, 且只传一次")
                 );
             }
         }
@@ -231,7 +230,7 @@ mod tests {
             let fault = parameters(&request, &openid, address, encoding).unwrap_err();
             assert_eq!(
                 fault.to_string(),
-                "参数格式校验错误: \u{17f}endName may be read as sendName: write it as sendName, once"
+                "\u{17f}endName 可能被当作 sendName: 请使用准确的名称 sendName, 且只传一次"
             );
             assert_eq!(request.send_name, None);
         }

@@ -271,13 +271,13 @@ fn unsettled(
                 heard
             };
             if heard >= policy.not_found_after {
-                let text = "the upstream knows no such order".to_owned();
                 let refusal = Refusal {
                     code: "NOT_FOUND".into(),
-                    text: text.clone(),
+                    text: "订单不存在: 上游没有该单号, 未付款, 可使用原单号重试".into(),
                     number_spent: false,
                 };
-                return order.refused(refusal, text, now);
+                let why = "the upstream knows no such order".to_owned();
+                return order.refused(refusal, why, now);
             }
             Some(absence)
         }

@@ -5,7 +5,8 @@
 
 use std::net::IpAddr;
 
-use crate::contract::error::{ApiError, ErrCode};
+use crate::contract::error::ApiError;
+use crate::contract::reason::{FieldRule, Reason};
 use crate::contract::send::{CLIENT_IP, MINI_PROGRAM_JSAPI, SendRequest};
 use crate::fields::Fields;
 use crate::ids::OpenId;
@@ -52,10 +53,7 @@ pub fn parameters(
             match client_ip {
                 Some(IpAddr::V4(address)) => fields.set("client_ip", address.to_string()),
                 Some(IpAddr::V6(_)) => {
-                    return Err(ApiError::field(
-                        CLIENT_IP,
-                        "must be an IPv4 address for red packets",
-                    ));
+                    return Err(ApiError::field(CLIENT_IP, FieldRule::Ipv4Address));
                 }
                 None => return Err(ApiError::missing(CLIENT_IP)),
             }
@@ -69,10 +67,7 @@ pub fn parameters(
         Product::Transfer => {
             let address = client_ip.ok_or_else(|| ApiError::missing(CLIENT_IP))?.to_string();
             if address.len() > 32 {
-                return Err(ApiError::field(
-                    CLIENT_IP,
-                    "must be an address of at most 32 characters for transfers",
-                ));
+                return Err(ApiError::field(CLIENT_IP, FieldRule::ShortAddress));
             }
             let mut fields = Fields::with_capacity(10);
             fields.set("mch_appid", request.wx_app_id.as_str().to_owned());
@@ -91,16 +86,10 @@ pub fn parameters(
 /// The fields that both kinds of red packets share.
 fn red_packet(request: &SendRequest, texts: &Texts, openid: &OpenId) -> Result<Fields<'static>, ApiError> {
     if !request.order_no.fits_red_packet() {
-        return Err(ApiError::field(
-            "mchBillno",
-            "must be at most 28 letters or digits for red packets",
-        ));
+        return Err(ApiError::field("mchBillno", FieldRule::RedPacketNumber));
     }
     if openid.as_str().len() > RED_PACKET_OPENID {
-        return Err(ApiError::new(
-            ErrCode::OpenidError,
-            "openid 过长: the mapped WeChat openid has more than 32 characters",
-        ));
+        return Err(Reason::LongOpenid.into());
     }
     let send_name = request.send_name.as_deref().unwrap_or(&texts.send_name);
     let wishing = request.wishing.as_deref().unwrap_or(&texts.wishing);
@@ -124,6 +113,7 @@ fn red_packet(request: &SendRequest, texts: &Texts, openid: &OpenId) -> Result<F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::error::ErrCode;
     use crate::order::fixtures::request;
 
     fn names(fields: &Fields<'_>) -> Vec<String> {
@@ -200,7 +190,7 @@ mod tests {
     fn what_does_not_fit_the_product_is_refused_by_name() {
         let long = "A".repeat(29);
         let fault = compose(Product::Redpack, &[("mchBillno", &long)]).unwrap_err();
-        assert!(fault.text.contains("mchBillno"), "{fault}");
+        assert!(fault.text.starts_with("mchBillno 单号过长: "), "{fault}");
         assert!(compose(Product::Transfer, &[("mchBillno", &long)]).is_ok());
         let address = |text: &str| Some(text.parse().unwrap());
         let v6 = address("2001:db8::1");

@@ -10,6 +10,7 @@ use crate::ids::{Fen, MchId, Millis, OpenId, OrderKey, OrderNo};
 use crate::json;
 use crate::order::Order;
 use crate::outcome::{Class, Evidence, Finding, Found, Refusal};
+use crate::text::kept;
 
 /// What is known of a response's signature, if it is not wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,10 @@ fn read(status: u16, signature: &Result<Signature, String>, body: &[u8]) -> Said
     };
     let fields = std::str::from_utf8(body)
         .map_err(|_| "it is not UTF-8".to_owned())
-        .and_then(|text| json::decode(text).map(Fields::into_owned));
+        .and_then(|text| match json::decode(text) {
+            Ok(fields) => Ok(fields.into_owned()),
+            Err(error) => Err(error.to_string()),
+        });
     let fields = match fields {
         Ok(fields) => fields,
         Err(why) => {
@@ -184,7 +188,8 @@ impl Notification {
     /// # Errors
     /// Why it cannot be read: it is not a JSON object, or names no merchant or no order number.
     pub fn read(text: &str) -> Result<Self, String> {
-        let bill = json::decode(text)?.into_owned();
+        let bill = json::decode(text).map_err(|error| error.to_string())?;
+        let bill = bill.into_owned();
         let mch_id = bill.characters("mch_id").or_else(|| bill.characters("mchid"));
         let mch_id = MchId::parse(mch_id.unwrap_or_default()).map_err(|rule| format!("mch_id {rule}"))?;
         let number = bill.characters("out_bill_no").unwrap_or_default();
@@ -253,8 +258,8 @@ fn contradiction(bill: &Fields<'_>, key: &OrderKey, expected: Option<(Fen, &Open
 fn refusal(word: &str, bill: &Fields<'_>) -> Refusal {
     let reason = bill.characters("fail_reason").unwrap_or(word);
     Refusal {
-        code: reason.to_owned(),
-        text: format!("转账未成功: the bill ended as {word}"),
+        code: kept(reason),
+        text: format!("转账未成功: 微信转账单的最终状态为 {word}"),
         number_spent: true,
     }
 }

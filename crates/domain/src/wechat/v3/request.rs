@@ -2,6 +2,7 @@
 //! attempt sends them.
 
 use crate::contract::error::ApiError;
+use crate::contract::reason::FieldRule;
 use crate::contract::send::SendRequest;
 use crate::fields::{Fields, Value};
 use crate::ids::OpenId;
@@ -43,16 +44,10 @@ pub fn parameters(
     openid: &OpenId,
 ) -> Result<Fields<'static>, ApiError> {
     if request.amount.get() < LEAST {
-        return Err(ApiError::field(
-            "amount",
-            "must be at least 10 fen for v3 transfers",
-        ));
+        return Err(ApiError::field("amount", FieldRule::LeastFen(LEAST)));
     }
     if request.amount.get() >= NEEDS_NAME {
-        return Err(ApiError::field(
-            "amount",
-            "must be below 200000 fen for v3 transfers: from there on WeChat Pay asks for the user's name",
-        ));
+        return Err(ApiError::field("amount", FieldRule::BelowFen(NEEDS_NAME)));
     }
     let mut fields = Fields::with_capacity(9);
     fields.set("appid", request.wx_app_id.as_str().to_owned());
@@ -75,7 +70,7 @@ pub fn parameters(
         .iter()
         .map(|(kind, template)| {
             let text = fill(template, request);
-            let content = shown("actName or remark", &text, INFO_CONTENT)?;
+            let content = shown("actName 或 remark", &text, INFO_CONTENT)?;
             Ok(serde_json::json!({ "info_type": kind, "info_content": content }))
         })
         .collect::<Result<_, ApiError>>()?;
@@ -110,13 +105,10 @@ fn fill(template: &str, request: &SendRequest) -> String {
 
 /// A text in the form that v3 takes: without characters beyond the basic plane, cut to `max` characters. Equal
 /// texts give equal results, since WeChat compares a repeat parameter for parameter.
-fn shown(name: &str, text: &str, max: usize) -> Result<String, ApiError> {
+fn shown(name: &'static str, text: &str, max: usize) -> Result<String, ApiError> {
     let kept: String = text.chars().filter(|c| is_basic(*c)).take(max).collect();
     if kept.trim().is_empty() {
-        return Err(ApiError::field(
-            name,
-            "has no characters that WeChat Pay v3 takes: emoji and others beyond the basic plane are left out",
-        ));
+        return Err(ApiError::field(name, FieldRule::BasicCharacters));
     }
     Ok(kept)
 }

@@ -50,6 +50,24 @@ fn every_state_of_an_answer() {
     assert_eq!(outcome(200, &GOOD, &reason), "NumberSpent ACCOUNT_FROZEN");
 }
 
+/// A record keeps a refusal's code and text; neither may be as long as a response.
+#[test]
+fn a_long_reason_is_cut_wherever_it_comes_from() {
+    let long = "R".repeat(300);
+    let body = bill("FAIL").replace('}', &format!(r#","fail_reason":"{long}"}}"#));
+    let kept = "R".repeat(crate::text::UPSTREAM_CHARS);
+    assert_eq!(
+        outcome(200, &GOOD, &body),
+        format!("NumberSpent {kept}"),
+        "an attempt's answer"
+    );
+    let Found::NotPaid(refusal) = finding(&order().key, None, 200, &GOOD, body.as_bytes()).found else {
+        panic!("not paid");
+    };
+    assert_eq!(refusal.code, kept, "a query's answer");
+    assert_eq!(refusal.text, "转账未成功: 微信转账单的最终状态为 FAIL");
+}
+
 #[test]
 fn an_answer_whose_signature_is_wrong_is_unknown_whatever_it_says() {
     let wrong: Result<Signature, String> = Err("wrong".into());
