@@ -593,7 +593,7 @@ fn probe(read: fn(Value) -> Result<(), String>, name: &str) -> (bool, bool) {
 
 fn read_send(body: Value) -> Result<(), String> {
     let text = body.to_string();
-    let fields = payout_domain::json::decode(&text)?;
+    let fields = payout_domain::json::decode(&text).map_err(|error| error.to_string())?;
     SendRequest::read(fields)
         .map(|_| ())
         .map_err(|fault| fault.text.into_owned())
@@ -601,7 +601,7 @@ fn read_send(body: Value) -> Result<(), String> {
 
 fn read_status(body: Value) -> Result<(), String> {
     let text = body.to_string();
-    let fields = payout_domain::json::decode(&text)?;
+    let fields = payout_domain::json::decode(&text).map_err(|error| error.to_string())?;
     StatusRequest::read(fields)
         .map(|_| ())
         .map_err(|fault| fault.text.into_owned())
