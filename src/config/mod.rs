@@ -2,8 +2,8 @@
 //!
 //! The modules, in order of processing: `load` reads the file, and `overlay` applies the environment to it.
 //! `shape`, which comes from the [`schema`], reports unknown keys (with `nearest`) and values of the wrong
-//! kind. One deserialisation produces `raw`, with the types of `units` and `secret_ref`. `resolve`, `stores`,
-//! `merchant` and `bill` check it with the helpers of `check` and build the [`Config`] below. `errors` collects
+//! kind. One deserialisation produces `raw`, with the types of `units` and `secret_ref`. `resolve`, `stores`
+//! and `merchant` check it with the helpers of `check` and build the [`Config`] below. `errors` collects
 //! all mistakes for one report. [`redacted`] shows a `Config` without secrets: it shows whatever is `Serialize`
 //! here.
 //!

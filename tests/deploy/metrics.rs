@@ -74,7 +74,7 @@ async fn shown() -> String {
     metrics.text().unwrap()
 }
 
-/// Calls the stores, and gives orders an outcome: the ledger counts outcomes when it records them.
+/// Calls the stores, and gives orders an outcome, as the payout flow tells it to the metrics.
 async fn stores(metrics: &Metrics) {
     let dir = tempfile::tempdir().unwrap();
     let mapping = dir.path().join("openids.csv");
@@ -112,7 +112,9 @@ async fn stores(metrics: &Metrics) {
     ] {
         let claimed = order(no);
         ledger.insert(&claimed).await.unwrap();
-        ledger.replace(&claimed, &next(&claimed, evidence)).await.unwrap();
+        let next = next(&claimed, evidence);
+        ledger.replace(&claimed, &next).await.unwrap();
+        metrics.payouts.recorded(Some(claimed.state.name()), &next);
     }
     let mut much = order("4");
     much.charges = vec![Charge {
@@ -122,6 +124,7 @@ async fn stores(metrics: &Metrics) {
         limit: 1,
     }];
     ledger.insert(&much).await.unwrap();
+    metrics.payouts.refused_for_a_limit(&much);
 }
 
 /// Opens an embedded ledger in this process. Opening reads the file twice and may find it locked the second
