@@ -1,4 +1,4 @@
-//! From a configuration to a flow: the one place that knows both.
+//! Builds stores, upstreams and the payout flow from a configuration.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,17 +32,16 @@ use crate::upstream::wechat_v3::{BillCredentials, BillUpstream};
 use payout_domain::contract::answer::Disclosure;
 use payout_domain::route::MerchantPattern;
 
-/// How long a connection to a handler may take to open: it stands beside us, or close by.
+/// The connect timeout towards a handler, which runs in the same pod or nearby.
 const HANDLER_CONNECT: std::time::Duration = std::time::Duration::from_secs(3);
-/// The same towards Redis, and how long Redis may take to answer. Longer than a command needs, shorter than a caller's
-/// timeouts.
+/// The connect and response timeouts towards Redis: longer than a command needs, shorter than a caller's timeouts.
 const REDIS_CONNECT: std::time::Duration = std::time::Duration::from_secs(1);
 const REDIS_RESPONSE: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// What of the configuration the flow uses.
+/// The settings of the payout flow.
 ///
 /// # Errors
-/// When a URL, a certificate or a key cannot be used, then which, and why.
+/// Names the merchant entry whose certificate, key or host cannot be used, and why.
 pub(crate) fn settings(
     config: &Config,
     clock: &Arc<dyn Clock>,
@@ -160,11 +159,11 @@ fn hosts(wechat: &config::Wechat, name: &str, metrics: &Metrics) -> Hosts {
     }
 }
 
-/// The whole flow, on the configured stores.
+/// The payout flow on the configured stores.
 ///
 /// # Errors
-/// When a store cannot be opened or is misnamed, then which, and why. A Redis that is down is no error here: readiness
-/// says so, and it may come.
+/// Names the store that cannot be opened, and why. A Redis that is down is no error here: the sidecar starts and is not
+/// ready until Redis answers.
 pub(crate) async fn payouts(
     config: &Config,
     clock: Arc<dyn Clock>,
@@ -185,7 +184,7 @@ pub(crate) async fn payouts(
                 create: config.ledger.create,
             };
             let ledger = RedisLedger::new(link(server, "ledger", metrics), settings, Arc::clone(&clock));
-            // No claim is made before the ledger's time was heard, so it is asked for before anybody calls.
+            // A claim needs the ledger's time, so ask for it before the first request comes.
             if let Ok(Err(error)) = tokio::time::timeout(REDIS_RESPONSE, ledger.ready()).await {
                 tracing::warn!(%error, "the ledger is not ready yet");
             }
@@ -225,10 +224,10 @@ pub(crate) async fn payouts(
     ))
 }
 
-/// Who decides about the ledger as a whole, for a person.
+/// What the `ledger` commands use to create, inspect and repair the ledger as a whole.
 ///
 /// # Errors
-/// When the store is misnamed, then how.
+/// When the configured store cannot be addressed, then why.
 pub(crate) fn keeper(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Box<dyn Keeper>> {
     Ok(match &config.ledger.store {
         LedgerStore::Redis { server, prefix, .. } => {
@@ -240,10 +239,10 @@ pub(crate) fn keeper(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<B
     })
 }
 
-/// Who knows the openids.
+/// The configured source of openids, behind its cache.
 ///
 /// # Errors
-/// When the mapping's file cannot be used or its Redis is misnamed, then why.
+/// When the file of the mapping cannot be used or its Redis cannot be addressed, then why.
 pub(crate) async fn identity(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<dyn Identity>> {
     match &config.identity {
         IdentitySource::Redis {
@@ -270,7 +269,7 @@ pub(crate) async fn identity(config: &Config, metrics: &Metrics) -> anyhow::Resu
     }
 }
 
-/// What keeps the ledger, for spans.
+/// The name of the ledger's store in spans.
 fn ledger_system(store: &LedgerStore) -> &'static str {
     match store {
         LedgerStore::Redis { .. } => "redis",
@@ -278,7 +277,7 @@ fn ledger_system(store: &LedgerStore) -> &'static str {
     }
 }
 
-/// What keeps the identities, for spans.
+/// The name of the identity store in spans.
 fn identity_system(source: &IdentitySource) -> &'static str {
     match source {
         IdentitySource::Redis { .. } => "redis",
@@ -286,7 +285,7 @@ fn identity_system(source: &IdentitySource) -> &'static str {
     }
 }
 
-/// Says in the log where the admin port can change nothing.
+/// Logs that nothing can be changed over the admin port, if it has no token.
 pub(crate) fn tell_access(config: &Config) {
     if config.admin.token.is_none() {
         tracing::info!(
@@ -296,7 +295,7 @@ pub(crate) fn tell_access(config: &Config) {
     }
 }
 
-/// Has the metrics show what a configuration brings: its merchants and its certificates.
+/// Tells the metrics which merchants and certificates the configuration has.
 pub(crate) fn describe(config: &Config, metrics: &Metrics) {
     let numbers = config
         .merchants
@@ -318,7 +317,7 @@ pub(crate) fn describe(config: &Config, metrics: &Metrics) {
     metrics.certificates(&all);
 }
 
-/// A link to a Redis that the configuration names, with its circuit in the metrics.
+/// A link to a configured Redis, with its circuit breaker in the metrics.
 pub(crate) fn link(server: &RedisServer, name: &str, metrics: &Metrics) -> RedisLink {
     let options = Options {
         connect_timeout: REDIS_CONNECT,

@@ -1,4 +1,4 @@
-//! Everything that a configuration changes in a running sidecar. A reload builds another one and swaps it in as a whole.
+//! Everything that a reload changes in a running sidecar, in one value. A reload builds another value and swaps it in.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::server::stack::{Generation, Standing};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Tracer;
 
-/// What one configuration makes of the sidecar.
+/// The parts that follow from one configuration.
 pub(super) struct Live {
     pub(super) payouts: Payouts,
     pub(super) stack: Generation,
@@ -27,14 +27,14 @@ impl AsRef<Generation> for Live {
     }
 }
 
-/// What stays for as long as the process lives, and the configuration in force. Clones share both.
+/// A running sidecar: the live configuration's parts, and what lasts as long as the process. Clones share both.
 #[derive(Clone)]
 pub(super) struct Running {
     pub(super) live: Arc<ArcSwap<Live>>,
     pub(super) lasting: Lasting,
 }
 
-/// What every configuration shares.
+/// What lasts as long as the process, whatever the configuration.
 #[derive(Clone)]
 pub(super) struct Lasting {
     pub(super) metrics: Metrics,
@@ -44,8 +44,8 @@ pub(super) struct Lasting {
 }
 
 impl Live {
-    /// Builds what a configuration makes of the sidecar. `payouts` run under its settings already; `restart_for` names the
-    /// settings that hold only after a restart.
+    /// Builds the parts from a configuration. `payouts` already have its settings; `restart_for` names the changed
+    /// settings that need a restart.
     ///
     /// # Errors
     /// When the configuration cannot be used, then why.
@@ -79,7 +79,7 @@ impl Running {
         self.live.load().payouts.clone()
     }
 
-    /// Builds everything that a configuration changes, and then puts it in force with one swap.
+    /// Builds the parts from a configuration, and then swaps them in.
     ///
     /// # Errors
     /// When the configuration cannot be used, then why; nothing has changed.

@@ -1,4 +1,6 @@
-//! The process: built from its configuration, run, given another configuration, and ended in order.
+//! The life of the process: `build` makes its parts from the configuration, `run` serves and shuts down, `reload`
+//! applies another configuration by swapping `live`, `metrics_poll` asks the ledger for gauges, `resources` reads the
+//! limits of memory and descriptors.
 
 pub(crate) mod build;
 
@@ -16,12 +18,12 @@ use std::path::Path;
 
 use crate::config::Config;
 
-/// What ends a command with exit code 2: something is wrong in the configuration, or in what it names.
+/// An error in the configuration or in a file that it names. It ends a command with exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct Misconfigured(anyhow::Error);
 
-/// The error, as one of the configuration.
+/// Marks an error as one of the configuration.
 pub(crate) fn misconfigured(error: impl Into<anyhow::Error>) -> anyhow::Error {
     Misconfigured(error.into()).into()
 }
@@ -31,7 +33,7 @@ pub(crate) fn is_misconfigured(error: &anyhow::Error) -> bool {
     error.is::<Misconfigured>()
 }
 
-/// Reads the configuration, with what the environment adds to it.
+/// Reads the configuration file and the environment.
 pub(crate) fn configuration(path: &Path) -> anyhow::Result<Config> {
     crate::config::load(path, crate::config::environment().into_iter()).map_err(misconfigured)
 }

@@ -1,8 +1,7 @@
-//! Reads the configuration anew when its files change, or on SIGHUP, and puts it in force as a whole or not at all.
-//! Document: specification, section 7.
+//! Reads the configuration again when its files change or on SIGHUP, and applies it as a whole or not at all.
 //!
-//! A request sees the old configuration or the new one, never a mix. What was under way goes on under the old one.
-//! Listeners and stores change with a restart only.
+//! A request sees the old configuration or the new one, never a mix. Work in progress continues under the old one.
+//! Listeners and stores change only with a restart. See docs/operate.md.
 
 use std::mem::discriminant;
 use std::path::PathBuf;
@@ -17,15 +16,16 @@ use crate::file_watch::{Stamp, Watch, stamps};
 use crate::payouts::Payouts;
 use crate::telemetry::log::Level;
 
-/// How long no file must have changed before they are read: a certificate and its key are written one after the other.
+/// How long the files must stay unchanged before the sidecar reads them: an operator writes a certificate and its key
+/// one after the other.
 const STILL: Duration = Duration::from_millis(200);
-/// How often that is waited for before they are read all the same.
+/// How many such waits there are before the sidecar reads the files anyway.
 const STILL_TRIES: u32 = 50;
 
-/// The configuration in force, and where it comes from.
+/// Watches the files of the configuration and applies their changes.
 pub(super) struct Reload {
     path: PathBuf,
-    /// What listeners and stores were made of.
+    /// The settings that only a restart changes, as they were at the start.
     started: Fixed,
     files: Vec<PathBuf>,
     fingerprint: u64,
@@ -34,7 +34,7 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Follows the file that `config` was read from.
+    /// Watches the file that `config` came from, and the files that it names.
     pub(super) fn new(path: PathBuf, config: &Config, running: Running, level: Level) -> Self {
         Self {
             path,
@@ -46,7 +46,7 @@ impl Reload {
         }
     }
 
-    /// Follows the files for as long as the process lives.
+    /// Watches until the process ends.
     pub(super) async fn follow(mut self) {
         let mut asked = signal(SignalKind::hangup())
             .inspect_err(
@@ -57,7 +57,7 @@ impl Reload {
         let mut seen = Vec::new();
         loop {
             let watched = self.files.clone();
-            // Watched before it is looked at: a change in between must not wait for the next look.
+            // Watch before reading, so that a change in between does not go unnoticed.
             let mut watch = Watch::over(watched.clone()).await;
             while self.files == watched {
                 let now = stamps(&self.files).await;
@@ -149,7 +149,7 @@ impl Reload {
     }
 }
 
-/// Says of which unsettled orders the configuration in force does not know any more where they were sent.
+/// Logs the unsettled orders whose destination the new configuration no longer has.
 async fn tell_stranded(payouts: Payouts) {
     match payouts.stranded().await {
         Ok(stranded) => {
@@ -180,8 +180,8 @@ async fn asked_by(signal: &mut Option<Signal>) {
     }
 }
 
-/// What of a configuration holds until the next restart, by name and fingerprint: a copy would keep every secret of the first
-/// one for as long as the process lives.
+/// The settings that only a restart changes, by name and fingerprint. A copy of the configuration would keep its
+/// secrets in memory for as long as the process lives.
 type Fixed = [(&'static str, u64); 8];
 
 fn fixed(config: &Config) -> Fixed {

@@ -1,4 +1,4 @@
-//! `payout-sidecar run`: builds everything, serves, and ends in order.
+//! `payout-sidecar run`: builds the sidecar, serves, and shuts down in phases.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,12 +28,13 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::background::traced;
 use crate::telemetry::traces::{self, Exporter};
 
-/// The admin port's callers are probes, scrapers and operators: few, and never slow.
+/// Timeouts of the admin port. Its callers are probes, scrapers and operators, which are few and fast.
 const ADMIN_TIMEOUTS: ConnectionTimeouts = ConnectionTimeouts {
     head: Duration::from_secs(5),
     idle: Duration::from_secs(75),
 };
-/// One more takes the place of the idlest. What they hold is a part of the process at rest.
+/// The connections of the admin port. A further one replaces the connection that has been idle longest. The memory
+/// budget counts them as part of the process at rest.
 const ADMIN_ROOM: Room = Room {
     most: 32,
     bytes: 2 * 1024 * 1024,
@@ -56,7 +57,7 @@ pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
     build::tell_access(&config);
     let (sidecar, drain) = Sidecar::bind(&config, Arc::new(SystemClock)).await?;
     let reload = Reload::new(path.to_owned(), &config, sidecar.running.clone(), level);
-    // Its secrets are where they are needed; here they would outlive their rotation.
+    // Every component has its secrets now. A copy here would outlive their rotation.
     drop(config);
     tokio::spawn(reload.follow());
     tokio::spawn(drain_on_signal(drain));
@@ -77,7 +78,7 @@ impl Sidecar {
     /// Opens the stores and binds the ports.
     ///
     /// # Errors
-    /// When a store, a port or a setting cannot be used, then which, and why.
+    /// Names the store, port or setting that cannot be used, and why.
     pub(crate) async fn bind(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<(Self, Drain)> {
         crate::app::resources::raise_descriptors();
         let metrics = Metrics::default();
@@ -114,12 +115,12 @@ impl Sidecar {
         Ok((sidecar, drain))
     }
 
-    /// Where the main port and the admin port are.
+    /// The addresses of the main port and of the admin port.
     pub(crate) fn addresses(&self) -> std::io::Result<(std::net::SocketAddr, std::net::SocketAddr)> {
         Ok((self.main.local_addr()?, self.admin.local_addr()?))
     }
 
-    /// Serves until the drain is over.
+    /// Serves until the shutdown is complete.
     pub(crate) async fn serve(self) {
         let Self {
             running,
@@ -151,7 +152,7 @@ impl Sidecar {
             let settled = Payouts::settle_until(current, async move { drain.reached(Phase::Draining).await });
             tokio::spawn(traced(tracer, settled))
         };
-        // The admin port answers to the very end: a probe must see the draining.
+        // The admin port answers until the end, so that a probe sees that the sidecar drains.
         let admin_listener = || ListenerConfig {
             timeouts: ADMIN_TIMEOUTS,
             room: ADMIN_ROOM,
@@ -210,11 +211,11 @@ impl Sidecar {
     }
 }
 
-/// How often the ledger is asked whether it is still what it was.
+/// How often the sidecar asks the ledger whether it is ready.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 
-/// Asks the ledger from the start, whether or not a probe does: a Redis that has come back empty is noticed by it, and takes
-/// no new order then.
+/// Asks the ledger for readiness, whether or not a probe does. So the sidecar notices a Redis that came back empty, and
+/// then takes no new order.
 fn watch_tasks(payouts: &Payouts) {
     let payouts = payouts.clone();
     tokio::spawn(async move {
@@ -227,7 +228,7 @@ fn watch_tasks(payouts: &Payouts) {
     });
 }
 
-/// Says, once the store can be asked, under which of its settings it may forget.
+/// Logs, once the store answers, the settings under which it may lose records.
 fn tell_warnings(payouts: &Payouts) {
     let payouts = payouts.clone();
     tokio::spawn(async move {
@@ -248,7 +249,7 @@ fn tell_warnings(payouts: &Payouts) {
     });
 }
 
-/// SIGTERM and SIGINT begin the drain; a second one ends the lame duck's wait.
+/// SIGTERM or SIGINT begins the shutdown. A second one ends the lame-duck phase at once.
 async fn drain_on_signal(drain: Drain) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))

@@ -61,7 +61,7 @@ pub enum XmlError {
     Reference(String),
     /// Markup or text where the contract has none.
     #[error("{0} {1} is not allowed")]
-    Unexpected(Markup, Place),
+    Unexpected(Markup, Position),
     /// A field occurs twice, or there are too many.
     #[error(transparent)]
     Fields(#[from] FieldsError),
@@ -95,7 +95,7 @@ pub enum Markup {
 
 /// Where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Place {
+pub enum Position {
     /// Before the root element.
     #[error("before the root element")]
     Before,
@@ -139,10 +139,10 @@ impl XmlError {
             Self::Reference(field) => format!("{} 含有不正确的字符引用: 须形如 &#20013;", named(field)),
             Self::Unexpected(markup, place) => {
                 let place = match place {
-                    Place::Before => "请求体的 XML 根元素之前".to_owned(),
-                    Place::Between => "请求体的 XML 字段之间".to_owned(),
-                    Place::Inside(field) => format!("{} 内", named(field)),
-                    Place::After => "请求体的 XML 根元素之后".to_owned(),
+                    Position::Before => "请求体的 XML 根元素之前".to_owned(),
+                    Position::Between => "请求体的 XML 字段之间".to_owned(),
+                    Position::Inside(field) => format!("{} 内", named(field)),
+                    Position::After => "请求体的 XML 根元素之后".to_owned(),
                 };
                 format!("{place}不能有{}: 请删除", markup.chinese())
             }
@@ -212,7 +212,7 @@ fn open_root(reader: &mut Reader<&[u8]>) -> Result<Root, XmlError> {
             Event::Text(text) if is_blank(&text) => {}
             Event::Start(tag) => return no_attributes(&tag).map(|()| Root::Filled),
             Event::Empty(tag) => return no_attributes(&tag).map(|()| Root::Empty),
-            other => return Err(unexpected(&other, Place::Before)),
+            other => return Err(unexpected(&other, Position::Before)),
         }
     }
 }
@@ -239,7 +239,7 @@ fn read_children<'a>(
             Event::Comment(_) => {}
             Event::Text(text) if is_blank(&text) => {}
             Event::End(_) => return Ok(()),
-            other => return Err(unexpected(&other, Place::Between)),
+            other => return Err(unexpected(&other, Position::Between)),
         }
     }
 }
@@ -266,7 +266,7 @@ fn read_text<'a>(
             }
             Event::Empty(_) if nested == Nested::Skip => flat = false,
             Event::Start(_) | Event::Empty(_) => return Err(XmlError::Elements(name.to_owned())),
-            other => return Err(unexpected(&other, Place::Inside(name.to_owned()))),
+            other => return Err(unexpected(&other, Position::Inside(name.to_owned()))),
         }
     }
 }
@@ -297,7 +297,7 @@ fn expect_end(reader: &mut Reader<&[u8]>) -> Result<(), XmlError> {
             Event::Eof => return Ok(()),
             Event::Comment(_) => {}
             Event::Text(text) if is_blank(&text) => {}
-            other => return Err(unexpected(&other, Place::After)),
+            other => return Err(unexpected(&other, Position::After)),
         }
     }
 }
@@ -334,7 +334,7 @@ fn no_attributes(tag: &BytesStart<'_>) -> Result<(), XmlError> {
     }
 }
 
-fn unexpected(event: &Event<'_>, place: Place) -> XmlError {
+fn unexpected(event: &Event<'_>, place: Position) -> XmlError {
     let markup = match event {
         Event::DocType(_) => Markup::DocType,
         Event::PI(_) => Markup::Instruction,

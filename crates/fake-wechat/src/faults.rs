@@ -47,13 +47,13 @@ pub struct Faults {
 struct Rule {
     call: String,
     prefix: String,
-    fault: Fault,
+    fault: Injected,
     times: Option<u32>,
 }
 
 /// The fault of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct Injected {
     pub(super) action: Action,
     /// Whether the fake pays before the fault (`…-after`).
     pub(super) pays_first: bool,
@@ -91,7 +91,7 @@ const OTHERS: [&str; 2] = ["cancel-bill", "certificates"];
 
 impl Faults {
     /// Returns the delay of this call and its fault, if any. Counts down the rules' remaining times.
-    pub(super) fn take(&mut self, call: &str, order_no: &str) -> (Duration, Option<Fault>) {
+    pub(super) fn take(&mut self, call: &str, order_no: &str) -> (Duration, Option<Injected>) {
         let mut delay = Duration::ZERO;
         for rule in &mut self.rules {
             if rule.times == Some(0) || !rule.matches(call, order_no) {
@@ -180,7 +180,7 @@ fn rule(text: &str) -> Result<Rule, String> {
     Ok(Rule {
         call: call.to_owned(),
         prefix: prefix.to_owned(),
-        fault: Fault { action, pays_first },
+        fault: Injected { action, pays_first },
         times,
     })
 }
@@ -194,7 +194,7 @@ mod tests {
         let mut faults: Faults = "pay/A=delay:1s*1;sendredpack/A=error-after:SYSTEMERROR*2;query=hang-before"
             .parse()
             .unwrap();
-        let fault = |action, pays_first| Some(Fault { action, pays_first });
+        let fault = |action, pays_first| Some(Injected { action, pays_first });
         let error = fault(Action::Error("SYSTEMERROR".into()), true);
         assert_eq!(
             faults.take("sendredpack", "A1"),

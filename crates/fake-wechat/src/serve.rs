@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Layer as _;
 
-use super::faults::{Action, Fault};
+use super::faults::{Action, Injected};
 use super::wechat_v3::{self, Asker, Spoilt};
 use super::wire::{self, Map};
 use super::{StartError, World, control, handler, pki, wechat_v2};
@@ -217,7 +217,7 @@ pub(super) fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
 async fn act(call: Call, world: Arc<World>) -> Response {
     let (delay, fault) = world.faults().take(call.name, &call.order_no);
     tokio::time::sleep(delay).await;
-    let Some(Fault { action, pays_first }) = fault else {
+    let Some(Injected { action, pays_first }) = fault else {
         return normal(&call, &world, false);
     };
     let paid = pays_first.then(|| normal(&call, &world, false));

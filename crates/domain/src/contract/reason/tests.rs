@@ -10,7 +10,7 @@ use crate::contract::error::{ApiError, Chinese};
 use crate::encoding::Encoding;
 use crate::json::{self, JsonError};
 use crate::text::UPSTREAM_CHARS;
-use crate::xml::{self, Markup, Nested, Place, XmlError};
+use crate::xml::{self, Markup, Nested, Position, XmlError};
 
 const NAME: &str = "zone";
 
@@ -167,12 +167,12 @@ fn markup() -> impl Iterator<Item = Markup> {
     })
 }
 
-fn places() -> impl Iterator<Item = Place> {
-    successors(Some(Place::Before), |place| match place {
-        Place::Before => Some(Place::Between),
-        Place::Between => Some(Place::Inside(NAME.to_owned())),
-        Place::Inside(_) => Some(Place::After),
-        Place::After => None,
+fn positions() -> impl Iterator<Item = Position> {
+    successors(Some(Position::Before), |position| match position {
+        Position::Before => Some(Position::Between),
+        Position::Between => Some(Position::Inside(NAME.to_owned())),
+        Position::Inside(_) => Some(Position::After),
+        Position::After => None,
     })
 }
 
@@ -191,11 +191,13 @@ fn xml_errors() -> impl Iterator<Item = XmlError> {
         XmlError::Name => Some(XmlError::Elements(name())),
         XmlError::Elements(_) => Some(XmlError::Entity(name())),
         XmlError::Entity(_) => Some(XmlError::Reference(name())),
-        XmlError::Reference(_) => Some(XmlError::Unexpected(Markup::Text, Place::Before)),
+        XmlError::Reference(_) => Some(XmlError::Unexpected(Markup::Text, Position::Before)),
         XmlError::Unexpected(..) => Some(XmlError::Fields(FieldsError::TooMany)),
         XmlError::Fields(_) => None,
     })
-    .chain(places().flat_map(|place| markup().map(move |markup| XmlError::Unexpected(markup, place.clone()))))
+    .chain(
+        positions().flat_map(|place| markup().map(move |markup| XmlError::Unexpected(markup, place.clone()))),
+    )
 }
 
 fn decode_errors() -> impl Iterator<Item = DecodeError> {
@@ -257,7 +259,7 @@ fn field_of(reason: &Reason) -> Option<&str> {
                 | XmlError::Elements(field)
                 | XmlError::Entity(field)
                 | XmlError::Reference(field)
-                | XmlError::Unexpected(_, Place::Inside(field)),
+                | XmlError::Unexpected(_, Position::Inside(field)),
             ) => Some(field),
             DecodeError::Json(JsonError::Fields(FieldsError::Twice(name)))
             | DecodeError::Xml(XmlError::Fields(FieldsError::Twice(name))) => Some(name),
@@ -356,7 +358,7 @@ fn no_name_makes_a_text_long() {
         Reason::Body(XmlError::Elements(field()).into()),
         Reason::Body(XmlError::Entity(field()).into()),
         Reason::Body(XmlError::Reference(field()).into()),
-        Reason::Body(XmlError::Unexpected(Markup::Text, Place::Inside(field())).into()),
+        Reason::Body(XmlError::Unexpected(Markup::Text, Position::Inside(field())).into()),
     ] {
         let text = reason.chinese();
         assert!(text.chars().count() < 150, "{text}");
