@@ -9,30 +9,31 @@
 //! The pool is our own, since it is short, and since it keeps with each connection what cuts it.
 
 use std::collections::VecDeque;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use tokio::time::Instant;
 
 use super::BREAKER;
 use super::dial::Connector;
+use super::exchange::outcome;
+pub(crate) use super::exchange::{Answer, Failure};
+use super::gate::{Gate, Handed, Handing};
 use crate::breaker::Breaker;
 use crate::http::base_url::BaseUrl;
 use crate::http::client_tls::TlsError;
 use crate::http::line::Line;
 use crate::telemetry::log::chain;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::upstreams::{ExchangeOutcome, UpstreamMeter};
+use crate::telemetry::metrics::upstreams::UpstreamMeter;
 use crate::telemetry::traces::child::OpenSpan;
-use payout_domain::outcome::Evidence;
 
 /// The most bytes of an answer to read.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -41,74 +42,6 @@ pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 const IDLE: Duration = Duration::from_secs(4);
 /// How many unused connections to keep.
 const MAX_IDLE: usize = 1024;
-
-/// An answer, read to its end.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// HTTP status.
-    pub status: StatusCode,
-    /// Headers.
-    pub headers: HeaderMap,
-    /// The whole body.
-    pub body: Bytes,
-}
-
-/// Why there is no answer, and so what can have been sent. Each `String` is the reason, for the operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The request could not be built. No byte of it was written.
-    NotMade(String),
-    /// The circuit breaker is open. No byte was written.
-    CircuitOpen(String),
-    /// No connection could be opened, or none took the request. No byte was written.
-    Unreachable(String),
-    /// This process was held up, and the lease is about to end. No byte was written.
-    HeldUp,
-    /// Bytes may have been written, and no whole answer came back.
-    Silent(String),
-}
-
-impl Failure {
-    /// Whether it is certain that no byte was written.
-    #[must_use]
-    pub(crate) fn is_unsent(&self) -> bool {
-        match self {
-            Self::NotMade(_) | Self::CircuitOpen(_) | Self::Unreachable(_) | Self::HeldUp => true,
-            Self::Silent(_) => false,
-        }
-    }
-
-    /// What the failure proves about an attempt.
-    #[must_use]
-    pub(crate) fn evidence(self) -> Evidence {
-        if self.is_unsent() {
-            Evidence::NeverSent { why: self.why() }
-        } else {
-            Evidence::NoAnswer { why: self.why() }
-        }
-    }
-
-    /// The reason, for the operator.
-    #[must_use]
-    pub(crate) fn why(self) -> String {
-        match self {
-            Self::NotMade(why) | Self::CircuitOpen(why) | Self::Unreachable(why) | Self::Silent(why) => why,
-            Self::HeldUp => "the process was held up and the lease is ending".to_owned(),
-        }
-    }
-}
-
-/// How an exchange ended, for metrics and spans.
-fn outcome(exchanged: &Result<Answer, Failure>) -> ExchangeOutcome {
-    match exchanged {
-        Ok(_) => ExchangeOutcome::Answered,
-        Err(Failure::NotMade(_)) => ExchangeOutcome::NotMade,
-        Err(Failure::CircuitOpen(_)) => ExchangeOutcome::CircuitOpen,
-        Err(Failure::Unreachable(_)) => ExchangeOutcome::Unreachable,
-        Err(Failure::HeldUp) => ExchangeOutcome::HeldUp,
-        Err(Failure::Silent(_)) => ExchangeOutcome::Silent,
-    }
-}
 
 /// What observes a client's exchanges: its circuit breaker and its metrics.
 struct Watched {
@@ -128,63 +61,6 @@ impl Watched {
         if let Some(meter) = &self.meter {
             meter.ended(outcome(exchanged), took);
         }
-    }
-}
-
-/// What became of a request. Decided once: by the connection that asks for its body, or by the caller that gives the
-/// request up first.
-#[derive(Clone, Copy)]
-enum Handed {
-    /// A connection asked for it, and writes it.
-    Over,
-    /// A connection asked for it, but it was too late to send it.
-    HeldUp,
-    /// No connection has asked for it, and none will get it.
-    Never,
-}
-
-/// What became of a request, and the check whether it may be sent, which runs at most once.
-struct Handing<MaySend: ?Sized> {
-    handed: OnceLock<Handed>,
-    may_send: MaySend,
-}
-
-/// A request's body. hyper asks for it before it writes the first byte of the request, unless the body is empty.
-struct Gate {
-    body: Full<Bytes>,
-    handing: Arc<Handing<dyn Fn() -> bool + Send + Sync>>,
-}
-
-impl Body for Gate {
-    type Data = Bytes;
-    type Error = &'static str;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let this = &mut *self;
-        let ask = || {
-            if (this.handing.may_send)() {
-                Handed::Over
-            } else {
-                Handed::HeldUp
-            }
-        };
-        match this.handing.handed.get_or_init(ask) {
-            Handed::Over => Pin::new(&mut this.body)
-                .poll_frame(cx)
-                .map_err(|never| match never {}),
-            Handed::HeldUp | Handed::Never => Poll::Ready(Some(Err("it is not to be sent any more"))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -6,6 +6,10 @@
 
 pub(crate) mod dial;
 
+mod exchange;
+
+mod gate;
+
 pub(crate) mod http_client;
 
 pub mod wechat_v2;

@@ -7,7 +7,7 @@ use super::step::{Event, Policy, Step, step};
 use super::*;
 use crate::limits::{Charge, Counter};
 use crate::order::repeat::Repeat;
-use crate::outcome::{Class, Evidence, Finding, Found};
+use crate::outcome::{Class, Evidence, Finding, Found, Refusal};
 
 const POLICY: Policy = Policy {
     refuses_doubles: true,

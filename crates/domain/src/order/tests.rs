@@ -7,7 +7,7 @@ use super::fixtures::*;
 use super::step::{Event, Policy, Step, step};
 use super::*;
 use crate::order::repeat::Repeat;
-use crate::outcome::{Class, Evidence, Finding, Found};
+use crate::outcome::{Class, Evidence, Finding, Found, Refusal};
 
 /// The moment `ms` milliseconds after [`NOW`], by both clocks.
 fn later(ms: i64) -> Moment {
