@@ -1,11 +1,12 @@
-//! Keeps `docs/api.md` and `docs/openapi.json` true. The tests send every `curl` command of the document to a real sidecar
-//! before the fake, and compare the answer shown beneath it; they compare the lists of fields and codes with the code's own,
-//! and every example with the schemas.
+//! Keeps `docs/api.md`, its Chinese version `docs/zh/api.md` and `docs/openapi.json` true. The tests send every `curl`
+//! command of both documents to a real sidecar before the fake, and compare the answer shown beneath it. They compare
+//! the lists of fields and codes with the code's own, and every example with the schemas. They do not compare the prose
+//! of the two languages.
 //!
 //! An example is a comment `<!-- example: SIDECAR OPTION… -->`, a block `sh` with one `curl` command and a block `http` with
 //! the answer: the status line, the header lines that matter, an empty line, the body. [`Scene::start`] lists the sidecars,
 //! [`Options`] the options. In a body a line break with the blanks after it is layout, and a time stands for any time.
-//! `PAYOUT_UPDATE_DOCS=1 cargo test --test it -- api_document` writes the real answers into the document.
+//! `PAYOUT_UPDATE_DOCS=1 cargo test --test it -- api_document` writes the real answers into both documents.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -38,15 +39,37 @@ const TOKEN: &str = "s3cret-0123456789abcdef";
 const A_TIME: &str = "2026-01-15 09:30:00";
 /// The longest line of an answer that is written into the document.
 const WIDTH: usize = 100;
-/// How many examples the document has.
-const EXAMPLES: usize = 46;
+/// The API's page, and its Chinese version.
+const ENGLISH: Document = Document {
+    name: "api.md",
+    least: 46,
+    has_every_code: true,
+};
+const CHINESE: Document = Document {
+    name: "zh/api.md",
+    least: 19,
+    has_every_code: false,
+};
+
+/// A document with examples.
+#[derive(Debug)]
+struct Document {
+    /// Its path below `docs`.
+    name: &'static str,
+    /// The fewest examples that it may have, so that none is lost unnoticed.
+    least: usize,
+    /// Whether its examples show every own error code.
+    has_every_code: bool,
+}
+
+impl Document {
+    fn text(&self) -> String {
+        std::fs::read_to_string(path_of(self.name)).unwrap()
+    }
+}
 
 fn path_of(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
-}
-
-fn document() -> String {
-    std::fs::read_to_string(path_of("api.md")).unwrap()
 }
 
 /// A `curl` command: what it sends, and to whom.
@@ -319,7 +342,13 @@ impl Shown {
     }
 }
 
-/// The document's handler. Killed when dropped.
+/// The code of the handler that a document shows.
+fn handler_code(document: &str) -> &str {
+    let code = document.split("```python\n").nth(1).unwrap();
+    code.split("```").next().unwrap()
+}
+
+/// The documents' handler. Killed when dropped.
 struct Handler {
     child: Child,
     address: SocketAddr,
@@ -328,9 +357,8 @@ struct Handler {
 
 impl Handler {
     async fn start() -> Self {
-        let document = document();
-        let code = document.split("```python\n").nth(1).unwrap();
-        let code = code.split("```").next().unwrap();
+        let document = ENGLISH.text();
+        let code = handler_code(&document);
         let lines = code.lines().filter(|line| !line.is_empty());
         assert!(lines.count() <= 30, "the handler is meant to be short");
         let port = free_port();
@@ -444,12 +472,22 @@ impl Scene {
     }
 }
 
-/// Every example of the document, against a sidecar: the answer that is shown is the real one.
+/// Every example of the documents, against a sidecar: the answer that is shown is the real one.
 #[tokio::test(flavor = "multi_thread")]
 async fn api_document_shows_real_answers() {
-    let mut text = document();
+    run_examples(&ENGLISH).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_document_in_chinese_shows_real_answers() {
+    run_examples(&CHINESE).await;
+}
+
+async fn run_examples(document: &Document) {
+    let mut text = document.text();
     let examples = examples(&text);
-    assert_eq!(examples.len(), EXAMPLES, "EXAMPLES says how many there are");
+    let count = examples.len();
+    assert!(count >= document.least, "only {count} examples: {document:?}");
     let schemas = Schemas::read(&path_of("openapi.json"));
     let mut scenes: HashMap<String, Scene> = HashMap::new();
     let mut replaced = Vec::new();
@@ -480,13 +518,15 @@ async fn api_document_shows_real_answers() {
         for (at, real) in replaced.into_iter().rev() {
             text.replace_range(at, &real);
         }
-        std::fs::write(path_of("api.md"), text).unwrap();
+        std::fs::write(path_of(document.name), text).unwrap();
         wrong.clear();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(unfit.is_empty(), "{}", unfit.join("\n"));
-    for code in ErrCode::ALL.map(ErrCode::as_str) {
-        assert!(codes.contains(code), "no example answers {code}");
+    if document.has_every_code {
+        for code in ErrCode::ALL.map(ErrCode::as_str) {
+            assert!(codes.contains(code), "no example answers {code}");
+        }
     }
 }
 
@@ -610,7 +650,7 @@ fn read_status(body: Value) -> Result<(), String> {
 /// Both documents list the fields that the code reads, and say of the same ones that they are required.
 #[test]
 fn api_document_lists_the_fields_that_the_code_reads() {
-    let (document, schemas) = (document(), Schemas::read(&path_of("openapi.json")));
+    let (document, schemas) = (ENGLISH.text(), Schemas::read(&path_of("openapi.json")));
     type Read = fn(Value) -> Result<(), String>;
     for (heading, schema, reader) in [
         ("### Fields to pay", "SendRequest", read_send as Read),
@@ -654,7 +694,7 @@ fn api_document_lists_the_fields_that_the_code_reads() {
 /// Both documents list the same fields of answers.
 #[test]
 fn api_document_and_schemas_list_the_same_fields_of_answers() {
-    let (document, schemas) = (document(), Schemas::read(&path_of("openapi.json")));
+    let (document, schemas) = (ENGLISH.text(), Schemas::read(&path_of("openapi.json")));
     for (heading, schema) in [
         ("### Fields of an answer to pay", "SendAnswer"),
         ("### Fields of an answer to ask", "StatusAnswer"),
@@ -668,7 +708,7 @@ fn api_document_and_schemas_list_the_same_fields_of_answers() {
 /// Both documents list the contract's own codes, and those of WeChat's that reach the caller: what is certainly not paid.
 #[test]
 fn api_document_lists_every_code() {
-    let (document, schemas) = (document(), Schemas::read(&path_of("openapi.json")));
+    let (document, schemas) = (ENGLISH.text(), Schemas::read(&path_of("openapi.json")));
     let strings = |at: &str| {
         let listed = schemas.at(at).as_array().unwrap().clone();
         set(listed.iter().map(|code| code.as_str().unwrap().to_owned()))
@@ -721,11 +761,65 @@ fn api_document_lists_every_code() {
     );
 }
 
-/// What the document shows of the handler's requests is what the sidecar sends for the same request of the platform.
+/// The Chinese page lists the contract's own codes, and the same fields, words, codes and statuses as the English one.
+#[test]
+fn api_document_in_chinese_lists_the_same_names() {
+    let (english, chinese) = (ENGLISH.text(), CHINESE.text());
+    let own = named(&chinese, "### sidecar 的错误码");
+    assert_eq!(own.len(), ErrCode::ALL.len());
+    assert_eq!(set(own), set(ErrCode::ALL.map(ErrCode::as_str)));
+    for (heading, of_chinese) in [
+        ("### Fields to pay", "### 付款请求的字段"),
+        ("### Fields of an answer to pay", "### 付款应答的字段"),
+        ("### Fields to ask", "### 查询请求的字段"),
+        ("### Fields of an answer to ask", "### 查询应答的字段"),
+        ("### Status", "### 状态"),
+        ("### WeChat's codes", "### 微信支付的错误码"),
+        ("## Access", "## 访问控制"),
+    ] {
+        assert_eq!(named(&chinese, of_chinese), named(&english, heading), "{heading}");
+    }
+    // Whether a field is required, and which number the next attempt needs.
+    for (heading, of_chinese, words) in [
+        ("### Fields to pay", "### 付款请求的字段", ("yes", "是")),
+        ("### Fields to ask", "### 查询请求的字段", ("yes", "是")),
+        (
+            "### WeChat's codes",
+            "### 微信支付的错误码",
+            ("a new one", "新单号"),
+        ),
+        ("### Own codes", "### sidecar 的错误码", ("**yes**", "**是**")),
+    ] {
+        let says = |document: &str, heading: &str, word: &str| -> Vec<bool> {
+            let rows = rows(document, heading);
+            rows.iter().map(|row| row[2].starts_with(word)).collect()
+        };
+        let expected = says(&english, heading, words.0);
+        assert!(expected.contains(&true), "{heading}");
+        assert_eq!(says(&chinese, of_chinese, words.1), expected, "{heading}");
+    }
+    let statuses = |document: &str, heading: &str| -> Vec<Vec<String>> {
+        let rows = rows(document, heading);
+        rows.into_iter().map(|row| row[..2].to_vec()).collect()
+    };
+    assert_eq!(
+        statuses(&chinese, "## HTTP 状态码"),
+        statuses(&english, "## HTTP statuses")
+    );
+    assert_eq!(handler_code(&chinese), handler_code(&english));
+}
+
+/// What the documents show of the handler's requests is what the sidecar sends for the same request of the platform.
 #[test]
 fn api_document_shows_what_a_handler_receives() {
+    for document in [ENGLISH, CHINESE] {
+        compare_with_what_a_handler_receives(&document);
+    }
+}
+
+fn compare_with_what_a_handler_receives(document: &Document) {
     let mut compared = 0;
-    for Example { request, .. } in examples(&document()) {
+    for Example { request, .. } in examples(&document.text()) {
         let has_token = request.headers.iter().any(|(_, value)| value == TOKEN);
         if !request.is_for_handler || !has_token {
             continue;
@@ -749,7 +843,7 @@ fn api_document_shows_what_a_handler_receives() {
         assert_eq!(fields(&payout_domain::json::encode(&sent)), shown);
         compared += 1;
     }
-    assert_eq!(compared, 3);
+    assert_eq!(compared, 3, "{document:?}");
 }
 
 /// Every reference of the schemas leads somewhere, every keyword is one that the check knows, and every example fits.
