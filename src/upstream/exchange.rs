@@ -1,9 +1,12 @@
 //! How an exchange with an upstream ends: with an answer, or without one and with what can have been sent.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::telemetry::metrics::upstreams::ExchangeOutcome;
+use crate::breaker::Breaker;
+use crate::telemetry::metrics::upstreams::{ExchangeOutcome, UpstreamMeter};
 use payout_domain::outcome::Evidence;
 
 /// An answer, read to its end.
@@ -71,5 +74,27 @@ pub(super) fn outcome(exchanged: &Result<Answer, Failure>) -> ExchangeOutcome {
         Err(Failure::Unreachable(_)) => ExchangeOutcome::Unreachable,
         Err(Failure::HeldUp) => ExchangeOutcome::HeldUp,
         Err(Failure::Silent(_)) => ExchangeOutcome::Silent,
+    }
+}
+
+/// What observes a client's exchanges: its circuit breaker and its metrics.
+pub(super) struct Watched {
+    pub(super) breaker: Breaker,
+    pub(super) meter: Option<UpstreamMeter>,
+}
+
+impl Watched {
+    /// An exchange has ended.
+    pub(super) fn ended(&self, exchanged: &Result<Answer, Failure>, took: Duration) {
+        match exchanged {
+            Ok(_) => self.breaker.answered(),
+            Err(Failure::Unreachable(why)) => self.breaker.unreachable(why),
+            Err(Failure::Silent(why)) => self.breaker.failed(why),
+            // These failures say nothing about the upstream.
+            Err(Failure::NotMade(_) | Failure::CircuitOpen(_) | Failure::HeldUp) => {}
+        }
+        if let Some(meter) = &self.meter {
+            meter.ended(outcome(exchanged), took);
+        }
     }
 }

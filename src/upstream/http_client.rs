@@ -5,12 +5,9 @@
 //! head, and asks once. So the body notes what happened ([`Handed`]): until hyper asks for it, not a byte was
 //! written, and if it then refuses, none ever is. If a connection closes before hyper asked, hyper hands the request
 //! back, and another connection gets it. Once hyper has asked, only an answer ends the doubt.
-//!
-//! The pool is our own, since it is short, and since it keeps with each connection what cuts it.
 
-use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,76 +15,30 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Body as _;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use tokio::time::Instant;
 
 use super::BREAKER;
 use super::dial::Connector;
-use super::exchange::outcome;
 pub(crate) use super::exchange::{Answer, Failure};
+use super::exchange::{Watched, outcome};
 use super::gate::{Gate, Handed, Handing};
+use super::pool::{Connection, Pool};
 use crate::breaker::Breaker;
 use crate::http::base_url::BaseUrl;
 use crate::http::client_tls::TlsError;
-use crate::http::line::Line;
 use crate::telemetry::log::chain;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::upstreams::UpstreamMeter;
 use crate::telemetry::traces::child::OpenSpan;
 
 /// The most bytes of an answer to read.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
-/// How long to keep an unused connection. Shorter than the 5 s after which Node.js closes one, so that the upstream
-/// seldom closes a connection just as our next request goes out on it.
-const IDLE: Duration = Duration::from_secs(4);
-/// How many unused connections to keep.
-const MAX_IDLE: usize = 1024;
-
-/// What observes a client's exchanges: its circuit breaker and its metrics.
-struct Watched {
-    breaker: Breaker,
-    meter: Option<UpstreamMeter>,
-}
-
-impl Watched {
-    fn ended(&self, exchanged: &Result<Answer, Failure>, took: Duration) {
-        match exchanged {
-            Ok(_) => self.breaker.answered(),
-            Err(Failure::Unreachable(why)) => self.breaker.unreachable(why),
-            Err(Failure::Silent(why)) => self.breaker.failed(why),
-            // These failures say nothing about the upstream.
-            Err(Failure::NotMade(_) | Failure::CircuitOpen(_) | Failure::HeldUp) => {}
-        }
-        if let Some(meter) = &self.meter {
-            meter.ended(outcome(exchanged), took);
-        }
-    }
-}
-
-/// An open connection. Dropping it resets it.
-struct Connection {
-    sender: SendRequest<Gate>,
-    line: Arc<Line>,
-    was_used: bool,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.line.cut();
-    }
-}
-
 /// Why a connection brought no answer.
 enum Broken {
     /// It handed the request back, unsent.
     Unsent(Box<Request<Gate>>, String),
     /// The request may be on its way.
     Silent(String),
-}
-
-struct Idle {
-    connection: Connection,
-    since: Instant,
 }
 
 /// A client of one upstream.
@@ -98,8 +49,7 @@ pub(crate) struct Client {
     shown: String,
     timeout: Duration,
     watched: Option<Watched>,
-    /// The one used last is at the back.
-    idle: Mutex<VecDeque<Idle>>,
+    idle: Pool,
 }
 
 impl Client {
@@ -128,7 +78,7 @@ impl Client {
             connector,
             timeout,
             watched: None,
-            idle: Mutex::default(),
+            idle: Pool::default(),
         }
     }
 
@@ -230,7 +180,7 @@ impl Client {
         };
         let handing = Arc::clone(&request.body().handing);
         let (why, unasked) = loop {
-            let connection = match self.take_idle() {
+            let connection = match self.idle.take() {
                 Some(connection) => connection,
                 // Rare, and boxed: otherwise every exchange's future would be as large as connecting needs.
                 None => Box::pin(self.connect()).await.map_err(Failure::Unreachable)?,
@@ -239,7 +189,7 @@ impl Client {
             let exchange = self.exchange_on(connection, request);
             match tokio::time::timeout(self.timeout, exchange).await {
                 Ok(Ok((answer, connection))) => {
-                    self.keep(connection);
+                    self.idle.keep(connection);
                     return Ok(answer);
                 }
                 // The upstream closed this connection while it was idle: try another one.
@@ -336,43 +286,5 @@ impl Client {
             line,
             was_used: false,
         })
-    }
-
-    /// Takes the connection used last, so that the others grow old and are closed.
-    fn take_idle(&self) -> Option<Connection> {
-        let now = Instant::now();
-        let mut idle = self.idle();
-        let is_old = |kept: &Idle| now.saturating_duration_since(kept.since) >= IDLE;
-        while idle.front().is_some_and(is_old) {
-            idle.pop_front();
-        }
-        // A connection whose answer was read just now may need a moment before it takes the next request.
-        while let Some(at) = idle
-            .iter()
-            .map(|kept| &kept.connection.sender)
-            .rposition(|sender| sender.is_ready() || sender.is_closed())
-        {
-            let connection = idle.remove(at)?.connection;
-            if !connection.sender.is_closed() {
-                return Some(connection);
-            }
-        }
-        None
-    }
-
-    fn keep(&self, mut connection: Connection) {
-        if connection.sender.is_closed() {
-            return;
-        }
-        connection.was_used = true;
-        let since = Instant::now();
-        let mut idle = self.idle();
-        if idle.len() < MAX_IDLE {
-            idle.push_back(Idle { connection, since });
-        }
-    }
-
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

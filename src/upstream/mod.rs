@@ -10,6 +10,8 @@ mod exchange;
 
 mod gate;
 
+mod pool;
+
 pub(crate) mod http_client;
 
 pub mod wechat_v2;

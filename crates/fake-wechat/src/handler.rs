@@ -3,7 +3,7 @@
 use axum::response::Response;
 
 use super::books::{Paid, Payment};
-use super::serve::Call;
+use super::call::Call;
 use super::{HandlerKind, World};
 
 pub(super) fn failure(call: &Call, code: &str, text: &str) -> Response {

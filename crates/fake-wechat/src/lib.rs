@@ -19,6 +19,8 @@
 
 pub mod books;
 
+mod call;
+
 mod control;
 
 pub mod faults;

@@ -1,6 +1,5 @@
 //! The fake's listeners, plain and TLS, the routes of its calls, and their faults.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -11,11 +10,11 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{RawPathParams, Request, State};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Router};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{iter, once};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_LENGTH, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -28,30 +27,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Layer as _;
 
+use super::call::{Call, Peer};
 use super::faults::{Action, Injected};
 use super::wechat_v3::{self, Asker, Spoilt};
-use super::wire::{self, Map};
+use super::wire;
 use super::{StartError, World, control, handler, pki, wechat_v2};
-
-/// The client of a connection.
-#[derive(Clone)]
-pub(super) enum Peer {
-    /// A client of the plain port.
-    Plain,
-    /// A client of the TLS port, with its certificate's common name if it sent one.
-    Tls(Option<String>),
-}
-
-/// A parsed call.
-pub(super) struct Call {
-    pub(super) name: &'static str,
-    pub(super) fields: Map,
-    pub(super) order_no: String,
-    pub(super) is_json: bool,
-    pub(super) peer: Peer,
-    /// The caller of a v3 call.
-    pub(super) asker: Option<Asker>,
-}
 
 pub(super) async fn listen(
     address: SocketAddr,
@@ -297,25 +277,5 @@ fn failure(call: &Call, code: &str, world: &World) -> Response {
         wechat_v2::failure(call, code, text)
     } else {
         handler::failure(call, code, text)
-    }
-}
-
-impl Call {
-    fn is_wechat(&self) -> bool {
-        !matches!(self.name, "send" | "status")
-    }
-
-    pub(super) fn field(&self, name: &str) -> &str {
-        self.fields.get(name).map_or("", String::as_str)
-    }
-
-    pub(super) fn respond(&self, fields: &[(&str, &str)]) -> Response {
-        let fields: BTreeMap<_, _> = fields.iter().copied().collect();
-        if self.is_json {
-            Json(fields).into_response()
-        } else {
-            let text = quick_xml::se::to_string_with_root("xml", &fields).unwrap_or_default();
-            ([(CONTENT_TYPE, "application/xml")], text).into_response()
-        }
     }
 }

@@ -4,7 +4,7 @@ use axum::response::Response;
 
 use super::World;
 use super::books::{Paid, Payment};
-use super::serve::{Call, Peer};
+use super::call::{Call, Peer};
 use super::signature::sign;
 use super::wire::Map;
 

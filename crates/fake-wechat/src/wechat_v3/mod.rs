@@ -15,7 +15,7 @@ use serde::de::IntoDeserializer as _;
 use serde_json::{Value, json};
 
 use super::books::{Books, Paid, Payment};
-use super::serve::Call;
+use super::call::Call;
 use super::{Failure, World};
 
 pub(crate) use self::keys::V3Keys;
