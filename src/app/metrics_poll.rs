@@ -23,14 +23,17 @@ pub(super) async fn follow(
     clock: std::sync::Arc<dyn crate::clock::Clock>,
 ) {
     loop {
-        let (now, payouts) = (clock.now(), current());
-        if let Err(error) = unsettled(&payouts, &metrics).await {
-            tracing::debug!(%error, "unsettled orders could not be counted");
-        }
-        if let Err(error) = day(&payouts, &metrics, now).await {
-            tracing::debug!(%error, "what is used of the day's limit could not be read");
-        }
+        poll(&current(), &metrics, clock.now()).await;
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn poll(payouts: &Payouts, metrics: &Metrics, now: Millis) {
+    if let Err(error) = unsettled(payouts, metrics).await {
+        tracing::debug!(%error, "unsettled orders could not be counted");
+    }
+    if let Err(error) = day(payouts, metrics, now).await {
+        tracing::debug!(%error, "what is used of the day's limit could not be read");
     }
 }
 

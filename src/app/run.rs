@@ -19,6 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LogFormat};
 use crate::http::drain::{Drain, Phase};
 use crate::payouts::Payouts;
+use crate::payouts::ports::Ledger;
 use crate::server::accept::{self, ListenerConfig};
 use crate::server::activity::ConnectionTimeouts;
 use crate::server::budget::Room;
@@ -135,12 +136,12 @@ impl Sidecar {
             standing,
             clock,
         } = running.lasting.clone();
-        let payouts = running.payouts();
         if let (Ok(main), Ok(admin)) = (main.local_addr(), admin.local_addr()) {
             tracing::info!(%main, %admin, "serving");
         }
-        tell_warnings(&payouts);
-        watch_tasks(&payouts);
+        let ledger = Arc::clone(running.payouts().ledger());
+        tokio::spawn(tell_warnings(Arc::clone(&ledger)));
+        tokio::spawn(watch(ledger));
         let current = {
             let running = running.clone();
             move || running.payouts()
@@ -189,6 +190,7 @@ impl Sidecar {
         let finished = tokio::time::timeout(drain_timeout, async {
             let connections = main.await;
             standing.tunnels.ended().await;
+            let payouts = running.payouts();
             payouts.tasks().close();
             payouts.tasks().wait().await;
             connections.is_ok() && settler.await.is_ok()
@@ -197,7 +199,7 @@ impl Sidecar {
             Ok(true) => tracing::info!("everything under way was finished"),
             Ok(false) => tracing::error!("a serving task failed; unsettled payouts stay recorded as such"),
             Err(_) => tracing::warn!(
-                payouts = payouts.tasks().len(),
+                payouts = running.payouts().tasks().len(),
                 "the drain's time is over; unsettled payouts stay recorded as such"
             ),
         }
@@ -216,37 +218,31 @@ const LOOK_AFTER: Duration = Duration::from_secs(5);
 
 /// Asks the ledger for readiness, whether or not a probe does. So the sidecar notices a Redis that came back empty, and
 /// then takes no new order.
-fn watch_tasks(payouts: &Payouts) {
-    let payouts = payouts.clone();
-    tokio::spawn(async move {
-        loop {
-            if let Err(error) = payouts.ledger().ready().await {
-                tracing::debug!(%error, "the ledger is not ready");
-            }
-            tokio::time::sleep(LOOK_AFTER).await;
+async fn watch(ledger: Arc<dyn Ledger>) {
+    loop {
+        if let Err(error) = ledger.ready().await {
+            tracing::debug!(%error, "the ledger is not ready");
         }
-    });
+        tokio::time::sleep(LOOK_AFTER).await;
+    }
 }
 
 /// Logs, once the store answers, the settings under which it may lose records.
-fn tell_warnings(payouts: &Payouts) {
-    let payouts = payouts.clone();
-    tokio::spawn(async move {
-        loop {
-            match payouts.ledger().warnings().await {
-                Ok(warnings) => {
-                    for warning in warnings {
-                        tracing::warn!(warning, "the ledger may forget");
-                    }
-                    return;
+async fn tell_warnings(ledger: Arc<dyn Ledger>) {
+    loop {
+        match ledger.warnings().await {
+            Ok(warnings) => {
+                for warning in warnings {
+                    tracing::warn!(warning, "the ledger may forget");
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "the ledger could not be asked about its settings yet");
-                    tokio::time::sleep(Duration::from_secs(5)).await;
-                }
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the ledger could not be asked about its settings yet");
+                tokio::time::sleep(LOOK_AFTER).await;
             }
         }
-    });
+    }
 }
 
 /// SIGTERM or SIGINT begins the shutdown. A second one ends the lame-duck phase at once.

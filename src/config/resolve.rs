@@ -52,7 +52,7 @@ pub(super) fn resolve(
     let merchants = super::merchant::merchants(&raw.merchant, wechat.as_ref(), &mut check);
     let log = log(&raw.log, &mut check);
     let otlp = super::otlp::otlp(raw.telemetry.otlp.as_deref(), &mut check);
-    warn_of_an_open_door(&server, &access, &mut check);
+    warn_of_open_access(&server, &access, &mut check);
     refuse_long_client_ip(client_ip, &merchants, &mut check);
     Some(Config {
         server,
@@ -331,7 +331,7 @@ fn log(raw: &raw::Log, check: &mut Check<'_>) -> Log {
 }
 
 /// Warns if everybody who can reach the main port may order payouts.
-fn warn_of_an_open_door(server: &Server, access: &Access, check: &mut Check<'_>) {
+fn warn_of_open_access(server: &Server, access: &Access, check: &mut Check<'_>) {
     let needs_certificate = server.tls.as_ref().is_some_and(|tls| tls.client_ca_pem.is_some());
     let Access {
         allow_from,

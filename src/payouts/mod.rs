@@ -167,7 +167,8 @@ impl Settings {
 
 const WECHAT_QUERIES_PER_SECOND: u32 = 20;
 
-/// The flow, with everything it needs. Cheap to clone.
+/// The flow, with everything it needs. Cheap to clone. A clone keeps its settings alive, and with them the merchants'
+/// secrets: hold none while waiting for the next thing to do.
 #[derive(Clone)]
 pub struct Payouts {
     inner: Arc<Inner>,
@@ -221,8 +222,8 @@ impl Payouts {
         Arc::clone(&self.settings)
     }
 
-    /// The same flow under other settings. What runs already goes on under its own: a request sees one configuration from
-    /// its first byte to its last.
+    /// The same flow under other settings. What runs already goes on under its own: a request sees one configuration
+    /// from its first byte to its last.
     #[must_use]
     pub fn under(&self, settings: Arc<Settings>) -> Self {
         Self {
@@ -266,8 +267,8 @@ impl Payouts {
 
     /// The ledger.
     #[must_use]
-    pub fn ledger(&self) -> &dyn Ledger {
-        &*self.inner.ledger
+    pub fn ledger(&self) -> &Arc<dyn Ledger> {
+        &self.inner.ledger
     }
 
     /// The identity store.

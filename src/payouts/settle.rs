@@ -34,8 +34,7 @@ impl Payouts {
         tokio::pin!(stop);
         let mut pause = PAUSE;
         loop {
-            let payouts = current();
-            let spread = Duration::from_millis(payouts.jitter().checked_rem(250).unwrap_or(0));
+            let spread = Duration::from_millis(current().jitter().checked_rem(250).unwrap_or(0));
             tokio::select! {
                 biased;
                 () = &mut stop => return,

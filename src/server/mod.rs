@@ -29,6 +29,8 @@ mod control_frames;
 
 mod connections;
 
+mod serves;
+
 pub(crate) mod stack;
 
 pub(crate) mod strict;

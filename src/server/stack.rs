@@ -22,6 +22,7 @@ use super::activity::ConnectionTimeouts;
 use super::budget::{Budget, Means, Wanted};
 use super::contract_api::{Call, Contract};
 use super::layers::{allow_ip, metrics as requests, token};
+use super::serves::Serves;
 use super::{tls, webhook};
 use crate::config::{Config, IdentitySource};
 use crate::http::drain::Drain;
@@ -33,17 +34,6 @@ use crate::proxy::{self, Proxy, Tunnels, exchange};
 use crate::server::layers::in_flight::InFlightPermits;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Tracer;
-
-/// A service for requests. It is always ready and makes no request wait: it accepts or refuses.
-pub(crate) trait Serves<B>:
-    Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone
-{
-}
-
-impl<S, B> Serves<B> for S where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone
-{
-}
 
 type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 

@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::contract_api::collect;
-use super::stack::Serves;
+use super::serves::Serves;
 use crate::http::responses::{Refused, closing, with_status};
 use crate::payouts::Payouts;
 use crate::payouts::ports::Notice;

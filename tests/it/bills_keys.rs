@@ -159,7 +159,7 @@ async fn without_platform_certificates_nothing_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_merchants_wrong_key_is_refused_at_the_door_and_lost_is_nothing() {
+async fn a_merchants_wrong_key_is_refused_before_processing_and_lost_is_nothing() {
     let upstream = Upstream::start(PUBLIC_KEY).await;
     let stranger = upstream.fake.bill_keys("1900000777").unwrap();
     let folder = upstream.dir.path().join(MERCHANT).join("v3");

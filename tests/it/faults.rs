@@ -162,7 +162,7 @@ async fn a_spent_number_answers_the_same_for_ever() {
 
 /// The upstream rejects a second attempt unprocessed. That says nothing about the first, so the order stays unknown.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_door_refusal_after_a_doubt_stays_a_doubt() {
+async fn a_refusal_before_processing_leaves_an_earlier_doubt() {
     let upstream = Upstream::start(To::Redpack).await;
     let sidecar = on_files(&upstream, "").await;
     upstream.fake.set_faults(

@@ -235,7 +235,7 @@ async fn an_unknown_order_is_sent_again_only_where_doubles_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_at_the_door_says_nothing_about_the_first_attempt() {
+async fn a_refusal_before_processing_says_nothing_about_the_first_attempt() {
     let world = world(true);
     world
         .upstream

@@ -21,7 +21,7 @@ use crate::http::in_flight::{CallPermits, InFlightPermit, Waiting};
 use crate::http::responses::{NotAdmitted, refusal};
 use crate::proxy::headers::digits;
 use crate::server::budget::Calls;
-use crate::server::stack::Serves;
+use crate::server::serves::Serves;
 use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
 /// The bytes of memory that one permit of `memory` stands for. With one permit per byte, a call's cost could exceed the

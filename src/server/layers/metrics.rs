@@ -7,7 +7,7 @@ use futures_util::future::TryFutureExt as _;
 use http::Request;
 
 use crate::server::contract_api::Call;
-use crate::server::stack::Serves;
+use crate::server::serves::Serves;
 use crate::telemetry::metrics::http::{Endpoint, HttpMetrics};
 use crate::telemetry::traces::Tracer;
 
