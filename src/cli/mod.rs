@@ -59,7 +59,8 @@ enum Command {
         #[arg(long)]
         live: bool,
     },
-    /// Shut a running sidecar down gracefully and wait for its end, for a preStop hook in an image without a shell.
+    /// Shut a running sidecar down gracefully and wait for its end. Not for the preStop hook of a native sidecar, which
+    /// Kubernetes runs while calls still come.
     Drain,
     /// Create the ledger, check it for lost data, or accept such a loss.
     #[command(subcommand)]
