@@ -9,15 +9,15 @@ use super::text::kept;
 /// The class of an error code: what it says about the money (`docs/wechat-pay.md`, error codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// R: certainly not paid; the same number may be used again.
+    /// Certainly not paid; the same number may be used again.
     Refused,
-    /// D: not processed, because the upstream refused it before processing. Says nothing about an earlier attempt.
+    /// Not processed, because the upstream refused it before processing. Says nothing about an earlier attempt.
     RejectedUnprocessed,
-    /// N: certainly not paid, and the number is spent.
+    /// Certainly not paid, and the number is spent.
     NumberSpent,
-    /// C: the upstream knows the number with other parameters; the earlier request decides.
+    /// The upstream knows the number with other parameters; the earlier request decides.
     Conflict,
-    /// U: perhaps paid.
+    /// Perhaps paid.
     Unknown,
 }
 
