@@ -34,7 +34,7 @@ pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> anyhow::Resul
     let keeper = build::keeper(&config, Arc::new(SystemClock)).map_err(misconfigured)?;
     let place = keeper.place();
     let whole = |error: StoreError| anyhow!(error.text);
-    let said = match command {
+    let text = match command {
         LedgerCommand::Create => {
             let id = keeper.create().await.map_err(whole)?;
             format!("made ledger {id} in {place}")
@@ -44,7 +44,7 @@ pub(super) async fn ledger(path: &Path, command: LedgerCommand) -> anyhow::Resul
             .await
             .map_err(whole)?,
     };
-    println!("{}", terminal::line(&said));
+    println!("{}", terminal::line(&text));
     Ok(())
 }
 

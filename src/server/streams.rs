@@ -95,8 +95,8 @@ mod tests {
         let streams = Streams {
             idle: Duration::from_secs(75),
         };
-        let held = Arc::new(alive);
-        let taken = Arc::clone(&held);
+        let shared = Arc::new(alive);
+        let taken = Arc::clone(&shared);
         streams.execute(async move {
             // The caller takes five parts in time, but not the sixth.
             for _ in 0..5 {
@@ -109,7 +109,7 @@ mod tests {
             std::future::pending::<()>().await;
             drop(taken);
         });
-        drop(held);
+        drop(shared);
         let ended = tokio::time::timeout(Duration::from_secs(100_000), ended.recv()).await;
         assert_eq!(ended.expect("it ends"), None);
         assert_eq!(begun.elapsed().as_secs(), 5 * 260 + 75);

@@ -47,7 +47,7 @@ pin_project! {
         max_head: usize,
         reading: Input,
         // Bytes that arrived and were not passed on. The first `passable` of them may be.
-        held: BytesMut,
+        buffered: BytesMut,
         passable: usize,
         // The rest of an interim response that is partly written.
         word: Bytes,
@@ -69,7 +69,7 @@ impl<T> Strict<T> {
                 None => Input::Framed(Framer::new(max_head)),
                 Some(frames) => Input::Undecided(frames),
             },
-            held: BytesMut::new(),
+            buffered: BytesMut::new(),
             passable: 0,
             word: Bytes::new(),
             is_clean: false,
@@ -83,31 +83,31 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
         loop {
             if *this.passable > 0 {
                 let count = (*this.passable).min(buf.remaining());
-                buf.put_slice(this.held.get(..count).unwrap_or_default());
-                this.held.advance(count);
+                buf.put_slice(this.buffered.get(..count).unwrap_or_default());
+                this.buffered.advance(count);
                 *this.passable = this.passable.saturating_sub(count);
-                if this.held.is_empty() {
-                    *this.held = BytesMut::new();
+                if this.buffered.is_empty() {
+                    *this.buffered = BytesMut::new();
                 }
                 return Poll::Ready(Ok(()));
             }
             match this.reading {
                 Input::Unread => {
-                    if this.held.is_empty() {
+                    if this.buffered.is_empty() {
                         return this.io.poll_read(cx, buf);
                     }
-                    *this.passable = this.held.len();
+                    *this.passable = this.buffered.len();
                     continue;
                 }
                 Input::Http2(frames) => {
                     let before = buf.filled().len();
-                    if this.held.is_empty() {
+                    if this.buffered.is_empty() {
                         ready!(this.io.poll_read(cx, buf))?;
                         frames.came(buf.filled().get(before..).unwrap_or_default())?;
                         return Poll::Ready(Ok(()));
                     }
-                    frames.came(this.held)?;
-                    *this.passable = this.held.len();
+                    frames.came(this.buffered)?;
+                    *this.passable = this.buffered.len();
                     continue;
                 }
                 // The substitute is answered at once, and the response closes the connection.
@@ -123,11 +123,11 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                     Stage::Answered => {
                         framer.begin();
                         this.exchange.begin();
-                        if !this.held.is_empty() {
+                        if !this.buffered.is_empty() {
                             look(
                                 this.reading,
                                 *this.max_head,
-                                this.held,
+                                this.buffered,
                                 this.passable,
                                 this.exchange,
                             );
@@ -135,7 +135,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                         }
                     }
                     Stage::Read | Stage::Called => {
-                        if !this.held.is_empty() {
+                        if !this.buffered.is_empty() {
                             this.exchange.wait_for_answer(cx);
                             return Poll::Pending;
                         }
@@ -151,7 +151,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                 return Poll::Ready(Ok(()));
             }
             if let Input::Framed(framer) = this.reading
-                && this.held.is_empty()
+                && this.buffered.is_empty()
                 && !framer.is_ended()
             {
                 // Nearly always all bytes are good and stay where they are.
@@ -159,7 +159,7 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                 this.exchange.note(framer.is_of_server(), framer.has_extensions());
                 match step.fault {
                     None => {
-                        this.held
+                        this.buffered
                             .extend_from_slice(new.get(step.pass..).unwrap_or_default());
                         buf.set_filled(before.saturating_add(step.pass));
                         if step.pass > 0 {
@@ -167,20 +167,20 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
                         }
                     }
                     Some(fault) => {
-                        this.held.extend_from_slice(new);
+                        this.buffered.extend_from_slice(new);
                         buf.set_filled(before);
                         *this.passable = step.pass;
-                        refuse(fault, this.reading, this.held, this.passable, this.exchange);
+                        refuse(fault, this.reading, this.buffered, this.passable, this.exchange);
                     }
                 }
                 continue;
             }
-            this.held.extend_from_slice(new);
+            this.buffered.extend_from_slice(new);
             buf.set_filled(before);
             look(
                 this.reading,
                 *this.max_head,
-                this.held,
+                this.buffered,
                 this.passable,
                 this.exchange,
             );
@@ -188,17 +188,17 @@ impl<T: AsyncRead> AsyncRead for Strict<T> {
     }
 }
 
-/// Reads the held bytes.
+/// Reads the buffered bytes.
 fn look(
     reading: &mut Input,
     max_head: usize,
-    held: &mut BytesMut,
+    buffered: &mut BytesMut,
     passable: &mut usize,
     exchange: &Http1Exchange,
 ) {
     if matches!(reading, Input::Undecided(_)) {
-        let count = held.len().min(PREFACE.len());
-        if held.get(..count) != PREFACE.get(..count) {
+        let count = buffered.len().min(PREFACE.len());
+        if buffered.get(..count) != PREFACE.get(..count) {
             *reading = Input::Framed(Framer::new(max_head));
         } else if count == PREFACE.len()
             && let Input::Undecided(frames) = std::mem::replace(reading, Input::Unread)
@@ -209,11 +209,11 @@ fn look(
     if let Input::Framed(framer) = reading
         && !framer.is_ended()
     {
-        let step = framer.advance(held);
+        let step = framer.advance(buffered);
         exchange.note(framer.is_of_server(), framer.has_extensions());
         *passable = step.pass;
         if let Some(fault) = step.fault {
-            refuse(fault, reading, held, passable, exchange);
+            refuse(fault, reading, buffered, passable, exchange);
         }
     }
 }
@@ -222,15 +222,15 @@ fn look(
 fn refuse(
     fault: FramingError,
     reading: &mut Input,
-    held: &mut BytesMut,
+    buffered: &mut BytesMut,
     passable: &mut usize,
     exchange: &Http1Exchange,
 ) {
     let Input::Framed(framer) = reading else { return };
     if framer.is_in_head() {
-        let stand_in = framer.stand_in(held, fault);
-        *held = BytesMut::from(stand_in.as_slice());
-        *passable = held.len();
+        let stand_in = framer.stand_in(buffered, fault);
+        *buffered = BytesMut::from(stand_in.as_slice());
+        *passable = buffered.len();
         exchange.fail(fault);
         *reading = Input::StoodIn;
     } else {

@@ -68,10 +68,16 @@ fn refusal(values: &[&str]) -> String {
 #[test]
 fn lint_has_nothing_to_say() {
     for values in [&[][..], &["-f", "deploy/helm/example/standalone.yaml"]] {
-        let said = output("helm", &[&["lint", "--strict", CHART], values].concat(), b"");
-        let said = String::from_utf8(said).unwrap();
-        assert!(said.contains("1 chart(s) linted, 0 chart(s) failed"), "{said}");
-        assert!(!said.contains("[WARNING]") && !said.contains("[ERROR]"), "{said}");
+        let output = output("helm", &[&["lint", "--strict", CHART], values].concat(), b"");
+        let output = String::from_utf8(output).unwrap();
+        assert!(
+            output.contains("1 chart(s) linted, 0 chart(s) failed"),
+            "{output}"
+        );
+        assert!(
+            !output.contains("[WARNING]") && !output.contains("[ERROR]"),
+            "{output}"
+        );
     }
 }
 
@@ -116,8 +122,8 @@ fn each_way_makes_the_objects_that_belong_to_it() {
 #[test]
 fn the_schema_refuses_values_that_would_do_nothing_or_harm() {
     let at = |values: &[&str], place: &str| {
-        let said = refusal(values);
-        assert!(said.contains(place), "{values:?}: {said}");
+        let output = refusal(values);
+        assert!(output.contains(place), "{values:?}: {output}");
     };
     at(&["--set=resource.limits.memory=1Gi"], "resource");
     at(&["--set=image.tagg=0.2.0"], "/image");

@@ -80,11 +80,11 @@ fn prometheus_can_read_every_expression() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("panels.yaml");
     std::fs::write(&path, rules).unwrap();
-    let said = output("promtool", &["check", "rules", path.to_str().unwrap()], b"");
-    let said = String::from_utf8(said).unwrap();
+    let output = output("promtool", &["check", "rules", path.to_str().unwrap()], b"");
+    let output = String::from_utf8(output).unwrap();
     assert!(
-        said.contains(&format!("SUCCESS: {expressions} rules found")),
-        "{said}"
+        output.contains(&format!("SUCCESS: {expressions} rules found")),
+        "{output}"
     );
 }
 

@@ -27,11 +27,11 @@ fn judged(version: &str, objects: &[Value]) -> (bool, String) {
         .collect();
     let mut arguments = vec!["--strict", "-k", version];
     arguments.extend(files.iter().map(String::as_str));
-    let said = run("kubernetes-validate", &arguments, b"");
-    let text = [said.stdout, said.stderr].concat();
+    let output = run("kubernetes-validate", &arguments, b"");
+    let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     let passed = text.matches(" passed for resource ").count() == files.len();
-    (said.status.success() && passed && !text.contains("WARN"), text)
+    (output.status.success() && passed && !text.contains("WARN"), text)
 }
 
 #[test]
@@ -39,8 +39,8 @@ fn kubernetes_takes_what_kustomize_and_helm_make() {
     let all: Vec<Value> = [base(), overlay(), standalone(), dependency()].concat();
     assert_eq!(all.len(), 2 + 9 + 9 + 7);
     for version in VERSIONS {
-        let (taken, said) = judged(version, &all);
-        assert!(taken, "Kubernetes {version}: {said}");
+        let (taken, output) = judged(version, &all);
+        assert!(taken, "Kubernetes {version}: {output}");
     }
 }
 
@@ -56,8 +56,8 @@ fn the_check_notices_what_is_misspelt() {
     let sidecar = sidecar.as_object_mut().unwrap();
     sidecar.remove("restartPolicy");
     sidecar.insert("restartPolcy".to_owned(), policy);
-    let (taken, said) = judged("1.37", &objects);
-    assert!(!taken && said.contains("restartPolcy"), "{said}");
+    let (taken, output) = judged("1.37", &objects);
+    assert!(!taken && output.contains("restartPolcy"), "{output}");
 }
 
 fn keys(object: &Value) -> Vec<&str> {

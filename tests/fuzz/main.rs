@@ -105,8 +105,8 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn try_out(target: &str, property: fn(&[u8]), data: &[u8]) {
-    let held = std::panic::catch_unwind(|| property(data));
-    if held.is_err() {
+    let outcome = std::panic::catch_unwind(|| property(data));
+    if outcome.is_err() {
         panic!(
             "{target} does not hold for {:?}, in bytes {data:?}: put it into fuzz/corpus/{target}",
             String::from_utf8_lossy(data)

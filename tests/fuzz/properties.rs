@@ -258,15 +258,15 @@ pub fn requests_framed(data: &[u8]) {
 /// fault.
 fn passed_on(data: &[u8], size: usize) -> (Vec<Vec<u8>>, Vec<u8>, Option<FramingError>) {
     let mut framer = Framer::new(64 * 1024);
-    let (mut requests, mut passed, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut requests, mut passed, mut buffered) = (Vec::new(), Vec::new(), Vec::new());
     for piece in data.chunks(size) {
-        held.extend_from_slice(piece);
+        buffered.extend_from_slice(piece);
         loop {
-            let step = framer.advance(&held);
-            passed.extend(held.drain(..step.pass));
+            let step = framer.advance(&buffered);
+            passed.extend(buffered.drain(..step.pass));
             if let Some(fault) = step.fault {
                 if framer.is_in_head() {
-                    let stand_in = framer.stand_in(&held, fault);
+                    let stand_in = framer.stand_in(&buffered, fault);
                     assert_eq!(plain_length(&stand_in), Some(stand_in.len()), "{stand_in:?}");
                     let again = Framer::new(64 * 1024).advance(&stand_in);
                     assert_eq!((again.pass, again.fault), (stand_in.len(), None), "{stand_in:?}");

@@ -153,10 +153,10 @@ async fn without_a_token_nothing_is_changed_and_loopback_reads_by_a_loopback_nam
     ];
     for arguments in [&reason[..], &["payout", "cancel", MERCHANT, "UNK1"], &["drain"]] {
         let done = run(&sidecar, arguments);
-        let said = String::from_utf8_lossy(&done.stderr);
+        let output = String::from_utf8_lossy(&done.stderr);
         assert!(
-            done.status.code() == Some(2) && said.contains("[admin]"),
-            "{arguments:?}: {said}"
+            done.status.code() == Some(2) && output.contains("[admin]"),
+            "{arguments:?}: {output}"
         );
     }
     let listed = run(&sidecar, &["payout", "list"]);

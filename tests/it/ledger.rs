@@ -176,15 +176,15 @@ async fn a_record_that_lacks_a_part_or_has_another_claims_is_refused_and_left_al
         redis.cli(damage);
         let before = redis.cli(&["HMGET", A1, "p", "c"]);
         for order in [&ours, &other] {
-            let said = [
+            let results = [
                 ledger.insert(order).await.map(|_| ()),
                 ledger.replace(order, &suite::settled(order)).await.map(|_| ()),
                 ledger.remove(order).await.map(|_| ()),
                 ledger.get(&order.key).await.map(|_| ()),
                 ledger.unsettled(9).await.map(|_| ()),
             ];
-            for (nth, said) in said.into_iter().enumerate() {
-                let error = said.unwrap_err();
+            for (nth, result) in results.into_iter().enumerate() {
+                let error = result.unwrap_err();
                 let says =
                     error.text.contains("the record of 19:A1") && error.text.contains("decides nothing");
                 assert!(!error.unsure && says, "{damage:?}, {nth}: {error}");

@@ -667,15 +667,15 @@ fn run(dir: &Path, url: &str, arguments: &[&str]) -> (i32, String) {
         .arg(&config)
         .output()
         .unwrap();
-    let said = [done.stdout, done.stderr].concat();
-    let said = String::from_utf8(said).unwrap().trim_end().to_owned();
-    eprintln!("$ payout-sidecar ledger {}\n{said}", arguments.join(" "));
-    (done.status.code().unwrap(), said)
+    let output = [done.stdout, done.stderr].concat();
+    let output = String::from_utf8(output).unwrap().trim_end().to_owned();
+    eprintln!("$ payout-sidecar ledger {}\n{output}", arguments.join(" "));
+    (done.status.code().unwrap(), output)
 }
 
 /// The ledger's identity in the output: the word after `ledger `.
-fn identity(said: &str) -> String {
-    let mut words = said.split("ledger ").skip(1).filter_map(|rest| rest.get(..32));
+fn identity(output: &str) -> String {
+    let mut words = output.split("ledger ").skip(1).filter_map(|rest| rest.get(..32));
     words
         .find(|word| word.bytes().all(|byte| byte.is_ascii_hexdigit()))
         .unwrap()
@@ -695,9 +695,9 @@ async fn a_ledgers_life(url: &str, forget: impl Fn(&[&str])) {
         "payout-sidecar: {place} holds no ledger, and nothing that may be left of one: make one by payout-sidecar ledger create"
     );
     assert_eq!(ledger_command(&accept), (1, never));
-    let (code, said) = ledger_command(&["create"]);
-    let id = identity(&said);
-    assert_eq!((code, said), (0, format!("made ledger {id} in {place}")));
+    let (code, output) = ledger_command(&["create"]);
+    let id = identity(&output);
+    assert_eq!((code, output), (0, format!("made ledger {id} in {place}")));
     assert_eq!(
         ledger_command(&["create"]),
         (1, format!("payout-sidecar: {place} holds ledger {id} already"))
@@ -726,8 +726,8 @@ async fn a_ledgers_life(url: &str, forget: impl Fn(&[&str])) {
         ledger_command(&["status"]),
         (1, format!("payout-sidecar: {lost}: {mend}"))
     );
-    let (code, said) = ledger_command(&accept);
-    let (goes_on, audit) = said.split_once('\n').unwrap();
+    let (code, output) = ledger_command(&accept);
+    let (goes_on, audit) = output.split_once('\n').unwrap();
     assert_eq!(
         (code, goes_on),
         (
@@ -768,11 +768,11 @@ async fn a_ledgers_life(url: &str, forget: impl Fn(&[&str])) {
         1,
         "what is left is not to be taken for nothing"
     );
-    let (code, said) = ledger_command(&accept);
-    let new = identity(&said);
+    let (code, output) = ledger_command(&accept);
+    let new = identity(&output);
     assert_ne!(new, id);
     assert_eq!(
-        (code, said.lines().next().unwrap()),
+        (code, output.lines().next().unwrap()),
         (
             0,
             format!("{lost}; the loss is accepted, ledger {new} takes its place: restart the sidecars that are running").as_str()
@@ -803,10 +803,10 @@ async fn a_ledgers_life(url: &str, forget: impl Fn(&[&str])) {
         )
     );
     assert_eq!(ledger_command(&accept).0, 0);
-    let (code, said) = ledger_command(&["status"]);
-    let new = identity(&said);
+    let (code, output) = ledger_command(&["status"]);
+    let new = identity(&output);
     assert_eq!(
-        (code, said),
+        (code, output),
         (0, format!("{place} holds ledger {new}, whole, 0 merchants"))
     );
     assert!(is_claimed(&ledger_of(url, false), &of("19", "A1")).await);

@@ -95,12 +95,17 @@ async fn what_happened_is_counted_once() {
             }
         })
         .collect();
-    let documented: BTreeSet<String> = include_str!("../../docs/operate.md")
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `payout_")?.split_once('`'))
-        .map(|(name, _)| format!("payout_{name}"))
-        .collect();
-    assert_eq!(shown, documented);
+    for page in [
+        include_str!("../../docs/operate.md"),
+        include_str!("../../docs/zh/operate.md"),
+    ] {
+        let documented: BTreeSet<String> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `payout_")?.split_once('`'))
+            .map(|(name, _)| format!("payout_{name}"))
+            .collect();
+        assert_eq!(shown, documented);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,8 +49,8 @@ struct Status {
     status: String,
 }
 
-async fn status(State(world): State<Arc<World>>, Query(said): Query<Status>) -> Told {
-    world.books().set_status(&said.order, &said.status);
+async fn status(State(world): State<Arc<World>>, Query(query): Query<Status>) -> Told {
+    world.books().set_status(&query.order, &query.status);
     Ok("ok\n".to_owned())
 }
 

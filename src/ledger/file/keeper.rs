@@ -81,12 +81,12 @@ impl Keeper for FileKeeper {
 }
 
 fn look(path: &Path) -> Result<Standing, StoreError> {
-    let held = match DiskLocation(path.to_owned()).take() {
+    let locked = match DiskLocation(path.to_owned()).take() {
         Err(OpenError::Absent { .. }) => return Ok(Standing::None),
         Err(OpenError::InUse { .. }) => return Ok(Standing::InUse),
         taken => taken?,
     };
-    let (database, about) = open::rehearse(&held, path)?;
+    let (database, about) = open::rehearse(&locked, path)?;
     let transaction =
         redb::ReadableDatabase::begin_read(&database).map_err(|error| super::tables::failed(&error))?;
     Ok(Standing::Whole {

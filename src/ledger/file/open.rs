@@ -94,10 +94,10 @@ pub(super) struct Opened {
 }
 
 /// Opens a locked file.
-pub(super) fn open(held: &LockedFile, path: &Path) -> Result<Opened, OpenError> {
-    let (rehearsed, about) = rehearse(held, path)?;
+pub(super) fn open(locked: &LockedFile, path: &Path) -> Result<Opened, OpenError> {
+    let (rehearsed, about) = rehearse(locked, path)?;
     drop(rehearsed);
-    let guard = Guard::over(Arc::clone(&held.bytes)).map_err(|error| OpenError::unusable(path, &error))?;
+    let guard = Guard::over(Arc::clone(&locked.bytes)).map_err(|error| OpenError::unusable(path, &error))?;
     let database = builder()
         .create_with_backend(guard.backend())
         .map_err(|error| refusal(path, error))?;
@@ -110,9 +110,9 @@ pub(super) fn open(held: &LockedFile, path: &Path) -> Result<Opened, OpenError> 
 
 /// Recovers and checks the file in memory, page by page, so that a damaged file is refused now, not met later, and
 /// stays unchanged.
-pub(super) fn rehearse(held: &LockedFile, path: &Path) -> Result<(Database, About), OpenError> {
+pub(super) fn rehearse(locked: &LockedFile, path: &Path) -> Result<(Database, About), OpenError> {
     let rehearsal =
-        Rehearsal::of(Arc::clone(&held.bytes)).map_err(|error| OpenError::unusable(path, &error))?;
+        Rehearsal::of(Arc::clone(&locked.bytes)).map_err(|error| OpenError::unusable(path, &error))?;
     let mut checking = builder();
     checking.set_check_integrity_on_open(true);
     let database = checking

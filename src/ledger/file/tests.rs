@@ -140,8 +140,8 @@ async fn a_damaged_file_is_refused_and_left_as_it_is() {
 
 /// Reads or changes the record of `A1` in the file, without the ledger.
 fn record_in(path: &Path, change: impl FnOnce(&[u8], &[u8]) -> Option<[Vec<u8>; 2]>) {
-    let held = DiskLocation(path.to_owned()).take().unwrap();
-    let opened = open::open(&held, path).unwrap();
+    let locked = DiskLocation(path.to_owned()).take().unwrap();
+    let opened = open::open(&locked, path).unwrap();
     let transaction = opened.database.begin_write().unwrap();
     {
         let mut orders = transaction.open_table(tables::ORDERS).unwrap();
@@ -181,15 +181,15 @@ async fn a_record_that_lacks_a_part_or_has_another_claims_is_refused_and_left_al
         record_in(&path, |_, _| Some(damaged.clone()));
         let ledger = open(&path).unwrap();
         for order in [&first, &other] {
-            let said = [
+            let results = [
                 ledger.insert(order).await.map(|_| ()),
                 ledger.replace(order, &settled(order)).await.map(|_| ()),
                 ledger.remove(order).await.map(|_| ()),
                 ledger.get(&order.key).await.map(|_| ()),
                 ledger.unsettled(9).await.map(|_| ()),
             ];
-            for said in said {
-                let error = said.unwrap_err();
+            for result in results {
+                let error = result.unwrap_err();
                 assert!(
                     !error.unsure && error.text.contains("decides nothing"),
                     "{case}: {error}"

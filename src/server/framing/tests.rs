@@ -7,11 +7,11 @@ const MAX_HEAD: usize = 1024;
 /// How many bytes pass if they come in pieces of `size`, up to the request's end, and the fault.
 fn passed(bytes: &[u8], size: usize) -> (usize, Option<FramingError>) {
     let mut framer = Framer::new(MAX_HEAD);
-    let (mut passed, mut held) = (0, Vec::new());
+    let (mut passed, mut buffered) = (0, Vec::new());
     for piece in bytes.chunks(size) {
-        held.extend_from_slice(piece);
-        let step = framer.advance(&held);
-        held.drain(..step.pass);
+        buffered.extend_from_slice(piece);
+        let step = framer.advance(&buffered);
+        buffered.drain(..step.pass);
         passed += step.pass;
         if step.fault.is_some() || framer.is_ended() {
             return (passed, step.fault);

@@ -329,9 +329,9 @@ mod tests {
     /// The upstream's fields are added to ours, as texts; they replace none of ours.
     #[test]
     fn an_upstreams_fields_stand_behind_our_own() {
-        let said = r#"{"mchBillno":"A2","totalAmount":1,"paymentNo":7,"hbpackage":"","sendListid":null}"#;
+        let report = r#"{"mchBillno":"A2","totalAmount":1,"paymentNo":7,"hbpackage":"","sendListid":null}"#;
         assert_eq!(
-            recorded_text(at_handler(), succeeded(said), HIDDEN),
+            recorded_text(at_handler(), succeeded(report), HIDDEN),
             r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","wxappid":"wx1","reOpenid":"user-1","totalAmount":"100","paymentNo":"7"}"#
         );
     }
@@ -370,13 +370,13 @@ mod tests {
     #[test]
     fn a_status_answer_is_the_upstreams_report() {
         let order = order(TRANSFER, unknown());
-        let said = finding(
+        let processing = finding(
             Some("PROCESSING"),
             r#"{"paymentAmount":100,"mchId":"20","desc":"","openid":"oX12abcdefghijk9f"}"#,
         );
         let begins = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","mchBillno":"A1","mchId":"19","status":"PROCESSING","paymentAmount":"100""#;
-        let on_record = |disclosure| json::encode(&stands(&order, Some(&said), disclosure));
-        let elsewhere = |disclosure| json::encode(&reported(&order.key, &said, disclosure));
+        let on_record = |disclosure| json::encode(&stands(&order, Some(&processing), disclosure));
+        let elsewhere = |disclosure| json::encode(&reported(&order.key, &processing, disclosure));
         assert_eq!(on_record(HIDDEN), format!(r#"{begins},"openid":"user-1"}}"#));
         assert_eq!(elsewhere(HIDDEN), format!("{begins}}}"));
         for told in [on_record(REVEALED), elsewhere(REVEALED)] {

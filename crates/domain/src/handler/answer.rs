@@ -22,13 +22,13 @@ pub fn evidence(key: &OrderKey, amount: Fen, status: u16, body: &[u8]) -> Eviden
     if let Some(why) = contradiction(&answer, key, Some(amount)) {
         return Evidence::no_answer(&why);
     }
-    let said = (answer.characters("returnCode"), answer.characters("resultCode"));
-    if said != (Some("SUCCESS"), Some("SUCCESS"))
+    let codes = (answer.characters("returnCode"), answer.characters("resultCode"));
+    if codes != (Some("SUCCESS"), Some("SUCCESS"))
         && let Some(why) = ambiguity(&answer, &CODES)
     {
         return Evidence::no_answer(&why);
     }
-    match said {
+    match codes {
         (Some("SUCCESS"), Some("SUCCESS")) => match answer.characters("errCode") {
             // WeChat's successes also carry `SUCCESS`, `0` and the like; a failure's code is a contradiction.
             Some(code) if class_for_handler(code).is_some() => {
@@ -547,7 +547,7 @@ mod tests {
             let finding = finding(&key(), None, 200, body.as_bytes());
             assert_eq!(finding.status.as_deref(), Some(word));
             assert_eq!(finding.report.characters("reason"), Some("r"), "{word}");
-            let said = match finding.found {
+            let letter = match finding.found {
                 Found::Accepted { .. } => "a",
                 Found::NotPaid(refusal) => {
                     assert_eq!(refusal.text, "r");
@@ -557,7 +557,7 @@ mod tests {
                 Found::Unclear { .. } => "u",
                 Found::NoSuchOrder => "x",
             };
-            assert_eq!(said, is, "{word}");
+            assert_eq!(letter, is, "{word}");
         }
         let other = r#"{"returnCode":"SUCCESS","resultCode":"SUCCESS","status":"SENT","totalAmount":"7"}"#;
         assert!(matches!(

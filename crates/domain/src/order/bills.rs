@@ -59,14 +59,14 @@ fn asked(word: &str) -> Event {
         }),
         _ => Found::Moving,
     };
-    said(Finding {
+    queried(Finding {
         found,
         status: Some(word.into()),
         report: Fields::new(),
     })
 }
 
-fn said(finding: Finding) -> Event {
+fn queried(finding: Finding) -> Event {
     Event::Asked {
         finding,
         heard: Duration::ZERO,
@@ -95,9 +95,9 @@ fn an_accepted_bill_is_due_until_its_final_state() {
     let moving = apply(&order, asked("WAIT_USER_CONFIRM"), later(&order, 1)).unwrap();
     assert_eq!(moving.history, order.history, "nothing new is no change");
     assert!(moving.due_at() > order.due_at());
-    let silent = apply(&order, said(Finding::unclear("")), later(&order, 1)).unwrap();
+    let silent = apply(&order, queried(Finding::unclear("")), later(&order, 1)).unwrap();
     assert!(silent.due_at() > order.due_at());
-    let absent = apply(&order, said(Finding::no_such_order()), later(&order, 1)).unwrap();
+    let absent = apply(&order, queried(Finding::no_such_order()), later(&order, 1)).unwrap();
     assert_eq!(absent.state.name(), StateName::Succeeded);
 
     let confirmed = apply(&moving, asked("TRANSFERING"), later(&order, 60)).unwrap();
@@ -220,7 +220,7 @@ fn a_failed_bill_refuses_for_good_even_after_a_doubt() {
 fn one_that_no_query_reaches_any_more_is_left_to_a_person() {
     let bill = opened("WAIT_USER_CONFIRM");
     let last = after(bill.created_at, crate::schedule::QUERY_WINDOW);
-    let silence = || said(Finding::unclear("gone"));
+    let silence = || queried(Finding::unclear("gone"));
     assert!(apply(&bill, silence(), last).unwrap().due_at().is_some());
     // A wall clock that is a year ahead for a moment does not end the queries.
     let ahead = Moment {
@@ -248,7 +248,7 @@ fn an_overdue_bill_is_asked_about_seldom() {
     let soon = apply(&late, asked("WAIT_USER_CONFIRM"), later(&order, 1)).unwrap();
     assert!(soon.due_at() < Some(later(&order, 60).ledger));
     let forgotten = later(&order, 31 * 86_400);
-    let given_up = apply(&order, said(Finding::unclear("")), forgotten).unwrap();
+    let given_up = apply(&order, queried(Finding::unclear("")), forgotten).unwrap();
     assert_eq!(given_up.due_at(), None);
 }
 
@@ -338,9 +338,9 @@ impl World {
             }
             Happening::Told => match self.bill {
                 Some(word) => asked(word),
-                None => said(Finding::no_such_order()),
+                None => queried(Finding::no_such_order()),
             },
-            Happening::ToldNothing => said(Finding::unclear("")),
+            Happening::ToldNothing => queried(Finding::unclear("")),
             Happening::RepeatSends => {
                 let first = order.repeat(&request(&[]), self.now);
                 let what = match first {

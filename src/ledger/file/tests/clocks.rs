@@ -33,8 +33,8 @@ fn settled_ago(ledger: &FileLedger, no: &str, ago: Duration) -> Order {
 
 /// Ages the file as if the ledger had been open this much longer.
 fn age(path: &Path, by: Duration) {
-    let held = DiskLocation(path.to_owned()).take().unwrap();
-    let opened = open::open(&held, path).unwrap();
+    let locked = DiskLocation(path.to_owned()).take().unwrap();
+    let opened = open::open(&locked, path).unwrap();
     let transaction = opened.database.begin_write().unwrap();
     drop(tables::Tables::open(&transaction, opened.about.time.after(by)).unwrap());
     transaction.commit().unwrap();
@@ -180,9 +180,15 @@ async fn the_ledgers_time_goes_on_from_where_it_was_and_while_nothing_is_written
         tick: Duration::from_millis(100),
     };
     let place = Arc::new(DiskLocation(path.clone()));
-    let held = place.take().unwrap();
-    let ledger =
-        FileLedger::over(place, Some(held), config, Arc::new(SystemClock), Syncs::default()).unwrap();
+    let locked = place.take().unwrap();
+    let ledger = FileLedger::over(
+        place,
+        Some(locked),
+        config,
+        Arc::new(SystemClock),
+        Syncs::default(),
+    )
+    .unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let passed = ledger.time().since(begun);
     let (least, most) = (Duration::from_millis(1490), before.elapsed());

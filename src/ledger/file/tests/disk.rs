@@ -62,10 +62,10 @@ impl Disk {
             retention: RETENTION,
             tick: TICK,
         };
-        let held = self.take()?;
+        let locked = self.take()?;
         FileLedger::over(
             Arc::new(self.clone()),
-            Some(held),
+            Some(locked),
             config,
             Arc::new(SystemClock),
             Syncs::default(),

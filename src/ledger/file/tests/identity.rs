@@ -10,7 +10,7 @@ fn closed(path: &Path) -> Result<FileLedger, OpenError> {
 /// Checks that the ledger claims nothing, reports nothing as missing, and is not ready, and that each error contains
 /// `says`.
 async fn takes_nothing(ledger: &FileLedger, says: &str) {
-    let said = [
+    let results = [
         ledger.ready().await.map(|()| "ready".to_owned()),
         ledger
             .insert(&order("Z1", 1))
@@ -21,8 +21,8 @@ async fn takes_nothing(ledger: &FileLedger, says: &str) {
             .await
             .map(|done| format!("{done:?}")),
     ];
-    for said in said {
-        let error = said.unwrap_err();
+    for result in results {
+        let error = result.unwrap_err();
         assert!(error.text.contains(says), "{error}");
         assert!(!error.unsure, "{error}");
     }

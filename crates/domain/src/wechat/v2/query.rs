@@ -323,21 +323,21 @@ mod tests {
         let transfer = answer(
             "<status>SUCCESS</status><transfer_time>2015-05-19 15：26：58</transfer_time><payment_time>2015-05-19 15：26：59</payment_time>",
         );
-        let said = finding(Product::Transfer, &key, None, 200, transfer.as_bytes());
+        let of_transfer = finding(Product::Transfer, &key, None, 200, transfer.as_bytes());
         assert_eq!(
-            crate::json::encode(&said.report),
+            crate::json::encode(&of_transfer.report),
             r#"{"transferTime":"2015-05-19 15:26:58","paymentTime":"2015-05-19 15:26:59"}"#
         );
-        let Found::Accepted { fields } = said.found else {
-            panic!("{said:?}")
+        let Found::Accepted { fields } = of_transfer.found else {
+            panic!("{of_transfer:?}")
         };
         assert_eq!(fields.characters("paymentTime"), Some("2015-05-19 15:26:59"));
         let packet = answer(
             "<status>REFUND</status><send_time>2015-05-19 15：26：58</send_time><refund_time>2015-05-20 15：26：59</refund_time><remark>12：30</remark>",
         );
-        let said = finding(Product::Redpack, &key, None, 200, packet.as_bytes());
+        let of_packet = finding(Product::Redpack, &key, None, 200, packet.as_bytes());
         assert_eq!(
-            crate::json::encode(&said.report),
+            crate::json::encode(&of_packet.report),
             r#"{"sendTime":"2015-05-19 15:26:58","refundTime":"2015-05-20 15:26:59","remark":"12：30"}"#
         );
     }
