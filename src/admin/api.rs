@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 use serde_json::{Value, json};
 
+use super::Admin;
 use super::guard::Guard;
-use super::health::Admin;
 use super::refusal::Refusal;
 use super::view::{parse_moment, view};
 use crate::http::drain::Phase;

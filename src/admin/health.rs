@@ -5,7 +5,6 @@
 //! ask the stores, and fails while the sidecar drains.
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -20,12 +19,12 @@ use http::{Method, StatusCode};
 use tokio::time::timeout;
 use tower::Layer as _;
 
-use super::api::{self, Api};
 use super::guard::Access;
 use super::refusal::Refusal;
-use crate::http::drain::{Drain, Phase};
+use super::{Admin, api};
+use crate::http::drain::Phase;
 use crate::server::accept::Connected;
-use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::metrics;
 
 /// Limits for a request's body: bytes, and time to read it.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -47,34 +46,7 @@ const READ_ONLY: [(HeaderName, &str); 1] = [(
 /// How long the stores may take to answer a readiness probe.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The state of the admin port. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Admin {
-    pub(super) drain: Drain,
-    metrics: Metrics,
-    live: Arc<dyn Fn() -> Arc<Api> + Send + Sync>,
-}
-
 impl Admin {
-    /// The admin port. `live` returns what the configuration in force makes of it.
-    #[must_use]
-    pub(crate) fn new(
-        live: impl Fn() -> Arc<Api> + Send + Sync + 'static,
-        drain: Drain,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            drain,
-            metrics,
-            live: Arc::new(live),
-        }
-    }
-
-    /// What the configuration in force makes of it.
-    pub(super) fn api(&self) -> Arc<Api> {
-        (self.live)()
-    }
-
     /// The admin port's service. Its requests must carry [`Connected`] as an extension.
     pub(crate) fn router(&self) -> Router {
         let routes = Router::new()

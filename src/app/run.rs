@@ -14,7 +14,7 @@ use tower::Layer as _;
 use super::live::{Lasting, Live, Running};
 use super::reload::Reload;
 use super::{build, configuration, metrics_poll, misconfigured};
-use crate::admin::health::Admin;
+use crate::admin::Admin;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LogFormat};
 use crate::http::drain::{Drain, Phase};

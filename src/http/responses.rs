@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::http::media;
 use payout_domain::contract::answer;
-use payout_domain::contract::error::{ApiError, Chinese, ErrCode};
+use payout_domain::contract::err_code::ErrCode;
+use payout_domain::contract::error::{ApiError, Chinese};
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
 

@@ -11,10 +11,10 @@ use super::{Payouts, audit};
 use crate::telemetry::traces::background::settling;
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::ids::{MchId, OrderKey};
+use payout_domain::order::schedule::{BILL_LIFE, QUERY_WINDOW};
 use payout_domain::order::step::Policy;
 use payout_domain::order::{Order, State};
 use payout_domain::outcome::{Finding, Found};
-use payout_domain::schedule::{BILL_LIFE, QUERY_WINDOW};
 
 /// The pause between two looks for due orders.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use payout_domain::ids::{LedgerTime, OrderKey};
+use payout_domain::order::schedule::LONGEST_STANDSTILL;
 use payout_domain::order::{Order, State, Version};
-use payout_domain::schedule::LONGEST_STANDSTILL;
 
 /// How many orders are watched at once. Further ones wait until others are forgotten.
 const AT_MOST: usize = 100_000;

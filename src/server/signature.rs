@@ -85,7 +85,7 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use payout_domain::contract::error::ErrCode;
+    use payout_domain::contract::err_code::ErrCode;
     use payout_domain::wechat::sign::sign_md5;
 
     #[test]

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use payout_domain::contract::error::ErrCode;
+use payout_domain::contract::err_code::ErrCode;
 use payout_domain::contract::send::{FIELDS, SendRequest};
 use payout_domain::contract::status::StatusRequest;
 use payout_domain::encoding::Encoding;

@@ -46,8 +46,6 @@ pub mod order;
 
 pub mod outcome;
 
-pub mod schedule;
-
 pub mod breaker;
 
 pub mod day;

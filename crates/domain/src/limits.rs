@@ -118,7 +118,7 @@ impl Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::error::ErrCode;
+    use crate::contract::err_code::ErrCode;
 
     #[test]
     fn only_what_is_limited_is_charged() {

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueHint};
-use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::progress::Progress;
 use super::rejects::Rejects;
-use super::resume::{FORM, Of, Resume};
+use super::resume::{Counts, FORM, Of, Resume};
 use crate::file_watch::Stamp;
 use crate::openids::admin::{Mapping, Put};
 use crate::openids::csv::{HEADER, Position, Row, Rows};
@@ -41,29 +40,6 @@ pub(in crate::cli) struct Arguments {
     /// Start at the first line, even if an earlier import of this file was interrupted.
     #[arg(long)]
     restart: bool,
-}
-
-/// The results of the lines so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Counts {
-    new: u64,
-    changed: u64,
-    unchanged: u64,
-    rejected: u64,
-}
-
-impl Counts {
-    fn lines(&self) -> u64 {
-        let Self {
-            new,
-            changed,
-            unchanged,
-            rejected,
-        } = *self;
-        [new, changed, unchanged, rejected]
-            .into_iter()
-            .fold(0, u64::saturating_add)
-    }
 }
 
 /// Consecutive lines of the file.

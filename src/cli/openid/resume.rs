@@ -8,9 +8,31 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::import::Counts;
 use crate::file_watch::Stamp;
 use crate::private;
+
+/// The results of the lines so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counts {
+    pub(super) new: u64,
+    pub(super) changed: u64,
+    pub(super) unchanged: u64,
+    pub(super) rejected: u64,
+}
+
+impl Counts {
+    pub(super) fn lines(&self) -> u64 {
+        let Self {
+            new,
+            changed,
+            unchanged,
+            rejected,
+        } = *self;
+        [new, changed, unchanged, rejected]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+}
 
 /// What must be unchanged for an import to resume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::contract::error::ErrCode;
+use crate::contract::err_code::ErrCode;
 use crate::encoding::{DecodeError, EncodingError};
 use crate::fields::FieldsError;
 use crate::ids::{Malformed, MchId};

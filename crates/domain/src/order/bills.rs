@@ -219,7 +219,7 @@ fn a_failed_bill_refuses_for_good_even_after_a_doubt() {
 #[test]
 fn one_that_no_query_reaches_any_more_is_left_to_a_person() {
     let bill = opened("WAIT_USER_CONFIRM");
-    let last = after(bill.created_at, crate::schedule::QUERY_WINDOW);
+    let last = after(bill.created_at, schedule::QUERY_WINDOW);
     let silence = || queried(Finding::unclear("gone"));
     assert!(apply(&bill, silence(), last).unwrap().due_at().is_some());
     // A wall clock that is a year ahead for a moment does not end the queries.

@@ -14,7 +14,8 @@
 //! and WeChat's windows as a second clock ([`Moment::longest_since`]).
 //!
 //! [`Order`] is the record: the part that its first claim has [`Pinned`], and the part that changes.
-//! [`step`](step::step) applies an event; [`repeat`] says what a repeated request may do. Stores decide nothing:
+//! [`step`](step::step) applies an event; [`repeat`] says what a repeated request may do,
+//! [`schedule`] when the settler asks. Stores decide nothing:
 //! they write the results, atomically.
 
 pub mod parameters;
@@ -22,6 +23,8 @@ pub mod parameters;
 mod parts;
 
 pub mod repeat;
+
+pub mod schedule;
 
 mod state;
 
@@ -342,7 +345,7 @@ impl Order {
     /// WeChat no longer knows any order, and "no such order" proves nothing.
     #[must_use]
     pub fn is_within_query_window(&self, now: Moment) -> bool {
-        !self.upstream.is_wechat() || self.doubt_age(now) <= crate::schedule::QUERY_WINDOW
+        !self.upstream.is_wechat() || self.doubt_age(now) <= schedule::QUERY_WINDOW
     }
 
     /// The time since the latest attempt began, in the ledger's time.
@@ -356,7 +359,7 @@ impl Order {
     /// not believed.
     #[must_use]
     pub fn may_be_asked_about(&self, now: Moment) -> bool {
-        !self.upstream.is_wechat() || self.age_of_attempt(now) <= crate::schedule::QUERY_WINDOW
+        !self.upstream.is_wechat() || self.age_of_attempt(now) <= schedule::QUERY_WINDOW
     }
 
     /// Whether an unsettled order is near the end of the query window or past it, so that a person must act.
@@ -364,7 +367,7 @@ impl Order {
     pub fn nears_the_end_of_its_window(&self, now: Moment) -> bool {
         self.settled_at().is_none()
             && self.upstream.is_wechat()
-            && self.doubt_age(now) > crate::schedule::QUERY_ALERT
+            && self.doubt_age(now) > schedule::QUERY_ALERT
     }
 
     /// The longest time that can have passed since the doubt about the order began.

@@ -7,7 +7,7 @@ use super::{Before, Lease, Order, Pending, State};
 use crate::contract::send::SendRequest;
 use crate::ids::Moment;
 use crate::limits::Charge;
-use crate::schedule;
+use crate::order::schedule;
 
 /// What a repeat may do.
 #[derive(Clone, Debug, PartialEq, Eq)]

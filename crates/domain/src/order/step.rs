@@ -11,8 +11,8 @@ use super::{
 use crate::fields::Fields;
 use crate::ids::{LedgerTime, Moment};
 use crate::limits::Charge;
+use crate::order::schedule;
 use crate::outcome::{Class, Evidence, Finding, Found, Refusal, Verdict, classify};
-use crate::schedule;
 use crate::wechat::v3;
 
 /// Reasons for a change that more than one event gives.

@@ -7,7 +7,7 @@ use super::store::Process;
 use super::world::{Books, Loss, Shared};
 use payout_domain::ids::{Moment, OrderKey};
 use payout_domain::order::State;
-use payout_domain::schedule::QUERY_WINDOW;
+use payout_domain::order::schedule::QUERY_WINDOW;
 
 /// What must hold at the end. `now` is the end by the true clock.
 pub(super) fn judge(shared: &Shared, now: Moment) {

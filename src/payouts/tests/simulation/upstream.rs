@@ -17,9 +17,9 @@ use crate::payouts::ports::{Identity, LookupError, OrderQuestion, Upstream};
 use payout_domain::contract::send::RequestCredentials;
 use payout_domain::fields::Fields;
 use payout_domain::ids::{OpenId, UserId, WxAppId};
+use payout_domain::order::schedule::QUERY_WINDOW;
 use payout_domain::order::{Before, State};
 use payout_domain::outcome::{Class, Evidence, Finding, Found, Refusal};
-use payout_domain::schedule::QUERY_WINDOW;
 
 #[async_trait]
 impl Identity for Process {

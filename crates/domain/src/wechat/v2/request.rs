@@ -113,7 +113,7 @@ fn red_packet(request: &SendRequest, texts: &Texts, openid: &OpenId) -> Result<F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::error::ErrCode;
+    use crate::contract::err_code::ErrCode;
     use crate::order::fixtures::request;
 
     fn names(fields: &Fields<'_>) -> Vec<String> {

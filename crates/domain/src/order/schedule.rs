@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use super::day::BeijingDay;
-use super::order::Destination;
-use super::wechat::Product;
+use super::Destination;
+use crate::day::BeijingDay;
 use crate::ids::Moment;
+use crate::wechat::Product;
 
 /// The shortest time between the beginnings of two attempts of one order (`docs/wechat-pay.md`).
 pub const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
