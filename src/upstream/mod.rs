@@ -20,6 +20,8 @@ pub mod wechat_v3;
 
 mod platform_keys;
 
+mod v3_caller;
+
 pub(crate) mod handler;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::http_client::Failure;
-use super::wechat_v3::Caller;
+use super::v3_caller::Caller;
 use payout_domain::ids::Millis;
 use payout_domain::wechat::v3::CERTIFICATES_PATH;
 use payout_domain::wechat::v3::envelope::{Apiv3Key, PlatformCertificate, certificates};

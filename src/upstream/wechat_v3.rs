@@ -5,30 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::Method;
 
 use super::http_client::{Answer, Failure};
 use super::platform_keys::{PlatformKeys, signed};
-use super::wechat_v2::{Clients, Hosts, nonce};
+use super::v3_caller::Caller;
+use super::wechat_v2::Hosts;
 use crate::clock::Clock;
 use crate::http::client_tls::TlsError;
 use crate::payouts::claim::Claim;
 use crate::payouts::ports::{Notice, OrderQuestion, Upstream};
 use payout_domain::contract::send::RequestCredentials;
-use payout_domain::ids::{MchId, Millis};
+use payout_domain::ids::MchId;
 use payout_domain::order::Destination;
 use payout_domain::outcome::{Evidence, Finding};
 use payout_domain::wechat::v3::answer::{self, Notification, Signature, Withdrawal};
 use payout_domain::wechat::v3::envelope::{Apiv3Key, open_notification};
-use payout_domain::wechat::v3::sign::{
-    SigningKey, VerifyingKey, authorization, fresh, request_message, verify,
-};
+use payout_domain::wechat::v3::sign::{SigningKey, VerifyingKey, fresh, verify};
 use payout_domain::wechat::v3::{BILLS_PATH, cancel_path, query_path};
-
-/// v3 refuses requests without this header.
-const USER_AGENT: &str = concat!("payout-sidecar/", env!("CARGO_PKG_VERSION"));
-const WECHATPAY_SERIAL: HeaderName = HeaderName::from_static("wechatpay-serial");
 
 /// A merchant's credentials for v3.
 #[derive(Debug)]
@@ -53,19 +47,6 @@ pub struct BillUpstream {
     notify_path: Option<String>,
 }
 
-/// Signs and sends requests.
-#[derive(Clone)]
-pub(super) struct Caller(Arc<Inner>);
-
-struct Inner {
-    mch_id: MchId,
-    serial_no: String,
-    key: Arc<SigningKey>,
-    hosts: Hosts,
-    clients: Clients,
-    clock: Arc<dyn Clock>,
-}
-
 impl BillUpstream {
     /// A merchant whose notifications come to `notify_path` of the main port.
     ///
@@ -77,16 +58,13 @@ impl BillUpstream {
         notify_path: Option<String>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsError> {
-        // v3 identifies the merchant by its signature, so no client certificate is needed.
-        let clients = Clients::new(&hosts, Some(&hosts.metrics), None)?;
-        let caller = Caller(Arc::new(Inner {
-            mch_id: credentials.mch_id,
-            serial_no: credentials.serial_no,
-            key: credentials.key,
+        let caller = Caller::new(
             hosts,
-            clients,
+            credentials.mch_id,
+            credentials.serial_no,
+            credentials.key,
             clock,
-        }));
+        )?;
         Ok(Self {
             keys: Arc::new(PlatformKeys::new(
                 caller.clone(),
@@ -133,70 +111,6 @@ impl BillUpstream {
     }
 }
 
-impl Caller {
-    pub(super) fn now(&self) -> Millis {
-        self.0.clock.now()
-    }
-
-    pub(super) async fn get(&self, path: &str, serial: Option<&str>) -> Result<Answer, Failure> {
-        self.send(&Method::GET, path, String::new(), serial, || true)
-            .await
-    }
-
-    /// Signs and sends. `serial` names the key that must sign the answer.
-    async fn send(
-        &self,
-        method: &Method,
-        path: &str,
-        body: String,
-        serial: Option<&str>,
-        may_send: impl Fn() -> bool + Clone + Send + Sync + 'static,
-    ) -> Result<Answer, Failure> {
-        let headers = self
-            .headers(method, path, &body, serial)
-            .map_err(Failure::NotMade)?;
-        let body = Bytes::from(body);
-        self.0.clients.send(method, path, &headers, &body, may_send).await
-    }
-
-    fn headers(
-        &self,
-        method: &Method,
-        path: &str,
-        body: &str,
-        serial: Option<&str>,
-    ) -> Result<HeaderMap, String> {
-        let Inner {
-            mch_id,
-            serial_no,
-            key,
-            ..
-        } = &*self.0;
-        let seconds = self.now().0.div_euclid(1000);
-        let nonce = nonce();
-        let message = request_message(method.as_str(), path, seconds, &nonce, body);
-        let signature = key
-            .sign(message.as_bytes())
-            .map_err(|_| "the request could not be signed".to_owned())?;
-        let value = |text: &str| HeaderValue::try_from(text).map_err(|error| error.to_string());
-        let json = HeaderValue::from_static("application/json");
-        let mut headers = HeaderMap::with_capacity(5);
-        headers.insert(header::ACCEPT, json.clone());
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        if method == Method::POST {
-            headers.insert(header::CONTENT_TYPE, json);
-        }
-        let authorization = authorization(mch_id, serial_no, seconds, &nonce, &signature);
-        let mut authorization = value(&authorization)?;
-        authorization.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, authorization);
-        if let Some(serial) = serial {
-            headers.insert(WECHATPAY_SERIAL, value(serial)?);
-        }
-        Ok(headers)
-    }
-}
-
 fn check(upstream: &Destination) -> Result<(), String> {
     match upstream {
         Destination::TransferBill => Ok(()),
@@ -219,7 +133,7 @@ impl Upstream for BillUpstream {
             Err(why) => return Evidence::NeverSent { why },
         };
         let body = order.parameters.json().to_owned();
-        let may_send = claim.lease(&self.caller.0.clock, self.caller.0.hosts.timeout);
+        let may_send = self.caller.lease(claim);
         let sent = self
             .caller
             .send(&Method::POST, BILLS_PATH, body, Some(&serial), may_send);
@@ -261,7 +175,7 @@ impl Upstream for BillUpstream {
     /// The time of the bill's own call and of the downloads that may be needed to verify its answer.
     fn longest(&self) -> Duration {
         let calls = self.keys.downloads().saturating_add(1);
-        self.caller.0.hosts.longest().saturating_mul(calls)
+        self.caller.longest().saturating_mul(calls)
     }
 
     async fn cancel(&self, order: &OrderQuestion) -> Withdrawal {
@@ -293,7 +207,7 @@ impl Upstream for BillUpstream {
             .map_err(|error| error.to_string())?;
         let text = open_notification(notice.body, apiv3_key).map_err(|error| error.to_string())?;
         let notification = Notification::read(&text)?;
-        if notification.key.mch_id != self.caller.0.mch_id {
+        if notification.key.mch_id != *self.caller.mch_id() {
             return Err("it is about another merchant's bill".to_owned());
         }
         Ok(notification)
