@@ -29,7 +29,7 @@ const MAX_REQUEST_CLIENTS: usize = 16;
 pub struct Hosts {
     /// The main host.
     pub base: BaseUrl,
-    /// Used when no byte can have reached the main host.
+    /// Used when the main host cannot be reached. No byte can have reached it then.
     pub backup: Option<BaseUrl>,
     /// Replaces the public root certificates.
     pub ca_pem: Option<String>,
@@ -173,7 +173,7 @@ impl Clients {
         self.send(&Method::POST, path, &headers, body, may_send).await
     }
 
-    /// Sends to the main host, and to the backup if no byte can have reached the main one.
+    /// Sends to the main host, and to the backup if the main one cannot be reached.
     pub(super) async fn send(
         &self,
         method: &Method,
@@ -186,7 +186,8 @@ impl Clients {
             .base
             .send(method, path, headers, body.clone(), may_send.clone());
         match (first.await, &self.backup) {
-            (Err(first), Some(backup)) if first.is_unsent() => {
+            // A lease that is about to end stays so, and a request that cannot be built will not be built elsewhere.
+            (Err(first @ (Failure::CircuitOpen(_) | Failure::Unreachable(_))), Some(backup)) => {
                 let why = first.why();
                 tracing::warn!(why, "the backup host was taken");
                 let sent = backup.send(method, path, headers, body.clone(), may_send).await;

@@ -17,8 +17,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::dial::Connector;
 use super::http_client::{Answer, Client, Failure, MAX_ANSWER_BYTES};
+use super::wechat_v2::{Clients, Hosts};
 use crate::http::base_url::BaseUrl;
 use crate::http::client_tls::tls_config;
+use crate::telemetry::metrics::Metrics;
 use payout_domain::ids::OrderNo;
 use payout_domain::wechat::v3::{cancel_path, query_path};
 
@@ -371,4 +373,34 @@ fn the_built_in_roots_hold_wechat_pays() {
         holds,
         "without it WeChat Pay cannot be reached from an image that has no root store"
     );
+}
+
+/// The wall clock may step back between two looks at a lease. The first look that says no decides.
+#[tokio::test]
+async fn a_request_whose_lease_is_ending_does_not_go_to_the_backup_host() {
+    let (main, base) = listen().await;
+    let (_backup, backup) = listen().await;
+    let hosts = Hosts {
+        base: format!("http://{base}").parse().unwrap(),
+        backup: Some(format!("http://{backup}").parse().unwrap()),
+        ca_pem: None,
+        connect_timeout: LONG,
+        timeout: LONG,
+        name: "merchant[0]".to_owned(),
+        metrics: Metrics::default(),
+    };
+    let clients = Clients::new(&hosts, None, None).unwrap();
+    let accepted = tokio::spawn(async move { main.accept().await.unwrap() });
+    let looks = Arc::new(AtomicUsize::new(0));
+    let may_send = {
+        let looks = Arc::clone(&looks);
+        move || looks.fetch_add(1, Ordering::Relaxed) > 0
+    };
+    let body = Bytes::from_static(b"<xml/>");
+    let sent = clients
+        .send(&Method::POST, "/pay", &HeaderMap::new(), &body, may_send)
+        .await;
+    assert!(matches!(sent, Err(Failure::HeldUp)), "{sent:?}");
+    assert_eq!(looks.load(Ordering::Relaxed), 1);
+    drop(accepted.await);
 }
