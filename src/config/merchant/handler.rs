@@ -162,6 +162,7 @@ impl Entry<'_> {
             let text = "must be at least timeout: before, the request itself may still be on its way";
             check.error(&self.at("not_found_after"), text);
         }
+        let token = self.handler_token(check);
         Some(Handler {
             url: url?,
             id: id?,
@@ -171,7 +172,7 @@ impl Entry<'_> {
             timeout,
             not_found_after,
             forward_credentials: raw.forward_credentials,
-            token: self.handler_token(check),
+            token,
         })
     }
 

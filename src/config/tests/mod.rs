@@ -292,6 +292,16 @@ fn a_handlers_token_is_a_header_value_and_a_handlers() {
         assert!(!mistake.contains("hush"), "{mistake}");
     }
     assert!(mistakes(&entry("handler_token = \"\""), &[])[0].contains("handler_token: is empty"));
+    // A mistake in another key does not hide it.
+    let both = entry("handler_id = \"shop\"\nhandler_token = \"a b\"").replace("http://h", "h");
+    let [url, token] = &mistakes(&both, &[])[..] else {
+        panic!("{:?}", mistakes(&both, &[]))
+    };
+    assert!(url.contains("merchant[0].handler_url: "), "{url}");
+    assert!(
+        token.contains("merchant[0].handler_token: holds a blank"),
+        "{token}"
+    );
 }
 
 #[test]
