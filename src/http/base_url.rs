@@ -110,18 +110,21 @@ mod tests {
         assert_eq!(read("http://h:80/").as_deref(), Ok("http://h:80"));
         assert_eq!(read("https://h/a/b/").as_deref(), Ok("https://h/a/b"));
         assert_eq!(read("http://[::1]:80").as_deref(), Ok("http://[::1]:80"));
-        for wrong in [
-            "",
-            "h:80",
-            "ftp://h",
-            "http://",
-            "http://h/?a=1",
-            "http://h/#a",
-            "http://u:p@h",
-            "http://h:99999",
-            "/a",
+        let (no_url, scheme) = ("is not a URL", "must start with http:// or https://");
+        for (wrong, why) in [
+            ("", no_url),
+            ("h:80", scheme),
+            ("ftp://h", scheme),
+            ("unix://h", scheme),
+            ("http://", no_url),
+            ("http://a b", no_url),
+            ("http://h/?a=1", "must have no query and no fragment"),
+            ("http://h/#a", "must have no query and no fragment"),
+            ("http://u:p@h", "must hold no user or password"),
+            ("http://h:99999", "has no host, or a port that does not exist"),
+            ("/a", scheme),
         ] {
-            assert!(read(wrong).is_err(), "{wrong}");
+            assert_eq!(read(wrong), Err(BaseUrlError(why)), "{wrong}");
         }
     }
 
