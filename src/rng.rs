@@ -34,6 +34,6 @@ mod tests {
         let other = std::thread::spawn(each);
         let mut seen: HashSet<u64> = each().into_iter().collect();
         seen.extend(other.join().unwrap());
-        assert_eq!(seen.len(), 10_000, "64 random bits do not meet by chance");
+        assert_eq!(seen.len(), 10_000, "64 random bits do not repeat");
     }
 }

@@ -5,6 +5,7 @@
 //! ask the stores, and fails while the sidecar drains.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -19,9 +20,10 @@ use http::{Method, StatusCode};
 use tokio::time::timeout;
 use tower::Layer as _;
 
+use super::Admin;
+use super::api::{self, Api};
 use super::guard::Access;
 use super::refusal::Refusal;
-use super::{Admin, api};
 use crate::http::drain::Phase;
 use crate::server::accept::Connected;
 use crate::telemetry::metrics;
@@ -121,12 +123,14 @@ async fn show_metrics(State(admin): State<Admin>) -> Response {
 }
 
 /// Whether this instance can take calls now, or the reason why not.
-async fn ready(State(admin): State<Admin>) -> Result<&'static str, (StatusCode, String)> {
+async fn ready(
+    State(admin): State<Admin>,
+    Extension(api): Extension<Arc<Api>>,
+) -> Result<&'static str, (StatusCode, String)> {
     let unready = |why: &dyn Display| Err((StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")));
     if admin.drain.phase() > Phase::Serving {
         return unready(&"draining");
     }
-    let api = admin.api();
     let (ledger, identity) = (api.payouts.ledger(), api.payouts.identity());
     match timeout(STORE_TIMEOUT, join(ledger.ready(), identity.ready())).await {
         Ok((Ok(()), Ok(()))) => Ok("ok\n"),

@@ -17,22 +17,18 @@ const PAUSE: Duration = Duration::from_secs(15);
 const AT_MOST: usize = 1000;
 
 /// Polls for as long as the process lives.
-pub(super) async fn follow(
-    current: impl Fn() -> Payouts,
-    metrics: Metrics,
-    clock: std::sync::Arc<dyn crate::clock::Clock>,
-) {
+pub(super) async fn follow(current: impl Fn() -> Payouts, metrics: Metrics) {
     loop {
-        poll(&current(), &metrics, clock.now()).await;
+        poll(&current(), &metrics).await;
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn poll(payouts: &Payouts, metrics: &Metrics, now: Millis) {
+async fn poll(payouts: &Payouts, metrics: &Metrics) {
     if let Err(error) = unsettled(payouts, metrics).await {
         tracing::debug!(%error, "unsettled orders could not be counted");
     }
-    if let Err(error) = day(payouts, metrics, now).await {
+    if let Err(error) = day(payouts, metrics, payouts.now().wall).await {
         tracing::debug!(%error, "what is used of the day's limit could not be read");
     }
 }

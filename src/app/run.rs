@@ -23,7 +23,7 @@ use crate::payouts::ports::Ledger;
 use crate::server::accept::{self, ListenerConfig};
 use crate::server::activity::ConnectionTimeouts;
 use crate::server::budget::Room;
-use crate::server::stack::{ShutdownTimeouts, Stack, Standing};
+use crate::server::stack::{self, ShutdownTimeouts, Standing};
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::background::traced;
@@ -134,7 +134,7 @@ impl Sidecar {
             metrics,
             tracer,
             standing,
-            clock,
+            clock: _,
         } = running.lasting.clone();
         if let (Ok(main), Ok(admin)) = (main.local_addr(), admin.local_addr()) {
             tracing::info!(%main, %admin, "serving");
@@ -146,7 +146,7 @@ impl Sidecar {
             let running = running.clone();
             move || running.payouts()
         };
-        tokio::spawn(metrics_poll::follow(current.clone(), metrics.clone(), clock));
+        tokio::spawn(metrics_poll::follow(current.clone(), metrics.clone()));
         let end = Drain::default();
         let settler = {
             let drain = drain.clone();
@@ -169,11 +169,11 @@ impl Sidecar {
             end.clone(),
             move |connected| Extension(connected).layer(router.clone()),
         ));
-        let stack = Stack::new(Arc::clone(&running.live));
-        let connections = stack.clone();
-        let listener = move || stack.listener_config();
+        let live = Arc::clone(&running.live);
+        let listener = move || live.load().stack.listener_config();
+        let live = Arc::clone(&running.live);
         let main = tokio::spawn(accept::serve(main, listener, drain.clone(), move |connected| {
-            connections.of(connected)
+            stack::service(Arc::clone(&live), &connected)
         }));
 
         drain.reached(Phase::LameDuck).await;
@@ -187,19 +187,19 @@ impl Sidecar {
         );
         tokio::time::sleep(lame_duck).await;
         drain.enter(Phase::Draining);
+        let tasks = running.payouts().tasks().clone();
         let finished = tokio::time::timeout(drain_timeout, async {
             let connections = main.await;
             standing.tunnels.ended().await;
-            let payouts = running.payouts();
-            payouts.tasks().close();
-            payouts.tasks().wait().await;
+            tasks.close();
+            tasks.wait().await;
             connections.is_ok() && settler.await.is_ok()
         });
         match finished.await {
             Ok(true) => tracing::info!("everything under way was finished"),
             Ok(false) => tracing::error!("a serving task failed; unsettled payouts stay recorded as such"),
             Err(_) => tracing::warn!(
-                payouts = running.payouts().tasks().len(),
+                payouts = tasks.len(),
                 "the drain's time is over; unsettled payouts stay recorded as such"
             ),
         }

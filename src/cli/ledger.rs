@@ -10,7 +10,7 @@ use crate::app::{build, configuration, misconfigured};
 use crate::clock::SystemClock;
 use crate::ledger::keeper::{Keeper, Standing};
 use crate::payouts::ports::StoreError;
-use crate::telemetry::log;
+use crate::telemetry::log::{self, AUDIT};
 use payout_domain::ids::MchId;
 use payout_domain::terminal;
 
@@ -69,7 +69,7 @@ async fn accept_loss(keeper: &dyn Keeper, place: &str, reason: &str) -> Result<S
     let (id, lost) = keeper.accept_loss().await?;
     let what = loss(&lost);
     log::audit_to_stderr();
-    tracing::warn!(target: "audit", ledger = %id, %place, lost = what, reason, "the loss was accepted");
+    tracing::warn!(target: AUDIT, ledger = %id, %place, lost = what, reason, "the loss was accepted");
     Ok(match lost {
         Standing::Lost { id: None, .. } => format!(
             "{place} {what}; the loss is accepted, ledger {id} takes its place: restart the sidecars that are running"

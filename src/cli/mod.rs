@@ -122,7 +122,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     builder.on_thread_park(out::before_rest).enable_all().build()
 }
 
-#[expect(clippy::print_stdout, reason = "the schema is for whoever asked")]
+#[expect(clippy::print_stdout, reason = "the schema goes to the terminal")]
 fn start(line: Line) -> anyhow::Result<()> {
     // Before the first secret is read.
     private::forbid_dumps().context("this process's memory cannot be kept to itself")?;

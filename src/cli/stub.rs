@@ -34,10 +34,7 @@ pub(super) struct StubArguments {
     pki: Option<PathBuf>,
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "whoever starts it by hand wants to know where it is"
-)]
+#[expect(clippy::print_stdout, reason = "a person who starts it needs its addresses")]
 pub(super) async fn stub(arguments: StubArguments) -> anyhow::Result<()> {
     let names: Vec<String> = arguments
         .merchant

@@ -1,5 +1,5 @@
 //! What can be wrong with the bytes of an HTTP/1 request, with the status and the texts of the answer. The reader that
-//! finds it is [`framing`](crate::server::framing); whoever answers the request learns of it by
+//! finds it is [`framing`](crate::server::framing); the handler that answers the request reads it from
 //! [`Http1Exchange`](crate::http::http1::Http1Exchange).
 
 use std::borrow::Cow;

@@ -1,5 +1,5 @@
-//! Responses to requests that the payout code never saw: nothing was sent or recorded. `docs/api.md` has the contract's
-//! format.
+//! Makes responses in the contract's format (`docs/api.md`) and as text. A `refusal` is for a request that the payout
+//! code never saw: nothing was sent or recorded.
 
 use std::borrow::Cow;
 
@@ -14,8 +14,8 @@ use payout_domain::contract::error::{ApiError, Chinese};
 use payout_domain::encoding::Encoding;
 use payout_domain::fields::Fields;
 
-/// Why the sidecar refuses a request before the payout code sees it. The platform gets the Chinese text; other callers and
-/// the log get `Display`, in English.
+/// Why the sidecar refuses a request before the payout code sees it. The platform gets the Chinese text; other callers
+/// and the log get `Display`, in English.
 pub(crate) trait Refused: Chinese + std::error::Error {
     /// The response's status.
     fn status(&self) -> StatusCode;
@@ -62,7 +62,6 @@ pub(crate) fn refusal<B: From<Bytes>>(headers: &HeaderMap, why: &impl Refused) -
     let code = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrCode::NoAuth,
         StatusCode::SERVICE_UNAVAILABLE => ErrCode::SystemError,
-        StatusCode::TOO_MANY_REQUESTS => ErrCode::FreqLimit,
         _ => ErrCode::ParamError,
     };
     // Without a readable `Content-Type` the response is JSON, unless the caller asks for XML.

@@ -87,8 +87,8 @@ impl<R: BufRead> Rows<R> {
         self.position
     }
 
-    /// Returns the next line that is not empty, as a row or as the reason why it is wrong. [`Rows::position`] then has its
-    /// line number.
+    /// Returns the next line that is not empty, as a row or as the reason why it is wrong. [`Rows::position`] then has
+    /// its line number.
     ///
     /// # Errors
     /// When the reader fails.

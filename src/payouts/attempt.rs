@@ -51,19 +51,19 @@ impl Payouts {
     /// Records what an attempt proved, and makes the caller's reply. If the store is out of reach, the caller still
     /// gets the true outcome, and a task keeps trying to record it.
     async fn record(&self, claimed: Order, evidence: Evidence, policy: Policy) -> Reply {
-        let never_sent = match &evidence {
-            Evidence::NeverSent { why } => Some(why.clone()),
+        let was_sent = match &evidence {
+            Evidence::NeverSent { .. } => false,
             Evidence::NoAnswer { .. }
             | Evidence::Accepted { .. }
             | Evidence::Opened { .. }
-            | Evidence::Declined { .. } => None,
+            | Evidence::Declined { .. } => true,
         };
         let event = Event::Attempted {
             version: claimed.version,
             evidence,
         };
         match self.apply_to_latest(&claimed, &event, policy).await {
-            Ok(recorded) => self.reply_to(recorded, never_sent.as_deref()),
+            Ok(recorded) => reply_to(recorded, was_sent),
             Err(error) => {
                 tracing::warn!(order = %claimed.key, %error, "an outcome was not recorded yet");
                 let reply = match step(&claimed, event.clone(), policy, self.now(), self.jitter()) {
@@ -72,25 +72,7 @@ impl Payouts {
                     Step::Remove => Recorded::Nothing,
                 };
                 self.record_later(claimed, event, policy);
-                self.reply_to(reply, never_sent.as_deref())
-            }
-        }
-    }
-
-    fn reply_to(&self, recorded: Recorded, never_sent: Option<&str>) -> Reply {
-        match (recorded, never_sent) {
-            (Recorded::Order(order), None) => Reply::Recorded(Arc::from(order)),
-            (Recorded::Order(order), Some(_))
-                if matches!(order.state, State::Unknown(_) | State::Succeeded(_)) =>
-            {
-                // This attempt was not sent, but an earlier one may have been paid.
-                Reply::Recorded(Arc::from(order))
-            }
-            // The attempt was sent, and the store has forgotten the record since: only the upstream knows the
-            // outcome.
-            (Recorded::Nothing, None) => Reply::Failed(ApiError::unknown()),
-            (Recorded::Nothing | Recorded::Order(_), Some(_)) => {
-                Reply::Failed(ApiError::not_sent(NotSent::Upstream))
+                reply_to(reply, was_sent)
             }
         }
     }
@@ -131,5 +113,19 @@ impl Payouts {
             },
         };
         self.record_later(claimed, event, policy);
+    }
+}
+
+fn reply_to(recorded: Recorded, was_sent: bool) -> Reply {
+    match recorded {
+        // If this attempt was not sent, an earlier one may still have been paid.
+        Recorded::Order(order)
+            if was_sent || matches!(order.state, State::Unknown(_) | State::Succeeded(_)) =>
+        {
+            Reply::Recorded(Arc::from(order))
+        }
+        // The attempt was sent, and the store has forgotten the record since: only the upstream knows the outcome.
+        Recorded::Nothing if was_sent => Reply::Failed(ApiError::unknown()),
+        Recorded::Nothing | Recorded::Order(_) => Reply::Failed(ApiError::not_sent(NotSent::Upstream)),
     }
 }

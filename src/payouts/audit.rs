@@ -2,6 +2,7 @@
 //! each order that needs a person.
 
 use super::events::{Observer, PayoutChanged};
+use crate::telemetry::log::AUDIT;
 use payout_domain::order::{Destination, Order, State};
 use payout_domain::redact::shorten;
 
@@ -57,7 +58,7 @@ fn changed(order: &Order) {
     };
     let number_spent = matches!(&order.state, State::Refused(refused) if refused.refusal.number_spent);
     tracing::info!(
-        target: "audit",
+        target: AUDIT,
         mch_id = order.key.mch_id.as_str(),
         order_no = order.key.order_no.as_str(),
         state = order.state.name().as_str(),
@@ -77,7 +78,7 @@ fn changed(order: &Order) {
 
 fn taken_back(order: &Order, why: &str) {
     tracing::info!(
-        target: "audit",
+        target: AUDIT,
         mch_id = order.key.mch_id.as_str(),
         order_no = order.key.order_no.as_str(),
         state = "none",
@@ -91,7 +92,7 @@ fn taken_back(order: &Order, why: &str) {
 /// Logs that an operator asked the upstream to cancel an order. The result follows as a change.
 pub(super) fn cancel_asked(order: &Order) {
     tracing::info!(
-        target: "audit",
+        target: AUDIT,
         mch_id = order.key.mch_id.as_str(),
         order_no = order.key.order_no.as_str(),
         state = order.state.name().as_str(),
@@ -108,7 +109,7 @@ pub(super) const STRANDED: &str =
 /// Raises an alarm: a person must look at this order.
 pub(super) fn alarm(order: &Order, what: &str) {
     tracing::error!(
-        target: "audit",
+        target: AUDIT,
         mch_id = order.key.mch_id.as_str(),
         order_no = order.key.order_no.as_str(),
         state = order.state.name().as_str(),

@@ -218,8 +218,8 @@ impl Payouts {
 
     /// The settings under which everything that begins here runs.
     #[must_use]
-    pub fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings)
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
     /// The same flow under other settings. What runs already goes on under its own: a request sees one configuration

@@ -36,7 +36,7 @@ impl Payouts {
     /// # Cancel safety
     /// May be dropped at any time: the payout runs in its own task, and goes on.
     pub async fn send(&self, request: SendRequest, asked: Encoding, permit: impl Send + 'static) -> Reply {
-        let settings = self.settings();
+        let settings = Arc::clone(self.settings());
         let deadline = Deadline::after(settings.request_timeout);
         let (followed, replies) = match self.inner.single_flight.join(&request) {
             Role::Follow(replies) => (true, replies),

@@ -29,7 +29,8 @@ const BATCH: usize = 32;
 const HIDDEN: Duration = Duration::from_secs(60);
 
 impl Payouts {
-    /// Settles what is due until `stop` resolves. Run once per process.
+    /// Settles what is due until `stop` resolves. Run once per process. `current` returns the payouts under the
+    /// settings in force; each turn asks anew.
     pub async fn settle_until(current: impl Fn() -> Self + Send, stop: impl Future<Output = ()> + Send) {
         tokio::pin!(stop);
         let mut pause = PAUSE;

@@ -66,22 +66,22 @@ impl Exchange {
 
     /// When the exchange has stalled for too long because of the backend. While it waits for the caller, the time does
     /// not count.
-    fn deadline(&self, timeouts: Duration) -> Option<Instant> {
+    fn deadline(&self, timeout: Duration) -> Option<Instant> {
         let since = if self.awaits_caller.load(Ordering::Relaxed) {
             Instant::now()
         } else {
             self.last_moved()
         };
-        since.checked_add(timeouts)
+        since.checked_add(timeout)
     }
 
-    /// Resolves when nothing has moved for `timeouts`, and the exchange does not wait for the caller.
+    /// Resolves when nothing has moved for `timeout`, and the exchange does not wait for the caller.
     ///
     /// # Cancel safety
     /// The caller can drop it at any time.
-    pub(super) async fn stands_still(&self, timeouts: Option<Duration>) {
+    pub(super) async fn stands_still(&self, timeout: Option<Duration>) {
         let mut alarm = Alarm::default();
-        let deadline = || timeouts.and_then(|timeouts| self.deadline(timeouts));
+        let deadline = || timeout.and_then(|timeout| self.deadline(timeout));
         std::future::poll_fn(|cx| alarm.poll(cx, deadline)).await;
     }
 
@@ -111,7 +111,7 @@ pin_project! {
         #[pin]
         body: Incoming,
         guard: Guard,
-        timeouts: Duration,
+        timeout: Duration,
         alarm: Alarm,
     }
 }
@@ -135,7 +135,7 @@ impl Upload {
         body: Incoming,
         exchange: Arc<Exchange>,
         permit: Option<InFlightPermit>,
-        timeouts: Duration,
+        timeout: Duration,
     ) -> Self {
         Self {
             body,
@@ -143,7 +143,7 @@ impl Upload {
                 exchange,
                 _permit: permit,
             },
-            timeouts,
+            timeout,
             alarm: Alarm::default(),
         }
     }
@@ -167,12 +167,9 @@ impl hyper::body::Body for Upload {
             exchange.moved();
             return Poll::Ready(frame.map(|frame| Ok(frame?)));
         }
-        let timeouts = *this.timeouts;
-        ready!(
-            this.alarm
-                .poll(cx, || exchange.last_moved().checked_add(timeouts))
-        );
-        Poll::Ready(Some(Err(UploadError::Slow(timeouts))))
+        let timeout = *this.timeout;
+        ready!(this.alarm.poll(cx, || exchange.last_moved().checked_add(timeout)));
+        Poll::Ready(Some(Err(UploadError::Slow(timeout))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -201,7 +198,7 @@ pin_project! {
         #[pin]
         body: Incoming,
         ending: Ending,
-        timeouts: Option<Duration>,
+        timeout: Option<Duration>,
         alarm: Alarm,
         // Released when the body has been sent or dropped.
         _permit: Option<InFlightPermit>,
@@ -238,7 +235,7 @@ impl Download {
         body: Incoming,
         exchange: Arc<Exchange>,
         line: Option<Arc<Line>>,
-        timeouts: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> Self {
         if !body.is_end_stream() {
             exchange.moved();
@@ -246,7 +243,7 @@ impl Download {
         Self {
             body,
             ending: Ending { exchange, line },
-            timeouts,
+            timeout,
             alarm: Alarm::default(),
             _permit: None,
         }
@@ -282,11 +279,11 @@ impl hyper::body::Body for Download {
                 Ok(frame)
             }));
         }
-        let Some(timeouts) = *this.timeouts else {
+        let Some(timeout) = *this.timeout else {
             return Poll::Pending;
         };
-        ready!(this.alarm.poll(cx, || exchange.deadline(timeouts)));
-        let error = DownloadError::Still(timeouts);
+        ready!(this.alarm.poll(cx, || exchange.deadline(timeout)));
+        let error = DownloadError::Still(timeout);
         tracing::warn!(%error, "an answer was broken off");
         Poll::Ready(Some(Err(error)))
     }
@@ -352,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_timeouts_nothing_is_cut_off() {
+    async fn without_a_timeout_nothing_is_cut_off() {
         let exchange = Exchange::begin();
         let waited = tokio::time::timeout(Duration::from_secs(1_000_000), exchange.stands_still(None));
         assert!(waited.await.is_err());

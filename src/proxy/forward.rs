@@ -1,7 +1,6 @@
 //! Forwards one request to the backend, and its response back. The rules about heads are in `headers.rs`, `target.rs`
 //! and `telemetry/propagation.rs`; the client is in `backend.rs`.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HOST, HeaderValue, TRAILER, TRANSFER_ENCODING, UPGRADE};
@@ -23,7 +22,7 @@ use crate::http::line::Line;
 use crate::http::peer::Peer;
 use crate::http::responses::{Refused as _, closing, text_response};
 use crate::telemetry::context::shown;
-use crate::telemetry::log::chain;
+use crate::telemetry::log::{causes, chain};
 use crate::telemetry::propagation;
 use crate::telemetry::traces::server::Begun;
 
@@ -245,12 +244,12 @@ impl Proxy {
         // Answer an HTTP/1.0 backend's response in HTTP/1.1, or an aborted body would look complete to the caller.
         *response.version_mut() = Version::HTTP_11;
         // An event stream may be silent for as long as there are no events.
-        let timeouts = self
+        let timeout = self
             .timeouts
             .backend
             .filter(|_| !is_event_stream(response.headers()));
         let line = response.extensions_mut().remove::<Arc<Line>>();
-        response.map(|body| Body::stream(Download::new(body, exchange, line, timeouts)))
+        response.map(|body| Body::stream(Download::new(body, exchange, line, timeout)))
     }
 
     fn broken(&self, id: &HeaderValue, error: &str) -> Response<Body> {
@@ -310,8 +309,4 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
         .unwrap_or_default();
     let media = media.split(|byte| *byte == b';').next().unwrap_or_default();
     media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-}
-
-fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |cause| (*cause).source())
 }

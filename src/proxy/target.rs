@@ -139,9 +139,9 @@ pub(crate) fn check(
     )
 }
 
-/// Checks what every request must meet, whoever answers it: that the length of its body and its host have one reading
-/// only. Returns the `Host`, which an HTTP/1.0 request may lack. [`framing`](crate::server::framing) has already
-/// checked what only the bytes of HTTP/1 show.
+/// Checks what every request must meet, those to the contract's paths included: that the length of its body and its
+/// host have one reading only. Returns the `Host`, which an HTTP/1.0 request may lack.
+/// [`framing`](crate::server::framing) has already checked what only the bytes of HTTP/1 show.
 ///
 /// # Errors
 /// The reason why a proxy in front of us could have read the request in another way.

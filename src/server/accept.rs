@@ -229,17 +229,17 @@ where
     }
 }
 
-/// Does the TLS handshake, within `timeouts`, which is the timeout of a head. Returns the stream, and whether both
+/// Does the TLS handshake, within `timeout`, which is the timeout of a head. Returns the stream, and whether both
 /// sides agreed on HTTP/2. The stream is boxed, so that plain connections do not reserve room for it.
 async fn greet(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
-    timeouts: Duration,
+    timeout: Duration,
     activity: &Activity,
 ) -> Result<(Box<TlsStream<TcpStream>>, bool), String> {
     let greeting = acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(SEND_BUFFER)));
     let greeted = tokio::select! {
-        greeted = tokio::time::timeout(timeouts, Box::pin(greeting)) => greeted,
+        greeted = tokio::time::timeout(timeout, Box::pin(greeting)) => greeted,
         () = activity.must_go() => return Err("it made room for another".to_owned()),
     };
     let stream = greeted

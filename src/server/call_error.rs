@@ -1,5 +1,5 @@
-//! Why a call is refused before its fields are read: its head, its body. Each has its status, an English text for the log
-//! and for notifications, and a Chinese one for the platform.
+//! Why a call is refused before its fields are read: its head, its body. Each has its status, an English text for the
+//! log and for notifications, and a Chinese one for the platform.
 
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ pub(crate) enum CallError {
     /// The body did not come as it must.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// A newer call needed the place before the body had come.
+    /// A newer call needed the permit before the body had come.
     #[error("the body was slow, and too many requests came at the same time")]
     TakenAway,
 }

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_idlest_gives_way_and_seats_come_back() {
+    async fn the_idlest_gives_way_and_slots_come_back() {
         let slots = Arc::new(ConnectionSlots::default());
         let connect = async || {
             let activity = Activity::new(true);
@@ -181,7 +181,7 @@ mod tests {
         drop(one);
         drop(other);
         let fourth = connect().await;
-        let _seat = slots.take(&fourth, 10, &room).unwrap();
+        let _slot = slots.take(&fourth, 10, &room).unwrap();
         assert!(!gives_way(&third));
         let state = slots.state();
         assert_eq!((state.taken.len(), state.bytes), (2, 20));

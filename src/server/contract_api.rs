@@ -22,7 +22,7 @@ use crate::proxy::body::Body;
 use crate::proxy::target::{TargetError, check_message, names_one_host};
 use crate::server::signature;
 use crate::telemetry::context::RequestContext;
-use crate::telemetry::log::chain;
+use crate::telemetry::log::{causes, chain};
 use crate::telemetry::propagation::X_REQUEST_ID;
 use crate::telemetry::traces::server::{learn_answer, learn_order};
 use payout_domain::contract::answer;
@@ -279,7 +279,7 @@ pub(super) async fn collect(
 
 /// What [`strict`](super::strict) found wrong with a body's bytes, where that ended it.
 fn framing_of(error: &(dyn Error + 'static)) -> Option<FramingError> {
-    std::iter::successors(Some(error), |error| (*error).source())
+    causes(error)
         .filter_map(|error| error.downcast_ref::<io::Error>()?.get_ref())
         .find_map(|inner| inner.downcast_ref::<FramingError>().copied())
 }

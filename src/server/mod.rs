@@ -6,8 +6,8 @@
 //! accepts to hyper.
 //!
 //! [`stack`] lists the [`layers`] in order. [`contract_api`] answers the two paths of the platform's contract and
-//! checks their [`signature`], [`call_error`] says why it refuses a call; [`webhook`] takes WeChat Pay's notifications. The proxy is in `src/proxy`, the shutdown
-//! phases in `src/http/drain.rs`.
+//! checks their [`signature`], [`call_error`] says why it refuses a call; [`webhook`] takes WeChat Pay's notifications.
+//! The proxy is in `src/proxy`, the shutdown phases in `src/http/drain.rs`.
 
 pub(crate) mod activity;
 

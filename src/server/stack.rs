@@ -37,20 +37,6 @@ use crate::telemetry::traces::Tracer;
 
 type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-/// The main port's service. It sends each request through the generation in force when the request comes. Cheap to
-/// clone.
-pub(crate) struct Stack<L> {
-    live: Arc<ArcSwap<L>>,
-}
-
-impl<L> Clone for Stack<L> {
-    fn clone(&self) -> Self {
-        Self {
-            live: Arc::clone(&self.live),
-        }
-    }
-}
-
 /// The layers as one configuration makes them. A request passes all its layers in the same generation.
 pub(crate) struct Generation {
     layered: Box<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>,
@@ -94,8 +80,8 @@ pub(crate) struct ShutdownTimeouts {
 }
 
 impl Generation {
-    /// Builds the layers from a configuration and its settings. It takes over from the generation `before` what has not
-    /// changed: the permits in flight and the connections to the backend.
+    /// Builds the layers from a configuration; `payouts` has its settings already. It takes over from the generation
+    /// `before` what has not changed: the permits in flight and the connections to the backend.
     ///
     /// # Errors
     /// The reason if the TLS material is unusable.
@@ -149,7 +135,6 @@ impl Generation {
             (_, Some(kept)) => kept.cloned(),
             (None, None) => None,
         };
-        let payouts = payouts.clone();
         let layered = ServiceBuilder::new()
             // First, so that it counts a request whichever layer answers it.
             .layer_fn(|inner| requests::before(inner, metrics.http.clone(), tracer.cloned()))
@@ -192,9 +177,13 @@ impl Generation {
             proxy,
         })
     }
-}
 
-impl Generation {
+    /// How the listener treats new connections now.
+    #[must_use]
+    pub(crate) fn listener_config(&self) -> ListenerConfig {
+        self.listener.clone()
+    }
+
     /// How long the phases of a shutdown take.
     #[must_use]
     pub(crate) fn shutdown_timeouts(&self) -> ShutdownTimeouts {
@@ -202,33 +191,21 @@ impl Generation {
     }
 }
 
-impl<L: AsRef<Generation> + Send + Sync + 'static> Stack<L> {
-    /// Serves with the generation of what is live at each moment.
-    #[must_use]
-    pub(crate) fn new(live: Arc<ArcSwap<L>>) -> Self {
-        Self { live }
-    }
-
-    /// How the listener treats new connections now.
-    #[must_use]
-    pub(crate) fn listener_config(&self) -> ListenerConfig {
-        self.live.load().as_ref().as_ref().listener.clone()
-    }
-
-    /// The service of one connection.
-    #[must_use]
-    pub(crate) fn of(&self, connected: Connected) -> impl Serves<Incoming> + use<L> {
-        let live = Arc::clone(&self.live);
-        let peer = Peer::new(connected.from.ip().to_canonical(), connected.is_tls);
-        tower::service_fn(move |mut request: Request<Incoming>| {
-            let live = live.load();
-            let generation: &Generation = live.as_ref().as_ref();
-            let mut trusted = generation.trusted_proxies.iter();
-            let is_trusted = trusted.any(|range| range.contains(&peer.address));
-            request.extensions_mut().insert(peer.clone().trusted(is_trusted));
-            (generation.layered)(request)
-        })
-    }
+/// The main port's service for one connection. It sends each request through the generation in force when the request
+/// comes.
+pub(crate) fn service<L: AsRef<Generation> + Send + Sync + 'static>(
+    live: Arc<ArcSwap<L>>,
+    connected: &Connected,
+) -> impl Serves<Incoming> + use<L> {
+    let peer = Peer::new(connected.from.ip().to_canonical(), connected.is_tls);
+    tower::service_fn(move |mut request: Request<Incoming>| {
+        let live = live.load();
+        let generation: &Generation = live.as_ref().as_ref();
+        let mut trusted = generation.trusted_proxies.iter();
+        let is_trusted = trusted.any(|range| range.contains(&peer.address));
+        request.extensions_mut().insert(peer.clone().trusted(is_trusted));
+        (generation.layered)(request)
+    })
 }
 
 impl Wanted {

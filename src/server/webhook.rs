@@ -29,8 +29,7 @@ const MAX_BODY: usize = 64 * 1024;
 /// How long the body may take to arrive; WeChat waits 5 s for the response.
 const BODY_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Serves notifications, and passes other requests to `inner`. For each request it reads the paths from the settings in
-/// force.
+/// Serves notifications, and passes other requests to `inner`. The paths are those of the settings of `payouts`.
 pub(crate) fn before(mut inner: impl Serves<Incoming>, payouts: Payouts) -> impl Serves<Incoming> {
     tower::service_fn(move |request: Request<Incoming>| {
         if payouts.settings().is_notified_at(request.uri().path()) {

@@ -7,7 +7,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -175,7 +175,7 @@ impl PlatformKeys {
     /// be signed with one of them or with a key that is known already.
     async fn fetch(&self) -> Result<Vec<Arc<PlatformCertificate>>, String> {
         let apiv3_key = self.apiv3_key.as_ref().ok_or("there is no apiv3_key")?;
-        let asked = self.caller.get(CERTIFICATES_PATH, None).await;
+        let asked = self.caller.ask(&Method::GET, CERTIFICATES_PATH, None).await;
         let answer = asked.map_err(Failure::why)?;
         if answer.status != http::StatusCode::OK {
             return Err(format!(

@@ -72,9 +72,14 @@ impl Caller {
         self.0.clock.now()
     }
 
-    pub(super) async fn get(&self, path: &str, serial: Option<&str>) -> Result<Answer, Failure> {
-        self.send(&Method::GET, path, String::new(), serial, || true)
-            .await
+    /// Sends a request without a body. It pays nothing, so no lease limits it.
+    pub(super) async fn ask(
+        &self,
+        method: &Method,
+        path: &str,
+        serial: Option<&str>,
+    ) -> Result<Answer, Failure> {
+        self.send(method, path, String::new(), serial, || true).await
     }
 
     /// Signs and sends. `serial` names the key that must sign the answer.

@@ -103,10 +103,7 @@ impl BillUpstream {
 
     async fn asked(&self, method: &Method, path: &str) -> Result<Answer, String> {
         let serial = self.keys.current(self.caller.now()).await?;
-        let sent = self
-            .caller
-            .send(method, path, String::new(), Some(&serial), || true)
-            .await;
+        let sent = self.caller.ask(method, path, Some(&serial)).await;
         sent.map_err(Failure::why)
     }
 }

@@ -3,10 +3,10 @@
 //! the lists of fields and codes with the code's own, and every example with the schemas. They do not compare the prose
 //! of the two languages.
 //!
-//! An example is a comment `<!-- example: SIDECAR OPTION… -->`, a block `sh` with one `curl` command and a block `http` with
-//! the answer: the status line, the header lines that matter, an empty line, the body. [`Scene::start`] lists the sidecars,
-//! [`Options`] the options. In a body a line break with the blanks after it is layout, and a time stands for any time.
-//! `PAYOUT_UPDATE_DOCS=1 cargo test --test it -- api_document` writes the real answers into both documents.
+//! An example is a comment `<!-- example: SIDECAR OPTION… -->`, a block `sh` with one `curl` command and a block `http`
+//! with the answer: the status line, the header lines that matter, an empty line, the body. [`Scene::start`] lists the
+//! sidecars, [`Options`] the options. In a body a line break with the blanks after it is layout, and a time stands for
+//! any time. `PAYOUT_UPDATE_DOCS=1 cargo test --test it -- api_document` writes the real answers into both documents.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -83,8 +83,8 @@ struct Request {
 }
 
 impl Request {
-    /// Reads a command with the options `-i`, `-X`, `-H` and `-d`. A command with a body must give its `Content-Type`, or an
-    /// empty one, by which curl sends none: curl's own would be a form's.
+    /// Reads a command with the options `-i`, `-X`, `-H` and `-d`. A command with a body must give its `Content-Type`,
+    /// or an empty one, by which curl sends none: curl's own would be a form's.
     fn parse(command: &str) -> Self {
         let mut words = words(command).into_iter();
         assert_eq!(words.next().as_deref(), Some("curl"), "{command}");
@@ -534,8 +534,8 @@ fn request_is_contracts(request: &Request) -> bool {
     matches!(request.path.split('?').next(), Some(SEND | STATUS))
 }
 
-/// What of an example's request and answer is not as `docs/openapi.json` says. A request that the sidecar calls malformed
-/// must not fit.
+/// What of an example's request and answer is not as `docs/openapi.json` says. A request that the sidecar calls
+/// malformed must not fit.
 fn misfit(schemas: &Schemas, example: &Example, answer: &Answer) -> Option<String> {
     let request = &example.request;
     if !request_is_contracts(request) {
@@ -705,7 +705,8 @@ fn api_document_and_schemas_list_the_same_fields_of_answers() {
     }
 }
 
-/// Both documents list the contract's own codes, and those of WeChat's that reach the caller: what is certainly not paid.
+/// Both documents list the contract's own codes, and those of WeChat's that reach the caller: what is certainly not
+/// paid.
 #[test]
 fn api_document_lists_every_code() {
     let (document, schemas) = (ENGLISH.text(), Schemas::read(&path_of("openapi.json")));

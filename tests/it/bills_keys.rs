@@ -1,4 +1,5 @@
-//! WeChat Pay v3's keys: platform certificates downloaded, shared, refreshed and rotated; the wrong key; the backup host.
+//! WeChat Pay v3's keys: platform certificates downloaded, shared, refreshed and rotated; the wrong key; the backup
+//! host.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the tests of several packages share: Redis servers, certificates, raw HTTP and HTTP/2, and a seeded
+//! What unit tests, tests/it and tests/fuzz share: Redis servers, certificates, raw HTTP and HTTP/2, and a seeded
 //! random generator.
 
 #![allow(

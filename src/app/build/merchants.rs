@@ -60,10 +60,10 @@ fn merchant(
 ) -> anyhow::Result<(MerchantPattern, Arc<Merchant>)> {
     let (name, wechat) = (&entry.name, &config.wechat);
     let hosts = || hosts(wechat, name, metrics);
-    let upstream: anyhow::Result<Arc<dyn Upstream>> = match &entry.to {
-        To::Handler(handler) => handler_upstream(handler, name, clock, metrics).map(|it| Arc::new(it) as _),
-        To::Wechat(merchant) => wechat_upstream(merchant, hosts(), clock).map(|it| Arc::new(it) as _),
-        To::TransferBill(merchant) => bill_upstream(merchant, hosts(), clock).map(|it| Arc::new(it) as _),
+    let upstream = match &entry.to {
+        To::Handler(handler) => handler_upstream(handler, name, clock, metrics),
+        To::Wechat(merchant) => wechat_upstream(merchant, hosts(), clock),
+        To::TransferBill(merchant) => bill_upstream(merchant, hosts(), clock),
     };
     let merchant = Merchant {
         kind: entry.to.kind(),
@@ -81,23 +81,23 @@ fn handler_upstream(
     name: &str,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
-) -> anyhow::Result<HandlerUpstream> {
+) -> anyhow::Result<Arc<dyn Upstream>> {
     let tls = tls_config(None, None)?;
     let client = Client::new(handler.url.clone(), tls, HANDLER_CONNECT, handler.timeout)?;
-    Ok(HandlerUpstream {
+    Ok(Arc::new(HandlerUpstream {
         client: client.watched(name, Some(metrics)),
         format: handler.format.fixed(),
         longest: HANDLER_CONNECT.saturating_add(handler.timeout),
         token: handler.token.clone(),
         clock: Arc::clone(clock),
-    })
+    }))
 }
 
 fn wechat_upstream(
     merchant: &config::WechatMerchant,
     hosts: Hosts,
     clock: &Arc<dyn Clock>,
-) -> anyhow::Result<WechatUpstream> {
+) -> anyhow::Result<Arc<dyn Upstream>> {
     let certificate = merchant.certificate.as_ref().map(|c| ClientCertificate {
         chain: c.chain(),
         key: c.key(),
@@ -108,14 +108,14 @@ fn wechat_upstream(
         certificate.as_ref(),
         Arc::clone(clock),
     )?;
-    Ok(upstream)
+    Ok(Arc::new(upstream))
 }
 
 fn bill_upstream(
     merchant: &config::BillMerchant,
     hosts: Hosts,
     clock: &Arc<dyn Clock>,
-) -> anyhow::Result<BillUpstream> {
+) -> anyhow::Result<Arc<dyn Upstream>> {
     let credentials = BillCredentials {
         mch_id: merchant.mch_id.clone(),
         serial_no: merchant.serial_no.clone(),
@@ -129,7 +129,7 @@ fn bill_upstream(
         merchant.notify_path.clone(),
         Arc::clone(clock),
     )?;
-    Ok(upstream)
+    Ok(Arc::new(upstream))
 }
 
 fn hosts(wechat: &config::Wechat, name: &str, metrics: &Metrics) -> Hosts {

@@ -109,7 +109,7 @@ pub(crate) fn keeper(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<B
     })
 }
 
-/// The configured source of openids, behind its cache.
+/// The configured source of openids; Redis is behind a cache.
 ///
 /// # Errors
 /// When the file of the mapping cannot be used or its Redis cannot be addressed, then why.

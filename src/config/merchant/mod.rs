@@ -1,8 +1,8 @@
-//! The `[[merchant]]` entries: which orders go where. Each kind of entry has a file of its own, with its keys, checks and
-//! result: [`handler`], [`wechat_v2`], [`wechat_v3`]; both of WeChat's share `credentials`.
+//! The `[[merchant]]` entries: which orders go where. Each kind of entry has a file of its own, with its keys, checks
+//! and result: [`handler`], [`wechat_v2`], [`wechat_v3`]; both of WeChat's share `credentials`.
 //!
-//! A key that belongs to another kind of entry is a mistake, not ignored: the operator expects the entry to pay in a way that
-//! it does not.
+//! A key that belongs to another kind of entry is a mistake, not ignored: the operator expects the entry to pay in a
+//! way that it does not.
 
 mod credentials;
 

@@ -1,6 +1,8 @@
-//! The entries with `product = "transfer-bill"`, WeChat Pay v3: their keys in the file, the checks, and what the program gets.
+//! The entries with `product = "transfer-bill"`, WeChat Pay v3: their keys in the file, the checks, and what the
+//! program gets.
 //!
-//! The rules come from WeChat Pay's interface, see docs/wechat-pay.md ("Bill fields", "Keys and certificates", "Notifications").
+//! The rules come from WeChat Pay's interface, see docs/wechat-pay.md ("Bill fields", "Keys and certificates",
+//! "Notifications").
 
 use std::sync::Arc;
 

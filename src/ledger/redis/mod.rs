@@ -372,7 +372,8 @@ impl Ledger for RedisLedger {
 
     async fn unsettled(&self, limit: usize) -> Result<Vec<Order>, StoreError> {
         let mut found = Vec::new();
-        // Every unsettled order is in `due`, which stays short however long the log grows. Followed orders are there, too.
+        // Every unsettled order is in `due`, which stays short however long the log grows. Followed orders are there,
+        // too.
         for mch_id in self.registry.merchants().await {
             let mut from: usize = 0;
             loop {

@@ -21,8 +21,8 @@ use crate::http::in_flight::{CallPermits, InFlightPermit, Waiting};
 use crate::http::responses::{NotAdmitted, refusal};
 use crate::proxy::headers::digits;
 use crate::server::budget::Calls;
+use crate::server::contract_api::Call;
 use crate::server::serves::Serves;
-use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
 /// The bytes of memory that one permit of `memory` stands for. With one permit per byte, a call's cost could exceed the
 /// `u32` that `try_acquire_many_owned` takes, or (on 32-bit targets) a semaphore's maximum.
@@ -71,7 +71,7 @@ impl InFlightPermits {
 
     /// Takes a permit for a request; `None` if none is free.
     fn admit(&self, path: &str, headers: &HeaderMap) -> Option<InFlightPermit> {
-        if !matches!(path, SEND_PATH | STATUS_PATH) {
+        if Call::of(path).is_none() {
             let permit = Arc::clone(&self.others).try_acquire_owned().ok()?;
             return Some(InFlightPermit::other(permit));
         }
@@ -116,6 +116,7 @@ mod tests {
     use super::*;
     use crate::proxy::body::Body;
     use crate::server::layers::tests::text;
+    use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
     fn request() -> Request<()> {
         Request::new(())

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode;
 
 use crate::http::responses::{NotAdmitted, refusal};
 use crate::proxy::body::Body;
-use payout_domain::handler::{SEND_PATH, STATUS_PATH};
+use crate::server::contract_api::Call;
 use payout_domain::secret::Secret;
 
 /// The rule: requires this token; without one it accepts everybody.
@@ -31,7 +31,7 @@ pub(crate) fn rule<B>(
         take_from_referer(request.headers_mut());
         let by_query = take_from_query(request).is_some_and(|given| token.matches(&given));
         let by_header = bearer(request.headers()).is_some_and(|given| token.matches(given));
-        if by_header || matches!(request.uri().path(), SEND_PATH | STATUS_PATH) {
+        if by_header || Call::of(request.uri().path()).is_some() {
             // A right bearer token was meant for the sidecar. Any other `Authorization` next to a right token in the
             // query may be the backend's, so it stays; a payout call has no use for it.
             request.headers_mut().remove(AUTHORIZATION);
@@ -106,6 +106,7 @@ mod tests {
 
     use super::*;
     use crate::server::layers::tests::text;
+    use payout_domain::handler::{SEND_PATH, STATUS_PATH};
 
     fn request(uri: &str, authorization: &[&str]) -> Request<()> {
         let mut request = Request::builder().uri(uri);

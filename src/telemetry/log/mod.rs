@@ -17,6 +17,9 @@ use tracing_subscriber::{Registry, fmt, reload};
 use self::line::{Json, Text};
 use self::out::Out;
 
+/// The log target of the audit. A killed process must not lose its lines.
+pub(crate) const AUDIT: &str = "audit";
+
 /// `[log] format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
@@ -69,7 +72,7 @@ pub(crate) fn start(format: LogFormat, level: &str) -> Result<Level, ParseError>
 /// Makes a command that is not a server write its audit, and nothing else, to standard error: one JSON object per
 /// line.
 pub(crate) fn audit_to_stderr() {
-    let audit = Targets::new().with_target("audit", tracing::Level::INFO);
+    let audit = Targets::new().with_target(AUDIT, tracing::Level::INFO);
     let lines = fmt::layer().with_writer(std::io::stderr).event_format(Json);
     if let Err(error) = tracing_subscriber::registry().with(audit).with(lines).try_init() {
         tracing::debug!(%error, "logging was started already");
@@ -78,7 +81,7 @@ pub(crate) fn audit_to_stderr() {
 
 /// The audit is written at every level, unless the filter switches it off by its own name.
 fn filter(level: &str) -> Result<Targets, ParseError> {
-    format!("audit=info,{level}").parse()
+    format!("{AUDIT}=info,{level}").parse()
 }
 
 /// Drops the OTLP library's line about each failed batch: the export of traces reports failures now and then itself.
@@ -90,13 +93,18 @@ fn is_worth_a_line(event: &Metadata<'_>) -> bool {
 #[must_use]
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
+    for cause in causes(error) {
         text.push_str(": ");
         text.push_str(&cause.to_string());
-        source = cause.source();
     }
     text
+}
+
+/// The causes of an error, the nearest first.
+pub(crate) fn causes(
+    error: &dyn std::error::Error,
+) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |cause| (*cause).source())
 }
 
 #[cfg(test)]

@@ -8,14 +8,12 @@ use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::AUDIT;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// From this many bytes on, lines are written at once.
 const ENOUGH: usize = 16 * 1024;
-
-/// The log target of the audit. A killed process must not lose its lines.
-pub(crate) const AUDIT: &str = "audit";
 
 static GATHERED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 

@@ -39,7 +39,7 @@ struct UpstreamLabels {
 }
 
 impl ExchangeOutcome {
-    /// Its name in metrics and spans.
+    /// Its name in metrics and spans. `HeldUp` is in spans only, and `NotMade` in neither: it comes before the span.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -127,7 +127,8 @@ fn contradiction(answer: &Fields<'_>, key: &OrderKey, amount: Option<Fen>) -> Op
     None
 }
 
-/// The fields of a response to a payout that the platform gets: the contract's, without those that the sidecar sets itself.
+/// The fields of a response to a payout that the platform gets: the contract's, without those that the sidecar sets
+/// itself.
 const ACCEPTED: [&str; 7] = [
     "sendListid",
     "hbpackage",
@@ -138,8 +139,9 @@ const ACCEPTED: [&str; 7] = [
     "mchid",
 ];
 
-/// The fields of a response to a query that the platform gets: the contract's, without those that the sidecar sets itself.
-/// Nothing else is passed on: a handler's other fields may hold the openid, which only `reveal_openid` may show.
+/// The fields of a response to a query that the platform gets: the contract's, without those that the sidecar sets
+/// itself. Nothing else is passed on: a handler's other fields may hold the openid, which only `reveal_openid` may
+/// show.
 const REPORTED: [&str; 19] = [
     "reason",
     "detailId",
